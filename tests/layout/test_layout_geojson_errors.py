@@ -1,0 +1,192 @@
+"""Every bad GeoJSON gets one line: the file, the feature, and what to do."""
+
+import gzip
+import json
+
+import pytest
+
+from wsigen.errors import LayoutError
+from wsigen.layout.geojson import read_geojson
+from wsigen.layout.read import read_layout
+
+SIZE = (1024, 1024)
+
+
+def polygon(*points, name=None, classification="Tumor", **more):
+    ring = [list(p) for p in points]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+        "properties": {"classification": {"name": classification}, "name": name, **more},
+    }
+
+
+def box(x0, y0, x1, y1, **more):
+    return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1), **more)
+
+
+GOOD = box(0, 0, 900, 900)
+
+
+def fails(path, table, *parts, size=SIZE, scale=1.0):
+    with pytest.raises(LayoutError) as caught:
+        read_geojson(path, table, size, 0, scale)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message
+    for part in parts:
+        assert part in message, message
+    return message
+
+
+def test_missing_file(tmp_path, table):
+    fails(tmp_path / "none.geojson", table, "no such layout file", "--layout")
+    fails(tmp_path, table, "cannot be read")
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{", '{"type": ', "[1, 2", '{"a": ' + "9" * 5000 + "}"])
+def test_not_json(write, table, text):
+    fails(write(text), table, "not JSON")
+
+
+@pytest.mark.parametrize(
+    "data", [{}, [1, 2], 3, "text", None, {"type": "Topology"}, {"type": "FeatureCollection"}]
+)
+def test_not_geojson(write, table, data):
+    fails(write(json.dumps(data)), table, "not GeoJSON", "QuPath")
+
+
+def test_binary_and_damaged_gzip(tmp_path, table):
+    path = tmp_path / "a.geojson"
+    path.write_bytes(b"\xff\xfe\x00\x81" * 10)
+    fails(path, table, "not GeoJSON")
+    path.write_bytes(gzip.compress(json.dumps(GOOD).encode())[:-20])
+    fails(path, table, "gzip", "damaged")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 200_000, '{"type":"Polygon","coordinates":' + "[" * 50_000]
+)
+def test_nested_too_deeply(write, table, text):
+    fails(write(text), table)
+
+
+def test_nested_collections_and_rings(write, table):
+    g = {"type": "Point", "coordinates": [0, 0]}
+    for _ in range(400):
+        g = {"type": "GeometryCollection", "geometries": [g]}
+    fails(write(g), table, "no polygons")
+    fails(
+        write(json.dumps({"type": "Polygon", "coordinates": [[[[1, 2]], [[3, 4]]]]})),
+        table,
+        "feature 1",
+        "pair of numbers",
+    )
+
+
+def test_unpacked_too_large(tmp_path, table, monkeypatch):
+    monkeypatch.setattr("wsigen.layout.geojson_file.MAX_BYTES", 2**20)
+    path = tmp_path / "bomb.geojson.gz"
+    path.write_bytes(gzip.compress(b" " * 2**22))
+    fails(path, table, "too large")
+
+
+def test_no_polygons(write, table):
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}}
+    fails(write([point]), table, "no polygons", "1 points or lines")
+    fails(write({"type": "FeatureCollection", "features": []}), table, "no polygons")
+
+
+def test_crossing_itself(write, table):
+    bow = polygon((100, 100), (700, 700), (700, 100), (100, 700), name="Nest A")
+    fails(write([GOOD, bow]), table, "feature 2 of 2", "'Nest A'", "crosses itself", "x=400, y=400", "redraw")
+
+
+def test_hole_outside(write, table):
+    bad = box(100, 100, 600, 600)
+    bad["geometry"]["coordinates"].append([[700, 700], [800, 700], [800, 800], [700, 700]])
+    fails(write([bad]), table, "feature 1 of 1", "not valid", "hole")
+
+
+def test_out_of_range(write, table):
+    message = fails(
+        write([GOOD, box(100, 100, 1100, 200)]), table, "feature 2", "x 100 to 1100", "1024 x 1024"
+    )
+    assert "--layout-mpp" in message
+    fails(write([box(-20, 0, 900, 900)]), table, "feature 1", "above 0")
+    read_geojson(write([box(-1, -1, 1025, 1025)]), table, SIZE, 0)
+
+
+def test_unknown_class(write, table):
+    message = fails(
+        write([box(0, 0, 900, 900, classification="Tumour")]), table, "'Tumour'", "did you mean 'Tumor'?"
+    )
+    assert "Glass, Tumor, Stroma, Immune cells, Other" in message
+
+
+def test_unclassified(write, table):
+    fails(
+        write([box(0, 0, 900, 900, classification=None, name="A")]), table, "'A'", "no class is set", "Stroma"
+    )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"units": "micrometer"},
+        {"crs": {"type": "name", "properties": {"name": "µm"}}},
+        {"properties": {"unit": "um"}},
+    ],
+)
+def test_declared_micrometres(write, table, extra):
+    data = {"type": "FeatureCollection", "features": [GOOD], **extra}
+    fails(write(data), table, "um, not pixels", "--layout-mpp 1")
+    assert read_geojson(write(data), table, None, 0, scale=2.0).width == 1800
+
+
+def test_too_small_for_pixels(write, table):
+    fails(write([box(0, 0, 300, 200)]), table, "x=300, y=200", "micrometres", "--layout-mpp", size=None)
+    fails(write([box(0, 0, 300, 200)]), table, "micrometres", size=(4096, 4096))
+    read_geojson(write([box(0, 0, 300, 200)]), table, SIZE, 0)
+    assert read_geojson(write([box(0, 0, 300, 200)]), table, None, 0, scale=4.0).height == 800
+
+
+def test_empty(write, table):
+    flat = polygon((0, 0), (900, 900), (450, 450))
+    fails(write([flat]), table, "empty", "no polygon has an area")
+    fails(write([box(0, 0, 900, 900, classification="glass")]), table, "empty", "background (Glass)")
+
+
+def test_absurd(write, table):
+    fails(write([box(0, 0, 2e6, 900)]), table, "beyond 1000000 px", size=None)
+    fails(write([GOOD]), table, "beyond 1000000 px", size=(10**7, 1024))
+    fails(write([GOOD]), table, "scale", scale=float("nan"))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_not_finite(write, table, value):
+    text = json.dumps([box(0, 0, 900, 777)]).replace("777", value)
+    fails(write(text), table, "feature 1", "not finite")
+
+
+@pytest.mark.parametrize("value", ["null", '"x"', "{}", "[]", "1" + "0" * 400])
+def test_not_a_number(write, table, value):
+    fails(write(json.dumps([box(0, 0, 900, 777)]).replace("777", value)), table, "feature 1")
+
+
+@pytest.mark.parametrize("coordinates", [None, 3, {}, [[1]], [None], "x"])
+def test_broken_coordinates(write, table, coordinates):
+    fails(write({"type": "Polygon", "coordinates": coordinates}), table)
+    fails(write({"type": "MultiPolygon", "coordinates": coordinates}), table)
+
+
+def test_broken_features(write, table):
+    fails(write([{"type": "Feature", "geometry": None}]), table, "feature 1", "not known")
+    fails(write([{"type": "Feature", "geometry": {"type": "Circle"}}]), table, "'Circle'")
+    fails(write({"type": "FeatureCollection", "features": [GOOD, 5]}), table, "feature 2 of 2")
+
+
+def test_dispatch_names_both_kinds(write, table):
+    with pytest.raises(LayoutError, match="neither GeoJSON nor an image"):
+        read_layout(write("hello", "layout.txt"), table, SIZE, 0)
+    assert read_layout(write(GOOD, "layout.dat"), table, SIZE, 0).width == 1024

@@ -1,0 +1,157 @@
+"""Label images: what is accepted, what is refused, and that boxes agree."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wsigen.errors import LayoutError
+from wsigen.geometry import Box
+from wsigen.layout.class_table import read_class_table
+from wsigen.layout.raster import read_label_raster
+from wsigen.layout.read import read_layout
+
+LABELS = np.random.default_rng(0).integers(0, 5, (128, 160)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def png(tmp_path_factory):
+    path = tmp_path_factory.mktemp("raster") / "labels.png"
+    Image.fromarray(LABELS).save(path)
+    return path
+
+
+def whole(layout, cell):
+    return layout.class_map(Box(0, 0, -(-layout.height // cell), -(-layout.width // cell)), cell)
+
+
+def test_raster_over_the_slide(png, table):
+    layout = read_layout(png, table, (1024, 1280), 0)
+    np.testing.assert_array_equal(whole(layout, 8), LABELS)
+    np.testing.assert_array_equal(whole(layout, 4), LABELS.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(whole(layout, 32), LABELS[2::4, 2::4])
+
+
+def test_own_size_and_scale(png, table):
+    layout = read_layout(png, table, None, 0)
+    assert (layout.height, layout.width) == (128, 160)
+    np.testing.assert_array_equal(whole(layout, 1), LABELS)
+    layout = read_layout(png, table, None, 0, scale=8.0)
+    np.testing.assert_array_equal(whole(layout, 8), LABELS)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "int32"])
+def test_wide_values_and_table(tmp_path, table, dtype):
+    path = tmp_path / "l.tif"
+    tifffile.imwrite(path, LABELS.astype(dtype) * 1000, tile=(64, 64))
+    classes = {0: "", 1000: "tumor", 2000: "Stroma", 3000: "Immune cells", 4000: "Other"}
+    layout = read_label_raster(path, table, classes, (1024, 1280), 0)
+    np.testing.assert_array_equal(whole(layout, 8), LABELS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(-2, 90),
+    st.integers(-2, 90),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from([3, 8, 32]),
+)
+def test_any_box_equals_the_whole(png, table, y, x, h, w, cell):
+    layout = read_label_raster(png, table, None, (700, 877), 0)
+    outer = layout.class_map(Box(-2, -2, 162, 162), cell)
+    part = layout.class_map(Box(y, x, y + h, x + w), cell)
+    np.testing.assert_array_equal(part, outer[y + 2 : y + 2 + h, x + 2 : x + 2 + w])
+
+
+def test_strips_and_pickles(png, table, monkeypatch):
+    layout = read_label_raster(png, table, None, (1024, 1280), 0)
+    monkeypatch.setattr("wsigen.layout.raster.STRIP_PX", 300)
+    np.testing.assert_array_equal(whole(pickle.loads(pickle.dumps(layout)), 8), LABELS)
+
+
+def fails(path, table, *parts, size=(1024, 1280), classes=None):
+    with pytest.raises(LayoutError) as caught:
+        read_label_raster(path, table, classes, size, 0)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (path.name, *parts):
+        assert part in message, message
+
+
+def test_wrong_size(png, table):
+    fails(png, table, "wrong size", "160 x 128", "1024 x 1024", size=(1024, 1024))
+    read_label_raster(png, table, None, (1024, 1285), 0)
+
+
+def test_unknown_values(tmp_path, table):
+    path = tmp_path / "l.png"
+    labels = LABELS.copy()
+    labels[3, :7] = 77
+    labels[9, 0] = 200
+    Image.fromarray(labels).save(path)
+    fails(path, table, "77, 200", "8 of 20480 pixels", "1: Tumor")
+    fails(path, table, "'Tumour'", "did you mean 'Tumor'", classes={0: "Tumour"})
+
+
+def test_other_images(tmp_path, table):
+    rgb, palette, bits, real = (tmp_path / n for n in ("rgb.png", "pal.png", "bits.png", "real.tif"))
+    Image.fromarray(np.zeros((64, 80, 3), np.uint8)).save(rgb)
+    fails(rgb, table, "3 bands")
+    image = Image.fromarray(LABELS, "L").convert("P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    image.save(palette)
+    fails(palette, table, "palette", "save the labels")
+    Image.fromarray(LABELS > 2).save(bits)
+    fails(bits, table, "1 bit")
+    tifffile.imwrite(real, LABELS.astype(np.float32))
+    fails(real, table, "float")
+
+
+def test_unreadable(tmp_path, png, table):
+    fails(tmp_path / "none.png", table, "no such layout file")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(png.read_bytes()[:4000])
+    fails(cut, table, "read to its end")
+    fails(png, table, "not possible", size=(2_000_000, 2_500_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.yaml", "1: Tumor\n2: Stroma\n0:\n"),
+        ("t.yml", "Tumor: 1\nStroma: 2\n"),
+        ("t.json", '{"1": "Tumor", "2": "Stroma"}'),
+        ("t.csv", "value,name\n1,Tumor\n\n2,Stroma\n"),
+        ("t.tsv", "1\tTumor\n2\tStroma\n"),
+        ("list.json", '["", "Tumor", "Stroma"]'),
+    ],
+)
+def test_class_tables(write, name, text):
+    found = read_class_table(write(text, name))
+    assert {v: n for v, n in found.items() if n} == {1: "Tumor", 2: "Stroma"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("t.yaml", "a: [", "cannot be parsed"),
+        ("t.yaml", "x: Tumor", "not a whole number"),
+        ("t.yaml", "hello", "neither"),
+        ("t.yaml", "{}", "empty"),
+        ("t.csv", "1,Tumor\n1,Stroma\n", "twice"),
+        ("t.csv", "1,Tumor\n2\n", "no name"),
+    ],
+)
+def test_bad_class_tables(write, name, text, part):
+    with pytest.raises(LayoutError, match=part):
+        read_class_table(write(text, name))
+
+
+def test_missing_class_table(tmp_path, png, table):
+    with pytest.raises(LayoutError, match="no such class table"):
+        read_layout(png, table, None, 0, class_table_path=tmp_path / "none.yaml")

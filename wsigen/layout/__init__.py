@@ -1,0 +1,1 @@
+"""Layouts (which class is where on the slide) and reference images, read box by box."""

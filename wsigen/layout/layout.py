@@ -1,0 +1,75 @@
+"""`Layout`: which class is where on the slide to be generated."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from wsigen.geometry import Box
+
+MAX_SIDE_PX = 1_000_000
+"""The longest side of a slide that a layout may ask for, in pixels of the full resolution."""
+
+
+class Layout(Protocol):
+    """The class of every place of a slide, read box by box.
+
+    Attributes
+    ----------
+    height, width:
+        Size of the slide in pixels of the full resolution.
+    """
+
+    @property
+    def height(self) -> int:
+        """Rows of the slide (px)."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of the slide (px)."""
+        ...
+
+    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return the class index at the centre of every cell of ``box``.
+
+        A pure function: the value of a cell does not depend on the box it is read with.
+
+        Parameters
+        ----------
+        box:
+            Counts cells of ``cell_px x cell_px`` slide pixels (8 for f8 latents of the full resolution).
+        cell_px:
+            Side of a cell (slide px).
+
+        Returns
+        -------
+        uint8 ``[box.height, box.width]``. Cells whose centre lies outside the slide have the value of the
+        nearest cell inside.
+        """
+        ...
+
+
+def inner_box(box: Box, cell_px: int, height: int, width: int) -> tuple[Box, np.ndarray, np.ndarray]:
+    """Map the cells of ``box`` to the nearest ones whose centre lies on the slide.
+
+    Returns
+    -------
+    inner:
+        The smallest box of cells that holds all of them.
+    rows, columns:
+        int ``[box.height]`` and ``[box.width]``: each cell's nearest inside cell, relative to ``inner``.
+    """
+    rows = np.clip(np.arange(box.y0, box.y1), 0, _centres_inside(height, cell_px) - 1)
+    columns = np.clip(np.arange(box.x0, box.x1), 0, _centres_inside(width, cell_px) - 1)
+    if not len(rows) or not len(columns):
+        return Box(0, 0, 0, 0), rows, columns
+    inner = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return inner, rows - inner.y0, columns - inner.x0
+
+
+def _centres_inside(side_px: int, cell_px: int) -> int:
+    """Count the cells along a side whose centre lies on the slide (at least one)."""
+    return max(1, math.ceil(side_px / cell_px - 0.5))

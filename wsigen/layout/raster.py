@@ -1,0 +1,182 @@
+"""`read_label_raster`: a label image -> the class of every cell of the slide."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsigen.classes import ClassTable
+from wsigen.errors import ConfigError, LayoutError
+from wsigen.geometry import Box
+from wsigen.layout.layout import MAX_SIDE_PX, inner_box
+from wsigen.layout.raster_checks import check_image, check_values
+
+STRIP_PX = 2**24
+"""Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RasterLayout:
+    """A label image stretched over the slide by nearest neighbour; see `Layout`.
+
+    Holds no pixels: every process opens the file for itself and reads the part it needs.
+
+    Attributes
+    ----------
+    height, width:
+        Size of the slide (px).
+    path:
+        The label image.
+    raster_height, raster_width:
+        Its size in its own pixels.
+    values, indices:
+        Sorted label values, and the class index of each.
+    """
+
+    height: int
+    width: int
+    path: str
+    raster_height: int
+    raster_width: int
+    values: np.ndarray
+    indices: np.ndarray
+
+    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
+        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
+        out = np.zeros(inner.shape, np.uint8)
+        if inner.empty:
+            return out[np.ix_(rows, columns)]
+        ys = _nearest(np.arange(inner.y0, inner.y1), cell_px, self.height, self.raster_height)
+        xs = _nearest(np.arange(inner.x0, inner.x1), cell_px, self.width, self.raster_width)
+        span = int(xs[-1] - xs[0]) + 1
+        start = 0
+        while start < len(ys):
+            end = max(start + 1, int(np.searchsorted(ys, ys[start] + STRIP_PX // span)))
+            window = Box(int(ys[start]), int(xs[0]), int(ys[end - 1]) + 1, int(xs[-1]) + 1)
+            labels = self._read(window)[np.ix_(ys[start:end] - ys[start], xs - xs[0])]
+            out[start:end] = self._classes(labels)
+            start = end
+        return out[np.ix_(rows, columns)]
+
+    def _read(self, window: Box) -> np.ndarray:
+        import pyvips
+
+        try:
+            image = _open(self.path, Path(self.path).stat().st_mtime_ns)
+            pixels = image.crop(window.x0, window.y0, window.width, window.height).numpy()
+        except (pyvips.Error, OSError) as e:
+            raise LayoutError(
+                f"{self.path}: the label image cannot be read any more ({_first_line(e)})"
+            ) from None
+        return pixels.reshape(window.shape)
+
+    def _classes(self, labels: np.ndarray) -> np.ndarray:
+        place = np.clip(np.searchsorted(self.values, labels), 0, len(self.values) - 1)
+        if not np.array_equal(self.values[place], labels):
+            raise LayoutError(
+                f"{self.path}: holds values that were not there when it was checked; start the run anew"
+            )
+        return self.indices[place]
+
+
+def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
+    """Return the raster row (or column) under the centre of each cell, in whole numbers."""
+    found = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
+    return np.clip(found, 0, raster_px - 1)
+
+
+def read_label_raster(
+    path: str | Path,
+    table: ClassTable,
+    classes: Mapping[int, str] | None,
+    size: tuple[int, int] | None,
+    background: int,
+    scale: float = 1.0,
+) -> RasterLayout:
+    """Open a label image: one band of whole numbers, in anything libvips reads.
+
+    Parameters
+    ----------
+    table:
+        The classes of the model.
+    classes:
+        Label value -> class name (an empty name is the background); None: values are indices in ``table``.
+    size:
+        ``(height, width)`` of the slide (px): the raster is stretched over it. None: ``scale`` decides.
+    background:
+        Class index of label values with an empty name.
+    scale:
+        Slide pixels per raster pixel where ``size`` is None.
+
+    Raises
+    ------
+    LayoutError
+        If the file is missing, no label image, truncated, of another shape than the slide, or holds unknown
+        values.
+    """
+    import pyvips
+
+    path = Path(path)
+    if not path.exists():
+        raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
+    known = _known(path, table, classes, background)
+    try:
+        image = _open(str(path.resolve()), path.stat().st_mtime_ns)
+        check_image(path, image)
+        height, width = _slide_size(path, (image.height, image.width), size, scale)
+        check_values(path, image, known, table)
+    except (pyvips.Error, OSError) as e:
+        raise LayoutError(
+            f"{path}: neither GeoJSON nor an image that can be read to its end ({_first_line(e)}); "
+            "export the annotations as GeoJSON, or a label image as PNG or TIFF"
+        ) from None
+    values = np.array(sorted(known), np.int64)
+    indices = np.array([known[int(v)] for v in values], np.uint8)
+    return RasterLayout(height, width, str(path.resolve()), image.height, image.width, values, indices)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(path: str, stamp: int) -> Any:
+    """Open a file once per process; ``stamp`` (its time of change) makes a new file a new entry."""
+    import pyvips
+
+    return pyvips.Image.new_from_file(path, access="random", fail_on="error")
+
+
+def _known(
+    path: Path, table: ClassTable, classes: Mapping[int, str] | None, background: int
+) -> dict[int, int]:
+    if classes is None:
+        return {i: i for i in range(len(table))}
+    try:
+        return {v: table.index(name) if name else background for v, name in classes.items()}
+    except ConfigError as e:
+        raise LayoutError(f"{path}: class table of the label image: {e}") from None
+
+
+def _slide_size(
+    path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float
+) -> tuple[int, int]:
+    (rh, rw), (h, w) = raster, size or (round(raster[0] * scale), round(raster[1] * scale))
+    if not 0 < min(h, w) <= max(h, w) <= MAX_SIDE_PX:
+        raise LayoutError(
+            f"{path}: a slide of {w} x {h} px is not possible (1 to {MAX_SIDE_PX}); "
+            "check --size or --layout-mpp"
+        )
+    if size is not None and abs((h * rw) / (w * rh) - 1) > 0.01:
+        raise LayoutError(
+            f"{path}: wrong size, the label image is {rw} x {rh} px and the slide {w} x {h} px, "
+            "more than 1 % apart in shape; crop the image or change --size"
+        )
+    return h, w
+
+
+def _first_line(error: Exception) -> str:
+    detail = getattr(error, "detail", "") or str(error)
+    return (detail.strip().splitlines() or ["unreadable"])[0]

@@ -1,0 +1,55 @@
+"""`read_layout`: a layout from a file, whatever it is: GeoJSON or a label image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsigen.classes import ClassTable
+from wsigen.layout.class_table import read_class_table
+from wsigen.layout.geojson import read_geojson
+from wsigen.layout.geojson_file import read_start
+from wsigen.layout.layout import Layout
+from wsigen.layout.raster import read_label_raster
+
+JSON_SUFFIXES = (".geojson", ".json")
+
+
+def read_layout(
+    path: str | Path,
+    table: ClassTable,
+    size: tuple[int, int] | None,
+    background: int,
+    scale: float = 1.0,
+    class_table_path: str | Path | None = None,
+    default_class: int | None = None,
+) -> Layout:
+    """Read a layout; the file's content decides how.
+
+    Parameters
+    ----------
+    size:
+        ``(height, width)`` of the slide (px), or None: the layout's extent decides.
+    background:
+        Class index where the layout says nothing.
+    scale:
+        Slide pixels per pixel of the layout.
+    class_table_path:
+        What the values of a label image mean (`read_class_table`).
+    default_class:
+        Class index of GeoJSON polygons without a classification; None makes them an error.
+
+    Raises
+    ------
+    LayoutError
+        If the file is missing or cannot be used.
+    """
+    path = Path(path)
+    if _is_json(path, read_start(path)):
+        return read_geojson(path, table, size, background, scale, default_class)
+    classes = None if class_table_path is None else read_class_table(class_table_path)
+    return read_label_raster(path, table, classes, size, background, scale)
+
+
+def _is_json(path: Path, start: bytes) -> bool:
+    named = any(suffix.casefold() in JSON_SUFFIXES for suffix in path.suffixes[-2:])
+    return named or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
