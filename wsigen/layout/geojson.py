@@ -1,7 +1,7 @@
 """`read_geojson`: annotations drawn in QuPath -> the class of every cell of the slide.
 
-Where annotations overlap the smaller one wins: areas are painted from large to small, so that a nest of tumour
-on top of the stroma shows, whatever their order in the file. Of two equal areas the later one wins.
+Where annotations overlap the smaller one wins: areas are painted from large to small, so that a nest of
+tumour on top of the stroma shows, whatever their order in the file. Of two equal areas the later one wins.
 """
 
 from __future__ import annotations
