@@ -1,0 +1,50 @@
+"""Files that are either whole or not there: write beside, flush, rename; and checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what was written there becomes ``path``, or nothing does.
+
+    The caller creates the temporary file. On success it is flushed to disk and renamed onto ``path`` in one
+    step; on failure it is deleted and whatever lay at ``path`` before is untouched. Every call has its own
+    temporary name, so two writers of the same file do not disturb each other: the last rename wins.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{uuid.uuid4().hex[:12]}.{target.name}")
+    try:
+        yield beside
+        _flush(beside, os.O_RDWR)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself is only durable once the folder is
+        _flush(target.parent, os.O_RDONLY)
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path`` so that no reader and no crash ever sees half of it."""
+    with atomic_path(path) as beside:
+        beside.write_bytes(data)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
