@@ -1,0 +1,108 @@
+"""The class map a slide was made from, as GeoJSON annotations that QuPath imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from itertools import pairwise
+from typing import Any
+
+from wsigen.classes import ClassTable, TissueClass
+from wsigen.errors import LayoutError
+from wsigen.files import atomic_path
+from wsigen.slide.regions import ClassReader, Ring, regions
+
+_IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
+
+
+def write_annotations(
+    path: str | os.PathLike[str],
+    rows: ClassReader,
+    shape: tuple[int, int],
+    cell_px: int,
+    size_px: tuple[int, int],
+    table: ClassTable,
+    seed: int,
+    mpp: float,
+) -> dict[str, float]:
+    """Write one annotation per connected region of the class map, in pixels of the full resolution.
+
+    Parameters
+    ----------
+    rows:
+        Reads a box of the class map (in cells), a full-width band of rows at a time.
+    shape:
+        ``(height, width)`` of the class map in cells; it covers the slide, and cells outside the slide are
+        not read.
+    cell_px:
+        Side of a cell in pixels.
+    size_px:
+        ``(height, width)`` of the slide in pixels; regions are cut there.
+    seed:
+        Makes the ids of two slides differ; equal input gives an equal file.
+    mpp:
+        Micrometres per pixel, for the measured areas.
+
+    Returns
+    -------
+    dict[str, float]
+        Annotated area in square pixels of every class that is not background, also of those that do not
+        occur.
+
+    Raises
+    ------
+    LayoutError
+        If the class map does not cover the slide or holds a class that is not in ``table``.
+    """
+    cells = (-(-size_px[0] // cell_px), -(-size_px[1] // cell_px))
+    if shape[0] < cells[0] or shape[1] < cells[1]:
+        raise LayoutError(f"class map of {shape} cells of {cell_px} px does not cover {size_px} px")
+    areas = {tissue.name: 0 for tissue in table if not tissue.background}
+    counts = dict.fromkeys(areas, 0)
+    with atomic_path(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        separator = "\n"
+        for index, rings in regions(rows, cells, table):
+            tissue = table[index]
+            scaled = [[_corner(xy, cell_px, size_px) for xy in ring] for ring in rings]
+            area = polygon_area(scaled)
+            areas[tissue.name] += area
+            counts[tissue.name] += 1
+            feature = _feature(tissue, counts[tissue.name], scaled, area * mpp * mpp, seed)
+            file.write(separator + json.dumps(feature, ensure_ascii=False, separators=(",", ":")))
+            separator = ",\n"
+        file.write("\n]}\n")
+    return {name: float(area) for name, area in areas.items()}
+
+
+def polygon_area(rings: list[Ring]) -> int:
+    """Return the area of an outer ring less its holes, exactly: the corners are whole numbers."""
+    outer, *holes = (_ring_area(ring) for ring in rings)
+    return outer - sum(holes)
+
+
+def _ring_area(ring: Ring) -> int:
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))) // 2
+
+
+def _corner(xy: list[int], cell_px: int, size_px: tuple[int, int]) -> list[int]:
+    return [min(xy[0] * cell_px, size_px[1]), min(xy[1] * cell_px, size_px[0])]
+
+
+def _feature(tissue: TissueClass, number: int, rings: list[Ring], um2: float, seed: int) -> dict[str, Any]:
+    """One region as QuPath 0.4 to 0.7 reads it; without ``color`` it would throw and import nothing."""
+    text = json.dumps([seed, tissue.name, rings], separators=(",", ":"))
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_IDS, text)),
+        "geometry": {"type": "Polygon", "coordinates": rings},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"{tissue.name} {number}",
+            "classification": {"name": tissue.name, "color": list(tissue.color)},
+            "isLocked": True,
+            "measurements": {"Area µm^2": round(um2, 4)},
+            "metadata": {"source": "wsigen", "synthetic": "true"},
+        },
+    }
