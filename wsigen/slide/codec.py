@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,14 +41,25 @@ def encode_tile(spec: PyramidSpec, rgb: RGB) -> bytes:
 
 
 def area_mean(rgb: RGB, factor: int) -> RGB:
-    """Shrink uint8 ``[h, w, 3]`` by an integer factor, each pixel the mean of those it covers.
+    """Shrink uint8 ``[h, w, 3]`` by an integer factor, each pixel the mean of those it covers, rounded once.
 
     The result is ``[ceil(h / factor), ceil(w / factor), 3]``; a box that reaches over the edge is averaged
     over the pixels that exist.
     """
+    return area_means(rgb, (factor,))[0]
+
+
+def area_means(rgb: RGB, factors: Iterable[int]) -> list[RGB]:
+    """Shrink the same image by several factors (see `area_mean`), which saves converting it each time."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).reduce(factor))
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    return [np.asarray(image.reduce(factor)) for factor in factors]
+
+
+def is_plain(rgb: RGB) -> bool:
+    """Whether all pixels of uint8 ``[h, w, 3]`` have one colour (tissue is told by its first row already)."""
+    return bool((rgb[0] == rgb[0, 0]).all() and (rgb == rgb[0]).all())
 
 
 def _pad(rgb: RGB, side: int) -> RGB:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wsigen.errors import DamagedChunkError
-from wsigen.slide.codec import RGB, area_mean, encode_tile
+from wsigen.slide.codec import RGB, area_means, encode_tile, is_plain
 from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 
 MAGIC = b"wsiblk1\n"
@@ -69,17 +69,16 @@ def encode_block(spec: PyramidSpec, ij: tuple[int, int], rgb: RGB) -> bytes:
     if rgb.shape != expected or rgb.dtype != np.uint8:
         raise ValueError(f"block {ij}: expected uint8 {expected}, got {rgb.dtype} {rgb.shape}")
     payload = _Payload()
-    plain = bool((rgb == rgb[0, 0]).all())
-    glass = payload.add(encode_tile(spec, rgb[: spec.tile, : spec.tile])) if plain else None
+    images = [rgb, *area_means(rgb, (2, 4, REMAINDER))]
+    glass = payload.add(encode_tile(spec, rgb[: spec.tile, : spec.tile])) if is_plain(rgb) else None
     tiles: list[tuple[int, ...]] = []
     for level in range(spec.block_levels):
-        image = rgb if level == 0 or plain else area_mean(rgb, 2**level)
         corner = spec.block_box(ij, level)
         for row, column in spec.tiles_of_block(ij, level):
             box = spec.level_grid(level).box((row, column)).relative_to(corner)
-            place = glass or payload.add(encode_tile(spec, image[box.slices]))
+            place = glass or payload.add(encode_tile(spec, images[level][box.slices]))
             tiles.append((level, row, column, *place))
-    remainder = area_mean(rgb, REMAINDER)
+    remainder = images[-1]
     header = {
         "ij": list(ij),
         "spec": asdict(spec),
