@@ -1,0 +1,1 @@
+"""Training of the embedded default model; needs the extra ``wsigen[train]``."""
