@@ -1,0 +1,215 @@
+"""The card of a bundle: ``wsigen.yaml``, what a person and the engine must know about a model.
+
+Whatever differs between families of models (scale of the latents, image range, how a class becomes a condition) is said
+here, so that no code has to know a family.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from wsigen.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.errors import BundleError, suggest
+
+CARD_NAME = "wsigen.yaml"
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Rgb = tuple[Byte, Byte, Byte]
+Text = Annotated[str, Field(min_length=1)]
+Kind = Literal["class-map", "class-tokens", "text", "none"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Part):
+    """A data set the model was trained on; at least one of ``url`` and ``doi``."""
+
+    name: Text
+    url: str | None = None
+    doi: str | None = None
+    licence: Text
+    attribution: Text
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> DataSource:
+        if not (self.url or self.doi):
+            raise ValueError("a data source needs a 'url' or a 'doi'")
+        return self
+
+
+class CardClass(_Part):
+    """A tissue class: its name in QuPath, its RGB colour (0-255), whether it is bare glass."""
+
+    name: Text
+    color: Rgb
+    background: bool = False
+
+
+class Level(_Part):
+    """A magnification the model knows; ``mpp`` in um/px of the image (not of the latent), null if unknown."""
+
+    name: Text
+    mpp: Annotated[float, Field(gt=0)] | None = None
+
+
+class Conditioning(_Part):
+    """How classes become conditions.
+
+    Attributes
+    ----------
+    kind:
+        ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one embedding per
+        (level, class) and a last one for "no condition". ``text``: prompts through CLIP. ``none``: nothing.
+    prompt, negative_prompt:
+        ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null condition.
+    """
+
+    kind: Kind
+    prompt: str = "{class}, {level}"
+    negative_prompt: str = ""
+
+
+class Latent(_Part):
+    """The latent space: ``z = (encode(x) - mean) / std`` per channel, x an RGB image scaled to ``image_range``.
+
+    ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent pixel covers
+    ``factor x factor`` image pixels.
+    """
+
+    channels: Annotated[int, Field(ge=1)]
+    factor: Annotated[int, Field(ge=1)]
+    mean: tuple[float, ...] = Field(default=(0.0,), validate_default=True)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), validate_default=True)
+    image_range: tuple[float, float] = (-1.0, 1.0)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _per_channel(cls, value: Any, info: ValidationInfo) -> Any:
+        channels = info.data.get("channels", 1)
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        values = values * channels if len(values) == 1 else values
+        if len(values) != channels:
+            raise ValueError(f"{len(values)} values for {channels} latent channels; give one per channel, or one number")
+        return values
+
+    @field_validator("image_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"[{value[0]}, {value[1]}] is empty; [-1, 1] and [0, 1] are usual")
+        return value
+
+
+class BundleCard(_Part):
+    """What ``wsigen.yaml`` holds.
+
+    Attributes
+    ----------
+    not_for:
+        What the model must not be used for.
+    classes:
+        Position = index in class maps.
+    levels:
+        Magnifications, fine to coarse; position = level index.
+    crop_latent:
+        Side in latent px of the windows the model denoises.
+    guidance:
+        Default w of ``(1 + w) eps(c) - w eps(null)``.
+    steps:
+        Default number of transitions.
+    glass_rgb:
+        Colour of bare glass, if the model's own glass shall be replaced by it.
+    """
+
+    format: Literal[1]
+    name: Text
+    title: Text
+    licence: Text
+    not_for: Text
+    training_data: tuple[DataSource, ...] = ()
+    classes: Annotated[tuple[CardClass, ...], Field(min_length=1, max_length=UNKNOWN - 1)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    conditioning: Conditioning
+    latent: Latent
+    crop_latent: Annotated[int, Field(ge=8)]
+    guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    glass_rgb: Rgb | None = None
+
+    @field_validator("classes", "levels")
+    @classmethod
+    def _own_names(cls, value: tuple[CardClass | Level, ...]) -> tuple[CardClass | Level, ...]:
+        folded = [v.name.casefold() for v in value]
+        for name in folded:
+            if folded.count(name) > 1:
+                raise ValueError(f"the name {name!r} appears twice; every entry needs its own name")
+        return value
+
+    @field_validator("levels")
+    @classmethod
+    def _fine_to_coarse(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:
+        known = [v.mpp for v in value if v.mpp is not None]
+        if any(a >= b for a, b in zip(known, known[1:], strict=False)):
+            raise ValueError(f"um/px {known} must increase: levels are listed from fine to coarse")
+        return value
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes as layouts and annotations know them."""
+        return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
+
+
+def read_card(folder: Path) -> BundleCard:
+    """Read ``wsigen.yaml`` of a bundle, or derive a card from the diffusers configs of a folder without one.
+
+    Raises
+    ------
+    BundleError
+        One line with the path of the wrong field and, for an unknown key, the nearest known one.
+    """
+    file = folder / CARD_NAME
+    if not file.is_file():
+        from wsigen.models.derived_card import card_from_diffusers
+
+        return card_from_diffusers(folder)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise BundleError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{file}: expected 'key: value' lines, found {type(content).__name__}")
+    return make_card(content, str(file))
+
+
+def make_card(content: dict[str, Any], source: str) -> BundleCard:
+    """Validate a card; ``source`` begins the message of a ``BundleError``."""
+    try:
+        return BundleCard.model_validate(content)
+    except ValidationError as error:
+        # An unknown key comes first: a misspelt field is also reported as a missing one.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        where = ".".join(str(part) for part in first["loc"]) or "card"
+        text = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = _fields_beside(first["loc"])
+            text = f"unknown key{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
+        raise BundleError(f"{source}: {where}: {text}") from None
+
+
+def _fields_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the part of the card in which ``loc`` lies."""
+    model: type[BaseModel] = BundleCard
+    for part in loc[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            choices = [annotation, *get_args(annotation)]
+            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(model.model_fields)

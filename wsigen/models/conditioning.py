@@ -1,0 +1,72 @@
+"""Conditions: what one model call of a crop is told about the tissue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.classes import UNKNOWN
+from wsigen.models.card import BundleCard
+
+ClassMap = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Condition:
+    """One class for the whole crop, a class per pixel, or (neither given) the null condition.
+
+    Attributes
+    ----------
+    label:
+        Class index.
+    class_map:
+        uint8 ``[p, p]``, ``UNKNOWN`` where the class is not known.
+    """
+
+    label: int | None = None
+    class_map: ClassMap | None = None
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing is said about the tissue."""
+        return self.label is None and self.class_map is None
+
+
+NULL = Condition()
+"""The null condition of guidance."""
+
+
+def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition, Mask | None]]:
+    """List the conditions of a crop's model calls, each with the pixels that take its prediction.
+
+    * ``class-map``: one call that sees the map; ``NULL`` if the whole map is unknown.
+    * ``class-tokens``, ``text``: one call per class present, ascending; unknown pixels take the null prediction. Pixels
+      of background have no call of their own (they are held at glass): they go with the first call.
+    * ``none``: one null call.
+
+    Parameters
+    ----------
+    class_map:
+        uint8 ``[p, p]`` of indices into the card's classes, or ``UNKNOWN``.
+
+    Returns
+    -------
+    list
+        The masks, bool ``[p, p]``, partition the crop; None stands for all of it (a single call).
+    """
+    kind = card.conditioning.kind
+    if kind == "none":
+        return [(NULL, None)]
+    if kind == "class-map":
+        return [(NULL if bool((class_map == UNKNOWN).all()) else Condition(class_map=class_map), None)]
+    background = [i for i, c in enumerate(card.classes) if c.background]
+    labels = [int(v) for v in np.unique(class_map) if v not in background]
+    conditions = [NULL if label == UNKNOWN else Condition(label=label) for label in labels]
+    if len(conditions) <= 1:
+        return [(conditions[0] if conditions else NULL, None)]
+    masks = [class_map == label for label in labels]
+    masks[0] |= np.isin(class_map, background)
+    return list(zip(conditions, masks, strict=True))

@@ -1,0 +1,129 @@
+"""Group normalisation with shared statistics: a decoder that is a local function.
+
+GroupNorm takes mean and variance over the whole picture it is given::
+
+    y = (x - mean_g) / sqrt(var_g + eps) * weight + bias          for every group g of channels
+
+so that windows decoded one by one drift in tone, each against its own mean. With statistics measured once for
+the whole slide the decoder (without attention) depends on nothing but a window's surroundings.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+Statistics = NDArray[np.float64]
+
+
+class _Pooling(threading.local):
+    """What the current thread collects: None, or the statistics of the norms passed so far."""
+
+    collected: dict[SharedGroupNorm, Statistics] | None = None
+
+
+_pooling = _Pooling()
+
+
+@contextmanager
+def pooled_statistics() -> Iterator[dict[SharedGroupNorm, Statistics]]:
+    """Normalise over whole batches in this thread; collect ``[groups, 2]`` (mean, variance) of each norm.
+
+    A batch of windows is then decoded as one picture would be: every layer sees what the layers before it
+    make of the pooled statistics.
+    """
+    _pooling.collected = {}
+    try:
+        yield _pooling.collected
+    finally:
+        _pooling.collected = None
+
+
+class SharedGroupNorm(nn.Module):
+    """A ``GroupNorm`` whose statistics can be fixed.
+
+    Attributes
+    ----------
+    norm:
+        The norm it stands for; its affine parameters stay.
+    frozen:
+        Scale and shift per channel, or None to normalise each picture by itself.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.frozen: tuple[Tensor, Tensor] | None = None
+
+    def freeze(self, statistics: Statistics | None) -> None:
+        """Use ``[groups, 2]`` (mean, variance) from now on; None: each picture its own."""
+        self.frozen = None if statistics is None else self._affine(statistics)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [B, C, ...]``."""
+        if _pooling.collected is not None:
+            statistics = self._measure(x)
+            _pooling.collected[self] = statistics
+            return _apply(x, *self._affine(statistics))
+        frozen = self.frozen
+        if frozen is not None:
+            return _apply(x, *frozen)
+        norm = self.norm
+        return functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+    def _measure(self, x: Tensor) -> Statistics:
+        """Mean and variance of every group over the batch and all pixels."""
+        dims = [0, *range(2, x.ndim)]
+        var, mean = torch.var_mean(x.float(), dim=dims, correction=0)
+        shape = (self.norm.num_groups, -1)
+        means = mean.cpu().numpy().astype(np.float64).reshape(shape)
+        squares = var.cpu().numpy().astype(np.float64).reshape(shape) + means**2
+        group_mean = means.mean(axis=1)
+        return np.stack([group_mean, squares.mean(axis=1) - group_mean**2], axis=1)
+
+    def _affine(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """Scale and shift per channel that do the same as the norm with these statistics."""
+        norm = self.norm
+        per_channel = np.repeat(statistics, norm.num_channels // norm.num_groups, axis=0)
+        weight = np.ones(norm.num_channels) if norm.weight is None else norm.weight.double().cpu().numpy()
+        bias = np.zeros(norm.num_channels) if norm.bias is None else norm.bias.double().cpu().numpy()
+        scale = weight / np.sqrt(np.maximum(per_channel[:, 1], 0.0) + norm.eps)
+        device = next((p.device for p in norm.parameters()), torch.device("cpu"))
+        shift = bias - per_channel[:, 0] * scale
+        return (
+            torch.from_numpy(scale.astype(np.float32)).to(device),
+            torch.from_numpy(shift.astype(np.float32)).to(device),
+        )
+
+
+def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
+
+
+def share_group_norms(module: nn.Module) -> list[SharedGroupNorm]:
+    """Replace every ``GroupNorm`` inside ``module``; return the replacements in the order of its modules."""
+    shared = []
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                replacement = SharedGroupNorm(child)
+                setattr(parent, name, replacement)
+                shared.append(replacement)
+    return shared
+
+
+def pool(parts: list[tuple[int, Statistics]]) -> Statistics:
+    """Pool (pixels, ``[n, 2]``) of several batches: mean of means, variance from the mean of squares."""
+    weights = np.array([pixels for pixels, _ in parts], dtype=np.float64)
+    stacked = np.stack([statistics for _, statistics in parts])
+    mean = np.average(stacked[..., 0], axis=0, weights=weights)
+    squares = np.average(stacked[..., 1] + stacked[..., 0] ** 2, axis=0, weights=weights)
+    return np.stack([mean, squares - mean**2], axis=-1)

@@ -1,0 +1,122 @@
+"""How conditions reach a network: as channels, as tokens, as prompts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsigen.classes import UNKNOWN
+from wsigen.models.card import BundleCard
+from wsigen.models.conditioning import Condition
+
+Call = tuple[Tensor, dict[str, Any]]
+
+
+class Inputs(Protocol):
+    """Turns latents ``[B, C, p, p]`` and B conditions into what the network is called with."""
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return the network's sample and its keyword arguments."""
+        ...
+
+
+class PlainInputs:
+    """Latents alone, and the level where the network knows levels (``class_labels``)."""
+
+    def __init__(self, card: BundleCard, knows_levels: bool) -> None:
+        self.card = card
+        self.knows_levels = knows_levels
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return the latents and the level."""
+        if not self.knows_levels:
+            return latents, {}
+        return latents, {"class_labels": torch.full((len(latents),), level, device=latents.device)}
+
+
+class ClassMapInputs(PlainInputs):
+    """The class map as one-hot channels ``[classes..., unknown]`` behind the latents; null = all unknown."""
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return latents and maps ``[B, C + classes + 1, p, p]``, and the level."""
+        _, extra = super().__call__(latents, conditions, level)
+        maps = np.stack([self._labels(c, tuple(latents.shape[-2:])) for c in conditions])
+        labels = torch.from_numpy(maps).to(latents.device)
+        classes = torch.arange(len(self.card.classes) + 1, device=latents.device)
+        one_hot = (labels[:, None] == classes[None, :, None, None]).to(latents.dtype)
+        return torch.cat([latents, one_hot], dim=1), extra
+
+    def _labels(self, condition: Condition, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        unknown = len(self.card.classes)
+        if condition.class_map is None:
+            return np.full(shape, unknown if condition.label is None else condition.label, dtype=np.int64)
+        labels = np.where(condition.class_map == UNKNOWN, unknown, condition.class_map).astype(np.int64)
+        if labels.shape != shape or labels.max() > unknown:
+            raise ValueError(
+                f"class map of shape {labels.shape} with values up to {labels.max()}: expected {shape} and {unknown} classes"
+            )
+        return labels
+
+
+class TokenInputs:
+    """One token per (level, class): index ``level * n_classes + class``; the last index is the null token."""
+
+    def __init__(self, card: BundleCard) -> None:
+        self.card = card
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return the latents and the tokens ``[B]``."""
+        tokens = [self._token(_label(c, self.card), level) for c in conditions]
+        return latents, {"class_labels": torch.tensor(tokens, device=latents.device)}
+
+    def _token(self, label: int | None, level: int) -> int:
+        classes = len(self.card.classes)
+        return len(self.card.levels) * classes if label is None else level * classes + label
+
+
+class TextInputs:
+    """Prompts such as "Tumor, patch" through CLIP; null = the negative prompt. Each prompt is encoded once."""
+
+    def __init__(self, card: BundleCard, tokenizer: Any, encoder: Any, knows_levels: bool) -> None:
+        self.card, self.tokenizer, self.encoder = card, tokenizer, encoder
+        self._plain = PlainInputs(card, knows_levels)
+        self._known: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def prompt(self, label: int | None, level: int) -> str:
+        """The words for a class at a level."""
+        conditioning = self.card.conditioning
+        words = conditioning.negative_prompt if label is None else conditioning.prompt
+        if label is not None:
+            words = words.replace("{class}", self.card.classes[label].name)
+        return words.replace("{level}", self.card.levels[level].name)
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return the latents and the embedded prompts ``[B, tokens, width]``."""
+        _, extra = self._plain(latents, conditions, level)
+        rows = [self._embed(self.prompt(_label(c, self.card), level)) for c in conditions]
+        return latents, {**extra, "encoder_hidden_states": torch.stack(rows).to(latents)}
+
+    def _embed(self, prompt: str) -> Tensor:
+        with self._lock:
+            if prompt not in self._known:
+                length = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
+                ids = self.tokenizer(
+                    prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+                ).input_ids
+                self._known[prompt] = self.encoder(ids.to(self.encoder.device))[0][0]
+            return self._known[prompt]
+
+
+def _label(condition: Condition, card: BundleCard) -> int | None:
+    """The class of a condition that speaks of a whole crop."""
+    if condition.class_map is not None:
+        raise ValueError(f"conditioning '{card.conditioning.kind}' takes one class per crop, not a class map")
+    if condition.label is not None and not 0 <= condition.label < len(card.classes):
+        raise ValueError(f"class index {condition.label}: the bundle has {len(card.classes)} classes")
+    return condition.label

@@ -1,0 +1,147 @@
+"""Loads the parts of a checked bundle with diffusers and transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.errors import BundleError
+from wsigen.models.bundle import check_bundle
+from wsigen.models.bundle_checks import weights_variant
+from wsigen.models.card import BundleCard
+from wsigen.models.configs import Config, read_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsigen.models.frozen_norm import SharedGroupNorm
+    from wsigen.models.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a bundle on their device, and what its configs say.
+
+    ``mean`` and ``std`` are float32 ``[1, C, 1, 1]``; ``norms`` are the decoder's, in the order of
+    its modules.
+    """
+
+    card: BundleCard
+    vae: Any
+    unet: Any
+    inputs: Inputs
+    vae_config: Config
+    mean: Tensor
+    std: Tensor
+    norms: list[SharedGroupNorm]
+    decoder_is_local: bool
+    abar: NDArray[np.float64]
+    prediction_type: str
+    clip: float | None
+
+
+def load_parts(path: Path, device: str) -> Parts:
+    """Check the bundle in ``path`` and load it onto ``device``.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used, or its weights do not fit their config.
+    """
+    import diffusers
+    import torch
+
+    from wsigen.models.frozen_norm import share_group_norms
+
+    card = check_bundle(path)
+    vae_config, unet_config = read_config(path, "vae"), read_config(path, "unet")
+    vae = _load(getattr(diffusers, vae_config["_class_name"]), path / "vae", device)
+    unet = _load(getattr(diffusers, unet_config["_class_name"]), path / "unet", device)
+    abar, prediction_type, clip = _read_schedule(path)
+    shape = (1, -1, 1, 1)
+    return Parts(
+        card=card,
+        vae=vae,
+        unet=unet,
+        inputs=_make_inputs(path, card, unet_config, device),
+        vae_config=vae_config,
+        mean=torch.tensor(card.latent.mean, device=device).view(shape),
+        std=torch.tensor(card.latent.std, device=device).view(shape),
+        norms=share_group_norms(vae.decoder),
+        decoder_is_local=not any("Attention" in type(m).__name__ for m in vae.decoder.modules()),
+        abar=abar,
+        prediction_type=prediction_type,
+        clip=clip,
+    )
+
+
+def _load(kind: Any, folder: Path, device: str) -> Any:
+    """Load one network for inference; safetensors only."""
+    import torch
+
+    try:
+        network = kind.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            variant=weights_variant(folder),
+            local_files_only=True,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason})") from None
+    network.requires_grad_(False)
+    return network.eval().to(device=device, memory_format=torch.channels_last)
+
+
+def _make_inputs(path: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
+    """Choose how conditions reach the network."""
+    from wsigen.models import inputs
+
+    knows_levels = unet.get("num_class_embeds") is not None
+    kind = card.conditioning.kind
+    if kind == "class-map":
+        return inputs.ClassMapInputs(card, knows_levels)
+    if kind == "class-tokens":
+        return inputs.TokenInputs(card)
+    if kind == "text":
+        tokenizer, encoder = _load_text(path, device)
+        return inputs.TextInputs(card, tokenizer, encoder, knows_levels)
+    return inputs.PlainInputs(card, knows_levels)
+
+
+def _load_text(path: Path, device: str) -> tuple[Any, Any]:
+    """Load CLIP's tokenizer and text model."""
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(
+            str(path / "text_encoder"), use_safetensors=True, local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path}: text encoder cannot be loaded ({type(error).__name__}: {reason})") from None
+    return tokenizer, encoder.requires_grad_(False).eval().to(device)
+
+
+def _read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
+    """Training noise levels, prediction type and x0 clamp, by diffusers' own scheduler.
+
+    Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the same in all.
+    """
+    from diffusers import DDIMScheduler
+
+    config = read_config(path, "scheduler")
+    scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), local_files_only=True)
+    abar = scheduler.alphas_cumprod.double().numpy().copy()
+    # A config that does not speak of clipping belongs to a scheduler without it, unless it is one of these two.
+    clips = config.get("clip_sample", config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler"))
+    clip = float(config.get("clip_sample_range", 1.0)) if clips else None
+    return abar, str(config.get("prediction_type", "epsilon")), clip

@@ -1,0 +1,238 @@
+"""A loaded bundle: predict, encode and decode, NumPy at the boundary and torch inside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.models.card import BundleCard
+from wsigen.models.conditioning import Condition
+from wsigen.models.loading import Parts, load_parts
+from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsigen.models.frozen_norm import Statistics
+
+Array = NDArray[np.float32]
+PRECISIONS = ("fp32", "bf16")
+
+_POOLED_PX = 8192
+"""Latent px normalised together when statistics are measured: some hundred megabytes of activations."""
+
+
+def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Model:
+    """Check and load the bundle in ``path``.
+
+    Parameters
+    ----------
+    device:
+        torch's name of the device.
+    precision:
+        ``fp32``, or ``bf16``: the denoiser runs in mixed precision; the autoencoder stays in fp32, as eight bits
+        of mantissa would show as banding.
+
+    Raises
+    ------
+    BundleError
+        See `bundle.check_bundle`; also if the weights do not fit their config.
+    ValueError
+        If there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: possible: {', '.join(PRECISIONS)}")
+    return Model(load_parts(path, device), device, precision)
+
+
+class Model:
+    """What the engine knows of a network. Several threads may call `predict` and `decode` on one model.
+
+    Attributes
+    ----------
+    card:
+        The bundle's card.
+    abar:
+        float64, ``alphas_cumprod`` of the training schedule, one value per training timestep, decreasing.
+    prediction_type:
+        ``epsilon``, ``v_prediction`` or ``sample``.
+    clip:
+        x0 is clamped to ``[-clip, clip]`` in each step, or None.
+    decoder_is_local:
+        Whether the decoder has no attention: with frozen norms a decoded pixel then depends on its surroundings
+        alone.
+    radius:
+        How far it depends on them, in latent px.
+    halo:
+        Context in latent px to decode around a window so that its core is right: the radius, but at most
+        ``receptive.EFFECTIVE_HALO``.
+    """
+
+    def __init__(self, parts: Parts, device: str, precision: str) -> None:
+        self.card: BundleCard = parts.card
+        self.abar: NDArray[np.float64] = parts.abar
+        self.prediction_type: str = parts.prediction_type
+        self.clip: float | None = parts.clip
+        self.decoder_is_local: bool = parts.decoder_is_local
+        self.radius: int = decoder_radius(parts.vae_config)
+        self.halo: int = min(self.radius, EFFECTIVE_HALO)
+        self.device, self.precision = device, precision
+        self._parts = parts
+        self._norm_lock = threading.Lock()
+
+    def predict(self, latents: Array, timestep: int, conditions: Sequence[Condition], level: int) -> Array:
+        """Run the denoiser once on a batch.
+
+        Parameters
+        ----------
+        latents:
+            float32 ``[B, C, p, p]``, standardised.
+        timestep:
+            On the training scale, 0 .. ``len(abar) - 1``.
+        conditions:
+            One per row.
+        level:
+            Index of the magnification in the card.
+
+        Returns
+        -------
+        ndarray
+            float32 ``[B, C, p, p]``: the raw output, to be read by ``prediction_type``.
+        """
+        import torch
+
+        if len(conditions) != len(latents):
+            raise ValueError(f"{len(conditions)} conditions for a batch of {len(latents)}")
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self._device_type, torch.bfloat16, enabled=bf16):
+            sample, extra = self._parts.inputs(self._tensor(latents), conditions, level)
+            output = self._parts.unet(
+                sample.contiguous(memory_format=torch.channels_last), timestep, return_dict=False, **extra
+            )[0]
+            return _array(output)
+
+    def encode(self, rgb: NDArray[np.uint8]) -> Array:
+        """Encode a picture to standardised latents (the mode of the posterior).
+
+        Parameters
+        ----------
+        rgb:
+            uint8 ``[H, W, 3]``, both sides multiples of the card's factor f.
+
+        Returns
+        -------
+        ndarray
+            float32 ``[C, H / f, W / f]``.
+
+        Raises
+        ------
+        ValueError
+            If a side is not a multiple of f.
+        """
+        import torch
+
+        factor, (low, high) = self.card.latent.factor, self.card.latent.image_range
+        if rgb.shape[0] % factor or rgb.shape[1] % factor:
+            size = f"{rgb.shape[1]}x{rgb.shape[0]} px"
+            raise ValueError(f"picture of {size}: sides must be multiples of {factor}")
+        x = rgb.astype(np.float32) * np.float32((high - low) / 255.0) + np.float32(low)
+        with torch.inference_mode():
+            found = self._parts.vae.encode(self._tensor(x.transpose(2, 0, 1)[None]))
+            raw = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+            return _array((raw - self._parts.mean) / self._parts.std)[0]
+
+    def decode(self, latents: Array) -> Array:
+        """Decode standardised latents float32 ``[C, h, w]`` to RGB float32 ``[h f, w f, 3]`` in 0 .. 255.
+
+        Values are clamped to that range and not rounded.
+        """
+        import torch
+
+        low, high = self.card.latent.image_range
+        with torch.inference_mode():
+            image = self._decode(self._tensor(latents[None]))[0]
+            image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
+            return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+    def norm_statistics(self, latents: Sequence[Array]) -> Statistics:
+        """Measure the mean and variance of every group of every GroupNorm of the decoder.
+
+        Windows of one shape that follow each other are pooled as if they were one picture, up to ``_POOLED_PX``
+        latent px at a time (that bounds the memory); those pools are averaged by their area.
+
+        Parameters
+        ----------
+        latents:
+            Windows float32 ``[C, h, w]``, standardised, preferably large and from all over the canvas.
+
+        Returns
+        -------
+        ndarray
+            float64 ``[n]``, empty if the decoder has no GroupNorm. For `freeze_norm`.
+        """
+        import torch
+
+        from wsigen.models.frozen_norm import pool, pooled_statistics
+
+        if not self._parts.norms:
+            return np.empty(0)
+        if not latents:
+            raise ValueError("norm statistics need at least one window")
+        pools = []
+        for batch in _pools(latents):
+            with torch.inference_mode(), pooled_statistics() as collected:
+                self._decode(self._tensor(batch))
+            statistics = np.concatenate([collected[norm] for norm in self._parts.norms])
+            pools.append((batch[:, 0].size, statistics))
+        return pool(pools).ravel()
+
+    def freeze_norm(self, stats: Statistics | None) -> None:
+        """Make every GroupNorm of the decoder use ``stats`` of `norm_statistics`; None: each picture its own.
+
+        Raises
+        ------
+        ValueError
+            If the statistics are another decoder's.
+        """
+        norms = self._parts.norms
+        sizes = [2 * norm.norm.num_groups for norm in norms]
+        if stats is not None and len(stats) != sum(sizes):
+            raise ValueError(f"{len(stats)} norm statistics; this decoder has {sum(sizes)}")
+        with self._norm_lock:
+            for norm, end, size in zip(norms, np.cumsum(sizes), sizes, strict=True):
+                norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        image: Tensor = self._parts.vae.decode(latents * self._parts.std + self._parts.mean).sample
+        return image
+
+    def _tensor(self, values: Array) -> Tensor:
+        import torch
+
+        found = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return found.to(self.device, memory_format=torch.channels_last)
+
+    @property
+    def _device_type(self) -> str:
+        return self.device.split(":")[0]
+
+
+def _array(values: Any) -> Array:
+    return np.ascontiguousarray(values.float().cpu().numpy())
+
+
+def _pools(latents: Sequence[Array]) -> list[Array]:
+    """Stack neighbouring windows of one shape, at most ``_POOLED_PX`` px (or one window) a stack."""
+    groups: list[list[Array]] = []
+    for window in latents:
+        group = groups[-1] if groups else []
+        if group and group[0].shape == window.shape and (len(group) + 1) * window[0].size <= _POOLED_PX:
+            group.append(window)
+        else:
+            groups.append([window])
+    return [np.stack(group) for group in groups]
