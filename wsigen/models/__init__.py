@@ -1,0 +1,1 @@
+"""Bundles: cards, checks, and networks behind a NumPy interface."""

@@ -35,13 +35,13 @@ def find_bundle(name_or_path: str) -> Path:
     known = {card.name: DEFAULT_FOLDER for card in list_bundles()}
     if name_or_path == "default" or name_or_path in known:
         if not DEFAULT_FOLDER.is_dir():
-            raise BundleError("the default model is not part of this installation; give a bundle folder or a hub id")
+            raise BundleError("this installation has no default model; give a bundle folder or a hub id")
         return DEFAULT_FOLDER
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
-        raise BundleError(f"{path}: is a file; a bundle is a folder with vae, unet, scheduler and {CARD_NAME}")
+        raise BundleError(f"{path}: is a file; a bundle is a folder (vae, unet, scheduler, {CARD_NAME})")
     if _HUB_ID.fullmatch(name_or_path) and not name_or_path.startswith("."):
         return _download(name_or_path)
     names = ["default", *known]
@@ -67,7 +67,8 @@ def _download(hub_id: str) -> Path:
         ) from None
     except LocalEntryNotFoundError:
         raise BundleError(
-            f"{hub_id}: no such folder here, and the hub cannot be reached; go online once, or give a bundle folder"
+            f"{hub_id}: no such folder here, and the hub cannot be reached; "
+            "go online once, or give a bundle folder"
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -97,7 +98,7 @@ def check_bundle(path: Path) -> BundleCard:
 
 
 def bundle_hash(path: Path) -> str:
-    """SHA-256 (hex) over the sorted relative names and the contents of weights, configs and ``wsigen.yaml``."""
+    """SHA-256 (hex) over the sorted names and the contents of weights, configs and ``wsigen.yaml``."""
     total = hashlib.sha256()
     for name, file in sorted(_identity(path).items()):
         with file.open("rb") as stream:

@@ -36,8 +36,8 @@ def check_weights(folder: Path, card: BundleCard) -> None:
         pickles = [f.name for f in sorted((folder / part).iterdir()) if f.suffix in _PICKLES]
         if pickles:
             raise BundleError(
-                f"{folder / part}: {pickles[0]} is a pickle, which can run code when loaded; convert it on a machine "
-                "that trusts it: load it with from_pretrained(...) and save_pretrained(..., safe_serialization=True)"
+                f"{folder / part}: {pickles[0]} is a pickle, which can run code when loaded; if you trust it, "
+                "convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER, safe_serialization=True)"
             )
         raise BundleError(f"{folder / part}: no *.safetensors weights")
     if card.conditioning.kind == "text" and not (folder / "tokenizer").is_dir():
@@ -68,7 +68,8 @@ def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
     if vae.get("_class_name") not in VAES:
         raise BundleError(f"{folder}: the vae is a {vae.get('_class_name')}; possible: {', '.join(VAES)}")
     latent = card.latent
-    _agree(folder, "vae latent_channels", vae.get("latent_channels", 4), "the card's latent.channels is", latent.channels)
+    channels, why = vae.get("latent_channels", 4), "the card's latent.channels is"
+    _agree(folder, "vae latent_channels", channels, why, latent.channels)
     _agree(folder, "the vae's factor", vae_factor(vae), "the card's latent.factor is", latent.factor)
     for side in ("in_channels", "out_channels"):
         _agree(folder, f"vae {side}", vae.get(side, 3), "an RGB image has", 3)
@@ -89,7 +90,7 @@ def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
     _agree(folder, "unet out_channels", unet.get("out_channels"), "the card's latent.channels is", channels)
     step = 2 ** (len(unet.get("block_out_channels", (1,))) - 1)
     if card.crop_latent % step:
-        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, but the unet needs a multiple of {step}")
+        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, the unet needs a multiple of {step}")
 
 
 def _check_embeddings(folder: Path, unet: Config, card: BundleCard) -> None:
@@ -112,7 +113,7 @@ def _check_embeddings(folder: Path, unet: Config, card: BundleCard) -> None:
 def _check_scheduler(folder: Path, scheduler: Config) -> None:
     name = str(scheduler.get("_class_name", ""))
     if "Flow" in name or not ("beta_schedule" in scheduler or scheduler.get("trained_betas")):
-        raise BundleError(f"{folder}: scheduler {name} has no beta schedule; flow matching models are not supported")
+        raise BundleError(f"{folder}: scheduler {name} has no beta schedule (flow matching is not supported)")
     kind = scheduler.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise BundleError(f"{folder}: scheduler prediction_type {kind!r}; possible: {', '.join(PREDICTIONS)}")

@@ -1,16 +1,25 @@
 """The card of a bundle: ``wsigen.yaml``, what a person and the engine must know about a model.
 
-Whatever differs between families of models (scale of the latents, image range, how a class becomes a condition) is said
-here, so that no code has to know a family.
+Whatever differs between families of models (scale of the latents, image range, how a class becomes a
+condition) is said here, so that no code has to know a family.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from wsigen.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.errors import BundleError, suggest
@@ -64,10 +73,12 @@ class Conditioning(_Part):
     Attributes
     ----------
     kind:
-        ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one embedding per
-        (level, class) and a last one for "no condition". ``text``: prompts through CLIP. ``none``: nothing.
+        ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one
+        embedding per (level, class) and a last one for "no condition". ``text``: prompts through CLIP.
+        ``none``: nothing.
     prompt, negative_prompt:
-        ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null condition.
+        ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null
+        condition.
     """
 
     kind: Kind
@@ -76,10 +87,10 @@ class Conditioning(_Part):
 
 
 class Latent(_Part):
-    """The latent space: ``z = (encode(x) - mean) / std`` per channel, x an RGB image scaled to ``image_range``.
+    """The latent space: ``z = (encode(x) - mean) / std`` per channel, x an image scaled to ``image_range``.
 
-    ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent pixel covers
-    ``factor x factor`` image pixels.
+    ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent
+    pixel covers ``factor x factor`` image pixels.
     """
 
     channels: Annotated[int, Field(ge=1)]
@@ -95,7 +106,9 @@ class Latent(_Part):
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         values = values * channels if len(values) == 1 else values
         if len(values) != channels:
-            raise ValueError(f"{len(values)} values for {channels} latent channels; give one per channel, or one number")
+            raise ValueError(
+                f"{len(values)} values for {channels} latent channels; give one number, or one each"
+            )
         return values
 
     @field_validator("image_range")
@@ -155,7 +168,7 @@ class BundleCard(_Part):
     @classmethod
     def _fine_to_coarse(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:
         known = [v.mpp for v in value if v.mpp is not None]
-        if any(a >= b for a, b in zip(known, known[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(known)):
             raise ValueError(f"um/px {known} must increase: levels are listed from fine to coarse")
         return value
 

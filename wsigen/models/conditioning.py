@@ -43,8 +43,9 @@ def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition
     """List the conditions of a crop's model calls, each with the pixels that take its prediction.
 
     * ``class-map``: one call that sees the map; ``NULL`` if the whole map is unknown.
-    * ``class-tokens``, ``text``: one call per class present, ascending; unknown pixels take the null prediction. Pixels
-      of background have no call of their own (they are held at glass): they go with the first call.
+    * ``class-tokens``, ``text``: one call per class present, ascending; unknown pixels take the null
+      prediction. Pixels of background have no call of their own (they are held at glass): they go with the
+      first call.
     * ``none``: one null call.
 
     Parameters

@@ -57,9 +57,8 @@ class ClassMapInputs(PlainInputs):
             return np.full(shape, unknown if condition.label is None else condition.label, dtype=np.int64)
         labels = np.where(condition.class_map == UNKNOWN, unknown, condition.class_map).astype(np.int64)
         if labels.shape != shape or labels.max() > unknown:
-            raise ValueError(
-                f"class map of shape {labels.shape} with values up to {labels.max()}: expected {shape} and {unknown} classes"
-            )
+            found = f"class map of shape {labels.shape} with values up to {labels.max()}"
+            raise ValueError(f"{found}: expected {shape} and {unknown} classes")
         return labels
 
 
@@ -80,7 +79,7 @@ class TokenInputs:
 
 
 class TextInputs:
-    """Prompts such as "Tumor, patch" through CLIP; null = the negative prompt. Each prompt is encoded once."""
+    """Prompts such as "Tumor, patch" through CLIP, each encoded once; null = the negative prompt."""
 
     def __init__(self, card: BundleCard, tokenizer: Any, encoder: Any, knows_levels: bool) -> None:
         self.card, self.tokenizer, self.encoder = card, tokenizer, encoder

@@ -93,10 +93,14 @@ def _load(kind: Any, folder: Path, device: str) -> Any:
             low_cpu_mem_usage=False,
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason})") from None
+        raise _unloadable(folder, error) from None
     network.requires_grad_(False)
     return network.eval().to(device=device, memory_format=torch.channels_last)
+
+
+def _unloadable(folder: Path, error: Exception) -> BundleError:
+    reason = " ".join(str(error).split())[:200]
+    return BundleError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason})")
 
 
 def _make_inputs(path: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
@@ -126,22 +130,22 @@ def _load_text(path: Path, device: str) -> tuple[Any, Any]:
             str(path / "text_encoder"), use_safetensors=True, local_files_only=True, dtype=torch.float32
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{path}: text encoder cannot be loaded ({type(error).__name__}: {reason})") from None
+        raise _unloadable(path / "text_encoder", error) from None
     return tokenizer, encoder.requires_grad_(False).eval().to(device)
 
 
 def _read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
     """Training noise levels, prediction type and x0 clamp, by diffusers' own scheduler.
 
-    Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the same in all.
+    Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the
+    same in all.
     """
     from diffusers import DDIMScheduler
 
     config = read_config(path, "scheduler")
     scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), local_files_only=True)
     abar = scheduler.alphas_cumprod.double().numpy().copy()
-    # A config that does not speak of clipping belongs to a scheduler without it, unless it is one of these two.
+    # A config silent about clipping belongs to a scheduler without it, unless it is one of these two.
     clips = config.get("clip_sample", config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler"))
     clip = float(config.get("clip_sample_range", 1.0)) if clips else None
     return abar, str(config.get("prediction_type", "epsilon")), clip

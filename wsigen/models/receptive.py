@@ -7,7 +7,7 @@ import math
 from wsigen.models.configs import Config
 
 EFFECTIVE_HALO = 16
-"""Latent px beyond which a decoder's dependence is below an 8-bit step; the theoretical radius counts every corner."""
+"""Most latent px of context worth decoding: the theoretical radius counts corners of vanishing weight."""
 
 _UP = "up"
 _CONV = "conv"
@@ -16,11 +16,11 @@ _CONV = "conv"
 def decoder_radius(vae: Config) -> int:
     """Latent px around a window on which its decoded pixels depend, if the decoder has no attention.
 
-    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one pixel, nearest
-    upsampling halves its coordinates.
+    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one pixel,
+    nearest upsampling halves its coordinates.
     """
     tiny = vae.get("_class_name") == "AutoencoderTiny"
-    factor, layers = (_tiny_layers(vae) if tiny else _kl_layers(vae))
+    factor, layers = _tiny_layers(vae) if tiny else _kl_layers(vae)
     low, high = 0, 2**10 - 1  # the pixels of 2**10 / f**n latents, aligned
     for layer in reversed(layers):
         if layer == _CONV:
@@ -32,7 +32,7 @@ def decoder_radius(vae: Config) -> int:
 
 
 def _kl_layers(vae: Config) -> tuple[int, list[str]]:
-    """Upsampling factor and layers of ``AutoencoderKL``'s decoder (two convolutions in each residual block)."""
+    """Upsampling factor and layers of ``AutoencoderKL``'s decoder (two convolutions a residual block)."""
     blocks, per_block = len(vae.get("block_out_channels", (64,))), vae.get("layers_per_block", 1)
     layers = [_CONV] * (1 + 4)
     for block in range(blocks):
