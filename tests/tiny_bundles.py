@@ -2,8 +2,8 @@
 
 Each maker fills ``folder`` with a complete bundle (crop side 16, four latent channels, factor 8; two levels;
 the classes Glass, Tumor and Stroma), writes its ``wsigen.yaml`` and returns the folder. Top-level entries of
-the card can be replaced by keyword: ``make_class_map_bundle(folder, guidance=0.0)``. Weights depend on ``seed``
-only. A test file imports this module as ``tiny_bundles``, with ``tests/`` on ``sys.path``.
+the card can be replaced by keyword: ``make_class_map_bundle(folder, guidance=0.0)``. Weights depend on
+``seed`` only. A test file imports this module as ``tiny_bundles``, with ``tests/`` on ``sys.path``.
 """
 
 from __future__ import annotations
