@@ -1,0 +1,25 @@
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A tiny random bundle conditioned on class maps: the engine's tests need no trained weights."""
+    from tiny_bundles import make_class_map_bundle
+
+    return make_class_map_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def token_bundle(tmp_path_factory):
+    """A tiny random bundle with class tokens: one model call per label."""
+    from tiny_bundles import make_token_bundle
+
+    return make_token_bundle(tmp_path_factory.mktemp("bundle") / "token")

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from wsigen.sampling.schedule import add_noise, ddim_step, make_schedule, predict_x0
+
+from diffusers import DDIMScheduler
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [5, 20, 50])
+def test_equals_diffusers_ddim_with_trailing_spacing(kind, steps):
+    theirs = DDIMScheduler(
+        beta_schedule="scaled_linear" if kind == "epsilon" else "squaredcos_cap_v2",
+        prediction_type=kind,
+        clip_sample=False,
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
+    theirs.set_timesteps(steps)
+    ours = make_schedule(theirs.alphas_cumprod.double().numpy(), steps)
+    assert list(ours.timesteps) == theirs.timesteps.tolist()
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((4, 8, 8)).astype(np.float32)
+    mine, other = y, torch.from_numpy(y)
+    for s, t in enumerate(theirs.timesteps):
+        prediction = np.tanh(mine).astype(np.float32)
+        x0 = predict_x0(prediction, mine, ours.abar[s], kind)
+        mine = ddim_step(mine, x0, ours.abar[s], ours.abar[s + 1])
+        other = theirs.step(torch.tanh(other), t, other).prev_sample
+    assert np.allclose(mine, other.numpy(), rtol=2e-3, atol=2e-4)
+
+
+def test_last_state_has_no_noise():
+    schedule = make_schedule(np.linspace(0.999, 0.001, 100), 7, 0.5)
+    assert schedule.abar[-1] == 1.0
+    assert schedule.steps == 4
+    assert schedule.timesteps[0] == 49
+    x0 = np.full((1, 2, 2), 3, np.float32)
+    assert np.array_equal(ddim_step(np.zeros_like(x0), x0, 0.5, 1.0, eta=1.0), x0)
+
+
+def test_forward_noise_keeps_unit_variance():
+    rng = np.random.default_rng(1)
+    x0, eps = rng.standard_normal((2, 4, 100, 100)).astype(np.float32)
+    for abar in (0.1, 0.5, 0.9):
+        assert add_noise(x0, eps, abar).std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_step_keeps_the_marginal_variance(eta):
+    rng = np.random.default_rng(2)
+    x0, eps, noise = rng.standard_normal((3, 4, 200, 200)).astype(np.float32)
+    y = add_noise(x0, eps, 0.3)
+    out = ddim_step(y, x0, 0.3, 0.6, eta, noise)
+    assert (out - np.float32(np.sqrt(0.6)) * x0).std() == pytest.approx(np.sqrt(0.4), abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_x0_is_recovered_from_a_perfect_prediction(kind):
+    rng = np.random.default_rng(3)
+    x0, eps = rng.standard_normal((2, 4, 8, 8)).astype(np.float32)
+    a, s = np.sqrt(0.4), np.sqrt(0.6)
+    perfect = {"epsilon": eps, "v_prediction": a * eps - s * x0, "sample": x0}[kind].astype(np.float32)
+    assert np.allclose(predict_x0(perfect, add_noise(x0, eps, 0.4), 0.4, kind), x0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(0, 1.0), (10, 0.0), (10, 1.5), (200, 1.0)])
+def test_impossible_schedules_are_refused(steps, strength):
+    with pytest.raises(ValueError, match=r"steps|strength"):
+        make_schedule(np.linspace(0.99, 0.01, 100), steps, strength)

@@ -1,0 +1,261 @@
+"""The engine against the equations written down for whole arrays, and the same bits whatever happens."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from drawing import tumor_in_stroma
+from wsigen.generate import generate, resume
+from wsigen.geometry import Box
+from wsigen.noise import Stream, normal_field
+from wsigen.tasks.context import RunContext
+
+MODES = ["pathup", "random-patch", "shifted"]
+
+
+def reference(run, steps):
+    """Whole-array DDIM with merged windows: the equations and nothing else (no chunks, no store, no batches)."""
+    part, model = run.passes[-1], run.model
+    plan, schedule = part.plan, part.schedule
+    canvas = Box(0, 0, plan.height, plan.width)
+    classes = part.state.read_classes(canvas)
+    glass = classes == run.glass_index
+    seed, w, eta = (run.manifest.sampling[k] for k in ("seed", "guidance", "eta"))
+    noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels)
+    y = noise
+    for s in range(steps):
+        abar, nxt = schedule.abar[s], schedule.abar[s + 1]
+        y = np.where(glass, np.sqrt(abar) * run.glass_latent + np.sqrt(1 - abar) * noise, y).astype(np.float32)
+        x0 = np.zeros_like(y)
+        for crop in part.crop_plan.crops(s, canvas):
+            window = (slice(None), *crop.box.slices)
+            x0[window] += crop.weight * predict(model, y[window], classes[crop.box.slices], schedule.timesteps[s], w, abar)
+        x0 = np.where(glass, run.glass_latent, x0)
+        eps = (y - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
+        sigma = eta * np.sqrt((1 - nxt) / (1 - abar) * (1 - abar / nxt))
+        y = np.sqrt(nxt) * x0 + np.sqrt(max(0, 1 - nxt - sigma**2)) * eps
+        if sigma:
+            y = y + sigma * normal_field(seed, Stream.STEP, canvas, y.shape[0], step=s)
+    return y
+
+
+def predict(model, y, classes, timestep, w, abar):
+    from wsigen.models.conditioning import NULL, conditions_of
+
+    null = model.predict(y[None], timestep, [NULL], 0)[0]
+    out = np.zeros_like(y)
+    for condition, mask in conditions_of(model.card, classes):
+        own = model.predict(y[None], timestep, [condition], 0)[0]
+        label = (1 + w) * own - w * null
+        out = label if mask is None else np.where(mask, label, out)
+    if model.prediction_type == "v_prediction":
+        return np.sqrt(abar) * y - np.sqrt(1 - abar) * out
+    return (y - np.sqrt(1 - abar) * out) / np.sqrt(abar)
+
+
+def settings_of(bundle, tmp_path, **more):
+    layout = tumor_in_stroma(tmp_path / "layout.geojson")
+    base = {"model": str(bundle), "layout": layout, "size": (640, 584), "steps": 3, "guidance": 0.5, "seed": 5, "chunk": 32}
+    return {**base, "workers": 1, "batch": 2, "keep_run": True, **more}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_equals_the_whole_array_reference(bundle, tmp_path, mode, eta):
+    generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, mode=mode, eta=eta, levels=1))
+    run = RunContext(tmp_path / "a.run")
+    part = run.passes[-1]
+    expected = reference(run, part.plan.steps)
+    tissue = part.state.read_classes(part.plan.grid.canvas) != run.glass_index
+    got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
+    assert tissue.any()
+    assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
+
+
+def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
+    generate(tmp_path / "a.ome.tiff", **settings_of(token_bundle, tmp_path, mode="random-patch", levels=1))
+    run = RunContext(tmp_path / "a.run")
+    part = run.passes[-1]
+    tissue = part.state.read_classes(part.plan.grid.canvas) != run.glass_index
+    got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
+    assert np.allclose(got[:, tissue], reference(run, part.plan.steps)[:, tissue], atol=2e-3, rtol=1e-3)
+
+
+def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
+    digests = set()
+    for number, how in enumerate(
+        [
+            {"workers": 1},
+            {"workers": 3, "window": 1},
+            {"workers": 2, "window": 5},
+            {"workers": 2, "processes": True},
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = generate(folder / "a.ome.tiff", **settings_of(bundle, tmp_path, mode="random-patch", **how))
+        digests.add(result.level0_sha256)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_interrupted_anywhere_gives_the_same_slide(bundle, tmp_path, mode):
+    settings = settings_of(bundle, tmp_path, mode=mode)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    stop_after = iter([1, 4, 9, 3, 11, 25, 2, 10**6])
+
+    def interrupting():
+        left = next(stop_after)
+
+        def watch(stage):
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise KeyboardInterrupt
+
+        return watch
+
+    out = tmp_path / "cut.ome.tiff"
+    result = None
+    try:
+        result = generate(out, watch=interrupting(), **settings)
+    except KeyboardInterrupt:
+        while result is None:
+            try:
+                result = resume(tmp_path / "cut.run", watch=interrupting())
+            except KeyboardInterrupt:
+                assert not out.exists() or not (tmp_path / "cut.json").exists()
+    assert result.level0_sha256 == whole
+
+
+def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
+    stages = {}
+    layout = tumor_in_stroma(tmp_path / "l.geojson")
+    settings = {"model": str(bundle), "steps": 2, "chunk": 32, "layout": layout, "size": (4096, 4096), "levels": 1}
+    generate(tmp_path / "a.ome.tiff", watch=lambda s: stages.__setitem__(s.name, s.calls), keep_run=True, **settings)
+    run = RunContext(tmp_path / "a.run")
+    assert run.passes[-1].state.activity.mean() < 0.2
+    few = max(stages.values())
+    full = generate_calls(bundle, tmp_path)
+    assert few < 0.1 * full
+    import tifffile
+
+    with tifffile.TiffFile(tmp_path / "a.ome.tiff") as tiff:
+        corner = tiff.series[0].levels[0].asarray()[2048:, 2048:]
+    assert np.abs(corner.astype(int) - run.glass_rgb).max() <= 2
+
+
+def generate_calls(bundle, tmp_path):
+    """Model rows of a fully covered slide of 4096 px, by the plan."""
+    from wsigen.config import make_config
+    from wsigen.estimate import count_calls
+    from wsigen.preparation import prepare
+    from wsigen.projection import plans_of
+
+    config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
+    prepared = prepare(config, tmp_path / "b.ome.tiff")
+    return count_calls(prepared, plans_of(prepared.manifest)[-1])
+
+
+def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, mode="pathup", size=(1200, 1100), strength=0.4, steps=5)
+    generate(tmp_path / "a.ome.tiff", **settings)
+    run = RunContext(tmp_path / "a.run")
+    assert [part.plan.start for part in run.passes] == ["noise", "previous"]
+    fine, coarse = run.passes[1].plan, run.passes[0].plan
+    assert (coarse.scale, fine.scale) == (4, 1)
+    assert fine.steps == 2
+
+
+def test_reference_decides_the_structure(bundle, tmp_path):
+    from PIL import Image
+
+    ramp = np.linspace(40, 220, 700, dtype=np.uint8)
+    Image.fromarray(np.stack([np.tile(ramp, (600, 1))] * 3, -1)).save(tmp_path / "ref.png")
+    digests = set()
+    for strength in (0.2, 1.0):
+        result = generate(
+            tmp_path / f"{strength}.ome.tiff",
+            model=str(bundle),
+            reference=tmp_path / "ref.png",
+            strength=strength,
+            steps=5,
+            size=(700, 600),
+        )
+        digests.add(result.level0_sha256)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "delete"])
+def test_damaged_chunk_is_made_again_where_its_inputs_exist(bundle, tmp_path, harm):
+    settings = settings_of(bundle, tmp_path, mode="shifted")
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    out = tmp_path / "cut.ome.tiff"
+    interrupt_in_the_middle(out, settings, after=22)
+    damage_newest(tmp_path / "cut.run", harm)
+    assert resume(tmp_path / "cut.run").level0_sha256 == whole
+
+
+def interrupt_in_the_middle(out, settings, after):
+    count = 0
+
+    def watch(stage):
+        nonlocal count
+        count += 1
+        if count == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(out, watch=watch, **settings)
+
+
+def damage_newest(run_dir, harm):
+    """Harm the key of the highest half-step of some chunk."""
+    part = RunContext(run_dir).passes[0]
+    record = part.state.record()
+    ij = max(record, key=lambda c: max(record[c]))
+    path = run_dir / "state.zarr" / "pass-0" / part.state.key(max(record[ij]), ij)
+    data = bytearray(path.read_bytes())
+    if harm == "delete":
+        path.unlink()
+        return
+    data[len(data) // 2] ^= 16
+    path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:100]), "empty": b""}[harm])
+
+
+def test_late_duplicate_rewrites_equal_bytes(bundle, tmp_path):
+    from wsigen.tasks.perform import Task, perform
+
+    settings = settings_of(bundle, tmp_path, mode="random-patch")
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=22)
+    run_dir = tmp_path / "cut.run"
+    run = RunContext(run_dir)
+    record = run.passes[0].state.record()
+    repeated = 0
+    for ij, steps in record.items():
+        h = max(steps)
+        if h % 2 == 0:
+            continue
+        path = run_dir / "state.zarr" / "pass-0" / run.passes[0].state.key(h, ij)
+        before = path.read_bytes()
+        perform(str(run_dir.absolute()), run.manifest.hash, 1, Task("denoise", 0, ij, h // 2))
+        assert path.read_bytes() == before
+        repeated += 1
+    assert repeated
+    assert resume(run_dir).level0_sha256 == whole
+
+
+def test_manifest_says_it_is_synthetic_and_repeats(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, mode="shifted", keep_run=False)
+    first = generate(tmp_path / "a.ome.tiff", **settings)
+    record = json.loads(first.manifest.read_text())
+    assert record["synthetic"] is True
+    assert record["sha256"]["level0_tiles"] == first.level0_sha256
+    assert not (tmp_path / "a.run").exists()
+    (tmp_path / "again").mkdir()
+    shutil.copy(tmp_path / "layout.geojson", tmp_path / "again" / "layout.geojson")
+    again = generate(tmp_path / "again" / "a.ome.tiff", **{**settings, "layout": tmp_path / "again" / "layout.geojson"})
+    assert again.slide.read_bytes() == first.slide.read_bytes()
+    assert again.annotations.read_bytes() == first.annotations.read_bytes()

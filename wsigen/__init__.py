@@ -1,0 +1,38 @@
+"""wsigen: synthetic whole slides for digital pathology.
+
+::
+
+    import wsigen
+    result = wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1)
+    print(result.slide, result.annotations)
+
+Names are imported when they are first used, so that importing the package (and ``wsigen --help``) stays instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsigen.config import RunConfig
+    from wsigen.errors import WsigenError
+    from wsigen.generate import Result, generate, resume
+
+__version__ = "0.1.0"
+__all__ = ["Result", "RunConfig", "WsigenError", "generate", "resume"]
+
+_HOME = {
+    "Result": "wsigen.generate",
+    "generate": "wsigen.generate",
+    "resume": "wsigen.generate",
+    "RunConfig": "wsigen.config",
+    "WsigenError": "wsigen.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        import importlib
+
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'wsigen' has no attribute {name!r}")

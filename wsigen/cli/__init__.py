@@ -1,0 +1,20 @@
+"""The command line: options in, files and one-line errors out."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run ``wsigen``; a ``WsigenError`` becomes one line on stderr and exit code 2."""
+    from wsigen.cli.app import app
+    from wsigen.errors import WsigenError
+
+    try:
+        app()
+    except WsigenError as error:
+        print(f"wsigen: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("wsigen: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,87 @@
+"""What the commands do, on the public API."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsigen.errors import ConfigError
+
+
+def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> None:
+    """``wsigen generate``."""
+    from wsigen.cli.display import progress
+    from wsigen.config import make_config
+    from wsigen.generate import generate, run_dir_of
+
+    config = make_config(settings, file)
+    with _resumable(run_dir_of(config, output)), progress() as watch:
+        result = generate(output, config, watch=watch)
+    _announce(result)
+
+
+def run_resume(run_dir: Path, settings: dict[str, Any]) -> None:
+    """``wsigen resume``."""
+    from wsigen.cli.display import progress
+    from wsigen.generate import resume
+
+    with _resumable(run_dir), progress() as watch:
+        result = resume(run_dir, watch=watch, **settings)
+    _announce(result)
+
+
+def run_inspect(run_dir: Path, picture: Path | None) -> None:
+    """``wsigen inspect``."""
+    from wsigen.inspection import inspect_run
+
+    report = inspect_run(run_dir, picture)
+    print("\n".join(report.lines))
+
+
+def run_estimate(settings: dict[str, Any], file: Path | None) -> None:
+    """``wsigen estimate``."""
+    from wsigen.config import make_config
+    from wsigen.estimate import estimate
+
+    print("\n".join(estimate(make_config(settings, file)).lines))
+
+
+def run_models() -> None:
+    """``wsigen models``."""
+    from wsigen.models.bundle import list_bundles
+
+    cards = list_bundles()
+    if not cards:
+        raise ConfigError("no bundle is embedded in this installation: give one with --model DIR or --model HUB_ID")
+    for card in cards:
+        names = ", ".join(f"{c.name}{' (background)' if c.background else ''}" for c in card.table)
+        levels = ", ".join(f"{level.name} {level.mpp} um/px" for level in card.levels)
+        print(f"default  {card.name}: {card.title}\n  classes: {names}\n  levels:  {levels}\n  licence: {card.licence}")
+        print(f"  note:    {card.not_for}")
+
+
+class _resumable:  # noqa: N801  (a context manager, used like a function)
+    """Say how to go on when a run is interrupted or fails."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and (self._run_dir / "run.json").exists():
+            print(f"\nStopped; nothing is lost. Go on with:\n  wsigen resume {self._run_dir}", file=sys.stderr)
+
+
+def _announce(result: Any) -> None:
+    for label, path in (
+        ("slide", result.slide),
+        ("annotations", result.annotations),
+        ("thumbnail", result.thumbnail),
+        ("manifest", result.manifest),
+        ("QuPath script", result.script),
+    ):
+        print(f"{label + ':':15}{path}")
+    print(f"{'level 0:':15}sha256 {result.level0_sha256}")

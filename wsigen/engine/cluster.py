@@ -1,0 +1,142 @@
+"""dask: the only module that knows it.
+
+A client is always there: in-process threads by default, local worker processes, or the address of a running scheduler. The
+engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
+run for minutes and the driver would hold gigabytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wsigen.errors import ResourceError, WsigenError
+
+
+class WorkerLostError(Exception):
+    """A worker died or was cut off while it held a task; the task can be given to another."""
+
+
+class Cluster:
+    """Tasks out, results in.
+
+    Parameters
+    ----------
+    client:
+        A ``distributed.Client``.
+    """
+
+    def __init__(self, client: Any) -> None:
+        from distributed import as_completed
+
+        self._client = client
+        self._running = as_completed(with_results=False)
+        self._labels: dict[Any, Any] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks submitted and not yet taken back."""
+        return len(self._labels)
+
+    @property
+    def workers(self) -> int:
+        """Worker slots (threads of all workers) there are now."""
+        return sum(self._client.nthreads().values())
+
+    def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
+        """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
+        future = self._client.submit(function, *args, pure=False, retries=0)
+        self._labels[future] = label
+        self._running.add(future)
+
+    def take(self) -> tuple[Any, Any | Exception]:
+        """Wait for any task and return its label and its result, or the exception it ended with."""
+        future = next(self._running)
+        label = self._labels.pop(future)
+        try:
+            return label, future.result()
+        except Exception as error:
+            return label, _translate(error)
+        finally:
+            future.release()
+
+    def cancel(self) -> None:
+        """Forget all tasks in flight."""
+        futures = list(self._labels)
+        self._labels.clear()
+        self._client.cancel(futures, force=True)
+
+
+def _translate(error: Exception) -> Exception:
+    """Tell a lost worker from an error of the task itself."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    if isinstance(error, WsigenError):
+        return error
+    if isinstance(error, KilledWorker | CommClosedError | CancelledError):
+        return WorkerLostError(str(error))
+    return error
+
+
+@contextmanager
+def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterator[Cluster]:
+    """Start a local cluster, or connect to a running scheduler.
+
+    Parameters
+    ----------
+    workers:
+        Local workers of one thread each.
+    processes:
+        Workers are processes of their own instead of threads of this one.
+    scheduler:
+        Address (``tcp://host:8786``); then the two others are not used.
+
+    Raises
+    ------
+    ResourceError
+        If no scheduler answers at the address.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with dask.config.set(_SETTINGS):
+        if scheduler is not None:
+            try:
+                client = Client(scheduler, timeout="10s", set_as_default=False)
+            except (OSError, TimeoutError, ValueError) as error:
+                raise ResourceError(
+                    f"no dask scheduler answers at {scheduler} ({error}); start one with 'dask scheduler'"
+                ) from None
+            local = None
+        else:
+            local = LocalCluster(
+                n_workers=workers if processes else 1,
+                threads_per_worker=1 if processes else workers,
+                processes=processes,
+                dashboard_address=None,
+                host="127.0.0.1" if processes else None,
+                memory_limit=0,
+                silence_logs=logging.ERROR,
+            )
+            client = Client(local, set_as_default=False)
+        try:
+            yield Cluster(client)
+        finally:
+            client.close(timeout=5)
+            if local is not None:
+                local.close(timeout=10)
+
+
+_SETTINGS = {
+    "distributed.comm.timeouts.connect": "10s",
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.admin.tick.limit": "60s",
+    "distributed.worker.daemon": True,
+}
+"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk."""

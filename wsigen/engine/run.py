@@ -1,0 +1,202 @@
+"""The loop: ready tasks out, results in, keys that are no longer needed deleted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from wsigen.engine.cluster import Cluster, WorkerLostError
+from wsigen.engine.wavefront import HalfStep, Wavefront
+from wsigen.errors import DamagedChunkError, RunError, WsigenError
+from wsigen.store import PassState
+from wsigen.tasks.context import RunContext
+from wsigen.tasks.perform import Kind, Report, Task, perform
+
+TRIES = 3
+"""Times a task may be tried before the run stops and names its chunk."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Progress of one stage: what a display shows.
+
+    Attributes
+    ----------
+    name:
+        E.g. ``"denoise patch"``.
+    total, done:
+        Tasks.
+    calls:
+        Model calls made by this driver.
+    workers:
+        Worker slots.
+    seconds:
+        Since the stage began.
+    """
+
+    name: str
+    total: int
+    done: int = 0
+    calls: int = 0
+    workers: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class Watcher(Protocol):
+    """Anything that wants to know how a run goes on."""
+
+    def __call__(self, stage: Stage) -> None:
+        """Look at a stage; called after every task and once more at its end."""
+        ...
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Sends tasks of one run to a cluster and takes their results back.
+
+    Attributes
+    ----------
+    window:
+        Tasks in flight per worker slot.
+    threads:
+        Torch threads of each worker.
+    tries:
+        How often each task was tried and did not come back.
+    """
+
+    run: RunContext
+    cluster: Cluster
+    window: int = 2
+    threads: int | None = None
+    tries: dict[Task, int] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough tasks are in flight."""
+        return self.cluster.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+
+    def send(self, task: Task) -> None:
+        """Submit a task."""
+        self.cluster.submit(
+            task, perform, str(self.run.run_dir), self.run.manifest.hash, self.threads, task
+        )
+
+    def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError]:
+        """Wait for a task; errors that more tries cannot mend are raised with the task's name."""
+        task, result = self.cluster.take()
+        if isinstance(result, Report | DamagedChunkError):
+            return task, result
+        if isinstance(result, WsigenError):
+            raise result
+        self.tries[task] = self.tries.get(task, 0) + 1
+        if self.tries[task] >= TRIES:
+            raise RunError(
+                f"{task.name} failed {TRIES} times; last: {type(result).__name__}: {result}. "
+                "What is finished is kept: mend the cause, then resume the run"
+            )
+        return task, WorkerLostError(str(result))
+
+
+def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total: int, watch: Watcher) -> None:
+    """Run tasks that do not depend on each other (decoding, calibration)."""
+    stage = Stage(name, total, done=total - len(tasks))
+    begin = monotonic()
+    waiting = tasks[::-1]
+    while waiting or dispatcher.cluster.in_flight:
+        while waiting and not dispatcher.full:
+            dispatcher.send(waiting.pop())
+        task, result = dispatcher.take()
+        if isinstance(result, DamagedChunkError):
+            raise result
+        if isinstance(result, WorkerLostError):
+            waiting.append(task)
+            continue
+        _note(stage, result, dispatcher, begin)
+        watch(stage)
+    stage.finished = True
+    watch(stage)
+
+
+def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> None:
+    """Denoise one pass: from whatever its keys say is done to its last state.
+
+    Raises
+    ------
+    DamagedChunkError
+        If a chunk is damaged and what it was made from is gone.
+    RunError
+        If a task failed three times.
+    """
+    context = dispatcher.run.passes[part]
+    state = context.state
+    active = [(int(i), int(j)) for i, j in zip(*state.activity.nonzero(), strict=True)]
+    record = state.record()
+    wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
+    for h, ij in wave.leftovers(record):
+        state.delete(h, ij)
+    stage = Stage(name, wave.total, done=wave.completed)
+    begin = monotonic()
+    while not wave.finished:
+        while not dispatcher.full and (ready := wave.next()):
+            dispatcher.send(_task_of(part, ready))
+        task, result = dispatcher.take()
+        half_step = _half_step_of(task)
+        if isinstance(result, Report):
+            for h, ij in wave.finish(half_step, task.ij):
+                state.delete(h, ij)
+            _note(stage, result, dispatcher, begin)
+            stage.done = wave.completed
+        else:
+            if isinstance(result, DamagedChunkError):
+                _mend(wave, state, result)
+            wave.retry(half_step, task.ij)
+        watch(stage)
+    stage.finished = True
+    watch(stage)
+
+
+def _mend(wave: Wavefront, state: PassState, damage: DamagedChunkError) -> None:
+    """Let the damaged chunk be made again, or say that it cannot be."""
+    h, ij = half_step_of_key(damage.key)
+    if not wave.roll_back(h, ij):
+        raise DamagedChunkError(
+            f"{damage}; what it was made from is already gone, so this run cannot go on: delete it and generate again",
+            damage.key,
+        )
+    state.delete(h, ij)
+
+
+_KEY = re.compile(r"(latents/c/(\d+)/0/(\d+)/(\d+))|(partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
+
+
+def half_step_of_key(key: str) -> HalfStep:
+    """Turn a key of ``PassState`` back into its half-step and chunk."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        raise RunError(f"{key}: not a key of a chunk's state")
+    if found[1]:
+        return 2 * int(found[2]), (int(found[3]), int(found[4]))
+    return 2 * int(found[6]) + 1, (int(found[7]), int(found[8]))
+
+
+def _task_of(part: int, ready: HalfStep) -> Task:
+    h, ij = ready
+    step, odd = divmod(h - 1, 2)
+    kind: Kind = "start" if h == 0 else "assemble" if odd else "denoise"
+    return Task(kind, part, ij, max(0, step))
+
+
+def _half_step_of(task: Task) -> int:
+    return {"start": 0, "denoise": 2 * task.step + 1, "assemble": 2 * task.step + 2}[task.kind]
+
+
+def _note(stage: Stage, report: Report, dispatcher: Dispatcher, begin: float) -> None:
+    stage.done += 1
+    stage.calls += report.calls
+    stage.workers = dispatcher.cluster.workers
+    stage.seconds = monotonic() - begin
+
+

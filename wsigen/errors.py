@@ -1,0 +1,77 @@
+"""Every error wsigen raises on purpose.
+
+::
+
+    WsigenError                 what was wrong, where, and what to do
+    ├── ConfigError             a setting, a YAML file or a combination of options
+    ├── LayoutError             a GeoJSON file or label raster
+    ├── ReferenceImageError     a reference image or slide
+    ├── BundleError             a model bundle
+    ├── OutputError             where the slide is to be written
+    ├── ResourceError           memory, disk, a scheduler that is not there
+    ├── RunError                a run directory: wrong configuration, locked, not a run
+    └── DamagedChunkError       a stored chunk that is missing, truncated or altered
+
+The command line prints ``str(error)`` as one line and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WsigenError(Exception):
+    """An error with a cause a person can act on."""
+
+
+class ConfigError(WsigenError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class LayoutError(WsigenError):
+    """A layout (GeoJSON or label raster) cannot be used."""
+
+
+class ReferenceImageError(WsigenError):
+    """A reference image cannot be read."""
+
+
+class BundleError(WsigenError):
+    """A model bundle is missing, unsafe or inconsistent."""
+
+
+class OutputError(WsigenError):
+    """The output cannot be written where it was asked for."""
+
+
+class ResourceError(WsigenError):
+    """Memory, disk or a scheduler is missing."""
+
+
+class RunError(WsigenError):
+    """A run directory cannot be used: not a run, another configuration, or held by another driver."""
+
+
+class DamagedChunkError(WsigenError):
+    """A stored chunk is missing, truncated or has changed.
+
+    Attributes
+    ----------
+    key:
+        The zarr key of the chunk, relative to the run's store.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[DamagedChunkError], tuple[str, str]]:
+        return (DamagedChunkError, (str(self), self.key))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
+    choices = {k.casefold(): k for k in known}
+    near = difflib.get_close_matches(name.casefold(), list(choices), n=1, cutoff=0.5)
+    return f" (did you mean '{choices[near[0]]}'?)" if near else ""

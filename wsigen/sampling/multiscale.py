@@ -1,0 +1,128 @@
+"""The passes of a run: which magnification levels are generated, coarse to fine, and how each one starts.
+
+PathUp generates an overview, resizes it to the next magnification, re-noises it to strength t and denoises it window by
+window; larger slides repeat this per level. A run without a cascade is the same with one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wsigen.geometry import ChunkGrid
+from wsigen.sampling.pathup import PathUpPlan
+from wsigen.sampling.plan import CropPlan
+from wsigen.sampling.random_patch import RandomPatchPlan
+from wsigen.sampling.shifted import ShiftedPlan
+
+Start = Literal["noise", "reference", "previous"]
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """One pass: a latent canvas, where it starts from and how its crops lie.
+
+    Attributes
+    ----------
+    index:
+        Position in the run, 0 = coarsest.
+    level:
+        Index of the magnification in the bundle's card (0 = finest).
+    height, width:
+        Latent canvas.
+    scale:
+        Slide pixels per image pixel of this pass (1 at full resolution).
+    factor:
+        Image pixels per latent pixel (f of the autoencoder).
+    start:
+        ``noise``, the user's ``reference``, or the ``previous`` pass.
+    strength:
+        Noise strength of the start in (0, 1]; 1 for noise.
+    """
+
+    index: int
+    level: int
+    height: int
+    width: int
+    scale: int
+    factor: int
+    chunk: int
+    side: int
+    steps: int
+    start: Start
+    strength: float
+    mode: str
+    overlap: int
+    taper: str
+    weighted_last: int
+    seed: int
+
+    @property
+    def grid(self) -> ChunkGrid:
+        """Chunks of the latent canvas."""
+        return ChunkGrid(self.height, self.width, self.chunk)
+
+    @property
+    def cell_px(self) -> int:
+        """Slide pixels a latent pixel covers."""
+        return self.scale * self.factor
+
+    def crop_plan(self) -> CropPlan:
+        """The crops of this pass."""
+        h, w, p = self.height, self.width, self.side
+        if self.mode == "pathup":
+            return PathUpPlan(h, w, p, self.overlap, self.taper)
+        if self.mode == "random-patch":
+            return RandomPatchPlan(h, w, self.seed, self.index, p, self.steps, self.weighted_last, self.taper)
+        return ShiftedPlan(h, w, self.seed, self.index, p, self.overlap, self.taper)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How crops lie: the settings that ``pathup``, ``random-patch`` and ``shifted`` share."""
+
+    name: str
+    overlap: int
+    taper: str
+    weighted_last: int = 0
+
+
+def make_mode(name: str, side: int, overlap: int | None, taper: str | None, weighted_last: int) -> Mode:
+    """Fill in a mode's defaults: PathUp half a side and its own weights; shifted a quarter and a tent."""
+    default_overlap, default_taper = {
+        "pathup": (side // 2, "pathup"),
+        "random-patch": (0, "linear"),
+        "shifted": (side // 4, "linear"),
+    }[name]
+    chosen = default_overlap if overlap is None else overlap
+    if chosen >= side:
+        raise ValueError(f"overlap {chosen} is not below the model's crop side, {side} latent px")
+    return Mode(name, chosen, taper or default_taper, weighted_last)
+
+
+def cascade_scales(mpps: list[float | None], levels: int, width: int, height: int, crop_px: int) -> list[tuple[int, int]]:
+    """Choose the levels of a cascade, coarse to fine, as (level index, scale).
+
+    A level needs a whole-number scale to the finest one and a canvas of at least one crop; others are left out.
+    """
+    chosen = []
+    for level, mpp in enumerate(mpps[:levels]):
+        ratio = 1.0 if level == 0 or mpp is None or mpps[0] is None else mpp / mpps[0]
+        scale = round(ratio)
+        fits = math.ceil(width / scale) >= crop_px and math.ceil(height / scale) >= crop_px
+        if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > 1 and fits):
+            chosen.append((level, scale))
+    return chosen[::-1]
+
+
+def default_chunk(height: int, width: int, side: int, workers: int) -> int:
+    """Chunk side for a canvas: a power-of-two multiple of the side, small enough that every worker has chunks."""
+    chunk = 8 * side
+    while chunk > 4 * side and math.ceil(height / chunk) * math.ceil(width / chunk) < 2 * workers:
+        chunk //= 2
+    return max(side, chunk)

@@ -1,0 +1,147 @@
+"""Timesteps, noise levels and the reverse step.
+
+Forward noising (DDPM eq. 4; PathUp prints ``(1 - abar) eps``, which under-noises)::
+
+    y_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
+
+A run makes S transitions between S + 1 states; state s lies at noise level ``abar[s]``, the last one at abar = 1, without
+noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What a network may predict, in diffusers' words."""
+
+_SMALLEST_ABAR = 1e-10
+"""Schedules rescaled to zero terminal SNR end at 0, where an epsilon prediction says nothing of x0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The S transitions of a run.
+
+    Attributes
+    ----------
+    timesteps:
+        What the network is told at transition s (its own training scale, e.g. 999 .. 0), S values.
+    abar:
+        Noise level of state s, S + 1 values; ``abar[S] == 1``.
+    """
+
+    timesteps: tuple[int, ...]
+    abar: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """Number of transitions."""
+        return len(self.timesteps)
+
+
+def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int, strength: float = 1.0) -> Schedule:
+    """Space ``steps`` transitions evenly below noise strength ``strength``, ending at abar = 1.
+
+    "Trailing" spacing (Lin et al. 2024, "Common diffusion noise schedules ..."): the first timestep is the noisiest one,
+    so that a start from pure noise is a start from what the network saw as pure noise.
+
+    Parameters
+    ----------
+    abar_train:
+        Cumulative products of the training schedule, one per training timestep, decreasing.
+    steps:
+        Transitions for strength 1; fewer are made for a smaller strength (``ceil(steps * strength)``), as the same
+        distance between timesteps then covers a shorter way.
+    strength:
+        Share of the training timesteps to start from, in (0, 1]; PathUp's t_i and ZoomLDM's "t = 500" are 0.5.
+
+    Raises
+    ------
+    ValueError
+        If steps or strength are out of range.
+    """
+    n = len(abar_train)
+    if not 0.0 < strength <= 1.0:
+        raise ValueError(f"strength {strength} is outside (0, 1]")
+    made = max(1, math.ceil(steps * strength - 1e-9))
+    if steps < 1 or made > n:
+        raise ValueError(f"{steps} steps: between 1 and the model's {n} training steps are possible")
+    top = n * strength
+    timesteps = tuple(max(0, round(top * (1.0 - s / made)) - 1) for s in range(made))
+    levels = [max(float(abar_train[t]), _SMALLEST_ABAR) for t in timesteps]
+    return Schedule(timesteps, (*levels, 1.0))
+
+
+def add_noise(x0: Array, eps: Array, abar: float) -> Array:
+    """Forward noising of ``x0 [C, h, w]`` with ``eps`` of the same shape to level ``abar``."""
+    return np.float32(math.sqrt(abar)) * x0 + np.float32(math.sqrt(1.0 - abar)) * eps
+
+
+def predict_x0(prediction: Array, y: Array, abar: float, kind: str, clip: float | None = None) -> Array:
+    """Turn a network output at state ``y`` into its estimate of the clean latent.
+
+    Parameters
+    ----------
+    prediction, y:
+        float32, same shape.
+    abar:
+        Noise level of ``y``.
+    kind:
+        One of ``PREDICTIONS``. ``v = sqrt(abar) eps - sqrt(1 - abar) x0`` (Salimans & Ho 2022).
+    clip:
+        Clamp the result to ``[-clip, clip]`` if given (the bundle says so, never the code).
+    """
+    a, s = np.float32(math.sqrt(abar)), np.float32(math.sqrt(1.0 - abar))
+    if kind == "epsilon":
+        x0 = (y - s * prediction) / a
+    elif kind == "v_prediction":
+        x0 = a * y - s * prediction
+    elif kind == "sample":
+        x0 = prediction
+    else:
+        raise ValueError(f"prediction type {kind!r}: one of {', '.join(PREDICTIONS)} is possible")
+    return np.clip(x0, -clip, clip) if clip is not None else x0
+
+
+def ddim_sigma(abar: float, abar_next: float, eta: float) -> float:
+    """Standard deviation of the noise a step adds (DDIM eq. 16); 0 for eta = 0 and for the last step."""
+    if eta == 0.0 or abar_next >= 1.0:
+        return 0.0
+    return eta * math.sqrt((1.0 - abar_next) / (1.0 - abar)) * math.sqrt(max(0.0, 1.0 - abar / abar_next))
+
+
+def ddim_step(y: Array, x0: Array, abar: float, abar_next: float, eta: float = 0.0, noise: Array | None = None) -> Array:
+    """Go from state ``y`` at level ``abar`` to level ``abar_next`` (DDIM eq. 12).
+
+    ::
+
+        eps    = (y - sqrt(abar) x0) / sqrt(1 - abar)
+        y_next = sqrt(abar_next) x0 + sqrt(1 - abar_next - sigma^2) eps + sigma noise
+
+    ``x0`` is the merged estimate of all crops: since the step is affine in it, merging estimates equals merging stepped
+    crops, and with eta > 0 the noise is added once, after merging.
+
+    Parameters
+    ----------
+    y, x0, noise:
+        float32 ``[C, h, w]``; ``noise`` (standard normal) is needed where ``ddim_sigma`` is above 0.
+    """
+    if abar_next >= 1.0:
+        return x0.astype(np.float32, copy=True)
+    sigma = ddim_sigma(abar, abar_next, eta)
+    eps = (y - np.float32(math.sqrt(abar)) * x0) / np.float32(math.sqrt(1.0 - abar))
+    along = math.sqrt(max(0.0, 1.0 - abar_next - sigma**2))
+    out = np.float32(math.sqrt(abar_next)) * x0 + np.float32(along) * eps
+    if sigma > 0.0:
+        if noise is None:
+            raise ValueError(f"eta {eta} needs noise for this step")
+        out += np.float32(sigma) * noise
+    return out

@@ -1,0 +1,47 @@
+"""The shifted plan, ours: a lattice of small overlap whose offset is drawn anew for every step.
+
+Little overlap costs few model calls (1.78x the canvas at side 64, overlap 16; PathUp's lattice 4x); as borders lie
+elsewhere in every step, none of them builds up into a seam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsigen.geometry import Box
+from wsigen.noise import offset
+from wsigen.sampling.lattice import lattice_crops, lattice_starts
+from wsigen.sampling.plan import Crop
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedPlan:
+    """Windows of ``side`` every ``side - overlap`` pixels from a random offset.
+
+    Attributes
+    ----------
+    height, width:
+        Canvas in latent pixels, each at least ``side``.
+    seed, level:
+        Seed of the run and index of the pass: they decide the offsets.
+    side, overlap:
+        Latent pixels; ``0 <= overlap < side``.
+    taper:
+        A name in ``lattice.TAPERS``.
+    """
+
+    height: int
+    width: int
+    seed: int
+    level: int = 0
+    side: int = 64
+    overlap: int = 16
+    taper: str = "linear"
+
+    def crops(self, step: int, box: Box) -> list[Crop]:
+        """Crops of ``step`` whose centre lies in ``box``, row-major."""
+        stride = self.side - self.overlap
+        dy, dx = offset(self.seed, self.level, step, stride)
+        ys = lattice_starts(self.height, self.side, stride, dy)
+        xs = lattice_starts(self.width, self.side, stride, dx)
+        return lattice_crops(ys, xs, self.side, self.taper, box)

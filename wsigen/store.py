@@ -1,0 +1,231 @@
+"""The state of a run: one zarr group of versioned keys.
+
+Layout of the group, one subgroup per pass::
+
+    pass-0/latents   [steps + 1, C, H, W]        chunks (1, C, c, c)              state y[s] of every chunk
+    pass-0/partials  [steps, I, J, C, c+p, c+p]  one key per (s, i, j)            weighted sums of a chunk's crops
+    pass-0/classes   [H, W]                      chunks (c, c)                    the class map that conditions the pass
+    pass-0/activity  [I, J]                       once                            which chunks hold or touch tissue
+    pass-0/norm      [n]                         once, after the last step        GroupNorm statistics of the decoder
+
+**The keys are the record.** Half-step h of chunk (i, j) is done if and only if its key exists: y[s] for h = 2 s, the partial of
+step s for h = 2 s + 1. Every version of a chunk has its own key, so a late duplicate rewrites equal bytes. Live state is not
+compressed (noise saves nothing) but carries a CRC-32C, since a flipped bit would otherwise be read back silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from wsigen.errors import DamagedChunkError, RunError
+from wsigen.geometry import Box, ChunkGrid
+
+Array = NDArray[np.float32]
+Index = tuple[int, int]
+
+
+class PassState:
+    """The arrays of one pass.
+
+    Parameters
+    ----------
+    group:
+        The pass's zarr group.
+    grid:
+        Chunks of the latent canvas.
+
+    Attributes
+    ----------
+    steps, channels:
+        Transitions of the pass, latent channels.
+    margin:
+        Half a crop side: how far a chunk's crops reach beyond it, latent px.
+    """
+
+    def __init__(self, group: Any, grid: ChunkGrid) -> None:
+        self.group = group
+        self.grid = grid
+        self._latents = group["latents"]
+        self._partials = group["partials"]
+        self._classes = group["classes"]
+        self.steps = int(self._partials.shape[0])
+        self.channels = int(self._latents.shape[1])
+        self.margin = (int(self._partials.shape[-1]) - grid.chunk) // 2
+
+    # -- reading and writing -------------------------------------------------------------------------------------------
+
+    def read_latents(self, step: int, box: Box) -> Array:
+        """State y[step] on ``box`` (inside the canvas), float32 ``[C, h, w]``; NaN where nothing was written."""
+        out = np.full((self.channels, *box.shape), np.nan, dtype=np.float32)
+        for ij in self.grid.overlapping(box):
+            chunk = self.grid.box(ij)
+            common = chunk.intersect(box)
+            key = self.key(2 * step, ij)
+            data = self._checked(key, lambda c=common: self._latents[(step, slice(None), *c.slices)])
+            out[(slice(None), *common.relative_to(box).slices)] = data
+        return out
+
+    def write_latents(self, step: int, ij: Index, values: Array) -> None:
+        """Write state y[step] of chunk ``ij``, float32 ``[C, h, w]``."""
+        self._latents[(step, slice(None), *self.grid.box(ij).slices)] = values
+
+    def read_partial(self, step: int, ij: Index, box: Box) -> Array:
+        """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
+        reach = self.grid.box(ij).dilate(self.margin)
+        part = box.relative_to(reach).slices
+        return self._checked(
+            self.key(2 * step + 1, ij), lambda: self._partials[(step, *ij, slice(None), *part)]
+        )
+
+    def write_partial(self, step: int, ij: Index, values: Array) -> None:
+        """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``[C, h + 2m, w + 2m]``."""
+        entry = np.zeros((self.channels, *self._partials.shape[-2:]), dtype=np.float32)
+        entry[:, : values.shape[1], : values.shape[2]] = values
+        self._partials[(step, *ij)] = entry
+
+    def read_classes(self, box: Box) -> NDArray[np.uint8]:
+        """The class map on ``box`` (inside the canvas), uint8 ``[h, w]``."""
+        return np.asarray(self._classes[box.slices])
+
+    def write_classes(self, ij: Index, values: NDArray[np.uint8]) -> None:
+        """Write the class map of one chunk."""
+        self._classes[self.grid.box(ij).slices] = values
+
+    @cached_property
+    def activity(self) -> NDArray[np.bool_]:
+        """Chunks that take part, bool ``[I, J]``: a pixel to denoise lies in them or within half a crop of them."""
+        return np.asarray(self.group["activity"][:])
+
+    def write_activity(self, activity: NDArray[np.bool_]) -> None:
+        """Record which chunks take part: the last thing written when a pass is prepared."""
+        array = self.group.create_array(
+            "activity", shape=activity.shape, chunks=activity.shape, dtype="bool", config={"write_empty_chunks": True}
+        )
+        array[:] = activity
+
+    def read_norm(self) -> NDArray[np.float64] | None:
+        """Decoder statistics, if they were estimated."""
+        return np.asarray(self.group["norm"][:]) if "norm" in self.group else None
+
+    def write_norm(self, values: NDArray[np.float64]) -> None:
+        """Keep the decoder statistics."""
+        array = self.group.create_array("norm", shape=values.shape, dtype="f8", overwrite=True)
+        if values.size:
+            array[:] = values
+
+    # -- the record ----------------------------------------------------------------------------------------------------
+
+    def key(self, half_step: int, ij: Index) -> str:
+        """Key of a half-step's result, relative to the pass's group."""
+        step, odd = divmod(half_step, 2)
+        return f"partials/c/{step}/{ij[0]}/{ij[1]}/0/0/0" if odd else f"latents/c/{step}/0/{ij[0]}/{ij[1]}"
+
+    def record(self) -> dict[Index, set[int]]:
+        """The half-steps whose keys exist, by chunk."""
+        found: dict[Index, set[int]] = {}
+        for key in self._keys("latents/c"):
+            step, _, i, j = (int(part) for part in key.split("/")[-4:])
+            found.setdefault((i, j), set()).add(2 * step)
+        for key in self._keys("partials/c"):
+            step, i, j = (int(part) for part in key.split("/")[-6:-3])
+            found.setdefault((i, j), set()).add(2 * step + 1)
+        return found
+
+    def delete(self, half_step: int, ij: Index) -> None:
+        """Delete a half-step's key; not an error if it is gone."""
+        store = self.group.store
+        _wait(store.delete(f"{self.group.path}/{self.key(half_step, ij)}"))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        async def collect() -> list[str]:
+            return [key async for key in self.group.store.list_prefix(f"{self.group.path}/{prefix}")]
+
+        yield from _wait(collect())
+
+    def _checked(self, key: str, read: Any) -> Array:
+        """Read; a chunk whose checksum or length is wrong is named."""
+        try:
+            return np.asarray(read())
+        except (ValueError, RuntimeError, IndexError) as error:
+            reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
+            raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", key) from error
+
+
+class RunStore:
+    """The zarr group of a run.
+
+    Parameters
+    ----------
+    path:
+        Folder of the group, e.g. ``RUN/state.zarr``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create_pass(
+        self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int
+    ) -> PassState:
+        """Make the arrays of a pass; an unfinished attempt is replaced."""
+        group = zarr.open_group(str(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
+        c, reach = grid.chunk, grid.chunk + side
+        live = {
+            "dtype": "float32",
+            "fill_value": np.nan,
+            "compressors": [Crc32cCodec()],
+            "config": {"write_empty_chunks": True},
+        }
+        shape = (steps + 1, channels, grid.height, grid.width)
+        group.create_array("latents", shape=shape, chunks=(1, channels, c, c), **live)
+        shape = (steps, grid.rows, grid.columns, channels, reach, reach)
+        group.create_array("partials", shape=shape, chunks=(1, 1, 1, channels, reach, reach), **live)
+        packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]
+        group.create_array("classes", shape=(grid.height, grid.width), chunks=(c, c), dtype="uint8", compressors=packed)
+        return PassState(group, grid)
+
+    def open_pass(self, index: int, grid: ChunkGrid) -> PassState:
+        """Open the arrays of a pass.
+
+        Raises
+        ------
+        RunError
+            If they are not there.
+        """
+        try:
+            group = zarr.open_group(str(self.path), mode="r+")[f"pass-{index}"]
+            return PassState(group, grid)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise RunError(f"{self.path}: pass {index} is missing or unreadable ({error}); start the run anew") from None
+
+    def has_pass(self, index: int) -> bool:
+        """Whether a pass was prepared to the end."""
+        return (self.path / f"pass-{index}" / "activity" / "c" / "0" / "0").exists()
+
+    def delete_pass(self, index: int) -> None:
+        """Remove all state of a pass that is no longer needed."""
+        if self.has_pass(index):
+            del zarr.open_group(str(self.path), mode="r+")[f"pass-{index}"]
+
+
+_loop: asyncio.AbstractEventLoop | None = None
+_loop_lock = threading.Lock()
+
+
+def _wait(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine of a zarr store from ordinary code, on one background event loop of this process."""
+    global _loop
+    with _loop_lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="wsigen-store", daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(work, _loop).result()

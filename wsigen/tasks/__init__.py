@@ -1,0 +1,1 @@
+"""What workers do: functions of (run, chunk, half-step) that read keys and write one key."""

@@ -1,0 +1,118 @@
+"""What a worker keeps between tasks: the manifest, the open store and the loaded model of a run."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.manifest import Manifest
+from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.plan import CropPlan
+from wsigen.sampling.schedule import Schedule
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.spool import Spool
+from wsigen.store import PassState, RunStore
+
+if TYPE_CHECKING:
+    from wsigen.layout.reference import Reference
+    from wsigen.models.model import Model
+
+
+class PassContext:
+    """One pass as tasks see it: its plan, its schedule, its arrays."""
+
+    def __init__(self, fields: dict[str, object], store: RunStore) -> None:
+        schedule = {"timesteps", "abar"}
+        self.plan = PassPlan(**{k: v for k, v in fields.items() if k not in schedule})  # type: ignore[arg-type]  # JSON
+        self.schedule = Schedule(tuple(fields["timesteps"]), tuple(fields["abar"]))  # type: ignore[arg-type]  # JSON
+        self._store = store
+
+    @cached_property
+    def state(self) -> PassState:
+        """The arrays (they exist once the driver has prepared the pass)."""
+        return self._store.open_pass(self.plan.index, self.plan.grid)
+
+    @cached_property
+    def norm(self) -> NDArray[np.float64] | None:
+        """The decoder statistics of this pass; first asked for after they were written."""
+        return self.state.read_norm()
+
+    @cached_property
+    def crop_plan(self) -> CropPlan:
+        """The crops of every step."""
+        return self.plan.crop_plan()
+
+
+class RunContext:
+    """A run as a worker sees it.
+
+    Parameters
+    ----------
+    run_dir:
+        Folder with ``run.json``, ``state.zarr`` and ``spool``.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.manifest = Manifest.load(run_dir)
+        self.store = RunStore(run_dir / "state.zarr")
+        self.passes = [PassContext(fields, self.store) for fields in self.manifest.passes]
+        self.slide = PyramidSpec(**self.manifest.slide)
+        self.spool = Spool(run_dir / "spool")
+        self._model_lock = threading.Lock()
+
+    @cached_property
+    def model(self) -> Model:
+        """The run's model, loaded once per process."""
+        with self._model_lock:
+            return load_shared_model(self.manifest.model, self.manifest.device, self.manifest.precision)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The user's reference image."""
+        from wsigen.layout.reference import open_reference
+
+        return open_reference(str(self.manifest.inputs["reference"]))
+
+    @property
+    def glass_index(self) -> int | None:
+        """The class whose pixels are held at glass."""
+        return self.manifest.glass["index"]
+
+    @cached_property
+    def glass_latent(self) -> NDArray[np.float32]:
+        """The latent of bare glass, float32 ``[C, 1, 1]``."""
+        return np.asarray(self.manifest.glass["latent"], dtype=np.float32)[:, None, None]
+
+    @property
+    def glass_rgb(self) -> tuple[int, int, int]:
+        """The colour of bare glass."""
+        red, green, blue = self.manifest.glass["rgb"]
+        return red, green, blue
+
+
+@lru_cache(maxsize=2)
+def load_shared_model(path: str, device: str, precision: str) -> Model:
+    """Load a model once per process, whatever the number of runs that use it."""
+    from wsigen.models.model import load_model
+
+    return load_model(Path(path), device, precision)
+
+
+_contexts: dict[tuple[str, str], RunContext] = {}
+_contexts_lock = threading.Lock()
+
+
+def run_context(run_dir: str, run_hash: str) -> RunContext:
+    """The context of a run in this process; a run directory made anew gives a new one."""
+    with _contexts_lock:
+        key = (run_dir, run_hash)
+        if key not in _contexts:
+            _contexts.clear()
+            _contexts[key] = RunContext(Path(run_dir))
+        return _contexts[key]

@@ -1,0 +1,87 @@
+"""The three half-steps of a chunk: start, denoise, assemble."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wsigen.geometry import Box
+from wsigen.noise import Stream, normal_field
+from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step
+from wsigen.tasks.context import PassContext, RunContext
+from wsigen.tasks.guide import encode_region, guide_of
+from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
+from wsigen.tasks.state import read_state, start_noise
+
+Index = tuple[int, int]
+
+
+def start(run: RunContext, part: PassContext, ij: Index) -> int:
+    """Half-step 0: write y[0] of a chunk, noise or the re-noised guide. Returns the model calls made (0)."""
+    box = part.plan.grid.box(ij)
+    y = start_noise(run, part, box)
+    if part.plan.start != "noise":
+        x0 = encode_region(run.model, guide_of(run, part), box, part.plan)
+        y = add_noise(x0, y, part.schedule.abar[0])
+    part.state.write_latents(0, ij, y)
+    return 0
+
+
+def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
+    """Half-step 2 step + 1: run the crops centred in a chunk and write their weighted sum. Returns the model calls.
+
+    Crops without a pixel to denoise never reach the model. The sum covers the chunk dilated by half a crop.
+    """
+    chunk = part.plan.grid.box(ij)
+    reach = chunk.dilate(part.state.margin)
+    inside = reach.intersect(part.plan.grid.canvas)
+    y, held = read_state(run, part, step, inside)
+    classes = part.state.read_classes(inside)
+    crops = [c for c in part.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
+    windows = [c.box.relative_to(inside).slices for c in crops]
+    settings = step_settings(run, part, step)
+    total = np.zeros((part.state.channels, *reach.shape), dtype=np.float32)
+    pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
+    for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
+        total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
+    part.state.write_partial(step, ij, total)
+    return sum(len(calls_of_crop(run.model, c, settings.guidance)) for _, c in pairs)
+
+
+def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
+    """Half-step 2 step + 2: merge the 3x3 partials in row-major order and write y[step + 1]. Returns 0."""
+    chunk = part.plan.grid.box(ij)
+    y, held = read_state(run, part, step, chunk)
+    x0 = np.zeros_like(y)
+    for neighbour in part.plan.grid.neighbourhood(ij):
+        if not part.state.activity[neighbour]:
+            continue
+        common = part.plan.grid.box(neighbour).dilate(part.state.margin).intersect(chunk)
+        x0[(slice(None), *common.relative_to(chunk).slices)] += part.state.read_partial(step, neighbour, common)
+    x0 = np.where(held[None], run.glass_latent, x0)
+    part.state.write_latents(step + 1, ij, _reverse_step(run, part, step, chunk, y, x0))
+    return 0
+
+
+def step_settings(run: RunContext, part: PassContext, step: int) -> StepSettings:
+    """What all crops of ``step`` share."""
+    sampling = run.manifest.sampling
+    return StepSettings(
+        timestep=part.schedule.timesteps[step],
+        abar=part.schedule.abar[step],
+        guidance=float(sampling["guidance"]),
+        level=part.plan.level,
+        batch=int(sampling["batch"]),
+    )
+
+
+def _reverse_step(
+    run: RunContext, part: PassContext, step: int, chunk: Box, y: np.ndarray, x0: np.ndarray
+) -> np.ndarray:
+    """DDIM from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
+    eta = float(run.manifest.sampling["eta"])
+    here, there = part.schedule.abar[step], part.schedule.abar[step + 1]
+    noise = None
+    if ddim_sigma(here, there, eta) > 0.0:
+        seed = run.manifest.sampling["seed"]
+        noise = normal_field(seed, Stream.STEP, chunk, y.shape[0], level=part.plan.index, step=step)
+    return ddim_step(y, x0, here, there, eta, noise)

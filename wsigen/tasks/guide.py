@@ -1,0 +1,81 @@
+"""The picture a pass starts from: the user's reference, or the decoded pass before it, read box by box."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.geometry import Box
+from wsigen.layout.resample import apply, taps
+from wsigen.models.model import Model
+from wsigen.sampling.multiscale import PassPlan
+from wsigen.tasks.context import PassContext, RunContext
+from wsigen.tasks.decode import decode_region
+
+ENCODE_WINDOW = 128
+"""Side of an encoded window in latent px: bounds the encoder's memory."""
+
+ENCODE_HALO = 8
+"""Context around an encoded window in latent px; what a window does not see differs by less than the noise added next."""
+
+
+class Guide(Protocol):
+    """Anything that gives RGB boxes on a canvas of any size."""
+
+    def region(self, box: Box, canvas: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels of ``box`` when the whole picture is resized to ``canvas`` (height, width); uint8 ``[h, w, 3]``."""
+        ...
+
+
+class PreviousPass:
+    """The decoded result of a coarser pass."""
+
+    def __init__(self, run: RunContext, part: PassContext) -> None:
+        self._run = run
+        self._part = part
+
+    def region(self, box: Box, canvas: tuple[int, int]) -> NDArray[np.uint8]:
+        """Decode just the latents below ``box`` and resize them (cubic)."""
+        plan = self._part.plan
+        f = plan.factor
+        rows = taps(box.y0, box.y1, canvas[0], plan.height * f)
+        columns = taps(box.x0, box.x1, canvas[1], plan.width * f)
+        (top, bottom), (left, right) = rows.span, columns.span
+        latents = Box(top // f, left // f, -(-bottom // f), -(-right // f))
+        rgb = decode_region(self._run, self._part, latents)
+        y0, x0 = top - latents.y0 * f, left - latents.x0 * f
+        source = rgb[y0 : y0 + bottom - top, x0 : x0 + right - left]
+        rows.index[...] -= top
+        columns.index[...] -= left
+        return apply(source, rows, columns)
+
+
+def guide_of(run: RunContext, part: PassContext) -> Guide:
+    """The picture pass ``part`` starts from."""
+    if part.plan.start == "reference":
+        return run.reference
+    return PreviousPass(run, run.passes[part.plan.index - 1])
+
+
+def encode_region(model: Model, guide: Guide, box: Box, plan: PassPlan) -> NDArray[np.float32]:
+    """Encode the guide on a box of latents, float32 ``[C, h, w]``, window by window in bounded memory."""
+    f, canvas = plan.factor, plan.grid.canvas
+    out = np.empty((model.card.latent.channels, *box.shape), dtype=np.float32)
+    for window in split(box, ENCODE_WINDOW):
+        around = window.dilate(ENCODE_HALO).intersect(canvas)
+        rgb = guide.region(around.scale(f), (plan.height * f, plan.width * f))
+        latents = model.encode(rgb)
+        core = window.relative_to(around).slices
+        out[(slice(None), *window.relative_to(box).slices)] = latents[(slice(None), *core)]
+    return out
+
+
+def split(box: Box, side: int) -> list[Box]:
+    """Cut a box into windows on the global lattice of ``side``, row-major."""
+    return [
+        Box(y, x, y + side, x + side).intersect(box)
+        for y in range(box.y0 // side * side, box.y1, side)
+        for x in range(box.x0 // side * side, box.x1, side)
+    ]
