@@ -36,7 +36,7 @@ def check_weights(folder: Path, card: BundleCard) -> None:
         pickles = [f.name for f in sorted((folder / part).iterdir()) if f.suffix in _PICKLES]
         if pickles:
             raise BundleError(
-                f"{folder / part}: {pickles[0]} is a pickle, which can run code when loaded; if you trust it, "
+                f"{folder / part}: {pickles[0]} is a pickle, which can run code when read; if you trust it, "
                 "convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER, safe_serialization=True)"
             )
         raise BundleError(f"{folder / part}: no *.safetensors weights")

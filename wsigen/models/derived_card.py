@@ -12,8 +12,8 @@ from wsigen.models.configs import Config, read_config, vae_factor
 def card_from_diffusers(folder: Path) -> BundleCard:
     """Derive what can be known from ``vae``, ``unet`` and ``scheduler``.
 
-    diffusers standardises by ``z = (encode(x) - shift_factor) * scaling_factor``. The um/px is unknown (null),
-    the classes are Glass and Tissue.
+    diffusers standardises by ``z = (encode(x) - shift_factor) * scaling_factor``. The um/px is unknown
+    (null), the classes are Glass and Tissue.
 
     Raises
     ------

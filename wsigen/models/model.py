@@ -35,8 +35,8 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
     device:
         torch's name of the device.
     precision:
-        ``fp32``, or ``bf16``: the denoiser runs in mixed precision; the autoencoder stays in fp32, as eight bits
-        of mantissa would show as banding.
+        ``fp32``, or ``bf16``: the denoiser runs in mixed precision; the autoencoder stays in fp32, as eight
+        bits of mantissa would show as banding.
 
     Raises
     ------
@@ -64,8 +64,8 @@ class Model:
     clip:
         x0 is clamped to ``[-clip, clip]`` in each step, or None.
     decoder_is_local:
-        Whether the decoder has no attention: with frozen norms a decoded pixel then depends on its surroundings
-        alone.
+        Whether the decoder has no attention: with frozen norms a decoded pixel then depends on its
+        surroundings alone.
     radius:
         How far it depends on them, in latent px.
     halo:
@@ -162,8 +162,8 @@ class Model:
     def norm_statistics(self, latents: Sequence[Array]) -> Statistics:
         """Measure the mean and variance of every group of every GroupNorm of the decoder.
 
-        Windows of one shape that follow each other are pooled as if they were one picture, up to ``_POOLED_PX``
-        latent px at a time (that bounds the memory); those pools are averaged by their area.
+        Windows of one shape that follow each other are pooled as if they were one picture, up to
+        ``_POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
 
         Parameters
         ----------

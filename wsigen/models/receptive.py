@@ -16,8 +16,8 @@ _CONV = "conv"
 def decoder_radius(vae: Config) -> int:
     """Latent px around a window on which its decoded pixels depend, if the decoder has no attention.
 
-    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one pixel,
-    nearest upsampling halves its coordinates.
+    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one
+    pixel, nearest upsampling halves its coordinates.
     """
     tiny = vae.get("_class_name") == "AutoencoderTiny"
     factor, layers = _tiny_layers(vae) if tiny else _kl_layers(vae)

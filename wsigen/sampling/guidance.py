@@ -23,8 +23,8 @@ def guided(per_label: Sequence[tuple[Array, Mask | None]], null: Array | None, w
     Parameters
     ----------
     per_label:
-        Predictions float32 ``[C, p, p]``, each with the pixels ``[p, p]`` that are its own; the masks partition
-        the crop. A mask of None stands for all pixels.
+        Predictions float32 ``[C, p, p]``, each with the pixels ``[p, p]`` that are its own; the masks
+        partition the crop. A mask of None stands for all pixels.
     null:
         Prediction under the null condition, or None for no guidance.
     w:
