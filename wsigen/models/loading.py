@@ -127,7 +127,11 @@ def _load_text(path: Path, device: str) -> tuple[Any, Any]:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(
-            str(path / "text_encoder"), use_safetensors=True, local_files_only=True, dtype=torch.float32
+            str(path / "text_encoder"),
+            use_safetensors=True,
+            variant=weights_variant(path / "text_encoder"),
+            local_files_only=True,
+            dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise _unloadable(path / "text_encoder", error) from None
