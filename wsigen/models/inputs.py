@@ -108,7 +108,9 @@ class TextInputs:
                 ids = self.tokenizer(
                     prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
                 ).input_ids
-                self._known[prompt] = self.encoder(ids.to(self.encoder.device))[0][0]
+                device = self.encoder.device
+                with torch.autocast(device.type, enabled=False):
+                    self._known[prompt] = self.encoder(ids.to(device))[0][0]
             return self._known[prompt]
 
 

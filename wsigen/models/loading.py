@@ -83,6 +83,8 @@ def _load(kind: Any, folder: Path, device: str) -> Any:
     """Load one network for inference; safetensors only."""
     import torch
 
+    from wsigen.models.pointwise import replace_pointwise
+
     try:
         network = kind.from_pretrained(
             str(folder),
@@ -95,6 +97,8 @@ def _load(kind: Any, folder: Path, device: str) -> Any:
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise _unloadable(folder, error) from None
     network.requires_grad_(False)
+    if device == "cpu":
+        replace_pointwise(network)
     return network.eval().to(device=device, memory_format=torch.channels_last)
 
 
