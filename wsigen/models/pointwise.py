@@ -1,8 +1,9 @@
 """1x1 convolutions as matrix products, so that a result does not depend on the number of CPU threads.
 
-oneDNN splits the sum over the channels of a 1x1 convolution by the number of threads, and sums in another order
-are other bits. A matrix product over the same numbers splits rows alone. Measured with torch 2.13 on AVX-512: 1, 2
-and 4 threads then give equal predictions; 3 do not, as group norms and activations are cut at other places.
+oneDNN splits the sum over the channels of a 1x1 convolution by the number of threads, and sums in another
+order are other bits. A matrix product over the same numbers splits rows alone. Measured with torch 2.13 on
+AVX-512: 1, 2 and 4 threads then give equal predictions; 3 do not, as group norms and activations are cut at
+other places.
 """
 
 from __future__ import annotations
