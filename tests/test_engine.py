@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from drawing import tumor_in_stroma
+
 from wsigen.generate import generate, resume
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
@@ -50,14 +51,16 @@ def predict(model, y, classes, timestep, w, abar):
         label = (1 + w) * own - w * null
         out = label if mask is None else np.where(mask, label, out)
     if model.prediction_type == "v_prediction":
-        return np.sqrt(abar) * y - np.sqrt(1 - abar) * out
-    return (y - np.sqrt(1 - abar) * out) / np.sqrt(abar)
+        x0 = np.sqrt(abar) * y - np.sqrt(1 - abar) * out
+    else:
+        x0 = (y - np.sqrt(1 - abar) * out) / np.sqrt(abar)
+    return x0 if model.clip is None else np.clip(x0, -model.clip, model.clip)
 
 
 def settings_of(bundle, tmp_path, **more):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
     base = {"model": str(bundle), "layout": layout, "size": (640, 584), "steps": 3, "guidance": 0.5, "seed": 5, "chunk": 32}
-    return {**base, "workers": 1, "batch": 2, "keep_run": True, **more}
+    return {**base, "workers": 1, "threads": 1, "batch": 2, "keep_run": True, **more}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -195,6 +198,20 @@ def test_damaged_chunk_is_made_again_where_its_inputs_exist(bundle, tmp_path, ha
     interrupt_in_the_middle(out, settings, after=22)
     damage_newest(tmp_path / "cut.run", harm)
     assert resume(tmp_path / "cut.run").level0_sha256 == whole
+
+
+def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, mode="shifted")
+    whole = generate(tmp_path / "whole.ome.tiff", **settings)
+    run_dir = tmp_path / "whole.run"
+    for block in (run_dir / "spool").iterdir():
+        block.unlink()
+    part = RunContext(run_dir).passes[-1]
+    path = run_dir / "state.zarr" / f"pass-{part.plan.index}" / part.state.key(2 * part.plan.steps, (1, 1))
+    data = bytearray(path.read_bytes())
+    data[99] ^= 1
+    path.write_bytes(bytes(data))
+    assert resume(run_dir).level0_sha256 == whole.level0_sha256
 
 
 def interrupt_in_the_middle(out, settings, after):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field, offset, priority_field
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import Dispatcher, Stage, Watcher, run_independent, run_pass
-from wsigen.errors import OutputError, RunError
+from wsigen.engine.run import Dispatcher, Stage, Watcher, half_step_of_key, run_independent, run_pass
+from wsigen.errors import DamagedChunkError, OutputError, RunError
 from wsigen.layout.layout import Layout
 from wsigen.manifest import FILE, Manifest, driver_lock, first_difference
 from wsigen.outputs import files_of, write_outputs
@@ -178,7 +178,7 @@ def _make_run_dir(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{run_dir}: the run directory cannot be made ({error.strerror}); choose one with --run-dir") from None
+        raise OutputError(f"{run_dir}: cannot be made ({error.strerror}); choose another --run-dir") from None
 
 
 def _claim(run_dir: Path, prepared: Prepared) -> None:
@@ -212,8 +212,7 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, workers: Workers, wa
             for part in run.passes:
                 _prepare_pass(run, part, layout)
                 run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
-                _calibrate(dispatcher, part, watch)
-            _decode(dispatcher, run.passes[-1], watch)
+                _finish_pass(dispatcher, part, watch)
         except BaseException:
             cluster.cancel()
             raise
@@ -254,6 +253,24 @@ def _activity(run: RunContext, part: PassContext) -> np.ndarray:
         reach = grid.box(ij).dilate(part.state.margin).intersect(grid.canvas)
         active[ij] = not held_pixels(run, part, reach).all()
     return active
+
+
+def _finish_pass(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
+    """Calibrate, and decode after the last pass; a damaged last state is made again from what is kept for it."""
+    mended: set[str] = set()
+    while True:
+        try:
+            _calibrate(dispatcher, part, watch)
+            if part is dispatcher.run.passes[-1]:
+                _decode(dispatcher, part, watch)
+            return
+        except DamagedChunkError as damage:
+            if damage.key in mended:
+                raise
+            mended.add(damage.key)
+            part.state.delete(*half_step_of_key(damage.key))
+            dispatcher.drain()
+            run_pass(dispatcher, part.plan.index, f"mend {_level_name(dispatcher.run, part)}", watch)
 
 
 def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:

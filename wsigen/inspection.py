@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wsigen.files import atomic_path
 from wsigen.manifest import Manifest
 from wsigen.tasks.context import PassContext, RunContext
+from wsigen.tasks.state import held_pixels
 
 PICTURE_SIDE = 1024
 """Longest side of the timestep map in px."""
@@ -83,9 +84,8 @@ def timestep_map(run: RunContext, part: PassContext, side: int = PICTURE_SIDE) -
         box = plan.grid.box(ij)
         rows = np.arange(-(-box.y0 // scale) * scale, box.y1, scale)
         columns = np.arange(-(-box.x0 // scale) * scale, box.x1, scale)
-        classes = part.state.read_classes(box)[np.ix_(rows - box.y0, columns - box.x0)]
-        steps = np.where(classes == run.glass_index, -1, plan.steps - step) if run.glass_index is not None else plan.steps - step
-        out[np.ix_(rows // scale, columns // scale)] = steps
+        glass = held_pixels(run, part, box)[np.ix_(rows - box.y0, columns - box.x0)]
+        out[np.ix_(rows // scale, columns // scale)] = np.where(glass, -1, plan.steps - step)
     return out
 
 

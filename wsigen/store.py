@@ -134,8 +134,8 @@ class PassState:
         """The half-steps whose keys exist, by chunk."""
         found: dict[Index, set[int]] = {}
         for key in self._keys("latents/c"):
-            step, _, i, j = (int(part) for part in key.split("/")[-4:])
-            found.setdefault((i, j), set()).add(2 * step)
+            state, _channels, row, column = (int(part) for part in key.split("/")[-4:])
+            found.setdefault((row, column), set()).add(2 * state)
         for key in self._keys("partials/c"):
             step, i, j = (int(part) for part in key.split("/")[-6:-3])
             found.setdefault((i, j), set()).add(2 * step + 1)
@@ -187,8 +187,8 @@ class RunStore:
         }
         shape = (steps + 1, channels, grid.height, grid.width)
         group.create_array("latents", shape=shape, chunks=(1, channels, c, c), **live)
-        shape = (steps, grid.rows, grid.columns, channels, reach, reach)
-        group.create_array("partials", shape=shape, chunks=(1, 1, 1, channels, reach, reach), **live)
+        partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
+        group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
         packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]
         group.create_array("classes", shape=(grid.height, grid.width), chunks=(c, c), dtype="uint8", compressors=packed)
         return PassState(group, grid)

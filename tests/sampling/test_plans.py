@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wsigen.geometry import Box, ChunkGrid
 from wsigen.noise import priority_field
 from wsigen.sampling.lattice import TAPERS
@@ -14,7 +15,6 @@ SIDE = 16
 
 
 def plans(height, width, seed):
-    common = {"side": SIDE}
     return [
         PathUpPlan(height, width, SIDE, SIDE // 2),
         PathUpPlan(height, width, SIDE, 5, "gaussian"),

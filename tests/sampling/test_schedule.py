@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from wsigen.sampling.schedule import add_noise, ddim_step, make_schedule, predict_x0
-
 from diffusers import DDIMScheduler
+
+from wsigen.sampling.schedule import add_noise, ddim_step, make_schedule, predict_x0
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

@@ -1,0 +1,1 @@
+"""Which task may run when, where it runs, and what it needs: no pixels, no torch."""

@@ -32,7 +32,7 @@ class Cluster:
         from distributed import as_completed
 
         self._client = client
-        self._running = as_completed(with_results=False)
+        self._running = as_completed(loop=client.loop)
         self._labels: dict[Any, Any] = {}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -99,6 +100,11 @@ class Dispatcher:
             )
         return task, WorkerLostError(str(result))
 
+    def drain(self) -> None:
+        """Let all tasks in flight end, whatever they bring."""
+        while self.cluster.in_flight:
+            self.cluster.take()
+
 
 def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total: int, watch: Watcher) -> None:
     """Run tasks that do not depend on each other (decoding, calibration)."""
@@ -139,6 +145,7 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
         state.delete(h, ij)
     stage = Stage(name, wave.total, done=wave.completed)
     begin = monotonic()
+    damages: Counter[str] = Counter()
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
@@ -151,16 +158,24 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
             stage.done = wave.completed
         else:
             if isinstance(result, DamagedChunkError):
-                _mend(wave, state, result)
+                _mend(wave, state, result, damages)
             wave.retry(half_step, task.ij)
         watch(stage)
     stage.finished = True
     watch(stage)
 
 
-def _mend(wave: Wavefront, state: PassState, damage: DamagedChunkError) -> None:
+def _mend(wave: Wavefront, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
     """Let the damaged chunk be made again, or say that it cannot be."""
     h, ij = half_step_of_key(damage.key)
+    if not wave.reached(h, ij):
+        return  # another task met the same damage first: the chunk is being made again
+    damages[damage.key] += 1
+    if damages[damage.key] >= TRIES:
+        raise DamagedChunkError(
+            f"{damage}; made {TRIES} times with the same result: the model gives no finite numbers here, or the disk fails",
+            damage.key,
+        )
     if not wave.roll_back(h, ij):
         raise DamagedChunkError(
             f"{damage}; what it was made from is already gone, so this run cannot go on: delete it and generate again",

@@ -6,7 +6,8 @@ Half-steps of a chunk: 0 writes y[0]; 2 s + 1 (denoise) writes the partial of st
 neighbours differ by at most one half-step.
 
 A key is deleted once nobody can need it: y[s] is read by the neighbours' denoise and the chunk's own assemble, a partial by
-the neighbours' assemble. So at most two versions of a chunk's state live at any time.
+the neighbours' assemble; both wait for one more denoise, which reads what was made from them. So at most two versions of a
+chunk live at any time, and a damaged one can mostly be made again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Wavefront:
         """Take the ready task of the lowest half-step, or None if all ready ones are taken."""
         while self._heap:
             h, ij = heapq.heappop(self._heap)
-            if (h, ij) in self._queued and self._chunks[ij].done == h - 1:
+            if (h, ij) in self._queued and self._chunks[ij].done == h - 1 and self._ready(h, ij):
                 return h, ij
             self._queued.discard((h, ij))
         return None
@@ -100,6 +101,10 @@ class Wavefront:
         for neighbour in self._neighbours(ij):
             self._offer(neighbour)
         return [key for neighbour in self._neighbours(ij) for key in self._sweep(neighbour)]
+
+    def reached(self, h: int, ij: Index) -> bool:
+        """Whether a half-step is recorded as done."""
+        return ij in self._chunks and self._chunks[ij].done >= h
 
     def retry(self, h: int, ij: Index) -> None:
         """Offer a task again after its worker was lost."""
@@ -141,19 +146,22 @@ class Wavefront:
         h = self._chunks[ij].done + 1
         if h > self.last or (h, ij) in self._queued:
             return
-        if all(self._chunks[n].done >= h - 1 for n in self._neighbours(ij)):
+        if self._ready(h, ij):
             self._queued.add((h, ij))
             heapq.heappush(self._heap, (h, ij))
 
+    def _ready(self, h: int, ij: Index) -> bool:
+        return all(self._chunks[n].done >= h - 1 for n in self._neighbours(ij))
+
     def _dead_up_to(self, ij: Index) -> int:
-        """The highest half-step of a chunk that nobody can read any more (the last one is kept for the decoder)."""
-        around = min(self._chunks[n].done for n in self._neighbours(ij))
-        own = self._chunks[ij].done
-        # Half-step h is read by the neighbours at h + 1 and, if it is a state, by the chunk itself at h + 2.
-        dead = around - 1
-        if dead % 2 == 0 and own < dead + 2:
-            dead -= 1
-        return min(dead, self.last - 1)
+        """All keys of a chunk up to this half-step may go; the last state and what made it are kept for the decoder.
+
+        A partial h is read by the neighbours at h + 1, a state h by the neighbours at h + 1 and the chunk itself at
+        h + 2. Both stay until the state they lead to was read once more, by the denoise that follows it, so that a
+        damaged state is found while what it was made from is there.
+        """
+        dead = min(self._chunks[n].done for n in self._neighbours(ij)) - 2
+        return max(-1, dead if dead % 2 else dead - 1)
 
     def _sweep(self, ij: Index) -> list[HalfStep]:
         chunk = self._chunks[ij]

@@ -1,0 +1,1 @@
+"""The mathematics of sampling: one readable function per equation, numpy only."""

@@ -100,15 +100,16 @@ def predict_x0(prediction: Array, y: Array, abar: float, kind: str, clip: float 
         Clamp the result to ``[-clip, clip]`` if given (the bundle says so, never the code).
     """
     a, s = np.float32(math.sqrt(abar)), np.float32(math.sqrt(1.0 - abar))
+    x0: Array
     if kind == "epsilon":
-        x0 = (y - s * prediction) / a
+        x0 = np.divide(y - s * prediction, a, dtype=np.float32)
     elif kind == "v_prediction":
         x0 = a * y - s * prediction
     elif kind == "sample":
         x0 = prediction
     else:
         raise ValueError(f"prediction type {kind!r}: one of {', '.join(PREDICTIONS)} is possible")
-    return np.clip(x0, -clip, clip) if clip is not None else x0
+    return x0 if clip is None else np.clip(x0, np.float32(-clip), np.float32(clip))
 
 
 def ddim_sigma(abar: float, abar_next: float, eta: float) -> float:
@@ -139,7 +140,7 @@ def ddim_step(y: Array, x0: Array, abar: float, abar_next: float, eta: float = 0
     sigma = ddim_sigma(abar, abar_next, eta)
     eps = (y - np.float32(math.sqrt(abar)) * x0) / np.float32(math.sqrt(1.0 - abar))
     along = math.sqrt(max(0.0, 1.0 - abar_next - sigma**2))
-    out = np.float32(math.sqrt(abar_next)) * x0 + np.float32(along) * eps
+    out = np.asarray(np.float32(math.sqrt(abar_next)) * x0 + np.float32(along) * eps, dtype=np.float32)
     if sigma > 0.0:
         if noise is None:
             raise ValueError(f"eta {eta} needs noise for this step")

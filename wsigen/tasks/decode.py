@@ -73,7 +73,7 @@ def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.ui
 
 def calibrate(run: RunContext, part: PassContext) -> int:
     """Estimate the statistics that all windows of this pass share, from windows spread over its tissue."""
-    boxes = [part.plan.grid.box(ij) for ij in np.argwhere(part.state.activity).tolist()]
+    boxes = [part.plan.grid.box((i, j)) for i, j in np.argwhere(part.state.activity).tolist()]
     chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
     windows = [_fullest_window(run, part, box) for box in chosen]
     latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
@@ -92,9 +92,9 @@ def _windows(run: RunContext, box: Box, canvas: Box) -> Iterator[tuple[Box, NDAr
         return
     side = min(WINDOW, canvas.height, canvas.width)
     overlap = min(BLEND_OVERLAP, side // 2)
-    starts = [lattice_starts(extent, side, side - overlap) for extent in canvas.shape]
+    ys, xs = (lattice_starts(extent, side, side - overlap) for extent in canvas.shape)
     f = run.passes[0].plan.factor
-    for crop in lattice_crops(*starts, side, "hann", canvas):
+    for crop in lattice_crops(ys, xs, side, "hann", canvas):
         if crop.box.overlaps(box):
             yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]
 

@@ -10,7 +10,7 @@ from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.guide import encode_region, guide_of
 from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
-from wsigen.tasks.state import read_state, start_noise
+from wsigen.tasks.state import demand_finite, read_state, start_noise
 
 Index = tuple[int, int]
 
@@ -56,7 +56,9 @@ def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
         if not part.state.activity[neighbour]:
             continue
         common = part.plan.grid.box(neighbour).dilate(part.state.margin).intersect(chunk)
-        x0[(slice(None), *common.relative_to(chunk).slices)] += part.state.read_partial(step, neighbour, common)
+        partial = part.state.read_partial(step, neighbour, common)
+        demand_finite(partial, part, 2 * step + 1, neighbour)
+        x0[(slice(None), *common.relative_to(chunk).slices)] += partial
     x0 = np.where(held[None], run.glass_latent, x0)
     part.state.write_latents(step + 1, ij, _reverse_step(run, part, step, chunk, y, x0))
     return 0

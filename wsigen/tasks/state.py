@@ -37,23 +37,20 @@ def read_state(run: RunContext, part: PassContext, step: int, box: Box) -> tuple
         If a chunk is damaged, or a pixel that is not held was never written (a key was missing).
     """
     held = held_pixels(run, part, box)
-    if held.all():
-        y = np.empty((part.state.channels, *box.shape), dtype=np.float32)
-    else:
-        y = part.state.read_latents(step, box)
+    nothing = np.empty((part.state.channels, *box.shape), dtype=np.float32)
+    y = nothing if held.all() else part.state.read_latents(step, box)
     if held.any():
         abar = part.schedule.abar[step]
         noise = start_noise(run, part, box) if abar < 1.0 else np.zeros_like(y)
         y = hold(y, held, run.glass_latent, noise, abar)
-    _demand_finite(part, step, box, y)
+    for ij in part.plan.grid.overlapping(box):
+        chunk = part.plan.grid.box(ij).intersect(box).relative_to(box)
+        demand_finite(y[(slice(None), *chunk.slices)], part, 2 * step, ij)
     return y, held
 
 
-def _demand_finite(part: PassContext, step: int, box: Box, y: Array) -> None:
-    """Name the chunk of the first pixel that is not finite."""
-    if np.isfinite(y).all():
-        return
-    _, ys, xs = np.nonzero(~np.isfinite(y))
-    ij = ((box.y0 + int(ys[0])) // part.plan.chunk, (box.x0 + int(xs[0])) // part.plan.chunk)
-    key = part.state.key(2 * step, ij)
-    raise DamagedChunkError(f"pass {part.plan.index}: {key} is missing or not finite", key)
+def demand_finite(values: Array, part: PassContext, half_step: int, ij: tuple[int, int]) -> None:
+    """Name the chunk whose values are not finite: its key was missing, or a model made NaN (DamagedChunkError)."""
+    if not np.isfinite(values).all():
+        key = part.state.key(half_step, ij)
+        raise DamagedChunkError(f"pass {part.plan.index}: {key} is missing or not finite", key)
