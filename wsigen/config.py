@@ -113,6 +113,13 @@ class RunConfig(BaseModel):
     window: int = Field(default=2, ge=1)
     overwrite: bool = False
 
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, value: int | None) -> int | None:
+        if value not in (None, 1, 2, 4):
+            raise ValueError(f"{value}: 1, 2 or 4; other numbers of model threads change the last bits of a CPU's results")
+        return value
+
     @field_validator("size", mode="before")
     @classmethod
     def _parse_size(cls, value: object) -> object:

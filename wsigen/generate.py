@@ -70,11 +70,11 @@ class Workers:
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
-        """Fill in defaults: one single-threaded worker per core, as threads of this process."""
+        """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker a GPU."""
         cores = len(os.sched_getaffinity(0))
         accelerated = not config.device.startswith("cpu")
         count = config.workers or (1 if accelerated else cores)
-        threads = config.threads or max(1, cores // count)
+        threads = config.threads or 1
         return cls(count, config.processes, threads, config.scheduler, config.window)
 
 
