@@ -19,9 +19,7 @@ from wsigen.training.preview import sample_grid
 from wsigen.training.settings import AutoencoderSettings, DenoiserSettings, TrainingSettings
 
 AE = AutoencoderSettings(channels=(8, 8, 8, 8), norm_groups=4, crop_px=32, batch=2, adversary_start=0.3)
-UNET = DenoiserSettings(
-    channels=(8, 16), layers=1, norm_groups=4, head_dim=8, small_crop=(8, 2), large_crop=(16, 1)
-)
+UNET = DenoiserSettings(channels=(8, 16), layers=1, norm_groups=4, head_dim=8, small_crop=(8, 2), large_crop=(16, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +34,7 @@ def crops() -> CropSource:
 
 def images(step: int) -> torch.Tensor:
     source = [crops()]
-    return torch.from_numpy(
-        pixel_batch(source, source, side_px=32, batch=2, overview_share=0.3, seed=(0, step))
-    )
+    return torch.from_numpy(pixel_batch(source, source, side_px=32, batch=2, overview_share=0.3, seed=(0, step)))
 
 
 def latent_crops() -> LatentCrops:
@@ -51,9 +47,7 @@ def latent_crops() -> LatentCrops:
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_autoencoder_resumes_to_the_same_state(tmp_path: Path) -> None:
@@ -160,8 +154,6 @@ def test_export_round_trip(tmp_path: Path) -> None:
     assert scheduler.config["prediction_type"] == "v_prediction"
     assert not scheduler.config["clip_sample"]
     x = torch.zeros(1, 3, 32, 32)
-    assert torch.allclose(
-        loaded_vae.float().encode(x).latent_dist.mode(), vae.encode(x).latent_dist.mode(), atol=0.02
-    )
+    assert torch.allclose(loaded_vae.float().encode(x).latent_dist.mode(), vae.encode(x).latent_dist.mode(), atol=0.02)
     grid = sample_grid(loaded_unet.float(), loaded_vae.float(), mean, std, steps=2, guidance=0.5, side=8)
     assert grid.size == (6 * 64, 16 + 2 * 64)

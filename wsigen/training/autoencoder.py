@@ -192,9 +192,7 @@ class AutoencoderTraining:
         loss.backward()
         self.adversary_optimiser.step()
 
-    def run(
-        self, batches: Batches, budget: Budget, every_s: float, on_checkpoint: Callable[[], None]
-    ) -> None:
+    def run(self, batches: Batches, budget: Budget, every_s: float, on_checkpoint: Callable[[], None]) -> None:
         """Train until the budget is used; call ``on_checkpoint`` every ``every_s`` seconds and at the end."""
         self.model.train()
         last, mean_l1 = time.monotonic(), 0.0

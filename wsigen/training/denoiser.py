@@ -79,9 +79,7 @@ class DenoiserTraining:
         self.model = build_denoiser(settings, latent_channels)
         self.average = build_denoiser(settings, latent_channels).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=1e-4
-        )
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
         self.scheduler = build_scheduler()
         self.step = 0
         self.elapsed_s = 0.0
@@ -131,9 +129,7 @@ class DenoiserTraining:
         decay = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1.0 - decay)
 
-    def run(
-        self, batches: Batches, budget: Budget, every_s: float, on_checkpoint: Callable[[], None]
-    ) -> None:
+    def run(self, batches: Batches, budget: Budget, every_s: float, on_checkpoint: Callable[[], None]) -> None:
         """Train until the budget is used; call ``on_checkpoint`` every ``every_s`` seconds and at the end."""
         self.model.train()
         last = time.monotonic()

@@ -73,9 +73,7 @@ def encode(model: AutoencoderKL, rgb: U8, tile_px: int = 512, margin_px: int = 3
     (C, H/8, W/8) posterior means
     """
     height, width = rgb.shape[:2]
-    padded = np.pad(
-        rgb, ((margin_px, margin_px + tile_px), (margin_px, margin_px + tile_px), (0, 0)), mode="edge"
-    )
+    padded = np.pad(rgb, ((margin_px, margin_px + tile_px), (margin_px, margin_px + tile_px), (0, 0)), mode="edge")
     latents = np.zeros((model.config["latent_channels"], -(-height // 8), -(-width // 8)), dtype=np.float16)
     side, margin = tile_px + 2 * margin_px, margin_px // 8
     empty: F32 | None = None
@@ -102,9 +100,7 @@ def _encode_tile(model: AutoencoderKL, tile: U8) -> F32:
 
 def channel_statistics(images: Sequence[LatentImage]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of every channel over the tissue of all images."""
-    tissue = np.concatenate(
-        [i.latents[:, i.labels != GLASS].astype(np.float32)[:, ::7] for i in images], axis=1
-    )
+    tissue = np.concatenate([i.latents[:, i.labels != GLASS].astype(np.float32)[:, ::7] for i in images], axis=1)
     return [round(float(v), 5) for v in tissue.mean(axis=1)], [round(float(v), 5) for v in tissue.std(axis=1)]
 
 

@@ -29,9 +29,7 @@ def measure_autoencoder(
     """
     rng = np.random.default_rng(1)
     source = crop_source(section)
-    crops = np.stack([random_crop(source, side_px, rng, anywhere=0.0) for _ in range(count)]).astype(
-        np.float32
-    )
+    crops = np.stack([random_crop(source, side_px, rng, anywhere=0.0) for _ in range(count)]).astype(np.float32)
     x = torch.from_numpy(crops.transpose(0, 3, 1, 2) / 127.5 - 1.0)
     model.eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

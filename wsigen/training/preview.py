@@ -29,9 +29,7 @@ def preview_maps(side: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample(
-    unet: UNet2DModel, maps: Tensor, level: int, channels: int, *, steps: int, guidance: float, seed: int = 0
-) -> Tensor:
+def sample(unet: UNet2DModel, maps: Tensor, level: int, channels: int, *, steps: int, guidance: float, seed: int = 0) -> Tensor:
     """Draw latents for class maps with DDIM; v = (1 + w) v(map) - w v(unknown).
 
     Parameters
@@ -62,10 +60,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, mean: list[float], std: list[flo
     """Decode standardised latents (B, C, h, w) into (B, 8h, 8w, 3) uint8."""
     z = latents * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = [
-            vae.decode(part.contiguous(memory_format=torch.channels_last)).sample.float()
-            for part in z.split(2)
-        ]
+        parts = [vae.decode(part.contiguous(memory_format=torch.channels_last)).sample.float() for part in z.split(2)]
     images = (torch.cat(parts) + 1.0) * 127.5
     return images.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
@@ -84,10 +79,7 @@ def sample_grid(
     maps = preview_maps(side)
     rows = [
         np.concatenate(
-            [
-                np.kron(np.array(CLASS_COLOURS, np.uint8)[m], np.ones((2, 8, 1), np.uint8))
-                for m in maps.numpy()
-            ],
+            [np.kron(np.array(CLASS_COLOURS, np.uint8)[m], np.ones((2, 8, 1), np.uint8)) for m in maps.numpy()],
             axis=1,
         )
     ]

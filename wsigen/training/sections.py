@@ -72,9 +72,7 @@ class Section:
 def read_index(data: Path) -> list[SectionFile]:
     """List the section images that ``index.csv`` in the data folder names."""
     with (data / "index.csv").open(newline="") as file:
-        return [
-            SectionFile(row["section"], data / row["file"], float(row["mpp"])) for row in csv.DictReader(file)
-        ]
+        return [SectionFile(row["section"], data / row["file"], float(row["mpp"])) for row in csv.DictReader(file)]
 
 
 def read_resampled(source: SectionFile, mpp: float) -> U8:
@@ -93,9 +91,7 @@ def prepare_section(source: SectionFile, settings: SectionSettings) -> Section:
     glass = glass_colour(coarse, ndimage.binary_dilation(tissue, iterations=8))
     rows, cols = _grow(bounding_box(tissue), settings.margin_px // COARSE, tissue.shape)
     near = ndimage.gaussian_filter(ndimage.binary_dilation(tissue, iterations=2).astype(np.float32), 1.0)
-    y, x, height, width = (
-        COARSE * v for v in (rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
-    )
+    y, x, height, width = (COARSE * v for v in (rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start))
     rgb, _ = clean_glass(
         image[y : y + height, x : x + width],
         enlarge(glass[rows, cols], (height, width)),

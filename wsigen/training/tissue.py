@@ -27,9 +27,7 @@ def area_mean(image: NDArray[np.generic], factor: int) -> F32:
     factor : block side in px
     """
     height, width = (side // factor * factor for side in image.shape[:2])
-    blocks = image[:height, :width].reshape(
-        height // factor, factor, width // factor, factor, *image.shape[2:]
-    )
+    blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor, *image.shape[2:])
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), dtype=np.float32)
 
 
@@ -56,8 +54,7 @@ def glass_colour(coarse: F32, tissue: Mask, sigma: float = 24.0) -> F32:
     typical = np.median(coarse[glass], axis=0) if glass.any() else np.full(3, 255.0)
     weight = ndimage.gaussian_filter(glass.astype(np.float32), sigma) + 1e-3
     colour = [
-        typical[c]
-        + ndimage.gaussian_filter(np.where(glass, coarse[..., c] - typical[c], 0.0), sigma) / weight
+        typical[c] + ndimage.gaussian_filter(np.where(glass, coarse[..., c] - typical[c], 0.0), sigma) / weight
         for c in range(3)
     ]
     return np.asarray(np.stack(colour, axis=-1), dtype=np.float32)

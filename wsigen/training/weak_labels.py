@@ -35,9 +35,7 @@ def fit_classifier(
     x = np.concatenate([f[s != UNKNOWN] for f, s in zip(features, seeds, strict=True)])
     y = np.concatenate([s[s != UNKNOWN] for s in seeds])
     rng = np.random.default_rng(seed)
-    chosen = np.concatenate(
-        [rng.permutation(np.flatnonzero(y == label))[:per_class] for label in np.unique(y)]
-    )
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(y == label))[:per_class] for label in np.unique(y)])
     model = HistGradientBoostingClassifier(
         max_iter=120, max_leaf_nodes=15, learning_rate=0.1, min_samples_leaf=60, l2_regularization=1.0,
         class_weight="balanced", early_stopping=False, random_state=seed,
@@ -79,9 +77,7 @@ def dense_labels(
     rows, cols = np.nonzero(section.tissue)
     for part in np.array_split(np.arange(len(rows)), 8):
         at = rows[part], cols[part]
-        probability[at[0][:, None], at[1][:, None], classifier.classes_[None, :]] = classifier.predict_proba(
-            features[at]
-        )
+        probability[at[0][:, None], at[1][:, None], classifier.classes_[None, :]] = classifier.predict_proba(features[at])
     weight = ndimage.gaussian_filter(section.tissue.astype(np.float32), smooth)[..., None] + 1e-6
     probability = ndimage.gaussian_filter(probability, (smooth, smooth, 0)) / weight
     labels = probability.argmax(axis=-1).astype(np.uint8)
@@ -109,9 +105,7 @@ def coarser(labels: Labels, factor: int) -> Labels:
     height, width = (side // factor for side in labels.shape)
     votes = np.stack(
         [
-            (labels[: height * factor, : width * factor] == c)
-            .reshape(height, factor, width, factor)
-            .sum(axis=(1, 3))
+            (labels[: height * factor, : width * factor] == c).reshape(height, factor, width, factor).sum(axis=(1, 3))
             for c in range(UNKNOWN + 1)
         ]
     )
