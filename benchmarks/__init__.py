@@ -1,0 +1,1 @@
+"""The figures wsigen promises, each a ratio measured within one run: ``python -m benchmarks``."""

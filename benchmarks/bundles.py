@@ -1,0 +1,99 @@
+"""Small random bundles and layouts, the same on every machine: what is measured where the model does not matter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+CLASSES = [
+    {"name": "Glass", "color": [235, 235, 240], "background": True},
+    {"name": "Tumor", "color": [200, 0, 0]},
+    {"name": "Stroma", "color": [150, 200, 150]},
+]
+CHANNELS, FACTOR = 4, 8
+
+Square = tuple[str, int, int, int]
+"""Class, left and upper edge, side, in slide px."""
+
+
+def make_bundle(folder: Path, widths: tuple[int, ...], decoder_width: int, crop: int = 64, seed: int = 0) -> Path:
+    """Save a random class-map bundle of factor 8, without attention; its weights depend on ``seed`` only.
+
+    Parameters
+    ----------
+    widths:
+        Channels of the U-Net's levels (multiples of 4); they decide what a model call costs.
+    decoder_width:
+        Channels of all levels of the decoder.
+    crop:
+        Crop side in latent px.
+    """
+    import torch
+    from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        UNet2DModel(
+            sample_size=crop,
+            in_channels=CHANNELS + len(CLASSES) + 1,
+            out_channels=CHANNELS,
+            block_out_channels=widths,
+            down_block_types=("DownBlock2D",) * len(widths),
+            up_block_types=("UpBlock2D",) * len(widths),
+            layers_per_block=1,
+            norm_num_groups=4,
+            add_attention=False,
+            num_class_embeds=1,
+        ).eval().save_pretrained(folder / "unet")
+        AutoencoderTiny(
+            encoder_block_out_channels=(decoder_width,) * 4,
+            decoder_block_out_channels=(decoder_width,) * 4,
+            num_encoder_blocks=(1, 1, 1, 1),
+            num_decoder_blocks=(1, 1, 1, 1),
+            latent_channels=CHANNELS,
+        ).eval().save_pretrained(folder / "vae")
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
+        folder / "scheduler"
+    )
+    card = {
+        "format": 1,
+        "name": "benchmark",
+        "title": "Random bundle for benchmarks",
+        "licence": "CC0-1.0",
+        "not_for": "Anything but benchmarks: its weights are random.",
+        "training_data": [{"name": "nothing", "url": "https://example.org", "licence": "CC0-1.0", "attribution": "-"}],
+        "classes": CLASSES,
+        "levels": [{"name": "patch", "mpp": 0.5}],
+        "conditioning": {"kind": "class-map"},
+        "latent": {
+            "channels": CHANNELS,
+            "factor": FACTOR,
+            "mean": [0.0] * CHANNELS,
+            "std": [1.0] * CHANNELS,
+            "image_range": [-1.0, 1.0],
+        },
+        "crop_latent": crop,
+        "guidance": 0.5,
+        "steps": 4,
+        "glass_rgb": [235, 235, 240],
+    }
+    (folder / "wsigen.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+    return folder
+
+
+def write_squares(path: Path, squares: list[Square]) -> Path:
+    """Write a GeoJSON layout of squares."""
+    features = []
+    for name, x, y, side in squares:
+        ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {"objectType": "annotation", "classification": {"name": name}},
+            }
+        )
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path

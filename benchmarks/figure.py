@@ -1,0 +1,94 @@
+"""What a benchmark is given and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from wsigen.engine.run import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of all benchmarks.
+
+    Attributes
+    ----------
+    folder:
+        An empty folder for slides and bundles of this benchmark.
+    model:
+        The bundle that is measured where the model matters: ``"default"`` or a folder.
+    quick:
+        Whether the smaller version is asked for.
+    seed:
+        Decides the moments of kills.
+    """
+
+    folder: Path
+    model: str = "default"
+    quick: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure; lower is better, at most ``target`` is promised.
+
+    Attributes
+    ----------
+    name, what:
+        Name on the command line; what is measured over what.
+    value, target, unit:
+        The numbers compared, and what they count (``"x"`` for a ratio).
+    detail:
+        How the value came about.
+    """
+
+    name: str
+    what: str
+    value: float
+    target: float
+    detail: str
+    unit: str = "x"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is met."""
+        return self.value <= self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "reached": self.reached}
+
+
+class Benchmark(Protocol):
+    """A function that measures one figure."""
+
+    def __call__(self, options: Options) -> Figure:
+        """Measure; may take minutes."""
+        ...
+
+
+class StageTimes:
+    """A watcher that keeps the last seconds and model rows of every stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.rows = 0
+
+    def __call__(self, stage: Stage) -> None:
+        """Look at a stage."""
+        self.seconds[stage.name] = stage.seconds
+        if stage.finished:
+            self.rows += stage.calls
+
+    def total(self, *names: str) -> float:
+        """Seconds of all stages whose names begin with one of ``names``."""
+        return sum(seconds for name, seconds in self.seconds.items() if name.startswith(names))
+
+
+def spread(values: list[float]) -> str:
+    """Median and range as text."""
+    return f"median {median(values):.3f} of {len(values)} ({min(values):.3f} .. {max(values):.3f})"

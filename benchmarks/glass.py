@@ -1,0 +1,60 @@
+"""Time of a slide whose tissue covers a quarter of its area over one fully covered: glass must cost next to nothing.
+
+The tissue is one square near the middle, off the lattices of chunks and decoded windows, so that crops and windows reach over
+all of its edges. A crop costs more than a decoded window of its size, over all steps, as with real models. Both slides are made
+in turn; the value is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.bundles import make_bundle, write_squares
+from benchmarks.figure import Figure, Options, StageTimes
+from wsigen.generate import generate
+
+SIZE_PX, STEPS = 8192, 4
+CORNER = 0.27
+"""Upper left corner of the square, over the slide's side."""
+
+TARGET = 0.35
+
+
+def measure(options: Options) -> Figure:
+    crop, size, repetitions = (32, SIZE_PX // 2, 1) if options.quick else (64, SIZE_PX, 3)
+    bundle = make_bundle(options.folder / "bundle", widths=(32, 48), decoder_width=8, crop=crop)
+    corner = round(CORNER * size)
+    layouts = {
+        "quarter": write_squares(options.folder / "quarter.geojson", [("Tumor", corner, corner, size // 2)]),
+        "full": write_squares(options.folder / "full.geojson", [("Tumor", 0, 0, size)]),
+    }
+    denoise: dict[str, list[float]] = {name: [] for name in layouts}
+    decode: dict[str, list[float]] = {name: [] for name in layouts}
+    rows = {}
+    for _ in range(repetitions):
+        for name, layout in layouts.items():
+            times = StageTimes()
+            generate(
+                options.folder / f"{name}.ome.tiff",
+                watch=times,
+                model=str(bundle),
+                layout=layout,
+                size=(size, size),
+                steps=STEPS,
+                workers=1,
+                threads=1,
+                overwrite=True,
+            )
+            denoise[name].append(times.total("denoise"))
+            decode[name].append(times.total("calibrate", "decode"))
+            rows[name] = times.rows
+    part = {name: (median(denoise[name]), median(decode[name])) for name in layouts}
+    (few_denoise, few_decode), (all_denoise, all_decode) = part["quarter"], part["full"]
+    detail = (
+        f"denoise {few_denoise:.1f} / {all_denoise:.1f} s = {few_denoise / all_denoise:.2f} "
+        f"(crops {rows['quarter'] / rows['full']:.2f}: those on an edge count whole), "
+        f"decode {few_decode:.1f} / {all_decode:.1f} s = {few_decode / all_decode:.2f}; "
+        f"{STEPS} steps, medians of {repetitions} in turn"
+    )
+    what = f"time of a {size} px slide with a quarter of tissue over one of tissue only"
+    return Figure("glass", what, sum(part["quarter"]) / sum(part["full"]), TARGET, detail)
