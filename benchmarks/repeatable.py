@@ -24,7 +24,7 @@ WAYS: list[dict[str, Any]] = [
     {"workers": 2, "processes": True, "window": 1},
     {"workers": 2, "processes": True, "window": 4},
 ]
-QUICK_WAYS = [WAYS[0], WAYS[3], WAYS[4]]
+QUICK_WAYS = [WAYS[0], WAYS[3]]
 MODES = ("random-patch", "shifted")
 SIZE = (1500, 1400)
 
@@ -51,7 +51,7 @@ def measure(options: Options) -> Figure:
             commands = CommandRuns(Path(folder), settings, chance)
             commands.whole()
             for number in range(1 if options.quick else 3):
-                commands.kill_driver(number, kills=2, processes=number % 2 == 1)
+                commands.kill_driver(number, kills=1 if options.quick else 2, processes=number % 2 == 1)
             for number in range(1 if options.quick else 2):
                 commands.kill_workers(number, kills=1 if options.quick else 2)
         digests += commands.digests
