@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from drawing import tumor_in_stroma
 
+from wsigen.errors import OutputError, RunError
 from wsigen.generate import generate, resume
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
@@ -176,18 +177,45 @@ def test_reference_decides_the_structure(bundle, tmp_path):
 
     ramp = np.linspace(40, 220, 700, dtype=np.uint8)
     Image.fromarray(np.stack([np.tile(ramp, (600, 1))] * 3, -1)).save(tmp_path / "ref.png")
-    digests = set()
-    for strength in (0.2, 1.0):
-        result = generate(
-            tmp_path / f"{strength}.ome.tiff",
+    Image.fromarray(np.full((600, 700, 3), 200, np.uint8)).save(tmp_path / "flat.png")
+    digests = [
+        generate(
+            tmp_path / f"{name}-slide.ome.tiff",
             model=str(bundle),
-            reference=tmp_path / "ref.png",
-            strength=strength,
+            reference=tmp_path / f"{name}.png",
+            strength=0.4,
             steps=5,
             size=(700, 600),
-        )
-        digests.add(result.level0_sha256)
-    assert len(digests) == 2
+        ).level0_sha256
+        for name in ("ref", "flat")
+    ]
+    assert digests[0] != digests[1]
+
+
+def test_changed_reference_is_refused_on_resume(bundle, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.full((600, 700, 3), 200, np.uint8)).save(tmp_path / "ref.png")
+    settings = {"model": str(bundle), "reference": tmp_path / "ref.png", "steps": 5, "size": (700, 600), "chunk": 32}
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=3)
+    Image.fromarray(np.full((600, 700, 3), 100, np.uint8)).save(tmp_path / "ref.png")
+    with pytest.raises(RunError, match="reference"):
+        resume(tmp_path / "cut.run")
+
+
+def test_coarser_pass_is_enlarged_in_place(bundle, tmp_path):
+    """Pixel (y, x) of the fine canvas reads the coarse picture at (y / 4, x / 4), also where canvases are padded."""
+    from wsigen.tasks.decode import decode_region
+    from wsigen.tasks.guide import guide_of
+
+    settings = settings_of(bundle, tmp_path, mode="pathup", size=(1250, 1100), strength=0.4, steps=2, levels=2)
+    settings = {**settings, "layout": None, "class_name": "Tumor"}
+    generate(tmp_path / "a.ome.tiff", **settings)
+    run = RunContext(tmp_path / "a.run")
+    coarse = decode_region(run, run.passes[0], run.passes[0].plan.grid.canvas).astype(int)
+    fine = guide_of(run, run.passes[1]).region(Box(1000, 1096, 1096, 1240)).astype(int)
+    small = fine.reshape(24, 4, 36, 4, 3).mean(axis=(1, 3))
+    assert np.abs(small - coarse[250:274, 274:310]).mean() < np.abs(small - coarse[252:276, 276:312]).mean()
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "delete"])
@@ -212,6 +240,29 @@ def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
     data[99] ^= 1
     path.write_bytes(bytes(data))
     assert resume(run_dir).level0_sha256 == whole.level0_sha256
+
+
+def test_damaged_block_is_decoded_again(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, mode="shifted")
+    whole = generate(tmp_path / "whole.ome.tiff", **settings)
+    block = next((tmp_path / "whole.run" / "spool").glob("*.blk"))
+    data = bytearray(block.read_bytes())
+    data[len(data) // 2] ^= 1
+    block.write_bytes(bytes(data))
+    assert resume(tmp_path / "whole.run").level0_sha256 == whole.level0_sha256
+
+
+def test_other_files_in_the_run_directory_survive(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, mode="shifted", run_dir=tmp_path / "work", keep_run=False, steps=1)
+    generate(tmp_path / "a.ome.tiff", **settings)
+    assert not (tmp_path / "work").exists()
+    with pytest.raises(OutputError, match="inside its run directory"):
+        generate(tmp_path / "b" / "a.ome.tiff", **{**settings, "run_dir": (tmp_path / "b")} | made(tmp_path / "b"))
+
+
+def made(folder):
+    folder.mkdir()
+    return {}
 
 
 def interrupt_in_the_middle(out, settings, after):

@@ -31,8 +31,8 @@ class ClassTable:
         twice = sorted({n for n in folded if folded.count(n) > 1})
         if twice:
             raise ConfigError(f"class table: the name {twice[0]!r} appears twice; every class needs its own name")
-        if not 1 <= len(self.classes) < UNKNOWN:
-            raise ConfigError(f"class table: {len(self.classes)} classes; between 1 and {UNKNOWN - 1} are possible")
+        if not 1 <= len(self.classes) < UNKNOWN - 1:
+            raise ConfigError(f"class table: {len(self.classes)} classes; between 1 and {UNKNOWN - 2} are possible")
 
     def __len__(self) -> int:
         return len(self.classes)

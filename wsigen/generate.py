@@ -7,32 +7,35 @@ do the same thing, as what is done is read from the keys of the run's store.
 from __future__ import annotations
 
 import os
-import shutil
+import re
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import Dispatcher, Stage, Watcher, half_step_of_key, run_independent, run_pass
-from wsigen.errors import DamagedChunkError, OutputError, RunError
+from wsigen.engine.run import TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
+from wsigen.errors import DamagedChunkError, LayoutError, OutputError
 from wsigen.layout.layout import Layout
-from wsigen.manifest import FILE, Manifest, driver_lock, first_difference
-from wsigen.outputs import files_of, write_outputs
+from wsigen.manifest import Manifest, driver_lock
+from wsigen.outputs import Files, files_of, write_outputs
 from wsigen.preparation import (
     Prepared,
     class_map_of_chunk,
-    keep_inputs,
-    kept_input,
     prepare,
     reread_layout,
 )
-from wsigen.projection import allowed_memory, project_run
+from wsigen.projection import allowed_memory, plans_of, project_run, tissue_share
+from wsigen.rundir import check_slide_is_ours, check_unchanged, claim, clear, kept_inputs, make_run_dir, run_dir_of
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Workers:
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
         """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker a GPU."""
-        cores = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         accelerated = not config.device.startswith("cpu")
         count = config.workers or (1 if accelerated else cores)
         threads = config.threads or 1
@@ -109,10 +112,12 @@ def generate(
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(config))
     demand_disk(projection, run_dir, output)
-    _make_run_dir(run_dir)
-    with driver_lock(run_dir):
-        _claim(run_dir, prepared)
-        return _work(run_dir, prepared.layout, config, workers, watch)
+    _demand_tissue(prepared)
+    with _cluster(workers) as cluster:
+        make_run_dir(run_dir, output)
+        with driver_lock(run_dir):
+            claim(run_dir, prepared)
+            return _work(run_dir, prepared.layout, config, cluster, workers, watch)
 
 
 def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
@@ -137,23 +142,15 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     manifest = Manifest.load(run_dir)
     given = {key: value for key, value in manifest.settings.items() if value is not None}
     given.update({key: value for key, value in execution.items() if value is not None})
-    for key in ("layout", "layout_classes"):
-        kept = kept_input(Path(given[key]) if key in given else None, run_dir)
-        if kept is not None:
-            given[key] = str(kept)
-    config = make_config(given)
+    config = make_config({**given, **kept_inputs(run_dir, given)})
     folder = Path(manifest.model)
     card = check_bundle(folder)
-    if bundle_hash(folder) != manifest.model_hash:
-        raise RunError(f"{run_dir}: the model at {folder} has changed since the run began; restore it or start anew")
-    with driver_lock(run_dir):
+    check_unchanged(run_dir, manifest, config, bundle_hash(folder))
+    check_slide_is_ours(manifest, config.overwrite)
+    workers = Workers.of(config)
+    with _cluster(workers) as cluster, driver_lock(run_dir):
         layout = reread_layout(config, card, manifest)
-        return _work(run_dir, layout, config, Workers.of(config), watch)
-
-
-def run_dir_of(config: RunConfig, output: Path) -> Path:
-    """Where the state of a run lies: as set, or ``NAME.run`` beside the slide."""
-    return config.run_dir or output.absolute().with_name(files_of(output).base + ".run")
+        return _work(run_dir, layout, config, cluster, workers, watch)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -174,55 +171,73 @@ def check_output(output: Path, overwrite: bool) -> None:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _make_run_dir(run_dir: Path) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run_dir}: cannot be made ({error.strerror}); choose another --run-dir") from None
-
-
-def _claim(run_dir: Path, prepared: Prepared) -> None:
-    """Make a new run, or make sure that the one there is this one."""
-    if (run_dir / FILE).exists():
-        there = Manifest.load(run_dir)
-        difference = first_difference(prepared.manifest.identity, there.identity)
-        if difference:
-            raise RunError(
-                f"{run_dir}: holds another run ({difference}); resume it, delete it, or choose another --run-dir"
-            )
-        if there.output != prepared.manifest.output:
-            prepared.manifest.save(run_dir)
+def _demand_tissue(prepared: Prepared) -> None:
+    """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
+    glass = prepared.manifest.glass["index"]
+    if tissue_share(prepared.layout, glass) > 0.0:
         return
-    foreign = sorted(p.name for p in run_dir.iterdir() if p.name not in {"driver.lock", "inputs"})
-    if foreign:
-        raise RunError(f"{run_dir}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
-    keep_inputs(prepared, run_dir)
-    prepared.manifest.save(run_dir)
+    plan = plans_of(prepared.manifest)[-1]
+    if all((class_map_of_chunk(prepared.layout, plan, ij) == glass).all() for ij in plan.grid):
+        raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(run_dir: Path, layout: Layout, config: RunConfig, workers: Workers, watch: Watcher | None) -> Result:
+def _work(
+    run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
+) -> Result:
     """Work through all stages, skipping what is done."""
     watch = watch or _silent
     manifest = Manifest.load(run_dir)
     run = run_context(str(run_dir.absolute()), manifest.hash)
     (run_dir / "spool").mkdir(exist_ok=True)
-    with _cluster(workers) as cluster:
-        dispatcher = Dispatcher(run, cluster, workers.window, workers.threads)
-        try:
-            for part in run.passes:
-                _prepare_pass(run, part, layout)
-                run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
-                _finish_pass(dispatcher, part, watch)
-        except BaseException:
-            cluster.cancel()
-            raise
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads)
     files = files_of(Path(manifest.output))
-    watch(Stage("write slide", 1))
-    digest, areas = write_outputs(run, files)
-    watch(Stage("write slide", 1, done=1, finished=True))
+    try:
+        for part in run.passes:
+            _prepare_pass(run, part, layout)
+        digest, areas = _mending(dispatcher, watch, lambda: _all_stages(dispatcher, files, watch))
+    except BaseException:
+        cluster.cancel()
+        raise
     if not config.keep_run:
-        shutil.rmtree(run_dir)
+        clear(run_dir)
     return Result(files.slide, files.annotations, files.manifest, files.thumbnail, files.script, digest, areas)
+
+
+def _all_stages(dispatcher: Dispatcher, files: Files, watch: Watcher) -> tuple[str, dict[str, float]]:
+    """Denoise every pass, decode, write; each skips what its keys say is done."""
+    run = dispatcher.run
+    for part in run.passes:
+        run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
+        _calibrate(dispatcher, part, watch)
+    _decode(dispatcher, run.passes[-1], watch)
+    watch(Stage("write slide", 1))
+    written = write_outputs(run, files)
+    watch(Stage("write slide", 1, done=1, finished=True))
+    return written
+
+
+def _mending(dispatcher: Dispatcher, watch: Watcher, work: Callable[[], T]) -> T:
+    """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
+    damages: Counter[str] = Counter()
+    while True:
+        try:
+            return work()
+        except DamagedChunkError as damage:
+            damages[damage.key] += 1
+            if damages[damage.key] >= TRIES:
+                raise
+            dispatcher.drain()
+            _discard(dispatcher.run, damage.key)
+
+
+def _discard(run: RunContext, key: str) -> None:
+    """Delete a damaged key, so that the stage that makes it finds it missing."""
+    block = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
+    if block:
+        run.spool.discard((int(block[1]), int(block[2])))
+        return
+    part, h, ij = place_of_key(key)
+    run.passes[part].state.delete(h, ij)
 
 
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
@@ -253,24 +268,6 @@ def _activity(run: RunContext, part: PassContext) -> np.ndarray:
         reach = grid.box(ij).dilate(part.state.margin).intersect(grid.canvas)
         active[ij] = not held_pixels(run, part, reach).all()
     return active
-
-
-def _finish_pass(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
-    """Calibrate, and decode after the last pass; a damaged last state is made again from what is kept for it."""
-    mended: set[str] = set()
-    while True:
-        try:
-            _calibrate(dispatcher, part, watch)
-            if part is dispatcher.run.passes[-1]:
-                _decode(dispatcher, part, watch)
-            return
-        except DamagedChunkError as damage:
-            if damage.key in mended:
-                raise
-            mended.add(damage.key)
-            part.state.delete(*half_step_of_key(damage.key))
-            dispatcher.drain()
-            run_pass(dispatcher, part.plan.index, f"mend {_level_name(dispatcher.run, part)}", watch)
 
 
 def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:

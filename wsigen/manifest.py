@@ -27,8 +27,7 @@ class Manifest:
     Attributes
     ----------
     identity:
-        What decides the pixels (settings, model and input hashes, chunk and batch size, device type); its hash is the
-        run's name.
+        What decides the pixels: settings, model and input hashes, chunk and batch size, device type.
     output:
         Path of the slide.
     model, model_hash:
@@ -67,8 +66,8 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the identity."""
-        return identity_hash(self.identity)
+        """SHA-256 of everything in the manifest."""
+        return json_hash(asdict(self))
 
     def save(self, run_dir: Path) -> None:
         """Write ``run.json`` (beside, then renamed)."""
@@ -102,9 +101,9 @@ class Manifest:
         return manifest
 
 
-def identity_hash(identity: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of an identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+def json_hash(content: dict[str, Any]) -> str:
+    """SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def first_difference(mine: Any, theirs: Any, path: str = "") -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from wsigen.classes import ClassTable
 from wsigen.errors import OutputError
 from wsigen.files import sha256, write_atomic
+from wsigen.manifest import json_hash
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
 from wsigen.slide.annotations import write_annotations
@@ -129,7 +130,7 @@ def _record(run: RunContext, card: BundleCard, files: Files, digest: str, areas:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": m.run_id,
         "identity": m.identity,
-        "identity_sha256": m.hash,
+        "identity_sha256": json_hash(m.identity),
         "settings": m.settings,
         "sampling": m.sampling,
         "passes": m.passes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from wsigen.classes import UNKNOWN, ClassTable
 from wsigen.config import RunConfig, check_size
 from wsigen.errors import BundleError, ConfigError, LayoutError
 from wsigen.files import sha256
+from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout
 from wsigen.manifest import Manifest
@@ -63,6 +63,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     card = check_bundle(folder)
     mpp = _slide_mpp(config, card)
     layout = _layout(config, card.table, mpp)
+    _check_reference(config)
     spec = _slide(config, layout, mpp)
     model = _load(folder, config)
     plans = _passes(config, card, spec)
@@ -113,19 +114,6 @@ def package_versions() -> dict[str, str]:
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
     """The class map that conditions one chunk, uint8 ``[h, w]``."""
     return layout.class_map(plan.grid.box(ij), plan.cell_px)
-
-
-def keep_inputs(prepared: Prepared, run_dir: Path) -> None:
-    """Copy the layout into the run directory, so that a run can be resumed after the drawing was edited or moved."""
-    for path in (prepared.config.layout, prepared.config.layout_classes):
-        if path is not None:
-            (run_dir / "inputs").mkdir(exist_ok=True)
-            shutil.copyfile(path, run_dir / "inputs" / path.name)
-
-
-def kept_input(path: Path | None, run_dir: Path) -> Path | None:
-    """The run directory's copy of an input, if there is one."""
-    return None if path is None else run_dir / "inputs" / path.name
 
 
 def reread_layout(config: RunConfig, card: BundleCard, manifest: Manifest) -> Layout:
@@ -183,6 +171,14 @@ def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
     reference = open_reference(config.reference)
     scale = reference.mpp / mpp if reference.mpp else 1.0
     return max(1, round(reference.height * scale)), max(1, round(reference.width * scale))
+
+
+def _check_reference(config: RunConfig) -> None:
+    """Read the whole reference once, small, so that a damaged one is refused before the run begins."""
+    if config.reference is not None:
+        from wsigen.layout.reference import open_reference
+
+        open_reference(config.reference).region(Box(0, 0, 64, 64), (64, 64))
 
 
 def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:

@@ -33,6 +33,9 @@ from wsigen.geometry import Box, ChunkGrid
 Array = NDArray[np.float32]
 Index = tuple[int, int]
 
+_NO_CLASS = 254
+"""What a class map reads where its chunk is missing; no class has this index."""
+
 
 class PassState:
     """The arrays of one pass.
@@ -95,7 +98,11 @@ class PassState:
 
     def read_classes(self, box: Box) -> NDArray[np.uint8]:
         """The class map on ``box`` (inside the canvas), uint8 ``[h, w]``."""
-        return np.asarray(self._classes[box.slices])
+        classes = np.asarray(self._checked("classes", lambda: self._classes[box.slices]))
+        if (classes == _NO_CLASS).any():
+            key = f"{self.group.path}/classes"
+            raise DamagedChunkError(f"{key}: a chunk of the class map is missing", key)
+        return classes
 
     def write_classes(self, ij: Index, values: NDArray[np.uint8]) -> None:
         """Write the class map of one chunk."""
@@ -114,12 +121,17 @@ class PassState:
         array[:] = activity
 
     def read_norm(self) -> NDArray[np.float64] | None:
-        """Decoder statistics, if they were estimated."""
-        return np.asarray(self.group["norm"][:]) if "norm" in self.group else None
+        """Decoder statistics, if they were estimated and written to the end."""
+        if "norm" not in self.group:
+            return None
+        values = self._checked("norm", lambda: self.group["norm"][:])
+        return values if np.isfinite(values).all() else None
 
     def write_norm(self, values: NDArray[np.float64]) -> None:
         """Keep the decoder statistics."""
-        array = self.group.create_array("norm", shape=values.shape, dtype="f8", overwrite=True)
+        array = self.group.create_array(
+            "norm", shape=values.shape, dtype="f8", fill_value=np.nan, compressors=[Crc32cCodec()], overwrite=True
+        )
         if values.size:
             array[:] = values
 
@@ -152,13 +164,13 @@ class PassState:
 
         yield from _wait(collect())
 
-    def _checked(self, key: str, read: Any) -> Array:
+    def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named."""
         try:
             return np.asarray(read())
         except (ValueError, RuntimeError, IndexError) as error:
             reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
-            raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", key) from error
+            raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", f"{self.group.path}/{key}") from error
 
 
 class RunStore:
@@ -190,7 +202,10 @@ class RunStore:
         partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
         group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
         packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]
-        group.create_array("classes", shape=(grid.height, grid.width), chunks=(c, c), dtype="uint8", compressors=packed)
+        group.create_array(
+            "classes", shape=(grid.height, grid.width), chunks=(c, c), dtype="uint8", fill_value=_NO_CLASS,
+            compressors=packed, config={"write_empty_chunks": True},
+        )
         return PassState(group, grid)
 
     def open_pass(self, index: int, grid: ChunkGrid) -> PassState:
@@ -210,11 +225,6 @@ class RunStore:
     def has_pass(self, index: int) -> bool:
         """Whether a pass was prepared to the end."""
         return (self.path / f"pass-{index}" / "activity" / "c" / "0" / "0").exists()
-
-    def delete_pass(self, index: int) -> None:
-        """Remove all state of a pass that is no longer needed."""
-        if self.has_pass(index):
-            del zarr.open_group(str(self.path), mode="r+")[f"pass-{index}"]
 
 
 _loop: asyncio.AbstractEventLoop | None = None

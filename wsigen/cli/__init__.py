@@ -15,6 +15,10 @@ def main() -> None:
     except WsigenError as error:
         print(f"wsigen: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        advice = "what is finished is kept: mend the cause and go on with 'wsigen resume'"
+        print(f"wsigen: error: {error}; {advice}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("wsigen: interrupted", file=sys.stderr)
         sys.exit(130)

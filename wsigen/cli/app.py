@@ -59,7 +59,7 @@ Overwrite = Annotated[bool | None, typer.Option("--overwrite", help="replace an 
 
 def _settings(values: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """Split a command's parameters into settings and the configuration file."""
-    settings = {k: v for k, v in values.items() if k not in {"output", "config", "json_out"} and v not in (None, False)}
+    settings = {k: v for k, v in values.items() if k not in {"output", "config"} and v is not None and v is not False}
     return settings, values.get("config")
 
 

@@ -13,7 +13,8 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> N
     """``wsigen generate``."""
     from wsigen.cli.display import progress
     from wsigen.config import make_config
-    from wsigen.generate import generate, run_dir_of
+    from wsigen.generate import generate
+    from wsigen.rundir import run_dir_of
 
     config = make_config(settings, file)
     with _resumable(run_dir_of(config, output)), progress() as watch:

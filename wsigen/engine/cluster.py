@@ -104,7 +104,8 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
     import dask
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    for name in ("distributed", "distributed.worker", "distributed.scheduler"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
     with dask.config.set(_SETTINGS):
         if scheduler is not None:
             try:
@@ -119,10 +120,10 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
                 n_workers=workers if processes else 1,
                 threads_per_worker=1 if processes else workers,
                 processes=processes,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 host="127.0.0.1" if processes else None,
                 memory_limit=0,
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
             )
             client = Client(local, set_as_default=False)
         try:

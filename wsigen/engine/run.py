@@ -131,10 +131,10 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
 
     Raises
     ------
-    DamagedChunkError
-        If a chunk is damaged and what it was made from is gone.
     RunError
-        If a task failed three times.
+        If a task failed three times, or a chunk is damaged and what it was made from is gone.
+    DamagedChunkError
+        If a chunk of an earlier pass is damaged.
     """
     context = dispatcher.run.passes[part]
     state = context.state
@@ -158,43 +158,52 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
             stage.done = wave.completed
         else:
             if isinstance(result, DamagedChunkError):
-                _mend(wave, state, result, damages)
+                _mend(wave, part, state, result, damages)
             wave.retry(half_step, task.ij)
         watch(stage)
     stage.finished = True
     watch(stage)
 
 
-def _mend(wave: Wavefront, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
-    """Let the damaged chunk be made again, or say that it cannot be."""
-    h, ij = half_step_of_key(damage.key)
+def _mend(
+    wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]
+) -> None:
+    """Let the damaged chunk be made again, or say that it cannot be; damage in an earlier pass is passed on."""
+    owner, h, ij = place_of_key(damage.key)
+    if owner != part:
+        raise damage
     if not wave.reached(h, ij):
         return  # another task met the same damage first: the chunk is being made again
     damages[damage.key] += 1
     if damages[damage.key] >= TRIES:
-        raise DamagedChunkError(
-            f"{damage}; made {TRIES} times with the same result: the model gives no finite numbers here, or the disk fails",
-            damage.key,
+        raise RunError(
+            f"{damage}; made {TRIES} times with the same result: the model gives no finite numbers here, or the disk fails"
         )
     if not wave.roll_back(h, ij):
-        raise DamagedChunkError(
-            f"{damage}; what it was made from is already gone, so this run cannot go on: delete it and generate again",
-            damage.key,
+        raise RunError(
+            f"{damage}; what it was made from is already gone, so this run cannot go on: delete it and generate again"
         )
     state.delete(h, ij)
 
 
-_KEY = re.compile(r"(latents/c/(\d+)/0/(\d+)/(\d+))|(partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
+_KEY = re.compile(r"pass-(\d+)/(?:latents/c/(\d+)/0/(\d+)/(\d+)|partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
 
 
-def half_step_of_key(key: str) -> HalfStep:
-    """Turn a key of ``PassState`` back into its half-step and chunk."""
+def place_of_key(key: str) -> tuple[int, int, tuple[int, int]]:
+    """Turn the key of a chunk's state back into its pass, half-step and chunk.
+
+    Raises
+    ------
+    RunError
+        If it is another key (a class map, say), which no task can make again.
+    """
     found = _KEY.fullmatch(key)
     if found is None:
-        raise RunError(f"{key}: not a key of a chunk's state")
-    if found[1]:
-        return 2 * int(found[2]), (int(found[3]), int(found[4]))
-    return 2 * int(found[6]) + 1, (int(found[7]), int(found[8]))
+        raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
+    part = int(found[1])
+    if found[2]:
+        return part, 2 * int(found[2]), (int(found[3]), int(found[4]))
+    return part, 2 * int(found[5]) + 1, (int(found[6]), int(found[7]))
 
 
 def _task_of(part: int, ready: HalfStep) -> Task:

@@ -32,6 +32,12 @@ class _Pooling(threading.local):
 _pooling = _Pooling()
 
 
+class _Frozen(threading.local):
+    """Scale and shift per channel that the current thread uses, or None."""
+
+    affine: tuple[Tensor, Tensor] | None = None
+
+
 @contextmanager
 def pooled_statistics() -> Iterator[dict[SharedGroupNorm, Statistics]]:
     """Normalise over whole batches in this thread; collect ``[groups, 2]`` (mean, variance) of each norm.
@@ -53,18 +59,18 @@ class SharedGroupNorm(nn.Module):
     ----------
     norm:
         The norm it stands for; its affine parameters stay.
-    frozen:
-        Scale and shift per channel, or None to normalise each picture by itself.
+
+    Statistics are fixed for the calling thread alone: threads that decode different slides share one model.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.norm = norm
-        self.frozen: tuple[Tensor, Tensor] | None = None
+        self._local = _Frozen()
 
     def freeze(self, statistics: Statistics | None) -> None:
-        """Use ``[groups, 2]`` (mean, variance) from now on; None: each picture its own."""
-        self.frozen = None if statistics is None else self._affine(statistics)
+        """Use ``[groups, 2]`` (mean, variance) in this thread from now on; None: each picture its own."""
+        self._local.affine = None if statistics is None else self._affine(statistics)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x [B, C, ...]``."""
@@ -72,7 +78,7 @@ class SharedGroupNorm(nn.Module):
             statistics = self._measure(x)
             _pooling.collected[self] = statistics
             return _apply(x, *self._affine(statistics))
-        frozen = self.frozen
+        frozen = self._local.affine
         if frozen is not None:
             return _apply(x, *frozen)
         norm = self.norm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,6 @@ class Model:
         self.halo: int = min(self.radius, EFFECTIVE_HALO)
         self.device, self.precision = device, precision
         self._parts = parts
-        self._norm_lock = threading.Lock()
 
     def predict(self, latents: Array, timestep: int, conditions: Sequence[Condition], level: int) -> Array:
         """Run the denoiser once on a batch.
@@ -192,7 +190,7 @@ class Model:
         return pool(pools).ravel()
 
     def freeze_norm(self, stats: Statistics | None) -> None:
-        """Make every GroupNorm of the decoder use ``stats`` of `norm_statistics`; None: each picture its own.
+        """Make every GroupNorm of the decoder use ``stats`` of `norm_statistics` in this thread; None: each its own.
 
         Raises
         ------
@@ -203,9 +201,8 @@ class Model:
         sizes = [2 * norm.norm.num_groups for norm in norms]
         if stats is not None and len(stats) != sum(sizes):
             raise ValueError(f"{len(stats)} norm statistics; this decoder has {sum(sizes)}")
-        with self._norm_lock:
-            for norm, end, size in zip(norms, np.cumsum(sizes), sizes, strict=True):
-                norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
+        for norm, end, size in zip(norms, np.cumsum(sizes), sizes, strict=True):
+            norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
 
     def _decode(self, latents: Tensor) -> Tensor:
         image: Tensor = self._parts.vae.decode(latents * self._parts.std + self._parts.mean).sample

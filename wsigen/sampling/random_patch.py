@@ -3,7 +3,7 @@
 The paper draws centres among uncovered pixels until none is left (algorithm 1). Drawing uniformly among uncovered pixels
 equals visiting all pixels in random order and skipping covered ones; with the order given by a hash of (seed, step, y, x) the
 process has no state. A crop depends only on crops near it, so a chunk finds its own crops from itself and a margin, which is
-widened until no pixel outside it can matter. No global state, no global search; ``tests/sampling/test_random_patch.py``
+widened until no pixel outside it can matter. No global state, no global search; ``tests/sampling/test_plans.py``
 checks it against the process on the whole canvas.
 """
 

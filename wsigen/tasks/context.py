@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.manifest import Manifest
+from wsigen.manifest import FILE, Manifest
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import Schedule
@@ -64,13 +64,11 @@ class RunContext:
         self.passes = [PassContext(fields, self.store) for fields in self.manifest.passes]
         self.slide = PyramidSpec(**self.manifest.slide)
         self.spool = Spool(run_dir / "spool")
-        self._model_lock = threading.Lock()
 
     @cached_property
     def model(self) -> Model:
         """The run's model, loaded once per process."""
-        with self._model_lock:
-            return load_shared_model(self.manifest.model, self.manifest.device, self.manifest.precision)
+        return load_shared_model(self.manifest.model, self.manifest.device, self.manifest.precision)
 
     @cached_property
     def reference(self) -> Reference:
@@ -96,23 +94,33 @@ class RunContext:
         return red, green, blue
 
 
-@lru_cache(maxsize=2)
+_loading = threading.Lock()
+
+
 def load_shared_model(path: str, device: str, precision: str) -> Model:
-    """Load a model once per process, whatever the number of runs that use it."""
+    """Load a model once per process, whatever the number of runs and threads that use it."""
+    with _loading:
+        return _load(path, device, precision)
+
+
+@lru_cache(maxsize=2)
+def _load(path: str, device: str, precision: str) -> Model:
     from wsigen.models.model import load_model
 
     return load_model(Path(path), device, precision)
 
 
-_contexts: dict[tuple[str, str], RunContext] = {}
+_MOST_CONTEXTS = 4
+_contexts: dict[tuple[str, str, int], RunContext] = {}
 _contexts_lock = threading.Lock()
 
 
 def run_context(run_dir: str, run_hash: str) -> RunContext:
     """The context of a run in this process; a run directory made anew gives a new one."""
     with _contexts_lock:
-        key = (run_dir, run_hash)
+        key = (run_dir, run_hash, (Path(run_dir) / FILE).stat().st_mtime_ns)
         if key not in _contexts:
-            _contexts.clear()
+            while len(_contexts) >= _MOST_CONTEXTS:
+                _contexts.pop(next(iter(_contexts)))
             _contexts[key] = RunContext(Path(run_dir))
         return _contexts[key]

@@ -52,23 +52,20 @@ def decode_block(run: RunContext, part: PassContext, ij: tuple[int, int]) -> int
 def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
     """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
     f, canvas = part.plan.factor, part.plan.grid.canvas
+    if run.model.decoder_is_local:
+        out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
+        out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
+        for window in _lattice(box):
+            core = _tissue_part(run, part, window)
+            if core is not None:
+                out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core))
+        return out
     total = np.zeros((box.height * f, box.width * f, 3), dtype=np.float32)
-    glass = np.asarray(run.glass_rgb, dtype=np.float32)
-    for window, weight in _windows(run, box, canvas):
+    for window, weight in _blended(box, canvas, f):
         inner = window.intersect(box)
-        out = inner.relative_to(box).scale(f).slices
-        share = weight[inner.relative_to(window).scale(f).slices] if weight is not None else np.float32(1)
-        near = inner.dilate(FADE_MARGIN).intersect(canvas)
-        held = held_pixels(run, part, near)
-        if held.all():
-            total[out] += glass * share
-            continue
-        rgb = _decode_window(run, part, window)[inner.relative_to(window).scale(f).slices]
-        if held.any():
-            alpha = _glass_share(held, inner.relative_to(near), f)
-            rgb = rgb + alpha * (glass - rgb)
-        total[out] += rgb * share
-    return np.clip(np.rint(total), 0, 255).astype(np.uint8)
+        share = weight[inner.relative_to(window).scale(f).slices]
+        total[inner.relative_to(box).scale(f).slices] += _with_glass(run, part, window, inner) * share
+    return _rounded(total)
 
 
 def calibrate(run: RunContext, part: PassContext) -> int:
@@ -77,23 +74,50 @@ def calibrate(run: RunContext, part: PassContext) -> int:
     chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
     windows = [_fullest_window(run, part, box) for box in chosen]
     latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
-    model = run.model
-    model.freeze_norm(None)
-    part.state.write_norm(model.norm_statistics(latents) if latents else np.empty(0))
+    part.state.write_norm(run.model.norm_statistics(latents) if latents else np.empty(0))
     return 0
 
 
-def _windows(run: RunContext, box: Box, canvas: Box) -> Iterator[tuple[Box, NDArray[np.float32] | None]]:
-    """Windows that cover ``box``, with pixel weights that add up to 1 (None: the window alone owns its pixels)."""
-    if run.model.decoder_is_local:
-        for y in range(box.y0 // WINDOW * WINDOW, box.y1, WINDOW):
-            for x in range(box.x0 // WINDOW * WINDOW, box.x1, WINDOW):
-                yield Box(y, x, y + WINDOW, x + WINDOW).intersect(box), None
-        return
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
+
+
+def _lattice(box: Box) -> Iterator[Box]:
+    """Windows that cover ``box`` without overlap, for local decoders."""
+    for y in range(box.y0 // WINDOW * WINDOW, box.y1, WINDOW):
+        for x in range(box.x0 // WINDOW * WINDOW, box.x1, WINDOW):
+            yield Box(y, x, y + WINDOW, x + WINDOW).intersect(box)
+
+
+def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
+    """The smallest box of a window outside which all is plain glass; None if nothing else is in it."""
+    near = window.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
+    held = held_pixels(run, part, near)
+    if not held.any():
+        return window
+    shown = ndimage.distance_transform_edt(held) < FADE_TO + 1.0
+    ys, xs = np.nonzero(shown[window.relative_to(near).slices])
+    if len(ys) == 0 or held.all():
+        return None
+    return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1).shift(window.y0, window.x0)
+
+
+def _with_glass(run: RunContext, part: PassContext, window: Box, inner: Box) -> NDArray[np.float32]:
+    """Pixels of ``inner``, decoded as part of ``window``, faded into plain glass away from tissue."""
+    f, glass = part.plan.factor, np.asarray(run.glass_rgb, dtype=np.float32)
+    near = inner.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
+    held = held_pixels(run, part, near)
+    if held.all():
+        return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
+    rgb = _decode_window(run, part, window)[inner.relative_to(window).scale(f).slices]
+    return rgb + _glass_share(held, inner.relative_to(near), f) * (glass - rgb) if held.any() else rgb
+
+
+def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    """Overlapping windows of the global lattice with Hann weights per pixel, for decoders that are not local."""
     side = min(WINDOW, canvas.height, canvas.width)
     overlap = min(BLEND_OVERLAP, side // 2)
     ys, xs = (lattice_starts(extent, side, side - overlap) for extent in canvas.shape)
-    f = run.passes[0].plan.factor
     for crop in lattice_crops(ys, xs, side, "hann", canvas):
         if crop.box.overlaps(box):
             yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]

@@ -24,24 +24,41 @@ ENCODE_HALO = 8
 class Guide(Protocol):
     """Anything that gives RGB boxes on a canvas of any size."""
 
-    def region(self, box: Box, canvas: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels of ``box`` when the whole picture is resized to ``canvas`` (height, width); uint8 ``[h, w, 3]``."""
+    def region(self, box: Box) -> NDArray[np.uint8]:
+        """Pixels of ``box`` in image px of the pass that starts; uint8 ``[h, w, 3]``."""
         ...
 
 
-class PreviousPass:
-    """The decoded result of a coarser pass."""
+class ReferenceGuide:
+    """The user's reference, resized to the slide; pixels of the canvas beyond the slide repeat its last ones."""
 
     def __init__(self, run: RunContext, part: PassContext) -> None:
+        self._reference = run.reference
+        scale = part.plan.scale
+        self._size = (-(-run.slide.height // scale), -(-run.slide.width // scale))
+
+    def region(self, box: Box) -> NDArray[np.uint8]:
+        """Pixels of ``box`` of the resized reference."""
+        inside = box.intersect(Box(0, 0, *self._size))
+        rgb = self._reference.region(inside, self._size)
+        beyond = ((0, box.height - inside.height), (0, box.width - inside.width), (0, 0))
+        return np.pad(rgb, beyond, mode="edge")
+
+
+class PreviousPass:
+    """The decoded result of a coarser pass, each of whose pixels becomes ``ratio`` x ``ratio`` of the pass that starts."""
+
+    def __init__(self, run: RunContext, part: PassContext, ratio: int) -> None:
         self._run = run
         self._part = part
+        self._ratio = ratio
 
-    def region(self, box: Box, canvas: tuple[int, int]) -> NDArray[np.uint8]:
-        """Decode just the latents below ``box`` and resize them (cubic)."""
+    def region(self, box: Box) -> NDArray[np.uint8]:
+        """Decode just the latents below ``box`` and enlarge them exactly ``ratio`` times (cubic)."""
         plan = self._part.plan
         f = plan.factor
-        rows = taps(box.y0, box.y1, canvas[0], plan.height * f)
-        columns = taps(box.x0, box.x1, canvas[1], plan.width * f)
+        rows = taps(box.y0, box.y1, plan.height * f * self._ratio, plan.height * f)
+        columns = taps(box.x0, box.x1, plan.width * f * self._ratio, plan.width * f)
         (top, bottom), (left, right) = rows.span, columns.span
         latents = Box(top // f, left // f, -(-bottom // f), -(-right // f))
         rgb = decode_region(self._run, self._part, latents)
@@ -55,8 +72,9 @@ class PreviousPass:
 def guide_of(run: RunContext, part: PassContext) -> Guide:
     """The picture pass ``part`` starts from."""
     if part.plan.start == "reference":
-        return run.reference
-    return PreviousPass(run, run.passes[part.plan.index - 1])
+        return ReferenceGuide(run, part)
+    coarse = run.passes[part.plan.index - 1]
+    return PreviousPass(run, coarse, coarse.plan.scale // part.plan.scale)
 
 
 def encode_region(model: Model, guide: Guide, box: Box, plan: PassPlan) -> NDArray[np.float32]:
@@ -65,7 +83,7 @@ def encode_region(model: Model, guide: Guide, box: Box, plan: PassPlan) -> NDArr
     out = np.empty((model.card.latent.channels, *box.shape), dtype=np.float32)
     for window in split(box, ENCODE_WINDOW):
         around = window.dilate(ENCODE_HALO).intersect(canvas)
-        rgb = guide.region(around.scale(f), (plan.height * f, plan.width * f))
+        rgb = guide.region(around.scale(f))
         latents = model.encode(rgb)
         core = window.relative_to(around).slices
         out[(slice(None), *window.relative_to(box).slices)] = latents[(slice(None), *core)]

@@ -52,5 +52,5 @@ def read_state(run: RunContext, part: PassContext, step: int, box: Box) -> tuple
 def demand_finite(values: Array, part: PassContext, half_step: int, ij: tuple[int, int]) -> None:
     """Name the chunk whose values are not finite: its key was missing, or a model made NaN (DamagedChunkError)."""
     if not np.isfinite(values).all():
-        key = part.state.key(half_step, ij)
-        raise DamagedChunkError(f"pass {part.plan.index}: {key} is missing or not finite", key)
+        key = f"pass-{part.plan.index}/{part.state.key(half_step, ij)}"
+        raise DamagedChunkError(f"{key}: missing or not finite", key)

@@ -1,0 +1,125 @@
+"""The directory of a run: claimed by one configuration, checked on resume, cleared without touching anything else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from wsigen.config import RunConfig
+from wsigen.errors import OutputError, RunError
+from wsigen.files import sha256
+from wsigen.manifest import FILE, Manifest, first_difference
+from wsigen.outputs import files_of
+from wsigen.preparation import Prepared, package_versions
+
+INPUTS = "wsigen-inputs"
+"""Folder of kept copies of the layout and its class table."""
+
+_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", FILE, "driver.lock")
+"""All a run makes in its directory; the manifest goes nearly last, so that a half-cleared run is still known as one."""
+
+_DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
+"""Packages whose change in the middle of a run would mix bits."""
+
+
+def run_dir_of(config: RunConfig, output: Path) -> Path:
+    """Where the state of a run lies: as set, or ``NAME.run`` beside the slide."""
+    return config.run_dir or output.absolute().with_name(files_of(output).base + ".run")
+
+
+def make_run_dir(run_dir: Path, output: Path) -> None:
+    """Make the directory; the slide must not lie in it (OutputError)."""
+    if run_dir.absolute() in output.absolute().parents:
+        raise OutputError(f"{output}: lies inside its run directory {run_dir}; choose another --run-dir")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{run_dir}: cannot be made ({error.strerror}); choose another --run-dir") from None
+
+
+def claim(run_dir: Path, prepared: Prepared) -> None:
+    """Make a new run, or make sure that the one there is this one.
+
+    Raises
+    ------
+    RunError
+        If the directory holds another run (the message names the first setting that differs) or anything else.
+    """
+    if (run_dir / FILE).exists():
+        there = Manifest.load(run_dir)
+        difference = first_difference(prepared.manifest.identity, there.identity)
+        if difference:
+            raise RunError(f"{run_dir}: holds another run ({difference}); resume it, delete it, or choose another --run-dir")
+        if there.output != prepared.manifest.output:
+            prepared.manifest.save(run_dir)
+        return
+    foreign = sorted(p.name for p in run_dir.iterdir() if p.name not in _OWN and not p.name.endswith(FILE))
+    if foreign:
+        raise RunError(f"{run_dir}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
+    _keep_inputs(prepared.config, run_dir)
+    prepared.manifest.save(run_dir)
+
+
+def clear(run_dir: Path) -> None:
+    """Remove what the run made, and the directory if nothing else lies in it."""
+    for name in _OWN:
+        path = run_dir / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()
+
+
+def kept_inputs(run_dir: Path, settings: dict[str, object]) -> dict[str, str]:
+    """The kept copies of the layout and its class table, as settings."""
+    return {
+        key: str(run_dir / INPUTS / (key + Path(str(settings[key])).suffix))
+        for key in ("layout", "layout_classes")
+        if settings.get(key) is not None
+    }
+
+
+def check_unchanged(run_dir: Path, manifest: Manifest, config: RunConfig, model_hash: str) -> None:
+    """Refuse to go on with other inputs, another model or other package versions than the run began with (RunError)."""
+    now = {"model": model_hash}
+    for key in ("layout", "layout_classes", "reference"):
+        path = getattr(config, key)
+        if path is not None:
+            now[key] = sha256(path) if path.exists() else "missing"
+    for key, digest in now.items():
+        if digest != manifest.identity[key]:
+            where = manifest.model if key == "model" else getattr(config, key)
+            raise RunError(f"{run_dir}: the {key} at {where} has changed since the run began; restore it or start anew")
+    versions = package_versions()
+    for name in _DECIDING:
+        if versions[name] != manifest.versions.get(name):
+            raise RunError(
+                f"{run_dir}: began with {name} {manifest.versions.get(name)}, here is {versions[name]}, which may change "
+                "pixels in the middle of a slide; install the old version or start anew"
+            )
+
+
+def check_slide_is_ours(manifest: Manifest, overwrite: bool) -> None:
+    """Refuse to replace a slide that another run finished meanwhile (OutputError)."""
+    import json
+
+    files = files_of(Path(manifest.output))
+    if overwrite or not files.manifest.exists():
+        return
+    try:
+        owner = json.loads(files.manifest.read_text()).get("run_id")
+    except (OSError, ValueError, AttributeError):
+        owner = None
+    if owner != manifest.run_id:
+        raise OutputError(f"{files.slide}: was made by another run meanwhile; move it away, then resume")
+
+
+def _keep_inputs(config: RunConfig, run_dir: Path) -> None:
+    """Copy the layout, so that a run can be resumed after the drawing was edited or moved."""
+    for key in ("layout", "layout_classes"):
+        path = getattr(config, key)
+        if path is not None:
+            (run_dir / INPUTS).mkdir(exist_ok=True)
+            shutil.copyfile(path, run_dir / INPUTS / (key + path.suffix))
