@@ -76,11 +76,12 @@ def files_of(output: Path) -> Files:
 def write_outputs(run: RunContext, files: Files) -> tuple[str, dict[str, float]]:
     """Write slide, annotations, thumbnail, script and manifest from a finished run.
 
-    Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; the manifest
-    comes last, so that a slide with a manifest is complete.
+    Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; an old manifest
+    goes first and the new one comes last, so that a slide with a manifest is complete.
     """
     part = run.passes[-1]
     card = check_bundle(Path(run.manifest.model))
+    files.manifest.unlink(missing_ok=True)
     write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)))
     digest = level0_sha256(files.slide)
     areas = _write_annotations(run, part, card.table, files.annotations)
