@@ -1,4 +1,5 @@
 import pytest
+
 from wsigen.cli.app import _settings
 from wsigen.config import make_config
 from wsigen.errors import ConfigError
