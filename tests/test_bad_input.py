@@ -157,9 +157,7 @@ def interrupted(tmp_path, bundle, **more):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(
-            tmp_path / OUT, model=str(bundle), class_name="Tumor", size="600x600", steps=2, workers=1, watch=stop, **more
-        )
+        generate(tmp_path / OUT, model=str(bundle), class_name="Tumor", size="600x600", steps=2, workers=1, watch=stop, **more)
 
 
 def test_run_directory_of_another_configuration(run, tmp_path, bundle):
@@ -173,6 +171,7 @@ def test_run_directory_that_is_no_run(run, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("x")
     assert "thesis.txt" in run("generate", OUT, "--class", "Tumor", "--size", "600x600", "--run-dir", "data")
+    assert names(tmp_path / "data") == {"thesis.txt"}
     assert "not a run" in run("resume", "data")
     assert "not a run" in run("inspect", "data")
 
@@ -190,6 +189,25 @@ def test_edited_run(run, tmp_path, bundle):
     path = tmp_path / "out.run" / "run.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     assert "edited" in run("resume", "out.run")
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("--guidance", "guidance"), ("--mpp", "mpp"), ("--strength", "strength"), ("--memory-gb", "memory_gb")]
+)
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_that_are_none(run, option, name, value):
+    assert name in run("generate", OUT, "--class", "Tumor", "--size", "600x600", option, value)
+
+
+def test_inputs_are_not_written_over(run, tmp_path):
+    """With --overwrite, an input that has the name of an output would be destroyed."""
+    args = ("generate", OUT, "--overwrite", "--size", "900x900")
+    (tmp_path / "ok.geojson").rename(tmp_path / "out.geojson")
+    drawn = (tmp_path / "out.geojson").read_bytes()
+    assert "choose another name" in run(*args, "--layout", "out.geojson")
+    assert (tmp_path / "out.geojson").read_bytes() == drawn
+    Image.new("RGB", (900, 900), (200, 120, 170)).save(tmp_path / "out.png")
+    assert "out.png" in run(*args, "--class", "Tumor", "--reference", "./out.png")
 
 
 def test_dead_scheduler(run):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from drawing import tumor_in_stroma
@@ -74,6 +75,40 @@ def areas(path):
         name = feature["properties"]["classification"]["name"]
         found[name] = found.get(name, 0) + shape(feature["geometry"]).area
     return found
+
+
+def test_label_raster_in_and_the_same_areas_out(bundle, tmp_path):
+    """A raster of any values with its class table; a pixel of it is 4 um here, a slide's 0.5 um."""
+    import numpy as np
+    from PIL import Image
+
+    labels = np.full((80, 88), 9, np.uint8)
+    labels[10:70, 8:80] = 40
+    labels[30:50, 30:60] = 200
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    (tmp_path / "classes.csv").write_text("value,name\n9,Glass\n40,Stroma\n200,Tumor\n")
+    layout = {"layout": "labels.png", "layout-classes": "classes.csv", "layout-mpp": 4.0}
+    given = [part for key, value in layout.items() for part in (f"--{key}", value)]
+    done = wsigen("generate", "a.ome.tiff", *given, "--model", bundle, "--steps", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = areas(tmp_path / "a.geojson")
+    assert drawn == {"Stroma": pytest.approx((60 * 72 - 20 * 30) * 64), "Tumor": pytest.approx(20 * 30 * 64)}
+
+
+def test_the_demo_layout(bundle, tmp_path):
+    """What `make demo` does, on a model of the test's own with the classes of the default one."""
+    from tiny_bundles import make_class_map_bundle
+
+    layout = Path(__file__).parents[1] / "examples" / "demo.geojson"
+    drawn = {f["properties"]["classification"]["name"] for f in json.loads(layout.read_text())["features"]}
+    tissue = [{"name": name, "color": [i, 9, 9]} for i, name in enumerate(sorted(drawn))]
+    glass = {"name": "Glass", "color": [240, 240, 240], "background": True}
+    model = make_class_map_bundle(tmp_path / "model", classes=[glass, *tissue], crop_latent=64)
+    done = wsigen("generate", "demo.ome.tiff", "--layout", layout, "--model", model, "--steps", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    asked, made = areas(layout), areas(tmp_path / "demo.geojson")
+    assert set(made) == drawn
+    assert 0.9 * max(asked.values()) <= sum(made.values()) <= sum(asked.values()) * 1.01
 
 
 def test_estimate_inspect_models_version(bundle, tmp_path):

@@ -252,6 +252,19 @@ def test_damaged_block_is_decoded_again(bundle, tmp_path):
     assert resume(tmp_path / "whole.run").level0_sha256 == whole.level0_sha256
 
 
+def test_what_a_killed_writer_left_is_swept(bundle, tmp_path):
+    """A driver killed while it writes leaves the file it wrote beside the slide; the next one removes it, and only it."""
+    settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
+    generate(tmp_path / "whole.ome.tiff", **settings)
+    half, other = tmp_path / ".0123456789ab.whole.ome.tiff", tmp_path / ".0123456789ab.another.ome.tiff"
+    half.write_bytes(b"half a slide")
+    other.write_bytes(b"somebody else's")
+    resume(tmp_path / "whole.run", keep_run=False)
+    assert not half.exists()
+    assert other.exists()
+    assert not (tmp_path / "whole.run").exists()
+
+
 def test_other_files_in_the_run_directory_survive(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, mode="shifted", run_dir=tmp_path / "work", keep_run=False, steps=1)
     generate(tmp_path / "a.ome.tiff", **settings)

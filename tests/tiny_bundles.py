@@ -31,9 +31,7 @@ def tiny_card(kind: str, **changes: Any) -> dict[str, Any]:
         "title": f"Tiny random bundle ({kind})",
         "licence": "CC0-1.0",
         "not_for": "Anything but tests: its weights are random.",
-        "training_data": [
-            {"name": "nothing", "url": "https://example.org", "licence": "CC0-1.0", "attribution": "-"}
-        ],
+        "training_data": [{"name": "nothing", "url": "https://example.org", "licence": "CC0-1.0", "attribution": "-"}],
         "classes": CLASSES,
         "levels": LEVELS,
         "conditioning": {"kind": kind},
@@ -111,11 +109,11 @@ def make_class_map_bundle(folder: Path, seed: int = 0, **card: Any) -> Path:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tiny_unet(LATENT_CHANNELS + len(CLASSES) + 1, len(LEVELS)).save_pretrained(folder / "unet")
+        tiny_unet(LATENT_CHANNELS + len(card.get("classes", CLASSES)) + 1, len(LEVELS)).save_pretrained(folder / "unet")
         tiny_kl().save_pretrained(folder / "vae")
-    DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
-    ).save_pretrained(folder / "scheduler")
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
+        folder / "scheduler"
+    )
     write_card(folder, tiny_card("class-map", **card))
     return folder
 
@@ -129,9 +127,7 @@ def make_token_bundle(folder: Path, seed: int = 0, **card: Any) -> Path:
         torch.manual_seed(seed)
         tiny_unet(LATENT_CHANNELS, len(LEVELS) * len(CLASSES) + 1).save_pretrained(folder / "unet")
         tiny_autoencoder_tiny().save_pretrained(folder / "vae")
-    DDPMScheduler(beta_schedule="linear", clip_sample=True, clip_sample_range=3.0).save_pretrained(
-        folder / "scheduler"
-    )
+    DDPMScheduler(beta_schedule="linear", clip_sample=True, clip_sample_range=3.0).save_pretrained(folder / "scheduler")
     write_card(folder, tiny_card("class-tokens", **card))
     return folder
 

@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
         *Execution.* Memory all local workers may use together (the machine's free memory by default).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     size: tuple[int, int] | None = None
     layout: Path | None = None
@@ -214,6 +214,8 @@ def _check_combination(config: RunConfig) -> RunConfig:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
     if config.layout_classes and not config.layout:
         raise ConfigError("'layout_classes' names the values of a label raster: give the raster with --layout")
+    if config.layout_mpp and not config.layout:
+        raise ConfigError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
     if config.weighted_last and config.mode != "random-patch":
         raise ConfigError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")
     return config

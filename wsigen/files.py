@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,20 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to ``path`` so that no reader and no crash ever sees half of it."""
     with atomic_path(path) as beside:
         beside.write_bytes(data)
+
+
+def target_of_leftover(name: str) -> str | None:
+    """The name of the file whose writer, killed half-way, left a file of this name; None for any other name."""
+    found = re.fullmatch(r"\.[0-9a-f]{12}\.(.+)", name)
+    return found[1] if found else None
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what killed writers of ``path`` left beside it; nobody may be writing it now."""
+    target = Path(path)
+    for other in target.parent.iterdir():
+        if target_of_leftover(other.name) == target.name:
+            other.unlink(missing_ok=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -81,9 +81,7 @@ class Workers:
         return cls(count, config.processes, threads, config.scheduler, config.window)
 
 
-def generate(
-    output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any
-) -> Result:
+def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any) -> Result:
     """Generate a slide.
 
     Parameters
@@ -93,7 +91,7 @@ def generate(
     config:
         All settings; or give them one by one.
     watch:
-        Called with a ``Stage`` after every task.
+        Called with a ``Stage`` when it begins, after every task and at its end.
     settings:
         Fields of ``RunConfig``, e.g. ``layout="regions.geojson"``, ``class_name="Tumor"``, ``size="4096x4096"``.
 
@@ -105,6 +103,7 @@ def generate(
     config = config or make_config(settings)
     output = Path(output)
     check_output(output, config.overwrite)
+    _spare_inputs(output, config)
     prepared = prepare(config, output)
     run_dir = run_dir_of(config, output)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
@@ -171,6 +170,14 @@ def check_output(output: Path, overwrite: bool) -> None:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
+def _spare_inputs(output: Path, config: RunConfig) -> None:
+    """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
+    written = {path.resolve() for path in files_of(output).all}
+    for path in (config.layout, config.layout_classes, config.reference):
+        if path is not None and path.resolve() in written:
+            raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
+
+
 def _demand_tissue(prepared: Prepared) -> None:
     """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
     glass = prepared.manifest.glass["index"]
@@ -181,9 +188,7 @@ def _demand_tissue(prepared: Prepared) -> None:
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(
-    run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
-) -> Result:
+def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None) -> Result:
     """Work through all stages, skipping what is done."""
     watch = watch or _silent
     manifest = Manifest.load(run_dir)
@@ -210,9 +215,9 @@ def _all_stages(dispatcher: Dispatcher, files: Files, watch: Watcher) -> tuple[s
         run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
-    watch(Stage("write slide", 1))
+    watch(Stage("write slide", 1, workers=1))
     written = write_outputs(run, files)
-    watch(Stage("write slide", 1, done=1, finished=True))
+    watch(Stage("write slide", 1, done=1, workers=1, finished=True))
     return written
 
 
@@ -289,5 +294,3 @@ def _level_name(run: RunContext, part: PassContext) -> str:
 
 def _silent(stage: Stage) -> None:
     """Watch nothing."""
-
-

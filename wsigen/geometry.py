@@ -63,9 +63,7 @@ class Box:
 
     def intersect(self, other: Box) -> Box:
         """The common part (possibly empty)."""
-        return Box(
-            max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1)
-        )
+        return Box(max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1))
 
     def overlaps(self, other: Box) -> bool:
         """Whether both boxes share a pixel."""
@@ -118,9 +116,7 @@ class ChunkGrid:
         """The chunk itself and its existing neighbours (at most 3x3), in row-major order."""
         i, j = ij
         return [
-            (a, b)
-            for a in range(max(0, i - 1), min(self.rows, i + 2))
-            for b in range(max(0, j - 1), min(self.columns, j + 2))
+            (a, b) for a in range(max(0, i - 1), min(self.rows, i + 2)) for b in range(max(0, j - 1), min(self.columns, j + 2))
         ]
 
     def overlapping(self, box: Box) -> list[tuple[int, int]]:

@@ -124,16 +124,22 @@ def driver_lock(run_dir: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        If another driver holds it; the message says who.
+        If another driver holds it (the message says who), or the file cannot be locked.
     """
     path = run_dir / "driver.lock"
-    with path.open("a+") as file:
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunError(f"{run_dir}: held by another driver ({holder}); wait for it or stop it") from None
+        except OSError as error:
+            raise RunError(f"{path}: this file system cannot lock files ({error.strerror}); choose another --run-dir") from None
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

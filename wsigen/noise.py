@@ -45,9 +45,7 @@ def _bits(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int
     return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
-def _normal_tile(
-    seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], channels: int
-) -> NDArray[np.float32]:
+def _normal_tile(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], channels: int) -> NDArray[np.float32]:
     """One tile of normal deviates, ``[channels, 64, 64]``."""
     words = _bits(seed, stream, level, step, tile, channels * TILE * TILE // 2)
     radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
@@ -56,9 +54,7 @@ def _normal_tile(
     return pairs.astype(np.float32).reshape(channels, TILE, TILE)
 
 
-def normal_field(
-    seed: int, stream: Stream, box: Box, channels: int, level: int = 0, step: int = 0
-) -> NDArray[np.float32]:
+def normal_field(seed: int, stream: Stream, box: Box, channels: int, level: int = 0, step: int = 0) -> NDArray[np.float32]:
     """Draw a box of the standard normal field.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsigen.classes import ClassTable
 from wsigen.errors import OutputError
-from wsigen.files import sha256, write_atomic
+from wsigen.files import remove_leftovers, sha256, write_atomic
 from wsigen.manifest import json_hash
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
@@ -82,6 +82,8 @@ def write_outputs(run: RunContext, files: Files) -> tuple[str, dict[str, float]]
     part = run.passes[-1]
     card = check_bundle(Path(run.manifest.model))
     files.manifest.unlink(missing_ok=True)
+    for path in files.all:
+        remove_leftovers(path)
     write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)))
     digest = level0_sha256(files.slide)
     areas = _write_annotations(run, part, card.table, files.annotations)

@@ -23,7 +23,7 @@ from wsigen.layout.uniform import UniformLayout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
 from wsigen.sampling.multiscale import PassPlan, cascade_scales, default_chunk, make_mode
-from wsigen.sampling.schedule import make_schedule
+from wsigen.sampling.schedule import make_schedule, transitions
 from wsigen.slide.pyramid import PyramidSpec
 
 if TYPE_CHECKING:
@@ -193,9 +193,7 @@ def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:
 def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[PassPlan]:
     f, side = card.latent.factor, card.crop_latent
     if min(spec.width, spec.height) < side * f:
-        raise ConfigError(
-            f"setting 'size': {spec.width}x{spec.height} px is below the model's crop of {side * f} px a side"
-        )
+        raise ConfigError(f"setting 'size': {spec.width}x{spec.height} px is below the model's crop of {side * f} px a side")
     try:
         mode = make_mode(config.mode, side, config.overlap, config.taper, config.weighted_last)
     except ValueError as error:
@@ -211,7 +209,6 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[Pass
         first = "reference" if config.reference else "noise"
         start = "previous" if index else first
         strength = 1.0 if start == "noise" else config.strength
-        steps = len(_timesteps(config, card, strength))
         plans.append(
             PassPlan(
                 index=index,
@@ -222,7 +219,7 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[Pass
                 factor=f,
                 chunk=config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS),
                 side=side,
-                steps=steps,
+                steps=transitions(config.steps or card.steps, strength),
                 start=start,  # type: ignore[arg-type]  # one of the three words
                 strength=strength,
                 mode=mode.name,
@@ -235,10 +232,6 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[Pass
     if any(plan.chunk < side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return plans
-
-
-def _timesteps(config: RunConfig, card: BundleCard, strength: float) -> tuple[int, ...]:
-    return make_schedule(np.linspace(1.0, 0.0, 1001)[1:], config.steps or card.steps, strength).timesteps
 
 
 def _with_schedule(plan: PassPlan, model: Model, config: RunConfig, card: BundleCard) -> dict[str, Any]:
@@ -258,9 +251,7 @@ def _glass(card: BundleCard, model: Model) -> dict[str, Any]:
     return {"index": card.table.background, "rgb": [int(v) for v in rgb], "latent": [float(v) for v in centre]}
 
 
-def _settled(
-    config: RunConfig, passes: list[dict[str, Any]], sampling: dict[str, Any], spec: PyramidSpec
-) -> dict[str, Any]:
+def _settled(config: RunConfig, passes: list[dict[str, Any]], sampling: dict[str, Any], spec: PyramidSpec) -> dict[str, Any]:
     """The settings with every default filled in: what decides the pixels."""
     inputs = {"layout", "layout_classes", "reference", "model", "device"}
     given = {key: value for key, value in config.identity().items() if key not in inputs}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsigen.config import RunConfig
 from wsigen.errors import OutputError, RunError
-from wsigen.files import sha256
+from wsigen.files import remove_leftovers, sha256, target_of_leftover
 from wsigen.manifest import FILE, Manifest, first_difference
 from wsigen.outputs import files_of
 from wsigen.preparation import Prepared, package_versions
@@ -28,13 +28,16 @@ def run_dir_of(config: RunConfig, output: Path) -> Path:
 
 
 def make_run_dir(run_dir: Path, output: Path) -> None:
-    """Make the directory; the slide must not lie in it (OutputError)."""
+    """Make the directory; the slide must not lie in it (OutputError), nor anything that is no run's (RunError)."""
     if run_dir.absolute() in output.absolute().parents:
         raise OutputError(f"{output}: lies inside its run directory {run_dir}; choose another --run-dir")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{run_dir}: cannot be made ({error.strerror}); choose another --run-dir") from None
+    foreign = [] if (run_dir / FILE).exists() else sorted(p.name for p in run_dir.iterdir() if not _own(p.name))
+    if foreign:
+        raise RunError(f"{run_dir}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
 
 
 def claim(run_dir: Path, prepared: Prepared) -> None:
@@ -43,7 +46,7 @@ def claim(run_dir: Path, prepared: Prepared) -> None:
     Raises
     ------
     RunError
-        If the directory holds another run (the message names the first setting that differs) or anything else.
+        If the directory holds another run (the message names the first setting that differs).
     """
     if (run_dir / FILE).exists():
         there = Manifest.load(run_dir)
@@ -53,9 +56,6 @@ def claim(run_dir: Path, prepared: Prepared) -> None:
         if there.output != prepared.manifest.output:
             prepared.manifest.save(run_dir)
         return
-    foreign = sorted(p.name for p in run_dir.iterdir() if p.name not in _OWN and not p.name.endswith(FILE))
-    if foreign:
-        raise RunError(f"{run_dir}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
     _keep_inputs(prepared.config, run_dir)
     prepared.manifest.save(run_dir)
 
@@ -68,6 +68,7 @@ def clear(run_dir: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+            remove_leftovers(path)
     if not any(run_dir.iterdir()):
         run_dir.rmdir()
 
@@ -114,6 +115,11 @@ def check_slide_is_ours(manifest: Manifest, overwrite: bool) -> None:
         owner = None
     if owner != manifest.run_id:
         raise OutputError(f"{files.slide}: was made by another run meanwhile; move it away, then resume")
+
+
+def _own(name: str) -> bool:
+    """Whether a run makes files of this name, or a writer of one of them that was killed."""
+    return name in _OWN or target_of_leftover(name) in _OWN
 
 
 def _keep_inputs(config: RunConfig, run_dir: Path) -> None:

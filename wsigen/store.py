@@ -86,9 +86,7 @@ class PassState:
         """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
         reach = self.grid.box(ij).dilate(self.margin)
         part = box.relative_to(reach).slices
-        return self._checked(
-            self.key(2 * step + 1, ij), lambda: self._partials[(step, *ij, slice(None), *part)]
-        )
+        return self._checked(self.key(2 * step + 1, ij), lambda: self._partials[(step, *ij, slice(None), *part)])
 
     def write_partial(self, step: int, ij: Index, values: Array) -> None:
         """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``[C, h + 2m, w + 2m]``."""
@@ -185,9 +183,7 @@ class RunStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def create_pass(
-        self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int
-    ) -> PassState:
+    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int) -> PassState:
         """Make the arrays of a pass; an unfinished attempt is replaced."""
         group = zarr.open_group(str(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
         c, reach = grid.chunk, grid.chunk + side
@@ -203,8 +199,13 @@ class RunStore:
         group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
         packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]
         group.create_array(
-            "classes", shape=(grid.height, grid.width), chunks=(c, c), dtype="uint8", fill_value=_NO_CLASS,
-            compressors=packed, config={"write_empty_chunks": True},
+            "classes",
+            shape=(grid.height, grid.width),
+            chunks=(c, c),
+            dtype="uint8",
+            fill_value=_NO_CLASS,
+            compressors=packed,
+            config={"write_empty_chunks": True},
         )
         return PassState(group, grid)
 

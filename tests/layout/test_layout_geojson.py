@@ -70,9 +70,7 @@ def test_containers(write, table, data):
     ],
 )
 def test_classifications(write, table, classification):
-    expect_square(
-        read_geojson(write([feature([square(128, 256, 640, 768)], classification)]), table, SIZE, 0)
-    )
+    expect_square(read_geojson(write([feature([square(128, 256, 640, 768)], classification)]), table, SIZE, 0))
 
 
 def test_classification_as_plain_string(write, table):
@@ -134,9 +132,7 @@ def test_smaller_wins_in_any_order(write, table):
 
 
 def test_holes_stay_background(write, table):
-    layout = read_geojson(
-        write(feature([square(0, 0, 1024, 1024), square(256, 256, 512, 512)])), table, SIZE, 4
-    )
+    layout = read_geojson(write(feature([square(0, 0, 1024, 1024), square(256, 256, 512, 512)])), table, SIZE, 4)
     assert (whole(layout) == 4).sum() == 32 * 32
 
 

@@ -49,9 +49,7 @@ def test_not_json(write, table, text):
     fails(write(text), table, "not JSON")
 
 
-@pytest.mark.parametrize(
-    "data", [{}, [1, 2], 3, "text", None, {"type": "Topology"}, {"type": "FeatureCollection"}]
-)
+@pytest.mark.parametrize("data", [{}, [1, 2], 3, "text", None, {"type": "Topology"}, {"type": "FeatureCollection"}])
 def test_not_geojson(write, table, data):
     fails(write(json.dumps(data)), table, "not GeoJSON", "QuPath")
 
@@ -64,9 +62,7 @@ def test_binary_and_damaged_gzip(tmp_path, table):
     fails(path, table, "gzip", "damaged")
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 200_000, '{"a":' * 200_000, '{"type":"Polygon","coordinates":' + "[" * 50_000]
-)
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, '{"type":"Polygon","coordinates":' + "[" * 50_000])
 def test_nested_too_deeply(write, table, text):
     fails(write(text), table)
 
@@ -109,25 +105,19 @@ def test_hole_outside(write, table):
 
 
 def test_out_of_range(write, table):
-    message = fails(
-        write([GOOD, box(100, 100, 1100, 200)]), table, "feature 2", "x 100 to 1100", "1024 x 1024"
-    )
+    message = fails(write([GOOD, box(100, 100, 1100, 200)]), table, "feature 2", "x 100 to 1100", "1024 x 1024")
     assert "--layout-mpp" in message
     fails(write([box(-20, 0, 900, 900)]), table, "feature 1", "above 0")
     read_geojson(write([box(-1, -1, 1025, 1025)]), table, SIZE, 0)
 
 
 def test_unknown_class(write, table):
-    message = fails(
-        write([box(0, 0, 900, 900, classification="Tumour")]), table, "'Tumour'", "did you mean 'Tumor'?"
-    )
+    message = fails(write([box(0, 0, 900, 900, classification="Tumour")]), table, "'Tumour'", "did you mean 'Tumor'?")
     assert "Glass, Tumor, Stroma, Immune cells, Other" in message
 
 
 def test_unclassified(write, table):
-    fails(
-        write([box(0, 0, 900, 900, classification=None, name="A")]), table, "'A'", "no class is set", "Stroma"
-    )
+    fails(write([box(0, 0, 900, 900, classification=None, name="A")]), table, "'A'", "no class is set", "Stroma")
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,7 @@ def test_grey_alpha_and_16_bit(tmp_path):
     tifffile.imwrite(tmp_path / "deep.tif", PIXELS.astype(np.uint16) * 257, photometric="rgb")
     tifffile.imwrite(tmp_path / "tiled.tif", PIXELS[..., 0], tile=(64, 64))
     box = Box(0, 0, 300, 400)
-    read = {
-        n: open_reference(tmp_path / n).region(box, (300, 400)) for n in ("grey.png", "alpha.png", "deep.tif")
-    }
+    read = {n: open_reference(tmp_path / n).region(box, (300, 400)) for n in ("grey.png", "alpha.png", "deep.tif")}
     np.testing.assert_array_equal(read["grey.png"], PIXELS[..., :1].repeat(3, -1))
     assert (read["alpha.png"] == 255).all()
     np.testing.assert_allclose(read["deep.tif"], PIXELS, atol=1)

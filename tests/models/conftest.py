@@ -56,9 +56,7 @@ def text_model(text_bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def folders(
-    class_map_bundle: Path, token_bundle: Path, text_bundle: Path, plain_diffusers: Path
-) -> dict[str, Path]:
+def folders(class_map_bundle: Path, token_bundle: Path, text_bundle: Path, plain_diffusers: Path) -> dict[str, Path]:
     """Bundle folders by kind of conditioning; "plain" has no card."""
     return {
         "class-map": class_map_bundle,
@@ -69,9 +67,7 @@ def folders(
 
 
 @pytest.fixture(scope="session")
-def models(
-    class_map_model: Model, token_model: Model, text_model: Model, plain_diffusers: Path
-) -> dict[str, Model]:
+def models(class_map_model: Model, token_model: Model, text_model: Model, plain_diffusers: Path) -> dict[str, Model]:
     """Loaded models by kind of conditioning. Whoever freezes norms thaws them again."""
     return {
         "class-map": class_map_model,

@@ -43,10 +43,7 @@ def change(file: Path, **values: Any) -> None:
 def test_bundles_of_every_kind_are_accepted(
     class_map_bundle: Path, token_bundle: Path, text_bundle: Path, plain_diffusers: Path
 ) -> None:
-    kinds = [
-        check_bundle(p).conditioning.kind
-        for p in (class_map_bundle, token_bundle, text_bundle, plain_diffusers)
-    ]
+    kinds = [check_bundle(p).conditioning.kind for p in (class_map_bundle, token_bundle, text_bundle, plain_diffusers)]
     assert kinds == ["class-map", "class-tokens", "text", "text"]
 
 
@@ -101,6 +98,11 @@ def test_class_map_channels_disagree(copied: Path) -> None:
         ("unet/config.json", {"_class_name": "Evil"}, "the unet is a Evil"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchX"}, "flow matching"),
         ("scheduler/scheduler_config.json", {"prediction_type": "velocity"}, "'velocity'; possible"),
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": "epsilon", "rescale_betas_zero_snr": True},
+            "pure noise",
+        ),
         ("wsigen.yaml", {"crop_latent": 17}, "crop_latent is 17"),
     ],
 )

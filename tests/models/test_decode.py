@@ -57,9 +57,7 @@ def test_decode_undoes_what_encode_standardises(kl: Model, class_map_bundle: Pat
 def test_image_range_is_the_cards(tmp_path: Path) -> None:
     latent = {"channels": 4, "factor": 8}
     signed = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "a", latent=latent))
-    unit = load_model(
-        tiny_bundles.make_class_map_bundle(tmp_path / "b", latent={**latent, "image_range": [0.0, 1.0]})
-    )
+    unit = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "b", latent={**latent, "image_range": [0.0, 1.0]}))
     z = latents(8, 8) * 0.1
     a, b = signed.decode(z), unit.decode(z)
     inside = (a > 128) & (a < 254)

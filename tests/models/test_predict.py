@@ -14,6 +14,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from wsigen.classes import UNKNOWN
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import Model, load_model
+from wsigen.sampling.schedule import predict_x0
+from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
 
 
 def noise(rows: int, seed: int = 0) -> np.ndarray:
@@ -37,11 +39,7 @@ def any_model(request: pytest.FixtureRequest) -> Model:
 
 
 def conditions_for(model: Model) -> list[Condition]:
-    return (
-        [MAP, NULL, MAP, NULL]
-        if model.card.conditioning.kind == "class-map"
-        else [TUMOR, NULL, STROMA, TUMOR]
-    )
+    return [MAP, NULL, MAP, NULL] if model.card.conditioning.kind == "class-map" else [TUMOR, NULL, STROMA, TUMOR]
 
 
 def test_shape_and_type(any_model: Model) -> None:
@@ -96,12 +94,8 @@ def test_class_map_channels_and_level(class_map_model: Model, class_map_bundle: 
     assert np.allclose(class_map_model.predict(y, 500, [MAP], 1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("condition", "level", "token"), [(TUMOR, 0, 1), (STROMA, 1, 5), (NULL, 0, 6), (NULL, 1, 6)]
-)
-def test_token_numbers(
-    token_model: Model, token_bundle: Path, condition: Condition, level: int, token: int
-) -> None:
+@pytest.mark.parametrize(("condition", "level", "token"), [(TUMOR, 0, 1), (STROMA, 1, 5), (NULL, 0, 6), (NULL, 1, 6)])
+def test_token_numbers(token_model: Model, token_bundle: Path, condition: Condition, level: int, token: int) -> None:
     """Level * classes + class; the last one is the null token."""
     unet = UNet2DModel.from_pretrained(token_bundle / "unet").eval()
     y = noise(1)
@@ -141,9 +135,9 @@ def test_schedule_is_the_bundles(class_map_model: Model, token_model: Model, tex
 
 def test_zero_terminal_snr(tmp_path: Path) -> None:
     folder = tiny_bundles.make_token_bundle(tmp_path)
-    DDPMScheduler(
-        beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True
-    ).save_pretrained(folder / "scheduler")
+    DDPMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True).save_pretrained(
+        folder / "scheduler"
+    )
     assert load_model(folder).abar[-1] == pytest.approx(0.0, abs=1e-7)
 
 
@@ -163,3 +157,17 @@ def test_stable_diffusion_layout_without_a_card(plain_diffusers: Path) -> None:
     model = load_model(plain_diffusers)
     assert model.predict(noise(2), 500, [TUMOR, NULL], 0).shape == (2, 4, 16, 16)
     assert model.decode(noise(1)[0]).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+def test_unknown_pixels_share_the_null_pass(token_model: Model, guidance: float) -> None:
+    """Two labels and unknown pixels need three calls with guidance too; unknown pixels take the null prediction."""
+    classes, y = class_map(), noise(1)[0]
+    calls = calls_of_crop(token_model, classes, guidance)
+    assert sorted(-1 if c.label is None else c.label for c in calls) == [-1, 1, 2]
+    settings = StepSettings(500, 0.3, guidance, 0, 4)
+    (found,) = estimate_crops(token_model, settings, [(y, classes)])
+    null, tumor, stroma = token_model.predict(np.stack([y] * 4), 500, [NULL, TUMOR, STROMA, STROMA], 0)[:3]
+    own = np.where(classes == 1, tumor, np.where(classes == 2, stroma, null))
+    expected = predict_x0(own + guidance * (own - null), y, 0.3, token_model.prediction_type, token_model.clip)
+    assert np.allclose(found, expected, atol=1e-4)

@@ -37,9 +37,7 @@ def export(
     seed: int = 1,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     size = size_px or (cells.shape[0] * cell_px, cells.shape[1] * cell_px)
-    areas = write_annotations(
-        path, lambda box: cells[box.slices], cells.shape, cell_px, size, TABLE, seed, mpp=0.5
-    )
+    areas = write_annotations(path, lambda box: cells[box.slices], cells.shape, cell_px, size, TABLE, seed, mpp=0.5)
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["type"] == "FeatureCollection"
     return areas, document["features"]

@@ -65,9 +65,7 @@ def test_every_level_is_the_area_mean_of_the_first(slide) -> None:  # type: igno
         if spec.compression == "deflate":
             assert worst.max() <= (0.51 if k <= 3 else 1.01)
         assert worst.mean() < (3.0 if spec.compression == "jpeg" else 0.6)
-        assert (
-            np.abs((level[: mean.shape[0], : mean.shape[1]] - mean).mean()) < 0.3
-        )  # no drift of the grey level
+        assert np.abs((level[: mean.shape[0], : mean.shape[1]] - mean).mean()) < 0.3  # no drift of the grey level
 
 
 def test_tiffslide_sees_the_pyramid(slide) -> None:  # type: ignore[no-untyped-def]

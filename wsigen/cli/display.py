@@ -29,10 +29,13 @@ def describe(stage: Stage) -> str:
     text = f"{stage.name}: {share}  {stage.done}/{stage.total} tasks"
     if stage.calls and stage.seconds:
         text += f"  {stage.calls / stage.seconds:.1f} crops/s"
-    if 0 < stage.done < stage.total and stage.seconds:
-        text += f"  about {_clock(stage.seconds / stage.done * (stage.total - stage.done))} left"
+    made = stage.done - stage.before
+    if made > 0 and stage.done < stage.total and stage.seconds:
+        text += f"  about {_clock(stage.seconds / made * (stage.total - stage.done))} left"
     if stage.workers:
         text += f"  {stage.workers} worker{'s' if stage.workers > 1 else ''}"
+    elif not stage.finished:
+        text += "  waiting for workers"
     return text
 
 
@@ -50,7 +53,7 @@ class _Plain:
 
     def __call__(self, stage: Stage) -> None:
         now = monotonic()
-        if stage.finished or now - self._last >= PLAIN_EVERY_S:
+        if stage.finished or stage.workers == 0 or now - self._last >= PLAIN_EVERY_S:
             self._last = now
             print(describe(stage), file=sys.stderr, flush=True)
 

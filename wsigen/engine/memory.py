@@ -86,7 +86,7 @@ def project(
         worker = max(worker, 5 * reach + max(unet, decode))
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
         live = 2 * part.chunk**2 * channels * 4 + 2 * reach
-        state = max(state, int(chunks * max(active_share, 1 / chunks) * live))
+        state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
     driver = sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0
     output = int(slide.width * slide.height * 4 / 3 * bytes_per_px * max(active_share, 0.05))

@@ -27,12 +27,12 @@ class Stage:
     ----------
     name:
         E.g. ``"denoise patch"``.
-    total, done:
-        Tasks.
+    total, done, before:
+        Tasks; ``before`` were done by an earlier driver of the run.
     calls:
         Model calls made by this driver.
     workers:
-        Worker slots.
+        Worker slots; 0 while a scheduler has no workers yet.
     seconds:
         Since the stage began.
     """
@@ -44,13 +44,14 @@ class Stage:
     workers: int = 0
     seconds: float = 0.0
     finished: bool = False
+    before: int = 0
 
 
 class Watcher(Protocol):
     """Anything that wants to know how a run goes on."""
 
     def __call__(self, stage: Stage) -> None:
-        """Look at a stage; called after every task and once more at its end."""
+        """Look at a stage; called when it begins, after every task and once more at its end."""
         ...
 
 
@@ -81,9 +82,7 @@ class Dispatcher:
 
     def send(self, task: Task) -> None:
         """Submit a task."""
-        self.cluster.submit(
-            task, perform, str(self.run.run_dir), self.run.manifest.hash, self.threads, task
-        )
+        self.cluster.submit(task, perform, str(self.run.run_dir), self.run.manifest.hash, self.threads, task)
 
     def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError]:
         """Wait for a task; errors that more tries cannot mend are raised with the task's name."""
@@ -108,7 +107,7 @@ class Dispatcher:
 
 def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total: int, watch: Watcher) -> None:
     """Run tasks that do not depend on each other (decoding, calibration)."""
-    stage = Stage(name, total, done=total - len(tasks))
+    stage = _begin(dispatcher, name, total, total - len(tasks), watch)
     begin = monotonic()
     waiting = tasks[::-1]
     while waiting or dispatcher.cluster.in_flight:
@@ -143,7 +142,7 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
     wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
     for h, ij in wave.leftovers(record):
         state.delete(h, ij)
-    stage = Stage(name, wave.total, done=wave.completed)
+    stage = _begin(dispatcher, name, wave.total, wave.completed, watch)
     begin = monotonic()
     damages: Counter[str] = Counter()
     while not wave.finished:
@@ -165,9 +164,7 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
     watch(stage)
 
 
-def _mend(
-    wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]
-) -> None:
+def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
     """Let the damaged chunk be made again, or say that it cannot be; damage in an earlier pass is passed on."""
     owner, h, ij = place_of_key(damage.key)
     if owner != part:
@@ -217,10 +214,14 @@ def _half_step_of(task: Task) -> int:
     return {"start": 0, "denoise": 2 * task.step + 1, "assemble": 2 * task.step + 2}[task.kind]
 
 
+def _begin(dispatcher: Dispatcher, name: str, total: int, done: int, watch: Watcher) -> Stage:
+    stage = Stage(name, total, done, workers=dispatcher.cluster.workers, before=done)
+    watch(stage)
+    return stage
+
+
 def _note(stage: Stage, report: Report, dispatcher: Dispatcher, begin: float) -> None:
     stage.done += 1
     stage.calls += report.calls
     stage.workers = dispatcher.cluster.workers
     stage.seconds = monotonic() - begin
-
-

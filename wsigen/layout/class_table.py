@@ -31,11 +31,7 @@ def read_class_table(path: str | Path) -> dict[int, str]:
         raise LayoutError(f"{path}: no such class table; check the path") from None
     except (OSError, UnicodeDecodeError):
         raise LayoutError(f"{path}: the class table is not a readable text file; {HELP}") from None
-    pairs = (
-        _csv_pairs(text, path)
-        if path.suffix.casefold() in (".csv", ".tsv")
-        else _pairs(_parse(text, path), path)
-    )
+    pairs = _csv_pairs(text, path) if path.suffix.casefold() in (".csv", ".tsv") else _pairs(_parse(text, path), path)
     return _mapping(pairs, path)
 
 
@@ -45,9 +41,7 @@ def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text) if path.suffix.casefold() == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as e:
-        raise LayoutError(
-            f"{path}: the class table cannot be parsed ({str(e).splitlines()[0]}); {HELP}"
-        ) from None
+        raise LayoutError(f"{path}: the class table cannot be parsed ({str(e).splitlines()[0]}); {HELP}") from None
 
 
 def _pairs(data: Any, path: Path) -> list[tuple[Any, Any]]:
@@ -84,9 +78,7 @@ def _mapping(pairs: Iterable[tuple[Any, Any]], path: Path) -> dict[int, str]:
         if not _is_int(value):
             raise LayoutError(f"{path}: the label value {value!r} is not a whole number; {HELP}")
         if int(value) in mapping:
-            raise LayoutError(
-                f"{path}: the label value {int(value)} appears twice; keep one line for each value"
-            )
+            raise LayoutError(f"{path}: the label value {int(value)} appears twice; keep one line for each value")
         mapping[int(value)] = "" if name is None else str(name).strip()
     if not mapping:
         raise LayoutError(f"{path}: the class table is empty; {HELP}")

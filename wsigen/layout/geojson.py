@@ -109,9 +109,7 @@ def read_geojson(
         data = load_json(path)
         features = read_features(data, path)
     except RecursionError:
-        raise LayoutError(
-            f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath"
-        ) from None
+        raise LayoutError(f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath") from None
     height, width = check_extent(path, features, size, scale, declared_unit(data))
     sized: list[tuple[float, Area]] = []
     skipped = sum(f.ignored for f in features)
@@ -130,9 +128,7 @@ def read_geojson(
 
 def _area(index: int, rings: Sequence[np.ndarray], scale: float) -> Area:
     (x0, y0), (x1, y1) = rings[0].min(0) * scale, rings[0].max(0) * scale
-    return Area(
-        index, (float(y0), float(x0), float(y1), float(x1)), downward_edges([r * scale for r in rings])
-    )
+    return Area(index, (float(y0), float(x0), float(y1), float(x1)), downward_edges([r * scale for r in rings]))
 
 
 def _class_index(feature: Feature, table: ClassTable, default_class: int | None) -> int:
@@ -147,7 +143,4 @@ def _class_index(feature: Feature, table: ClassTable, default_class: int | None)
             return table.index(candidate)
         except ConfigError:
             continue
-    raise LayoutError(
-        f"{feature.where}: unknown class {name!r}{suggest(name, table.names)}; "
-        f"known: {', '.join(table.names)}"
-    )
+    raise LayoutError(f"{feature.where}: unknown class {name!r}{suggest(name, table.names)}; known: {', '.join(table.names)}")

@@ -33,9 +33,7 @@ def valid_area(rings: Polygon, where: str) -> float:
     polygon = shapely.Polygon(rings[0], [hole for hole in rings[1:] if _has_area(hole)])
     if not polygon.is_valid:
         reason, place = _explain(shapely.is_valid_reason(polygon))
-        raise LayoutError(
-            f"{where}: {reason}{place}; redraw it there in QuPath (brush or wand) and export again"
-        )
+        raise LayoutError(f"{where}: {reason}{place}; redraw it there in QuPath (brush or wand) and export again")
     return float(polygon.area)
 
 
@@ -48,9 +46,7 @@ def _has_area(ring: np.ndarray) -> bool:
 def _explain(reason: str) -> tuple[str, str]:
     """Turn ``Self-intersection[10 20]`` into words and a place."""
     match = re.fullmatch(r"(.*?)\s*\[(\S+) (\S+).*\]", reason)
-    text, place = (
-        (match[1], f" at x={float(match[2]):.0f}, y={float(match[3]):.0f}") if match else (reason, "")
-    )
+    text, place = (match[1], f" at x={float(match[2]):.0f}, y={float(match[3]):.0f}") if match else (reason, "")
     if "self-intersection" in text.casefold():
         return "the polygon crosses itself", place
     return f"the polygon is not valid ({text.lower()})", place
@@ -83,9 +79,7 @@ def check_extent(
     _check_small(path, float(x), float(y), size)
     height, width = size or (math.ceil(y - 1e-6), math.ceil(x - 1e-6))
     if max(height, width) > MAX_SIDE_PX:
-        raise LayoutError(
-            f"{path}: a slide of {width} x {height} px is beyond {MAX_SIDE_PX} px; check --size"
-        )
+        raise LayoutError(f"{path}: a slide of {width} x {height} px is beyond {MAX_SIDE_PX} px; check --size")
     return height, width
 
 
@@ -93,9 +87,7 @@ def _check_outline(feature: Feature, ring: np.ndarray, size: tuple[int, int] | N
     (x0, y0), (x1, y1) = ring.min(0), ring.max(0)
     spans = f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
     if min(x0, y0) < -slack:
-        raise LayoutError(
-            f"{feature.where}: out of range, {spans}: left of or above 0; move or clip the polygon"
-        )
+        raise LayoutError(f"{feature.where}: out of range, {spans}: left of or above 0; move or clip the polygon")
     if size is not None and (x1 > size[1] + slack or y1 > size[0] + slack):
         raise LayoutError(
             f"{feature.where}: out of range, {spans}, but the slide is {size[1]} x {size[0]} px; "
@@ -135,7 +127,4 @@ def check_contents(path: Path, table: ClassTable, background: int, indices: Sequ
         raise LayoutError(f"{path}: the layout is empty, no polygon has an area; draw areas, not lines")
     if all(table[i].background for i in {background, *indices}):
         names = ", ".join(sorted({table[i].name for i in indices}))
-        raise LayoutError(
-            f"{path}: the layout is empty, nothing but background ({names}); "
-            "set a tissue class on some polygon"
-        )
+        raise LayoutError(f"{path}: the layout is empty, nothing but background ({names}); set a tissue class on some polygon")

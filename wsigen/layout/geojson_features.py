@@ -157,13 +157,9 @@ def _ring(ring: Any, where: str) -> np.ndarray:
         if len(ring) and points.shape != (len(ring), 2):
             raise ValueError(points.shape)
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise LayoutError(
-            f"{where}: a position is not a pair of numbers [x, y]; export it anew from QuPath"
-        ) from None
+        raise LayoutError(f"{where}: a position is not a pair of numbers [x, y]; export it anew from QuPath") from None
     if not np.isfinite(points).all():
-        raise LayoutError(
-            f"{where}: a coordinate is not finite (NaN or infinite); remove or redraw this polygon"
-        )
+        raise LayoutError(f"{where}: a coordinate is not finite (NaN or infinite); remove or redraw this polygon")
     points = points.reshape(-1, 2)
     if len(points) and (points[0] != points[-1]).any():
         points = np.concatenate([points, points[:1]])

@@ -26,9 +26,7 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise LayoutError(
-            f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath"
-        ) from None
+        raise LayoutError(f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath") from None
     except json.JSONDecodeError as e:
         raise LayoutError(
             f"{path}: not JSON ({e.msg}, line {e.lineno} column {e.colno}); "
@@ -59,9 +57,7 @@ def _read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise LayoutError(
-            f"{path}: not GeoJSON (no UTF-8 text); export the annotations from QuPath as GeoJSON"
-        ) from None
+        raise LayoutError(f"{path}: not GeoJSON (no UTF-8 text); export the annotations from QuPath as GeoJSON") from None
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -78,6 +74,4 @@ def _read(path: Path, limit: int) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise LayoutError(f"{path}: the gzip file is damaged ({e}); export or copy it again") from None
     except OSError as e:
-        raise LayoutError(
-            f"{path}: cannot be read ({e.strerror or e}); give a GeoJSON file or a label image"
-        ) from None
+        raise LayoutError(f"{path}: cannot be read ({e.strerror or e}); give a GeoJSON file or a label image") from None

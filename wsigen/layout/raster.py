@@ -71,17 +71,13 @@ class RasterLayout:
             image = _open(self.path, Path(self.path).stat().st_mtime_ns)
             pixels = image.crop(window.x0, window.y0, window.width, window.height).numpy()
         except (pyvips.Error, OSError) as e:
-            raise LayoutError(
-                f"{self.path}: the label image cannot be read any more ({_first_line(e)})"
-            ) from None
+            raise LayoutError(f"{self.path}: the label image cannot be read any more ({_first_line(e)})") from None
         return pixels.reshape(window.shape)
 
     def _classes(self, labels: np.ndarray) -> np.ndarray:
         place = np.clip(np.searchsorted(self.values, labels), 0, len(self.values) - 1)
         if not np.array_equal(self.values[place], labels):
-            raise LayoutError(
-                f"{self.path}: holds values that were not there when it was checked; start the run anew"
-            )
+            raise LayoutError(f"{self.path}: holds values that were not there when it was checked; start the run anew")
         return self.indices[place]
 
 
@@ -149,9 +145,7 @@ def _open(path: str, stamp: int) -> Any:
     return pyvips.Image.new_from_file(path, access="random", fail_on="error")
 
 
-def _known(
-    path: Path, table: ClassTable, classes: Mapping[int, str] | None, background: int
-) -> dict[int, int]:
+def _known(path: Path, table: ClassTable, classes: Mapping[int, str] | None, background: int) -> dict[int, int]:
     if classes is None:
         return {i: i for i in range(len(table))}
     try:
@@ -160,15 +154,10 @@ def _known(
         raise LayoutError(f"{path}: class table of the label image: {e}") from None
 
 
-def _slide_size(
-    path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float
-) -> tuple[int, int]:
+def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float) -> tuple[int, int]:
     (rh, rw), (h, w) = raster, size or (round(raster[0] * scale), round(raster[1] * scale))
     if not 0 < min(h, w) <= max(h, w) <= MAX_SIDE_PX:
-        raise LayoutError(
-            f"{path}: a slide of {w} x {h} px is not possible (1 to {MAX_SIDE_PX}); "
-            "check --size or --layout-mpp"
-        )
+        raise LayoutError(f"{path}: a slide of {w} x {h} px is not possible (1 to {MAX_SIDE_PX}); check --size or --layout-mpp")
     if size is not None and abs((h * rw) / (w * rh) - 1) > 0.01:
         raise LayoutError(
             f"{path}: wrong size, the label image is {rw} x {rh} px and the slide {w} x {h} px, "

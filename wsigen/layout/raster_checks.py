@@ -28,9 +28,7 @@ def check_image(path: Path, image: Any) -> None:
     if "palette" in fields and image.get("palette"):
         raise LayoutError(f"{path}: a palette image, its colours are read and not its labels; {remedy}")
     if image.bands != 1:
-        raise LayoutError(
-            f"{path}: the image has {image.bands} bands, labels need one (palette or colours?); {remedy}"
-        )
+        raise LayoutError(f"{path}: the image has {image.bands} bands, labels need one (palette or colours?); {remedy}")
     if image.format not in ("uchar", "char", "ushort", "short", "uint", "int"):
         raise LayoutError(f"{path}: the values are of type {image.format}, not whole numbers; {remedy}")
     bits = image.get("bits-per-sample") if "bits-per-sample" in fields else 8
@@ -68,8 +66,6 @@ def _histogram(image: Any) -> Counter[int]:
         return counts
     rows = max(1, STRIP_PX // image.width)
     for y in range(0, image.height, rows):
-        values, found = np.unique(
-            image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True
-        )
+        values, found = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
         counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
     return counts

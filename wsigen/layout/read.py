@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsigen.classes import ClassTable
+from wsigen.errors import LayoutError
 from wsigen.layout.class_table import read_class_table
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_file import read_start
@@ -45,6 +46,8 @@ def read_layout(
     """
     path = Path(path)
     if _is_json(path, read_start(path)):
+        if class_table_path is not None:
+            raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
         return read_geojson(path, table, size, background, scale, default_class)
     classes = None if class_table_path is None else read_class_table(class_table_path)
     return read_label_raster(path, table, classes, size, background, scale)

@@ -83,8 +83,7 @@ def open_reference(path: str | Path) -> Reference:
     height, width = source.sizes[0]
     if min(height, width) < MIN_SIDE_PX:
         raise ReferenceImageError(
-            f"{path}: the reference is {width} x {height} px, too small; "
-            f"give one of at least {MIN_SIDE_PX} px"
+            f"{path}: the reference is {width} x {height} px, too small; give one of at least {MIN_SIDE_PX} px"
         )
     check_complete(str(path.resolve()), source)
     return Reference(str(path.resolve()), height, width, source.mpp)

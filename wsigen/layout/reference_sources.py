@@ -71,9 +71,7 @@ class SlideSource:
 
     def level_for(self, downsample: float) -> int:
         """Return the coarsest level not coarser than ``downsample``."""
-        fits = [
-            i for i, (h, _) in enumerate(self.sizes) if self.sizes[0][0] / h <= max(1.0, downsample) * 1.01
-        ]
+        fits = [i for i, (h, _) in enumerate(self.sizes) if self.sizes[0][0] / h <= max(1.0, downsample) * 1.01]
         return fits[-1]
 
     def read(self, level: int, box: Box) -> np.ndarray:
@@ -120,9 +118,7 @@ def check_complete(path: str, source: Source) -> None:
         raise _unreadable(path, e) from None
     if end > Path(path).stat().st_size:
         missing = end - Path(path).stat().st_size
-        raise ReferenceImageError(
-            f"{path}: the slide is truncated, {missing} bytes are missing; copy it again"
-        )
+        raise ReferenceImageError(f"{path}: the slide is truncated, {missing} bytes are missing; copy it again")
 
 
 def _segments(path: str) -> list[tuple[int, int]]:
@@ -150,12 +146,7 @@ def _open_slide(path: str) -> SlideSource | None:
     try:
         slide = tiffslide.TiffSlide(path)
         page = slide.ts_tifffile.pages[0]
-        if (
-            page.is_tiled
-            and page.dtype == np.uint8
-            and page.samplesperpixel in (1, 3)
-            and page.photometric in (1, 2, 6)
-        ):
+        if page.is_tiled and page.dtype == np.uint8 and page.samplesperpixel in (1, 3) and page.photometric in (1, 2, 6):
             return SlideSource(path, slide)
         slide.close()
     except Exception:
@@ -174,9 +165,7 @@ def _open_image(path: str) -> ImageSource:
             image = image.flatten(background=255)
         image = image.cast("uchar")
         if image.bands != 3:
-            raise ReferenceImageError(
-                f"{path}: {image.bands} bands, not a colour image; save it as an RGB PNG or TIFF"
-            )
+            raise ReferenceImageError(f"{path}: {image.bands} bands, not a colour image; save it as an RGB PNG or TIFF")
         return ImageSource(path, image, mpp)
     except pyvips.Error as e:
         raise _unreadable(path, e) from None

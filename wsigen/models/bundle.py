@@ -67,8 +67,7 @@ def _download(hub_id: str) -> Path:
         ) from None
     except LocalEntryNotFoundError:
         raise BundleError(
-            f"{hub_id}: no such folder here, and the hub cannot be reached; "
-            "go online once, or give a bundle folder"
+            f"{hub_id}: no such folder here, and the hub cannot be reached; go online once, or give a bundle folder"
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

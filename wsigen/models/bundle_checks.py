@@ -117,3 +117,8 @@ def _check_scheduler(folder: Path, scheduler: Config) -> None:
     kind = scheduler.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise BundleError(f"{folder}: scheduler prediction_type {kind!r}; possible: {', '.join(PREDICTIONS)}")
+    if kind == "epsilon" and scheduler.get("rescale_betas_zero_snr"):
+        raise BundleError(
+            f"{folder}: the scheduler ends in pure noise (rescale_betas_zero_snr), of which an epsilon prediction says "
+            "nothing; such a model predicts 'v_prediction' or 'sample': mend scheduler/scheduler_config.json"
+        )

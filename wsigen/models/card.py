@@ -106,9 +106,7 @@ class Latent(_Part):
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         values = values * channels if len(values) == 1 else values
         if len(values) != channels:
-            raise ValueError(
-                f"{len(values)} values for {channels} latent channels; give one number, or one each"
-            )
+            raise ValueError(f"{len(values)} values for {channels} latent channels; give one number, or one each")
         return values
 
     @field_validator("image_range")

@@ -24,9 +24,7 @@ def read_config(folder: Path, part: str) -> Config:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(
-            f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler"
-        ) from None
+        raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{file}: cannot be read ({error})") from None
     if not isinstance(content, dict):

@@ -56,9 +56,7 @@ class RandomPatchPlan:
         drawn = draw(self, step, box.dilate(self.side))
         weighted = self.weighted_last > 0 and step >= self.steps - self.weighted_last
         weights = _shared(drawn, self.side, self.taper) if weighted else _owned(drawn)
-        return [
-            Crop(crop, weight) for crop, weight in zip(drawn, weights, strict=True) if box.contains(*centre(crop))
-        ]
+        return [Crop(crop, weight) for crop, weight in zip(drawn, weights, strict=True) if box.contains(*centre(crop))]
 
 
 def draw(plan: RandomPatchPlan, step: int, box: Box) -> list[Box]:
@@ -158,9 +156,7 @@ def _corner(centre_px: int | Index, extent: int, side: int) -> int | Index:
 
 def _extent(crops: list[Box]) -> Box:
     """The smallest box around all crops."""
-    return Box(
-        min(c.y0 for c in crops), min(c.x0 for c in crops), max(c.y1 for c in crops), max(c.x1 for c in crops)
-    )
+    return Box(min(c.y0 for c in crops), min(c.x0 for c in crops), max(c.y1 for c in crops), max(c.x1 for c in crops))
 
 
 def _owned(crops: list[Box]) -> list[NDArray[np.float32]]:

@@ -32,9 +32,7 @@ def encode_tile(spec: PyramidSpec, rgb: RGB) -> bytes:
     full = _pad(rgb, spec.tile)
     if spec.compression == "jpeg":
         return bytes(
-            imagecodecs.jpeg8_encode(
-                full, level=spec.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
-            )
+            imagecodecs.jpeg8_encode(full, level=spec.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
         )
     differences = imagecodecs.delta_encode(full, axis=-2)
     return bytes(imagecodecs.deflate_encode(differences.tobytes(), level=6))

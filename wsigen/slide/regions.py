@@ -84,9 +84,7 @@ def _check(cells: NDArray[np.uint8], box: Box, table: ClassTable) -> None:
         raise LayoutError(f"{name}: got {cells.shape} cells, expected {box.shape}")
     wrong = np.unique(cells[(cells >= len(table)) & (cells != UNKNOWN)])
     if wrong.size:
-        raise LayoutError(
-            f"{name}: got class {wrong[0]}; known are 0 to {len(table) - 1} and {UNKNOWN} (unknown)"
-        )
+        raise LayoutError(f"{name}: got class {wrong[0]}; known are 0 to {len(table) - 1} and {UNKNOWN} (unknown)")
 
 
 def _lookup(table: ClassTable) -> NDArray[np.uint8]:

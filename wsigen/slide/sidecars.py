@@ -56,9 +56,7 @@ def import_script() -> str:
     return _SCRIPT
 
 
-def write_thumbnail(
-    slide_path: str | os.PathLike[str], png_path: str | os.PathLike[str], side: int = 1024
-) -> None:
+def write_thumbnail(slide_path: str | os.PathLike[str], png_path: str | os.PathLike[str], side: int = 1024) -> None:
     """Write a PNG of the whole slide whose longer side is at most ``side`` pixels.
 
     It is made from the coarsest level that is large enough, which is less than twice the thumbnail's size; a

@@ -76,9 +76,7 @@ def step_settings(run: RunContext, part: PassContext, step: int) -> StepSettings
     )
 
 
-def _reverse_step(
-    run: RunContext, part: PassContext, step: int, chunk: Box, y: np.ndarray, x0: np.ndarray
-) -> np.ndarray:
+def _reverse_step(run: RunContext, part: PassContext, step: int, chunk: Box, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
     """DDIM from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
     eta = float(run.manifest.sampling["eta"])
     here, there = part.schedule.abar[step], part.schedule.abar[step + 1]

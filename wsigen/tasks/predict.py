@@ -33,27 +33,29 @@ class _Pending:
 
     y: Array
     masks: list[NDArray[np.bool_] | None]
-    needs_null: bool
+    calls: int
+    null: int | None  # which of the calls is the null pass of guidance
     outputs: list[Array] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return len(self.outputs) == len(self.masks) + self.needs_null
+        return len(self.outputs) == self.calls
 
 
 def calls_of_crop(model: Model, classes: NDArray[np.uint8], guidance: float) -> list[Condition]:
     """The conditions of a crop's model calls: one per label present, and one null pass shared by all under guidance."""
-    conditions = [condition for condition, _ in conditions_of(model.card, classes)]
-    return [*conditions, NULL] if _needs_null(conditions, guidance) else conditions
+    return _with_null([condition for condition, _ in conditions_of(model.card, classes)], guidance)[0]
 
 
-def _needs_null(conditions: Sequence[Condition], guidance: float) -> bool:
-    return guidance > 0.0 and any(c is not NULL for c in conditions)
+def _with_null(conditions: list[Condition], guidance: float) -> tuple[list[Condition], int | None]:
+    """Add the null pass if guidance needs one and unknown pixels do not bring it already; also tell its place."""
+    if guidance == 0.0 or all(condition.is_null for condition in conditions):
+        return conditions, None
+    places = [place for place, condition in enumerate(conditions) if condition.is_null]
+    return (conditions, places[0]) if places else ([*conditions, NULL], len(conditions))
 
 
-def estimate_crops(
-    model: Model, settings: StepSettings, crops: Sequence[tuple[Array, NDArray[np.uint8]]]
-) -> Iterator[Array]:
+def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[Array, NDArray[np.uint8]]]) -> Iterator[Array]:
     """Yield the guided estimate x0 of every crop, in order.
 
     Every batch has exactly ``settings.batch`` rows (the last is padded by repeating its last row), as the shape of a
@@ -73,10 +75,10 @@ def estimate_crops(
     calls: list[tuple[_Pending, Condition]] = []
     for y, classes in crops:
         pairs = conditions_of(model.card, classes)
-        needs_null = _needs_null([c for c, _ in pairs], settings.guidance)
-        crop = _Pending(y, [mask for _, mask in pairs], needs_null)
+        conditions, null = _with_null([condition for condition, _ in pairs], settings.guidance)
+        crop = _Pending(y, [mask for _, mask in pairs], len(conditions), null)
         pending.append(crop)
-        calls += [(crop, condition) for condition, _ in pairs] + ([(crop, NULL)] if needs_null else [])
+        calls += [(crop, condition) for condition in conditions]
     for begin in range(0, len(calls), settings.batch):
         _call(model, settings, calls[begin : begin + settings.batch])
         while pending and pending[0].complete:
@@ -92,7 +94,7 @@ def _call(model: Model, settings: StepSettings, calls: list[tuple[_Pending, Cond
 
 
 def _finish(model: Model, settings: StepSettings, crop: _Pending) -> Array:
-    null = crop.outputs[-1] if crop.needs_null else None
-    per_label = list(zip(crop.outputs[: len(crop.masks)], crop.masks, strict=True))
+    null = None if crop.null is None else crop.outputs[crop.null]
+    per_label = list(zip(crop.outputs, crop.masks, strict=False))  # an added null pass comes last and has no mask
     prediction = guided(per_label, null, settings.guidance)
     return predict_x0(prediction, crop.y, settings.abar, model.prediction_type, model.clip)
