@@ -65,6 +65,10 @@ class Box:
         """The common part (possibly empty)."""
         return Box(max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1))
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1))
+
     def overlaps(self, other: Box) -> bool:
         """Whether both boxes share a pixel."""
         return not self.intersect(other).empty

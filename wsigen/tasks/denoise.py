@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from wsigen.geometry import Box
@@ -10,7 +12,7 @@ from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.guide import encode_region, guide_of
 from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
-from wsigen.tasks.state import demand_finite, read_state, start_noise
+from wsigen.tasks.state import demand_finite, held_pixels, read_state, start_noise
 
 Index = tuple[int, int]
 
@@ -29,17 +31,23 @@ def start(run: RunContext, part: PassContext, ij: Index) -> int:
 def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     """Half-step 2 step + 1: run the crops centred in a chunk and write their weighted sum. Returns the model calls.
 
-    Crops without a pixel to denoise never reach the model. The sum covers the chunk dilated by half a crop.
+    Crops without a pixel to denoise never reach the model, nor is the state read where no other crop lies. The sum covers the
+    chunk dilated by half a crop.
     """
     chunk = part.plan.grid.box(ij)
     reach = chunk.dilate(part.state.margin)
     inside = reach.intersect(part.plan.grid.canvas)
-    y, held = read_state(run, part, step, inside)
-    classes = part.state.read_classes(inside)
+    held = held_pixels(run, part, inside)
     crops = [c for c in part.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
-    windows = [c.box.relative_to(inside).slices for c in crops]
-    settings = step_settings(run, part, step)
     total = np.zeros((part.state.channels, *reach.shape), dtype=np.float32)
+    if not crops:
+        part.state.write_partial(step, ij, total)
+        return 0
+    settings = step_settings(run, part, step)
+    around = reduce(Box.union, (c.box for c in crops))
+    y, _ = read_state(run, part, step, around)
+    classes = part.state.read_classes(around)
+    windows = [c.box.relative_to(around).slices for c in crops]
     pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
     for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
         total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
