@@ -25,7 +25,7 @@ def reference(run, steps):
     glass = classes == run.glass_index
     seed, w, eta = (run.manifest.sampling[k] for k in ("seed", "guidance", "eta"))
     noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels)
-    y = noise
+    y, previous = noise, None
     for s in range(steps):
         abar, nxt = schedule.abar[s], schedule.abar[s + 1]
         y = np.where(glass, np.sqrt(abar) * run.glass_latent + np.sqrt(1 - abar) * noise, y).astype(np.float32)
@@ -34,12 +34,22 @@ def reference(run, steps):
             window = (slice(None), *crop.box.slices)
             x0[window] += crop.weight * predict(model, y[window], classes[crop.box.slices], schedule.timesteps[s], w, abar)
         x0 = np.where(glass, run.glass_latent, x0)
+        if run.manifest.sampling["sampler"] == "dpm++":
+            x0, previous = second_order(x0, previous, schedule.abar[max(0, s - 1)], abar, nxt), x0
         eps = (y - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
         sigma = eta * np.sqrt((1 - nxt) / (1 - abar) * (1 - abar / nxt))
         y = np.sqrt(nxt) * x0 + np.sqrt(max(0, 1 - nxt - sigma**2)) * eps
         if sigma:
             y = y + sigma * normal_field(seed, Stream.STEP, canvas, y.shape[0], step=s)
     return y
+
+
+def second_order(x0, previous, before, abar, nxt):
+    if previous is None or nxt == 1:
+        return x0
+    lambdas = [np.log(np.sqrt(a / (1 - a))) for a in (before, abar, nxt)]
+    r = (lambdas[1] - lambdas[0]) / (lambdas[2] - lambdas[1])
+    return x0 + (x0 - previous) / (2 * r)
 
 
 def predict(model, y, classes, timestep, w, abar):
@@ -65,9 +75,9 @@ def settings_of(bundle, tmp_path, **more):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_equals_the_whole_array_reference(bundle, tmp_path, mode, eta):
-    generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, mode=mode, eta=eta, levels=1))
+@pytest.mark.parametrize("sampler", [{"eta": 0.0}, {"eta": 1.0}, {"sampler": "dpm++", "steps": 5}])
+def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
+    generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, mode=mode, levels=1, **sampler))
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
     expected = reference(run, part.plan.steps)
@@ -103,9 +113,9 @@ def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_interrupted_anywhere_gives_the_same_slide(bundle, tmp_path, mode):
-    settings = settings_of(bundle, tmp_path, mode=mode)
+@pytest.mark.parametrize(("mode", "sampler"), [*((mode, "ddim") for mode in MODES), ("shifted", "dpm++")])
+def test_interrupted_anywhere_gives_the_same_slide(bundle, tmp_path, mode, sampler):
+    settings = settings_of(bundle, tmp_path, mode=mode, sampler=sampler)
     whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
     stop_after = iter([1, 4, 9, 3, 11, 25, 2, 10**6])
 
@@ -228,6 +238,16 @@ def test_damaged_chunk_is_made_again_where_its_inputs_exist(bundle, tmp_path, ha
     assert resume(tmp_path / "cut.run").level0_sha256 == whole
 
 
+@pytest.mark.parametrize("harm", ["flip", "delete"])
+def test_damaged_history_is_made_again(bundle, tmp_path, harm):
+    settings = settings_of(bundle, tmp_path, mode="shifted", sampler="dpm++", steps=5)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings)
+    assert not list((tmp_path / "whole.run" / "state.zarr" / "pass-0" / "history" / "c").glob("[0-2]/*/*/*"))
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=30)
+    damage_newest(tmp_path / "cut.run", harm, array="history")
+    assert resume(tmp_path / "cut.run").level0_sha256 == whole.level0_sha256
+
+
 def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
@@ -291,12 +311,15 @@ def interrupt_in_the_middle(out, settings, after):
         generate(out, watch=watch, **settings)
 
 
-def damage_newest(run_dir, harm):
-    """Harm the key of the highest half-step of some chunk."""
+def damage_newest(run_dir, harm, array="state"):
+    """Harm the key of the highest half-step of some chunk, or its newest history."""
     part = RunContext(run_dir).passes[0]
     record = part.state.record()
     ij = max(record, key=lambda c: max(record[c]))
     path = run_dir / "state.zarr" / "pass-0" / part.state.key(max(record[ij]), ij)
+    if array == "history":  # of a chunk whose next denoise is to come
+        h, (i, j) = max((max(steps), c) for c, steps in record.items() if max(steps) % 2 == 0)
+        path = run_dir / "state.zarr" / "pass-0" / "history" / "c" / f"{h // 2 - 1}" / "0" / f"{i}" / f"{j}"
     data = bytearray(path.read_bytes())
     if harm == "delete":
         path.unlink()

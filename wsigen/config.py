@@ -49,6 +49,8 @@ class RunConfig(BaseModel):
         ``random-patch``: so many last steps are weighted instead of owned.
     steps, guidance:
         Transitions at strength 1; w of ``(1 + w) eps(c) - w eps(null)``. The bundle's by default.
+    sampler:
+        ``ddim``, or ``dpm++``: DPM-Solver++ (2M), of second order, for few steps (eta 0 only).
     eta:
         0 (deterministic) .. 1 (DDPM) noise of each step.
     strength:
@@ -92,6 +94,7 @@ class RunConfig(BaseModel):
     weighted_last: int = Field(default=0, ge=0)
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance: float | None = Field(default=None, ge=0, le=50)
+    sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = Field(default=0.0, ge=0, le=1)
     strength: float = Field(default=0.7, gt=0, le=1)
     levels: int | None = Field(default=None, ge=1)
@@ -216,6 +219,8 @@ def _check_combination(config: RunConfig) -> RunConfig:
         raise ConfigError("'layout_classes' names the values of a label raster: give the raster with --layout")
     if config.layout_mpp and not config.layout:
         raise ConfigError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
+    if config.eta and config.sampler != "ddim":
+        raise ConfigError(f"'eta' adds noise, which sampler {config.sampler} does not know: use sampler ddim or eta 0")
     if config.weighted_last and config.mode != "random-patch":
         raise ConfigError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")
     return config

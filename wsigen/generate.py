@@ -257,7 +257,8 @@ def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
     if run.store.has_pass(plan.index):
         return
     card_channels = len(run.manifest.glass["latent"])
-    state = run.store.create_pass(plan.index, plan.grid, card_channels, plan.steps, plan.side)
+    history = run.manifest.sampling["sampler"] == "dpm++"
+    state = run.store.create_pass(plan.index, plan.grid, card_channels, plan.steps, plan.side, history)
     for ij in plan.grid:
         state.write_classes(ij, class_map_of_chunk(layout, plan, ij))
     state.write_activity(_activity(run, part))

@@ -70,7 +70,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     guidance = card.guidance if config.guidance is None else config.guidance
     batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
     passes = [_with_schedule(plan, model, config, card) for plan in plans]
-    sampling = {"guidance": guidance, "eta": config.eta, "batch": batch, "seed": config.seed}
+    sampling = {"guidance": guidance, "sampler": config.sampler, "eta": config.eta, "batch": batch, "seed": config.seed}
     digest = bundle_hash(folder)
     identity = {
         "settings": _settled(config, passes, sampling, spec),

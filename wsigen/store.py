@@ -3,14 +3,16 @@
 Layout of the group, one subgroup per pass::
 
     pass-0/latents   [steps + 1, C, H, W]        chunks (1, C, c, c)              state y[s] of every chunk
+    pass-0/history   [steps, C, H, W]            chunks (1, C, c, c)              x0[s], kept for samplers with a memory
     pass-0/partials  [steps, I, J, C, c+p, c+p]  one key per (s, i, j)            weighted sums of a chunk's crops
     pass-0/classes   [H, W]                      chunks (c, c)                    the class map that conditions the pass
     pass-0/activity  [I, J]                       once                            which chunks hold or touch tissue
     pass-0/norm      [n]                         once, after the last step        GroupNorm statistics of the decoder
 
 **The keys are the record.** Half-step h of chunk (i, j) is done if and only if its key exists: y[s] for h = 2 s, the partial of
-step s for h = 2 s + 1. Every version of a chunk has its own key, so a late duplicate rewrites equal bytes. Live state is not
-compressed (noise saves nothing) but carries a CRC-32C, since a flipped bit would otherwise be read back silently.
+step s for h = 2 s + 1. The history of step s is written before y[s + 1] and deleted with it. Every version of a chunk has its
+own key, so a late duplicate rewrites equal bytes. Live state is not compressed (noise saves nothing) but carries a CRC-32C,
+since a flipped bit would otherwise be read back silently.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class PassState:
         self.grid = grid
         self._latents = group["latents"]
         self._partials = group["partials"]
+        self._history = group.get("history")
         self._classes = group["classes"]
         self.steps = int(self._partials.shape[0])
         self.channels = int(self._latents.shape[1])
@@ -81,6 +84,16 @@ class PassState:
     def write_latents(self, step: int, ij: Index, values: Array) -> None:
         """Write state y[step] of chunk ``ij``, float32 ``[C, h, w]``."""
         self._latents[(step, slice(None), *self.grid.box(ij).slices)] = values
+
+    def read_history(self, step: int, ij: Index) -> Array:
+        """The merged estimate x0[step] of chunk ``ij``, float32 ``[C, h, w]``; NaN where nothing was written."""
+        box = self.grid.box(ij)
+        return self._checked(self._history_key(step, ij), lambda: self._history[(step, slice(None), *box.slices)])
+
+    def write_history(self, step: int, ij: Index, values: Array) -> None:
+        """Keep the merged estimate x0[step] of chunk ``ij`` for the next step, if the pass keeps a history."""
+        if self._history is not None:
+            self._history[(step, slice(None), *self.grid.box(ij).slices)] = values
 
     def read_partial(self, step: int, ij: Index, box: Box) -> Array:
         """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
@@ -140,6 +153,10 @@ class PassState:
         step, odd = divmod(half_step, 2)
         return f"partials/c/{step}/{ij[0]}/{ij[1]}/0/0/0" if odd else f"latents/c/{step}/0/{ij[0]}/{ij[1]}"
 
+    @staticmethod
+    def _history_key(step: int, ij: Index) -> str:
+        return f"history/c/{step}/0/{ij[0]}/{ij[1]}"
+
     def record(self) -> dict[Index, set[int]]:
         """The half-steps whose keys exist, by chunk."""
         found: dict[Index, set[int]] = {}
@@ -152,9 +169,12 @@ class PassState:
         return found
 
     def delete(self, half_step: int, ij: Index) -> None:
-        """Delete a half-step's key; not an error if it is gone."""
-        store = self.group.store
-        _wait(store.delete(f"{self.group.path}/{self.key(half_step, ij)}"))
+        """Delete a half-step's key and the history that goes with it; not an error if they are gone."""
+        keys = [self.key(half_step, ij)]
+        if self._history is not None and half_step > 0 and half_step % 2 == 0:
+            keys.insert(0, self._history_key(half_step // 2 - 1, ij))
+        for key in keys:
+            _wait(self.group.store.delete(f"{self.group.path}/{key}"))
 
     def _keys(self, prefix: str) -> Iterator[str]:
         async def collect() -> list[str]:
@@ -183,8 +203,8 @@ class RunStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int) -> PassState:
-        """Make the arrays of a pass; an unfinished attempt is replaced."""
+    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> PassState:
+        """Make the arrays of a pass, with a history if its sampler needs one; an unfinished attempt is replaced."""
         group = zarr.open_group(str(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
         c, reach = grid.chunk, grid.chunk + side
         live = {
@@ -195,6 +215,9 @@ class RunStore:
         }
         shape = (steps + 1, channels, grid.height, grid.width)
         group.create_array("latents", shape=shape, chunks=(1, channels, c, c), **live)
+        if history:
+            shape = (steps, channels, grid.height, grid.width)
+            group.create_array("history", shape=shape, chunks=(1, channels, c, c), **live)
         partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
         group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
         packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]

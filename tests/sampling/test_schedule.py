@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from wsigen.sampling.schedule import add_noise, ddim_step, make_schedule, predict_x0
+from wsigen.sampling.schedule import add_noise, ddim_step, extrapolate, make_schedule, predict_x0
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -28,6 +28,32 @@ def test_equals_diffusers_ddim_with_trailing_spacing(kind, steps):
         mine = ddim_step(mine, x0, ours.abar[s], ours.abar[s + 1])
         other = theirs.step(torch.tanh(other), t, other).prev_sample
     assert np.allclose(mine, other.numpy(), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [4, 10, 25])
+def test_equals_diffusers_dpm_solver(kind, steps):
+    """DPM-Solver++ (2M) of diffusers, in double precision where our step's constants are too."""
+    theirs = DPMSolverMultistepScheduler(
+        beta_schedule="scaled_linear",
+        prediction_type=kind,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+    )
+    theirs.set_timesteps(steps)
+    ours = make_schedule(theirs.alphas_cumprod.double().numpy(), steps)
+    assert list(ours.timesteps) == theirs.timesteps.tolist()
+    y = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32)
+    mine, other, previous = y, torch.from_numpy(y), None
+    for s, t in enumerate(theirs.timesteps):
+        x0 = predict_x0(np.tanh(mine).astype(np.float32), mine, ours.abar[s], kind)
+        target = x0 if previous is None else extrapolate(x0, previous, *ours.abar[s - 1 : s + 2])
+        mine, previous = ddim_step(mine, target, ours.abar[s], ours.abar[s + 1]), x0
+        other = theirs.step(torch.tanh(other), t, other).prev_sample
+    scale = np.abs(other.numpy()).max()
+    assert np.allclose(mine / scale, other.numpy() / scale, atol=1e-5)
 
 
 def test_last_state_has_no_noise():

@@ -35,6 +35,7 @@ Taper = Annotated[str | None, typer.Option("--taper", help="window weights: path
 WeightedLast = Annotated[int | None, typer.Option("--weighted-last", help="random-patch: weighted last steps")]
 Steps = Annotated[int | None, typer.Option("--steps", help="denoising steps (default: the model's)")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="w of (1+w) eps(class) - w eps(null)")]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim | dpm++ (second order, for few steps)")]
 Eta = Annotated[float | None, typer.Option("--eta", help="0: deterministic DDIM .. 1: fresh noise every step")]
 Strength = Annotated[float | None, typer.Option("--strength", help="re-noising of a reference or coarser level, 0-1")]
 Levels = Annotated[int | None, typer.Option("--levels", help="magnification levels of the cascade")]
@@ -89,6 +90,7 @@ def generate(
     weighted_last: WeightedLast = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    sampler: Sampler = None,
     eta: Eta = None,
     strength: Strength = None,
     levels: Levels = None,
@@ -134,6 +136,7 @@ def estimate(
     weighted_last: WeightedLast = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    sampler: Sampler = None,
     eta: Eta = None,
     strength: Strength = None,
     levels: Levels = None,

@@ -85,7 +85,7 @@ def project(
         decode = window**2 * model.decoder_width * DECODER_PLANES * 4 + slide.block**2 * 3 * 6
         worker = max(worker, 5 * reach + max(unet, decode))
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
-        live = 2 * part.chunk**2 * channels * 4 + 2 * reach
+        live = 4 * part.chunk**2 * channels * 4 + 2 * reach  # two states and, with some samplers, two estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
     driver = sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0

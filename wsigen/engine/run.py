@@ -183,7 +183,7 @@ def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkErro
     state.delete(h, ij)
 
 
-_KEY = re.compile(r"pass-(\d+)/(?:latents/c/(\d+)/0/(\d+)/(\d+)|partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
+_KEY = re.compile(r"pass-(\d+)/(?:(latents|history)/c/(\d+)/0/(\d+)/(\d+)|partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
 
 
 def place_of_key(key: str) -> tuple[int, int, tuple[int, int]]:
@@ -199,8 +199,8 @@ def place_of_key(key: str) -> tuple[int, int, tuple[int, int]]:
         raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
     part = int(found[1])
     if found[2]:
-        return part, 2 * int(found[2]), (int(found[3]), int(found[4]))
-    return part, 2 * int(found[5]) + 1, (int(found[6]), int(found[7]))
+        return part, 2 * (int(found[3]) + (found[2] == "history")), (int(found[4]), int(found[5]))
+    return part, 2 * int(found[6]) + 1, (int(found[7]), int(found[8]))
 
 
 def _task_of(part: int, ready: HalfStep) -> Task:

@@ -117,6 +117,31 @@ def predict_x0(prediction: Array, y: Array, abar: float, kind: str, clip: float 
     return x0 if clip is None else np.clip(x0, np.float32(-clip), np.float32(clip))
 
 
+def extrapolate(x0: Array, previous: Array, abar_previous: float, abar: float, abar_next: float) -> Array:
+    """The estimate a second-order step takes in place of ``x0`` (DPM-Solver++ (2M), Lu et al. 2022, algorithm 2).
+
+    ::
+
+        lambda = log(sqrt(abar) / sqrt(1 - abar)),    h = lambda_next - lambda,    r = (lambda - lambda_previous) / h
+        D      = x0 + (x0 - previous) / (2 r)
+
+    A DDIM step without noise that takes D for x0 is a step of the solver: both are exact for a constant x0, the solver also
+    for one that changes linearly in lambda. The last step, to ``abar_next = 1``, is of first order: D = x0.
+
+    Parameters
+    ----------
+    x0, previous:
+        Merged estimates of this step and of the one before, same shape.
+    abar_previous, abar, abar_next:
+        Noise levels of the previous state, this one and the next.
+    """
+    if abar_next >= 1.0:
+        return x0
+    before, here, there = (0.5 * math.log(a / (1.0 - a)) for a in (abar_previous, abar, abar_next))
+    share = 0.5 * (there - here) / (here - before)
+    return np.asarray(x0 + np.float32(share) * (x0 - previous), dtype=np.float32)
+
+
 def ddim_sigma(abar: float, abar_next: float, eta: float) -> float:
     """Standard deviation of the noise a step adds (DDIM eq. 16); 0 for eta = 0 and for the last step."""
     if eta == 0.0 or abar_next >= 1.0:

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
-from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step
+from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.guide import encode_region, guide_of
 from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
@@ -37,6 +37,7 @@ def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     chunk = part.plan.grid.box(ij)
     reach = chunk.dilate(part.state.margin)
     inside = reach.intersect(part.plan.grid.canvas)
+    _previous_estimate(run, part, step, ij)  # damage is found now, while what it was made from is there
     held = held_pixels(run, part, inside)
     crops = [c for c in part.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
     total = np.zeros((part.state.channels, *reach.shape), dtype=np.float32)
@@ -68,7 +69,9 @@ def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
         demand_finite(partial, part, 2 * step + 1, neighbour)
         x0[(slice(None), *common.relative_to(chunk).slices)] += partial
     x0 = np.where(held[None], run.glass_latent, x0)
-    part.state.write_latents(step + 1, ij, _reverse_step(run, part, step, chunk, y, x0))
+    following = _reverse_step(run, part, step, ij, y, x0)
+    part.state.write_history(step, ij, x0)
+    part.state.write_latents(step + 1, ij, following)
     return 0
 
 
@@ -84,12 +87,25 @@ def step_settings(run: RunContext, part: PassContext, step: int) -> StepSettings
     )
 
 
-def _reverse_step(run: RunContext, part: PassContext, step: int, chunk: Box, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
-    """DDIM from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
+def _reverse_step(run: RunContext, part: PassContext, step: int, ij: Index, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """DDIM or DPM-Solver++ from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
     eta = float(run.manifest.sampling["eta"])
+    chunk = part.plan.grid.box(ij)
     here, there = part.schedule.abar[step], part.schedule.abar[step + 1]
+    previous = _previous_estimate(run, part, step, ij)
+    if previous is not None:
+        x0 = extrapolate(x0, previous, part.schedule.abar[step - 1], here, there)
     noise = None
     if ddim_sigma(here, there, eta) > 0.0:
         seed = run.manifest.sampling["seed"]
         noise = normal_field(seed, Stream.STEP, chunk, y.shape[0], level=part.plan.index, step=step)
     return ddim_step(y, x0, here, there, eta, noise)
+
+
+def _previous_estimate(run: RunContext, part: PassContext, step: int, ij: Index) -> np.ndarray | None:
+    """x0[step - 1] of a chunk, for samplers that look back; None at the first step and for all others."""
+    if step == 0 or run.manifest.sampling["sampler"] == "ddim":
+        return None
+    previous = part.state.read_history(step - 1, ij)
+    demand_finite(previous, part, 2 * step, ij)
+    return previous
