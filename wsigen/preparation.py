@@ -35,6 +35,9 @@ PLAIN_GLASS = (243, 243, 245)
 BATCH = {"cpu": 4, "other": 16}
 """Crops per model call: more does not raise a CPU's throughput and wastes padding; accelerators want to be full."""
 
+DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
+"""Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
+
 _CHUNK_WORKERS = 8
 """Workers the default chunk side provides for. A constant, since the chunk side decides bits and the workers must not."""
 

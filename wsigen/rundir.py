@@ -10,16 +10,13 @@ from wsigen.errors import OutputError, RunError
 from wsigen.files import remove_leftovers, sha256, target_of_leftover
 from wsigen.manifest import FILE, Manifest, first_difference
 from wsigen.outputs import files_of
-from wsigen.preparation import Prepared, package_versions
+from wsigen.preparation import DECIDING, Prepared, package_versions
 
 INPUTS = "wsigen-inputs"
 """Folder of kept copies of the layout and its class table."""
 
 _OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", FILE, "driver.lock")
 """All a run makes in its directory; the manifest goes nearly last, so that a half-cleared run is still known as one."""
-
-_DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
-"""Packages whose change in the middle of a run would mix bits."""
 
 
 def run_dir_of(config: RunConfig, output: Path) -> Path:
@@ -94,7 +91,7 @@ def check_unchanged(run_dir: Path, manifest: Manifest, config: RunConfig, model_
             where = manifest.model if key == "model" else getattr(config, key)
             raise RunError(f"{run_dir}: the {key} at {where} has changed since the run began; restore it or start anew")
     versions = package_versions()
-    for name in _DECIDING:
+    for name in DECIDING:
         if versions[name] != manifest.versions.get(name):
             raise RunError(
                 f"{run_dir}: began with {name} {manifest.versions.get(name)}, here is {versions[name]}, which may change "

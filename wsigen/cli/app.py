@@ -194,3 +194,15 @@ def models() -> None:
     from wsigen.cli.commands import run_models
 
     run_models()
+
+
+@app.command("worker-check")
+def worker_check(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="of the dask scheduler, e.g. tcp://host:8786")],
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="a folder all workers must be able to write to")] = None,
+    model: ModelName = None,
+) -> None:
+    """Ask every worker of a cluster for versions, device, model and run directory; exit code 1 if they do not fit."""
+    from wsigen.cli.commands import run_worker_check
+
+    run_worker_check(address, model or "default", run_dir)

@@ -62,6 +62,22 @@ def run_models() -> None:
         print(f"  note:    {card.not_for}")
 
 
+def run_worker_check(address: str, model: str, run_dir: Path | None) -> None:
+    """``wsigen worker-check``."""
+    from wsigen.workers import check_workers
+
+    report = check_workers(address, model, run_dir)
+    for worker, said in sorted(report.workers.items()):
+        versions = ", ".join(f"{name} {version}" for name, version in said.versions.items())
+        print(f"{worker}  on {said.host}, {said.memory_gib} GiB, python {said.python}, {versions}")
+        print(f"  devices: {', '.join(said.devices)};  model: {said.model[:12]};  run directory: {said.run_dir or 'not asked'}")
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if report.problems:
+        raise SystemExit(1)
+    print(f"{len(report.workers)} worker(s) can do a run together")
+
+
 class _resumable:  # noqa: N801  (a context manager, used like a function)
     """Say how to go on when a run is interrupted or fails."""
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from wsigen.errors import ResourceError, WsigenError
+
+T = TypeVar("T")
 
 
 class WorkerLostError(Exception):
@@ -61,6 +63,22 @@ class Cluster:
             return label, _translate(error)
         finally:
             future.release()
+
+    def ask_all(self, function: Callable[..., T], *args: Any) -> dict[str, T]:
+        """Call a function once on every worker; its answers by address.
+
+        Raises
+        ------
+        ResourceError
+            If a worker cannot answer, as it lacks wsigen or dies.
+        """
+        try:
+            answers: dict[str, T] = self._client.run(function, *args, on_error="raise")
+            return answers
+        except Exception as error:
+            raise ResourceError(
+                f"a worker cannot answer ({type(error).__name__}: {error}); is this version of wsigen installed there?"
+            ) from None
 
     def cancel(self) -> None:
         """Forget all tasks in flight."""

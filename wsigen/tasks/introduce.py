@@ -1,0 +1,114 @@
+"""What a worker says of itself: the things that must be alike on all workers of a run, and what they can reach."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """A worker's answer.
+
+    Attributes
+    ----------
+    host, python:
+        Name of its machine, version of Python.
+    versions:
+        Of the packages that decide bits, ``"missing"`` where one is.
+    devices:
+        ``cpu`` and the accelerators torch sees there.
+    memory_gib:
+        Memory of its machine, GiB.
+    model:
+        SHA-256 of the bundle, or why it has none.
+    run_dir:
+        ``"writable"``, or why not; None if none was asked for.
+    """
+
+    host: str
+    python: str
+    versions: dict[str, str]
+    devices: list[str]
+    memory_gib: float
+    model: str
+    run_dir: str | None = None
+
+
+def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Introduction:
+    """Answer on a worker.
+
+    Parameters
+    ----------
+    packages:
+        Names of the packages whose versions are asked for.
+    model:
+        Name, folder or hub id of the bundle.
+    run_dir:
+        A folder the worker must be able to write to, or None.
+    """
+    return Introduction(
+        host=socket.gethostname(),
+        python=platform.python_version(),
+        versions={name: _version(name) for name in packages},
+        devices=_devices(),
+        memory_gib=_memory_gib(),
+        model=_model_hash(model),
+        run_dir=None if run_dir is None else _reach(Path(run_dir)),
+    )
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _memory_gib() -> float:
+    import psutil
+
+    return round(psutil.virtual_memory().total / 2**30, 1)
+
+
+def _model_hash(model: str) -> str:
+    from wsigen.errors import WsigenError
+    from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
+
+    try:
+        folder = find_bundle(model)
+        check_bundle(folder)
+        return bundle_hash(folder)
+    except (WsigenError, OSError) as error:
+        return f"none: {error}"
+
+
+def _reach(folder: Path) -> str:
+    """Write a small file beside what is there, read it back and remove it."""
+    if not folder.is_dir():
+        return f"{folder}: no such folder here"
+    probe = folder / f".probe-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.write_bytes(b"wsigen")
+        return "writable" if probe.read_bytes() == b"wsigen" else f"{folder}: does not give back what was written"
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    finally:
+        probe.unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""Whether the workers of a dask cluster can do a run together: ``wsigen worker-check``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsigen.preparation import DECIDING
+from wsigen.tasks.introduce import Introduction, introduce
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What the workers of a cluster said, and what stands against using them together.
+
+    Attributes
+    ----------
+    workers:
+        Answer by address.
+    problems:
+        One line each; none means that a run can start.
+    """
+
+    workers: Mapping[str, Introduction]
+    problems: list[str]
+
+
+def check_workers(scheduler: str, model: str = "default", run_dir: Path | None = None) -> WorkerReport:
+    """Ask every worker of a running cluster about itself, and compare the answers with this process.
+
+    Parameters
+    ----------
+    scheduler:
+        Address of the scheduler, e.g. ``tcp://host:8786``.
+    model:
+        The bundle a run would use.
+    run_dir:
+        A folder that driver and workers must share, or None.
+
+    Raises
+    ------
+    ResourceError
+        If no scheduler answers, or wsigen is missing on a worker.
+    """
+    from wsigen.engine.cluster import open_cluster
+
+    place = None if run_dir is None else str(run_dir.absolute())
+    here = introduce(DECIDING, model, place)
+    with open_cluster(0, True, scheduler) as cluster:
+        answers: dict[str, Introduction] = cluster.ask_all(introduce, DECIDING, model, place)
+    return WorkerReport(answers, [*_differences(here, answers), *_own_problems(here, answers)])
+
+
+def _differences(here: Introduction, answers: Mapping[str, Introduction]) -> list[str]:
+    """What is not the same everywhere."""
+    if not answers:
+        return ["the scheduler has no workers: start some with 'dask worker ADDRESS'"]
+    found = []
+    for name in DECIDING:
+        for version, count in sorted(Counter(a.versions[name] for a in answers.values()).items()):
+            if version != here.versions[name]:
+                found.append(f"{name} is {version} on {count} worker(s), {here.versions[name]} here: install one version")
+    for model, count in sorted(Counter(a.model for a in answers.values()).items()):
+        if model != here.model and not model.startswith("none"):
+            found.append(f"the model of {count} worker(s) is another one ({model[:12]}, here {here.model[:12]}): copy it again")
+    kinds = Counter("accelerator" if len(a.devices) > 1 else "cpu" for a in answers.values())
+    if len(kinds) > 1:
+        found.append(f"{kinds['accelerator']} worker(s) with an accelerator, {kinds['cpu']} without: run on one kind alone")
+    return found
+
+
+def _own_problems(here: Introduction, answers: Mapping[str, Introduction]) -> list[str]:
+    """What a process says of itself."""
+    found = []
+    for address, answer in {"this process": here, **answers}.items():
+        if answer.model.startswith("none"):
+            found.append(f"{address}: no model ({answer.model.removeprefix('none: ')})")
+        if answer.run_dir not in (None, "writable"):
+            found.append(f"{address}: cannot use the run directory ({answer.run_dir}); choose a shared folder")
+    return found
