@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from drawing import tumor_in_stroma
@@ -17,47 +18,63 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.slow
 
 
-def dask(folder, *args):
+def dask(folder, *args, env):
     folder.mkdir()
-    return subprocess.Popen(
-        [sys.executable, "-m", "dask", *args], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "dask", *args]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wsigen(*args, cwd):
+def wsigen(*args, cwd, env=ENVIRONMENT):
     command = [sys.executable, "-m", "wsigen", *(str(a) for a in args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=150, env=ENVIRONMENT)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=150, env=env)
+
+
+@contextmanager
+def running_scheduler(folder, env=ENVIRONMENT, protocol="tcp"):
+    """Address of a scheduler without workers."""
+    file = folder / "scheduler.json"
+    options = ["--host", f"{protocol}://127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    process = dask(folder / "scheduler", "scheduler", *options, "--scheduler-file", str(file), env=env)
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() or not file.read_text().strip():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def running_workers(folder, scheduler, count, env=ENVIRONMENT):
+    """Workers of one thread each, once they answer."""
+    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", scheduler.rpartition(":")[0])
+    processes = [dask(folder / f"worker-{k}", "worker", scheduler, *options, env=env) for k in range(count)]
+    try:
+        deadline = time.monotonic() + 90
+        while f"{count} worker(s) can do" not in wsigen("worker-check", scheduler, cwd=folder, env=env).stdout:
+            assert time.monotonic() < deadline
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(20)
 
 
 @pytest.fixture
 def scheduler(tmp_path):
-    """Address of a scheduler without workers."""
-    file = tmp_path / "scheduler.json"
-    options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file))
-    process = dask(tmp_path / "scheduler", "scheduler", *options)
-    deadline = time.monotonic() + 60
-    while not file.exists() or not file.read_text().strip():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    yield json.loads(file.read_text())["address"]
-    process.terminate()
-    process.wait(20)
+    with running_scheduler(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
 def workers(tmp_path, scheduler):
     """Address of a scheduler with two workers."""
-    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
-    processes = [dask(tmp_path / f"worker-{k}", "worker", scheduler, *options) for k in range(2)]
-    deadline = time.monotonic() + 90
-    while "2 worker(s) can do" not in wsigen("worker-check", scheduler, cwd=tmp_path).stdout:
-        assert time.monotonic() < deadline
-    yield scheduler
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(20)
+    with running_workers(tmp_path, scheduler, 2):
+        yield scheduler
 
 
 def test_workers_of_another_process_make_the_same_slide(bundle, tmp_path, workers):
@@ -94,3 +111,30 @@ def test_a_scheduler_without_workers_is_waited_for_aloud(bundle, tmp_path, sched
     finally:
         waiting.kill()
         waiting.communicate()
+
+
+def test_encrypted_and_authenticated_connections(bundle, tmp_path):
+    """TLS by dask's own settings in the environment (docs/clusters.md): with the certificate all works, without nothing."""
+    make_certificate(tmp_path)
+    tls = {f"DASK_DISTRIBUTED__COMM__TLS__{key}": str(tmp_path / file) for key, file in TLS_FILES.items()}
+    env = {**ENVIRONMENT, **tls, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+    with running_scheduler(tmp_path, env, "tls") as address, running_workers(tmp_path, address, 1, env):
+        assert address.startswith("tls://")
+        options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", address)
+        done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        stranger = wsigen("generate", "b.ome.tiff", *options, cwd=tmp_path)
+        assert stranger.returncode == 2
+        assert "Traceback" not in stranger.stderr
+        assert not (tmp_path / "b.ome.tiff").exists()
+
+
+TLS_FILES = {"CA_FILE": "cert.pem"} | {
+    f"{role}__{kind}": f"{kind.lower()}.pem" for role in ("SCHEDULER", "WORKER", "CLIENT") for kind in ("CERT", "KEY")
+}
+
+
+def make_certificate(folder):
+    """One self-signed certificate for all roles, as docs/clusters.md makes it."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=wsigen"]
+    subprocess.run([*command, "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True)

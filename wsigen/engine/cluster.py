@@ -117,7 +117,7 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
     Raises
     ------
     ResourceError
-        If no scheduler answers at the address.
+        If no scheduler answers at the address, or it wants certificates and none are configured.
     """
     import dask
     from distributed import Client, LocalCluster
@@ -126,6 +126,10 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
     with dask.config.set(_SETTINGS):
         if scheduler is not None:
+            if scheduler.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
+                raise ResourceError(
+                    f"{scheduler} wants certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and those of docs/clusters.md"
+                )
             try:
                 client = Client(scheduler, timeout="10s", set_as_default=False)
             except (OSError, TimeoutError, ValueError) as error:
