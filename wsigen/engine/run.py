@@ -16,7 +16,11 @@ from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Kind, Report, Task, perform
 
 TRIES = 3
-"""Times a task may be tried before the run stops and names its chunk."""
+"""Times a task may fail before the run stops and names its chunk."""
+
+LOSSES = 10
+"""Workers a task may lose: more than its own errors, as a worker mostly dies of something else; a task that kills every worker
+it is given (for want of memory, say) still comes to an end."""
 
 
 @dataclass(slots=True)
@@ -65,15 +69,16 @@ class Dispatcher:
         Tasks in flight per worker slot.
     threads:
         Torch threads of each worker.
-    tries:
-        How often each task was tried and did not come back.
+    tries, losses:
+        How often each task failed, and how many workers it lost.
     """
 
     run: RunContext
     cluster: Cluster
     window: int = 2
     threads: int | None = None
-    tries: dict[Task, int] = field(default_factory=dict)
+    tries: Counter[Task] = field(default_factory=Counter)
+    losses: Counter[Task] = field(default_factory=Counter)
 
     @property
     def full(self) -> bool:
@@ -91,10 +96,13 @@ class Dispatcher:
             return task, result
         if isinstance(result, WsigenError):
             raise result
-        self.tries[task] = self.tries.get(task, 0) + 1
-        if self.tries[task] >= TRIES:
+        lost = isinstance(result, WorkerLostError)
+        count, limit = (self.losses, LOSSES) if lost else (self.tries, TRIES)
+        count[task] += 1
+        if count[task] >= limit:
+            what = f"lost {limit} workers (is there enough memory?)" if lost else f"failed {limit} times"
             raise RunError(
-                f"{task.name} failed {TRIES} times; last: {type(result).__name__}: {result}. "
+                f"{task.name} {what}; last: {type(result).__name__}: {result}. "
                 "What is finished is kept: mend the cause, then resume the run"
             )
         return task, WorkerLostError(str(result))
