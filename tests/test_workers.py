@@ -138,3 +138,56 @@ def make_certificate(folder):
     """One self-signed certificate for all roles, as docs/clusters.md makes it."""
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=wsigen"]
     subprocess.run([*command, "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True)
+
+
+QUEUE = """
+queue: slurm
+jobs: 2
+settings:
+  cores: 1
+  processes: 1
+  memory: 2 GiB
+  walltime: "00:10:00"
+  scheduler_options: {host: 127.0.0.1}
+"""
+
+SBATCH = """#!/bin/bash
+cp "$1" "$1.job"
+setsid bash "$1.job" > /dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+
+
+def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
+    """SLURM's two commands stand in for a queue that starts jobs at once; the jobs are the real ones."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/bash\nkill -- -"$1" 2> /dev/null || true\n')):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    (tmp_path / "queue.yaml").write_text(QUEUE)
+    env = {**ENVIRONMENT, "PATH": f"{commands}:{os.environ['PATH']}"}
+    options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", "queue.yaml")
+    done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d workers?$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("queue: slrm", "'queue'"),
+        ("queue: slurm\njob: 3", "'jobs'"),
+        ("queue: slurm\nsettings: {cores: 1}", "memory"),
+        ("- slurm", "queue.yaml"),
+        (None, "cannot be read"),
+    ],
+)
+def test_bad_queue_files(bundle, tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "queue.yaml").write_text(text)
+    options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--scheduler", "queue.yaml")
+    done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

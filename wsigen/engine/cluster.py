@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+from wsigen.engine.queue import is_queue_file, submit_jobs
 from wsigen.errors import ResourceError, WsigenError
 
 T = TypeVar("T")
@@ -112,48 +114,63 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
     processes:
         Workers are processes of their own instead of threads of this one.
     scheduler:
-        Address (``tcp://host:8786``); then the two others are not used.
+        Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
 
     Raises
     ------
     ResourceError
-        If no scheduler answers at the address, or it wants certificates and none are configured.
+        If no scheduler answers at the address, it wants certificates and none are configured, or no job can be submitted.
+    ConfigError
+        If the queue's settings are wrong.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     for name in ("distributed", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
     with dask.config.set(_SETTINGS):
-        if scheduler is not None:
-            if scheduler.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
-                raise ResourceError(
-                    f"{scheduler} wants certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and those of docs/clusters.md"
-                )
-            try:
-                client = Client(scheduler, timeout="10s", set_as_default=False)
-            except (OSError, TimeoutError, ValueError) as error:
-                raise ResourceError(
-                    f"no dask scheduler answers at {scheduler} ({error}); start one with 'dask scheduler'"
-                ) from None
-            local = None
-        else:
-            local = LocalCluster(
-                n_workers=workers if processes else 1,
-                threads_per_worker=1 if processes else workers,
-                processes=processes,
-                dashboard_address="127.0.0.1:0",
-                host="127.0.0.1" if processes else None,
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            )
-            client = Client(local, set_as_default=False)
+        own: Any = None
+        if scheduler is None:
+            own = _local(workers, processes)
+        elif is_queue_file(scheduler):
+            own = submit_jobs(Path(scheduler))
+        client = _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
         try:
             yield Cluster(client)
         finally:
             client.close(timeout=5)
-            if local is not None:
-                local.close(timeout=10)
+            if own is not None:
+                own.close(timeout=10)
+
+
+def _local(workers: int, processes: bool) -> Any:
+    """Workers on this machine: threads of this process, or processes that listen on loopback alone."""
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers if processes else 1,
+        threads_per_worker=1 if processes else workers,
+        processes=processes,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1" if processes else None,
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _connect(address: str) -> Any:
+    """A client of a running scheduler."""
+    import dask
+    from distributed import Client
+
+    if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
+        raise ResourceError(
+            f"{address} wants certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and those of docs/clusters.md"
+        )
+    try:
+        return Client(address, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ResourceError(f"no dask scheduler answers at {address} ({error}); start one with 'dask scheduler'") from None
 
 
 _SETTINGS = {
