@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.figure import Figure, Options, StageTimes
-from wsigen.generate import generate
+from wsigen.generation import generate
 
 SIZE_PX, STEPS = 8192, 2
 CORNER = 0.27

@@ -14,7 +14,7 @@ from time import perf_counter
 
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
-from wsigen.generate import generate
+from wsigen.generation import generate
 
 SMALL_PX, LARGE_PX, QUICK_PX = 4096, 32768, 16384
 CHUNK, BATCH, STEPS = 512, 16, 2

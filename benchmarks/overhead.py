@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.figure import Figure, Options, spread
 from wsigen.engine.run import Stage
-from wsigen.generate import generate
+from wsigen.generation import generate
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of
 from wsigen.tasks.context import load_shared_model

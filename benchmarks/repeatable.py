@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.figure import Figure, Options
 from benchmarks.killing import CommandRuns
-from wsigen.generate import generate
+from wsigen.generation import generate
 
 WAYS: list[dict[str, Any]] = [
     {"workers": 1, "window": 1},

@@ -151,7 +151,7 @@ def test_unwritable_folder(run, monkeypatch):
 
 
 def interrupted(tmp_path, bundle, **more):
-    from wsigen.generate import generate
+    from wsigen.generation import generate
 
     def stop(stage):
         raise KeyboardInterrupt

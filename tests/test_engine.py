@@ -8,7 +8,7 @@ import pytest
 from drawing import tumor_in_stroma
 
 from wsigen.errors import OutputError, RunError
-from wsigen.generate import generate, resume
+from wsigen.generation import generate, resume
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
 from wsigen.tasks.context import RunContext

@@ -14,7 +14,7 @@ ROWS = [
     {"store", "manifest"},
     {"tasks"},
     {"engine"},
-    {"projection", "outputs", "preparation", "rundir", "inspection", "generate", "estimate", "training", "workers"},
+    {"projection", "outputs", "preparation", "rundir", "inspection", "generation", "estimate", "training", "workers"},
     {"cli"},
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from drawing import tumor_in_stroma
 
-from wsigen.generate import generate
+from wsigen.generation import generate
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsigen.config import RunConfig
     from wsigen.errors import WsigenError
-    from wsigen.generate import Result, generate, resume
+    from wsigen.generation import Result, generate, resume
 
 __version__ = "0.1.0"
 __all__ = ["Result", "RunConfig", "WsigenError", "generate", "resume"]
 
 _HOME = {
-    "Result": "wsigen.generate",
-    "generate": "wsigen.generate",
-    "resume": "wsigen.generate",
+    "Result": "wsigen.generation",
+    "generate": "wsigen.generation",
+    "resume": "wsigen.generation",
     "RunConfig": "wsigen.config",
     "WsigenError": "wsigen.errors",
 }

@@ -12,7 +12,7 @@ import numpy as np
 from wsigen.classes import UNKNOWN
 from wsigen.config import RunConfig
 from wsigen.engine.memory import Projection, gib
-from wsigen.generate import Workers
+from wsigen.generation import Workers
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest

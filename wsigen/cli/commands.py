@@ -13,7 +13,7 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> N
     """``wsigen generate``."""
     from wsigen.cli.display import progress
     from wsigen.config import make_config
-    from wsigen.generate import generate
+    from wsigen.generation import generate
     from wsigen.rundir import run_dir_of
 
     config = make_config(settings, file)
@@ -25,7 +25,7 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> N
 def run_resume(run_dir: Path, settings: dict[str, Any]) -> None:
     """``wsigen resume``."""
     from wsigen.cli.display import progress
-    from wsigen.generate import resume
+    from wsigen.generation import resume
 
     with _resumable(run_dir), progress() as watch:
         result = resume(run_dir, watch=watch, **settings)
