@@ -15,11 +15,11 @@ Mask = NDArray[np.bool_]
 VIEW_UM = 8.0
 """um/px of the view in which tissue is looked for: a cell is about one pixel, a gland several."""
 
-THRESHOLD_OD = (0.05, 0.15)
-"""Bounds of the threshold: glass scatters below 0.03, the palest eosin stroma lies above 0.10."""
+THRESHOLD_OD = (0.05, 0.10)
+"""Bounds of the threshold: glass scatters below 0.03, pale eosin stroma lies above 0.10."""
 
-DARKEST_GLASS = 200
-"""Grey value below which a picture's brightest pixels are no glass."""
+DARKEST_GLASS = 230
+"""Value below which a channel's brightest pixels are no glass: a tile full of tissue has none."""
 
 
 def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
