@@ -28,7 +28,9 @@ def save(path, pixels, mpp=None):
         import tifffile
 
         resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
-        tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), compression="adobe_deflate", metadata=None, **resolution)
+        tifffile.imwrite(
+            path, pixels, photometric="rgb", tile=(256, 256), compression="adobe_deflate", metadata=None, **resolution
+        )
     else:
         Image.fromarray(pixels).save(path)
     return path

@@ -110,7 +110,10 @@ def test_inception_score():
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.full(5, 0.3), size=40)
     parts = np.array_split(p, 4)
-    slow = [math.exp(np.mean([sum(v * math.log(v / w) for v, w in zip(row, part.mean(0), strict=True)) for row in part])) for part in parts]
+    slow = [
+        math.exp(np.mean([sum(v * math.log(v / w) for v, w in zip(row, part.mean(0), strict=True)) for row in part]))
+        for part in parts
+    ]
     assert fidelity.inception_score(p, 4) == pytest.approx((np.mean(slow), np.std(slow)), rel=1e-9)
     assert fidelity.inception_score(np.eye(5)[np.arange(50) % 5], 1)[0] == pytest.approx(5)
 

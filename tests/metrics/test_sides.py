@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from drawing import feature, square, write_layout
-
 from metric_pictures import save, slide_with_tissue, texture
+
 from wsigen.errors import EvaluationError
 from wsigen.metrics.sides import common_mpp, open_side, place_crops, read_crop
 from wsigen.metrics.tissue import otsu, tissue_mask
@@ -99,7 +99,7 @@ def test_what_is_refused(tmp_path, slide):
     with pytest.raises(EvaluationError, match="no image"):
         open_side("real", tmp_path / "empty")
     save(tmp_path / "glass.png", np.full((300, 300, 3), 243, np.uint8))
-    with pytest.raises(EvaluationError, match="no crop can be taken .*none shows tissue"):
+    with pytest.raises(EvaluationError, match=r"no crop can be taken .*none shows tissue"):
         place_crops(open_side("real", tmp_path / "glass.png"), 5, 64, None, 0)
     with pytest.raises(EvaluationError, match="below 900 px"):
         place_crops(open_side("real", slide), 5, 900, None, 0)

@@ -38,7 +38,7 @@ def open_embedded(bundle: str, device: str) -> TorchExtractor:
     low, high = card.latent.image_range
 
     def run(pictures: Tensor) -> Tensor:
-        found = []
+        found: list[Tensor] = []
         x = encoder.conv_in(pictures * (high - low) + low)
         for block in blocks:
             x = block(x)

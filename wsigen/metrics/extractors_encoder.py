@@ -69,9 +69,7 @@ def _preparation(transformers: Any, name: str) -> tuple[list[float], list[float]
     return settings.get("image_mean") or [0.485, 0.456, 0.406], settings.get("image_std") or [0.229, 0.224, 0.225]
 
 
-def _encoder(
-    name: str, version: str, network: Any, call: Any, side: int, mean: Any, std: Any, device: str
-) -> TorchExtractor:
+def _encoder(name: str, version: str, network: Any, call: Any, side: int, mean: Any, std: Any, device: str) -> TorchExtractor:
     centre, spread = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
     ready(network, device)
 

@@ -82,6 +82,6 @@ def _download() -> dict[str, Any]:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise EvaluationError(
-            f"Inception's weights cannot be downloaded ({reason}); give a file with --features inception:FILE, or use 'embedded'"
+            f"Inception's weights cannot be downloaded ({reason}); give a file, --features inception:FILE, or use 'embedded'"
         ) from None
     return state

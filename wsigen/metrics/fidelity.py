@@ -61,16 +61,16 @@ def squared_mmd(real: Features, synthetic: Features) -> float:
 
 
 def kernel_distance(
-    real: Features, synthetic: Features, seed: int = 0, subsets: int = KID_SUBSETS, size: int = KID_SUBSET
+    real: Features, synthetic: Features, seed: int = 0, subsets: int = KID_SUBSETS, size: int | None = None
 ) -> tuple[float, float]:
     """KID: mean and standard deviation of `squared_mmd` over random subsets (drawn without repetition).
 
-    A subset is as large as the smaller side at most; as large as both, every subset is the whole and the deviation is 0.
+    A subset holds ``KID_SUBSET`` samples, or half of the smaller side where that is less: as large as a side, all subsets
+    would be the same and their deviation 0.
     """
     x, y = _pair(real, synthetic, 2)
-    size = min(size, len(x), len(y))
-    if size == len(x) == len(y):
-        return squared_mmd(x, y), 0.0
+    half = max(2, min(len(x), len(y)) // 2)
+    size = min(size or min(KID_SUBSET, half), len(x), len(y))
     rng = np.random.default_rng(seed)
     found = [
         squared_mmd(x[rng.choice(len(x), size, replace=False)], y[rng.choice(len(y), size, replace=False)])

@@ -146,11 +146,11 @@ def merged(borders: Iterable[Border]) -> list[Border]:
     for (axis, at), spans in lines.items():
         spans.sort()
         start, stop = spans[0]
-        for a, b in spans[1:]:
-            if a > stop:
+        for first, last in spans[1:]:
+            if first > stop:
                 out.append(Border(axis, at, start, stop))
-                start, stop = a, b
-            stop = max(stop, b)
+                start, stop = first, last
+            stop = max(stop, last)
         out.append(Border(axis, at, start, stop))
     return sorted(out)
 

@@ -65,14 +65,28 @@ def read_labels(slide: Path, size: tuple[int, int]) -> Labels | None:
     """
     base = base_name(slide)
     found = [p for p in (slide.with_name(f"{base}{s}") for s in (".geojson", ".geojson.gz")) if p.is_file()]
-    if not found:
-        return None
-    features = read_features(load_json(found[0]), found[0])
+    return labels_of(found[0], size) if found else None
+
+
+def labels_of(path: Path, size: tuple[int, int]) -> Labels | None:
+    """Read the classes of a GeoJSON file; None if it names none.
+
+    Parameters
+    ----------
+    size:
+        ``(height, width)`` of what it was drawn on, px.
+
+    Raises
+    ------
+    LayoutError
+        If the file cannot be used.
+    """
+    features = read_features(load_json(path), path)
     names = list({f.class_name.casefold(): f.class_name for f in features if f.class_name}.values())
     if not names:
         return None
     if len(names) > 200:
-        raise EvaluationError(f"{found[0]}: {len(names)} classes; these are no tissue classes")
+        raise EvaluationError(f"{path}: {len(names)} classes; these are no tissue classes")
     table = ClassTable((*(TissueClass(n, (0, 0, 0)) for n in names), TissueClass(UNLABELLED, (255, 255, 255), True)))
     none = len(names)
-    return Labels(read_geojson(found[0], table, size, none, default_class=none), table)
+    return Labels(read_geojson(path, table, size, none, default_class=none), table)
