@@ -16,7 +16,7 @@ from wsigen.metrics.copies import memorisation_numbers, same_files
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
-from wsigen.metrics.sides import Side, common_mpp, open_side, place_crops
+from wsigen.metrics.sides import Crop, Side, common_mpp, open_side, place_crops
 
 FID_LEAST = 2000
 """Samples below which FID is mostly bias; 50,000 are usual."""
@@ -115,7 +115,8 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     """
     sides = _open(settings)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    sets = {name: _features(settings, side, mpp, extractor, watch) for name, side in sides.items()}
+    placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
+    sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
     found = Evaluation(settings, identity(extractor), mpp, sides, sets)
     found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped]
     _count_warnings(found)
@@ -161,13 +162,17 @@ def _open(settings: Settings) -> dict[str, Side]:
     return sides
 
 
-def _features(settings: Settings, side: Side, mpp: float | None, extractor: Extractor, watch: Watch | None) -> FeatureSet:
+def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
     crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
     if len(crops) < LEAST:
         raise EvaluationError(
             f"{side.path}: only {len(crops)} crops of {settings.size_px} px show tissue, {LEAST} are needed; "
             "give more images or a smaller --size"
         )
+    return crops
+
+
+def _features(settings: Settings, side: Side, crops: list[Crop], extractor: Extractor, watch: Watch | None) -> FeatureSet:
     return extract(side, crops, extractor, settings.cache, lambda n: watch(side.name, n, len(crops)) if watch else None)
 
 
