@@ -116,7 +116,8 @@ def class_areas(member: Member, manifest: dict[str, Any] | None) -> list[ClassAr
         if inside.any():
             area = float(told.get(tissue.name, inside.sum() * px))
             share = float(mask[inside].mean())
-            found.append(ClassArea(tissue.name, None if asked is None else asked.get(tissue.name.casefold(), 0.0), area, share))
+            wanted = None if asked is None or tissue.name == UNLABELLED else asked.get(tissue.name.casefold(), 0.0)
+            found.append(ClassArea(tissue.name, wanted, area, share))
     return found
 
 

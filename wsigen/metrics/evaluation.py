@@ -187,7 +187,7 @@ def _count_warnings(found: Evaluation) -> None:
             found.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
         covered, area = n * found.settings.size_px**2, _tissue_px(found.sides[name], found.mpp)
         if covered > area:
-            found.warnings.append(f"{name}: crops overlap ({covered / area:.1f} times its tissue), they are not independent")
+            found.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
     n, d = min(len(s.features) for s in found.sets.values()), found.sets["real"].features.shape[1]
     if n <= d:
         found.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")

@@ -14,7 +14,7 @@ from wsigen.layout.geojson import GeoJsonLayout, read_geojson
 from wsigen.layout.geojson_features import read_features
 from wsigen.layout.geojson_file import load_json
 
-UNLABELLED = "(none)"
+UNLABELLED = "(no annotation)"
 """Class of what no annotation covers."""
 
 MAJORITY = 0.5

@@ -68,8 +68,10 @@ def data_copying(training: Features, held_out: Features, samples: Features, cell
 
         C_T = sum P(cell) Z_U(L_cell(P), L_cell(Q)) / sum P(cell)
     """
-    from sklearn.cluster import KMeans
-
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError:
+        raise EvaluationError("C_T needs scikit-learn: pip install 'wsigen[evaluate]'") from None
     x, p, q = _matrix(training), _matrix(held_out), _matrix(samples)
     if cells > len(x):
         raise EvaluationError(f"{len(x)} training crops cannot be parted into {cells} cells; give more crops or fewer cells")

@@ -45,7 +45,7 @@ def rows(found: Evaluation) -> list[Row]:
             scale = _SCALES.get(key, 1.0)
             value = form.format(found.numbers[key] * scale)
             if key in _DEVIATIONS:
-                value += f" +- {found.numbers[_DEVIATIONS[key]] * scale:.2g}"
+                value += f" +- {found.numbers[_DEVIATIONS[key]] * scale:.3g}"
             if key == "c_t":
                 reading = f"{reading} ({found.numbers['c_t_cells_used']:.0f} of {found.numbers['c_t_cells']:.0f} cells)"
             out.append(Row(key, name, value, reading))
