@@ -144,7 +144,7 @@ def test_bad_input_is_one_line(folders, tmp_path):
         ((real, "coarse.tiff"), "different um/px"),
     ]
     for args, message in cases:
-        done = run(*args, cwd=tmp_path)
+        done = run("--size", 64, *args, cwd=tmp_path)
         assert done.returncode == 2, args
         assert message in done.stderr
         assert done.stderr.strip().count("\n") == 0

@@ -14,7 +14,7 @@ from scipy import ndimage
 from wsigen.errors import EvaluationError
 from wsigen.layout.reference import open_reference
 from wsigen.metrics.gradients import Border, merged, periodic_borders, seam_scores
-from wsigen.metrics.seams import borders_of, plans_of, read_manifest, slide_seams
+from wsigen.metrics.seams import borders_of, periodic_seams, plans_of, read_manifest, slide_seams
 from wsigen.sampling.multiscale import PassPlan
 
 
@@ -80,6 +80,15 @@ def test_the_score_follows_its_formula():
     assert found.score == pytest.approx(5, rel=1e-5)
     assert found.noise == pytest.approx(0, abs=1e-5)
     assert found.profile == pytest.approx([5 if k == 24 else 1 for k in range(49)], rel=1e-4)
+
+
+def test_borders_at_a_period_of_any_image(tmp_path):
+    save(tmp_path / "a.png", with_steps(image(4), 128, 2.55))
+    reference = open_reference(tmp_path / "a.png")
+    assert periodic_seams(reference, 128)[0].found
+    assert not periodic_seams(reference, 144)[0].found
+    with pytest.raises(EvaluationError, match="no place to compare"):
+        periodic_seams(reference, 16)
 
 
 def test_overlapping_borders_count_once():

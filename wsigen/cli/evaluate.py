@@ -28,6 +28,7 @@ def evaluate(
     synthetic_mpp: Annotated[float | None, typer.Option("--synthetic-mpp", help="um/px of SYNTHETIC")] = None,
     training_mpp: Annotated[float | None, typer.Option("--training-mpp", help="um/px of --training")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="which crops are drawn")] = 0,
+    seam_period: Annotated[int | None, typer.Option("--seam-period", help="also look for borders every so many px")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="folder of report.html, report.json")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="feature files (default: REPORT/features)")] = None,
     device: Annotated[str, typer.Option("--device", help="of the extractor: cpu, cuda ...")] = "cpu",
@@ -40,7 +41,7 @@ def evaluate(
 
     folder = cache or (report / "features" if report else None)
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
-    settings = Settings(real, synthetic, training, crops, size, **stated, seed=seed, cache=folder)
+    settings = Settings(real, synthetic, training, crops, size, **stated, seed=seed, cache=folder, seam_period=seam_period)
     found = run(settings, open_extractor(features, device), _watch)
     _print(found)
     if report:

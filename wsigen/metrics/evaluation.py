@@ -48,6 +48,8 @@ class Settings:
         um/px of files that do not say it.
     cache:
         Folder of feature files, or None.
+    seam_period:
+        Also measure borders every so many px of synthetic images.
     """
 
     real: Path
@@ -61,6 +63,7 @@ class Settings:
     training_mpp: float | None = None
     seed: int = 0
     cache: Path | None = None
+    seam_period: int | None = None
 
 
 @dataclass
@@ -127,7 +130,7 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
     found.numbers |= numbers
     found.warnings += warnings + same_files(sides)
-    found.slides, warnings = check_slides(sides["synthetic"])
+    found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
     found.warnings += warnings
     return found
 

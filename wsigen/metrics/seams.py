@@ -10,7 +10,7 @@ from typing import Any
 from wsigen.errors import EvaluationError
 from wsigen.geometry import Box
 from wsigen.layout.reference import Reference
-from wsigen.metrics.gradients import Border, SeamScore, merged, seam_scores
+from wsigen.metrics.gradients import PERIOD, Border, SeamScore, merged, periodic_borders, seam_scores
 from wsigen.metrics.labels import base_name
 from wsigen.sampling.multiscale import PassPlan
 
@@ -85,6 +85,20 @@ def slide_seams(reference: Reference, manifest: dict[str, Any]) -> list[SeamScor
     if told != size:
         raise EvaluationError(f"{reference.path}: {size} px, but the manifest beside it says {told}; it is another slide's")
     return seam_scores(lambda box: reference.region(box, size), size, borders_of(plans_of(manifest), size))
+
+
+def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
+    """Measure borders every ``period`` px of any image at full resolution.
+
+    Raises
+    ------
+    EvaluationError
+        If the borders lie so close that there is no place to compare them with.
+    """
+    if period < 2 * PERIOD:
+        raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
+    size = (reference.height, reference.width)
+    return seam_scores(lambda box: reference.region(box, size), size, {f"every {period} px": periodic_borders(size, period)})
 
 
 def _windows(plan: PassPlan, step: int, size: tuple[int, int]) -> list[Border]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from wsigen.errors import WsigenError
 from wsigen.metrics.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.metrics.gradients import SeamScore
-from wsigen.metrics.seams import read_manifest, slide_seams
+from wsigen.metrics.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.metrics.sides import Side
 
 
@@ -21,8 +21,13 @@ class SlideCheck:
     areas: list[ClassArea] = field(default_factory=list)
 
 
-def check_slides(side: Side) -> tuple[list[SlideCheck], list[str]]:
+def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck], list[str]]:
     """Check every slide of a side that has a manifest or several levels.
+
+    Parameters
+    ----------
+    period:
+        Also measure borders every so many px of level 0, on any image.
 
     Returns
     -------
@@ -37,6 +42,7 @@ def check_slides(side: Side) -> tuple[list[SlideCheck], list[str]]:
         try:
             manifest = read_manifest(member.path)
             seams = [] if manifest is None else slide_seams(member.reference, manifest)
+            seams += [] if period is None else periodic_seams(member.reference, period)
             check = SlideCheck(str(member.path), seams, level_agreement(str(member.path)), class_areas(member, manifest))
         except WsigenError as error:
             warnings.append(str(error))
