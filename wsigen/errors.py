@@ -9,6 +9,7 @@
     ├── BundleError             a model bundle
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
+    ├── EvaluationError         a side, extractor or feature file of an evaluation
     ├── RunError                a run directory: wrong configuration, locked, not a run
     └── DamagedChunkError       a stored chunk that is missing, truncated or altered
 
@@ -47,6 +48,10 @@ class OutputError(WsigenError):
 
 class ResourceError(WsigenError):
     """Memory, disk or a scheduler is missing."""
+
+
+class EvaluationError(WsigenError):
+    """What is to be evaluated cannot be: sides, extractors, feature files."""
 
 
 class RunError(WsigenError):

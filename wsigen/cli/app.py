@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wsigen import __version__
+from wsigen.cli.evaluate import evaluate
 
 app = typer.Typer(
     name="wsigen",
@@ -206,3 +207,6 @@ def worker_check(
     from wsigen.cli.commands import run_worker_check
 
     run_worker_check(address, model or "default", run_dir)
+
+
+app.command()(evaluate)

@@ -1,0 +1,174 @@
+"""Extractors: what they see, and what they refuse; feature files."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+from metric_pictures import save, slide_with_tissue, texture
+
+from wsigen.errors import EvaluationError
+from wsigen.metrics.extractors import identity, open_extractor
+from wsigen.metrics.extractors_inception_net import Inception
+from wsigen.metrics.features import extract, load_features, save_features
+from wsigen.metrics.sides import open_side, place_crops
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return open_extractor("embedded")
+
+
+def pictures(n, **how):
+    return np.stack([texture(96, 96, i, **how) for i in range(n)])
+
+
+def test_embedded_tells_textures_apart(embedded):
+    fine, coarse = embedded.features(pictures(6)), embedded.features(pictures(6, sigma=3.0))
+    assert fine.shape == (6, embedded.dimension)
+    assert fine.dtype == np.float32
+    means = fine[:3].mean(0), coarse[:3].mean(0)  # the other three of each are told by the nearer mean
+    for unseen, own, other in ((fine[3:], *means), (coarse[3:], *means[::-1])):
+        assert (np.linalg.norm(unseen - own, axis=1) < np.linalg.norm(unseen - other, axis=1)).all()
+    assert embedded.probabilities(fine) is None
+    assert "her2st-demo" in embedded.version
+    assert len(embedded.sha256) == 64
+
+
+def test_a_batch_does_not_change_a_feature(embedded):
+    x = pictures(5)
+    together, alone = embedded.features(x), np.concatenate([embedded.features(x[i : i + 1]) for i in range(5)])
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_inception_has_the_published_size():
+    """23,834,568 parameters without the auxiliary head, as in torchvision and timm."""
+    assert sum(p.numel() for p in Inception(1000).parameters()) == 23_834_568
+
+
+def weights(path, classes):
+    torch.manual_seed(0)
+    torch.save(Inception(classes).state_dict() | {"AuxLogits.fc.weight": torch.zeros(3)}, path)
+    return path
+
+
+def test_inception_from_a_file(tmp_path):
+    extractor = open_extractor(f"inception:{weights(tmp_path / 'w.pth', 1008)}")
+    features = extractor.features(pictures(2))
+    assert features.shape == (2, 2048)
+    p = extractor.probabilities(features)
+    assert p.shape == (2, 1008)
+    assert p.sum(axis=1) == pytest.approx(1)
+    imagenet = open_extractor(f"inception:{weights(tmp_path / 'i.pth', 1000)}")
+    assert "ImageNet" in imagenet.version
+    assert imagenet.sha256 != extractor.sha256
+
+
+def test_inception_equals_that_of_torch_fidelity(tmp_path):
+    """Same weights in both, also where pictures are resized."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        pytest.skip("torch-fidelity is not installed")
+    theirs_module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    file = weights(tmp_path / "w.pth", 1008)
+    theirs = theirs_module.FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(file))
+    x = np.stack([texture(200, 200, i) for i in range(2)])
+    expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2))[0].numpy()
+    assert open_extractor(f"inception:{file}").features(x) == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_transformers_encoder_from_a_folder(tmp_path):
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=64)
+    ViTModel(config).save_pretrained(tmp_path / "vit")
+    extractor = open_extractor(f"transformers:{tmp_path / 'vit'}")
+    assert extractor.features(pictures(3)).shape == (3, 32)
+    assert "64 px" in extractor.version
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("inceptoin", "did you mean 'inception'"),
+        ("inception:/nowhere.pth", "no such file"),
+        ("timm", "which one"),
+        ("transformers:/nowhere", "no such folder"),
+    ],
+)
+def test_what_is_no_extractor(name, message):
+    with pytest.raises(EvaluationError, match=message):
+        open_extractor(name)
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    torch.save({"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "a.pth")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(b"nothing")
+    for name, message in (("a", "does not fit"), ("b", "no fc.weight"), ("c", "not readable")):
+        with pytest.raises(EvaluationError, match=message):
+            open_extractor(f"inception:{tmp_path / name}.pth")
+
+
+def test_timm_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EvaluationError, match="pip install timm"):
+        open_extractor("timm:vit_small_patch16_224")
+
+
+class Mean:
+    """An extractor of three numbers."""
+
+    name, version, sha256, dimension = "mean", "1", "ab" * 32, 3
+    calls = 0
+
+    def features(self, images):
+        self.calls += 1
+        return images.mean((1, 2)).astype(np.float32)
+
+    def probabilities(self, features):
+        return None
+
+
+class Other(Mean):
+    sha256 = "cd" * 32
+
+
+class Broken(Mean):
+    def features(self, images):
+        return np.full((len(images), 3), np.nan, np.float32)
+
+
+@pytest.fixture
+def side(tmp_path):
+    return open_side("real", save(tmp_path / "s.tiff", slide_with_tissue(), mpp=0.5))
+
+
+def test_features_are_cached(side, tmp_path):
+    crops, extractor = place_crops(side, 20, 64, None, 0), Mean()
+    first = extract(side, crops, extractor, tmp_path / "cache")
+    calls = extractor.calls
+    again = extract(side, crops, extractor, tmp_path / "cache")
+    assert extractor.calls == calls == 2
+    assert (again.features == first.features).all()
+    extract(side, crops[:10], extractor, tmp_path / "cache")
+    assert extractor.calls == calls + 1
+
+
+def test_a_feature_file_of_another_extractor_is_refused(side, tmp_path):
+    found = extract(side, place_crops(side, 5, 64, None, 0), Mean(), None)
+    save_features(tmp_path / "f.npz", found, Mean())
+    assert (load_features(tmp_path / "f.npz", Mean())[0] == found.features).all()
+    with pytest.raises(EvaluationError, match="another extractor"):
+        load_features(tmp_path / "f.npz", Other())
+    (tmp_path / "g.npz").write_bytes(b"nothing")
+    with pytest.raises(EvaluationError, match="not a feature file"):
+        load_features(tmp_path / "g.npz", Mean())
+
+
+def test_nan_is_refused(side, tmp_path):
+    with pytest.raises(EvaluationError, match="not finite"):
+        extract(side, place_crops(side, 5, 64, None, 0), Broken(), tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
+    assert identity(Mean())["name"] == "mean"

@@ -1,0 +1,129 @@
+"""Crops of a side: from tissue, at one um/px, a pure function of the seed; and everything a side can be wrong in."""
+
+import numpy as np
+import pytest
+from drawing import feature, square, write_layout
+from metric_pictures import save, slide_with_tissue, texture
+
+from wsigen.errors import EvaluationError
+from wsigen.metrics.sides import common_mpp, open_side, place_crops, read_crop
+from wsigen.metrics.tissue import otsu, tissue_mask
+
+
+@pytest.fixture
+def slide(tmp_path):
+    return save(tmp_path / "s.tiff", slide_with_tissue(), mpp=0.5)
+
+
+def test_tissue_is_found():
+    picture = slide_with_tissue(200, 300, box=(40, 50, 160, 250))
+    truth = np.zeros((200, 300), bool)
+    truth[40:160, 50:250] = True
+    assert (tissue_mask(picture) == truth).mean() > 0.98
+
+
+def test_glass_is_no_tissue_and_tissue_without_glass_is():
+    rng = np.random.default_rng(0)
+    glass = (243 + rng.normal(size=(100, 100, 3)) * 2).clip(0, 255).astype(np.uint8)
+    assert tissue_mask(glass).mean() < 0.01
+    assert tissue_mask(texture(100, 100, 1)).mean() > 0.9
+
+
+def test_otsu_parts_two_humps():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 0.1, 500), rng.normal(1, 0.1, 300)]).astype(np.float32)
+    assert 0.3 < otsu(values) < 0.7
+
+
+def test_crops_lie_on_tissue(slide):
+    side = open_side("real", slide)
+    crops = place_crops(side, 50, 64, None, seed=1)
+    assert len(crops) == 50
+    for crop in crops:
+        pixels = read_crop(side, crop)
+        assert pixels.shape == (64, 64, 3)
+        assert (pixels.mean(axis=2) < 235).mean() > 0.4
+
+
+def test_crops_are_a_function_of_the_seed(slide):
+    places = [place_crops(open_side("real", slide), 20, 64, None, seed) for seed in (1, 1, 2)]
+    assert places[0] == places[1] != places[2]
+    other = place_crops(open_side("synthetic", slide), 20, 64, None, 1)
+    assert other != places[0]
+
+
+def test_another_um_per_px_resizes(slide):
+    side = open_side("real", slide)
+    crops = place_crops(side, 5, 64, 1.0, seed=1)
+    assert crops[0].canvas == (300, 400)
+    direct = side.members[0].reference.region(crops[0].box, (300, 400))
+    assert (read_crop(side, crops[0]) == direct).all()
+
+
+def test_tiles_are_taken_once_and_named_by_their_folder(tmp_path):
+    for i in range(6):
+        save(tmp_path / ("Tumor" if i % 2 else "Stroma") / f"{i}.png", texture(64, 64, i))
+    side = open_side("real", tmp_path)
+    crops = place_crops(side, 100, 64, None, seed=0)
+    assert sorted(c.member for c in crops) == list(range(6))
+    assert {c.class_name for c in crops} == {"Tumor", "Stroma"}
+
+
+def test_the_geojson_beside_a_slide_names_the_class(tmp_path):
+    save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
+    write_layout(tmp_path / "s.geojson", feature("Tumor", square(0, 0, 256)), feature("Stroma", square(256, 256, 256)))
+    side = open_side("real", tmp_path / "s.tiff")
+    crops = place_crops(side, 80, 64, 1.0, seed=0)
+    for crop in crops:
+        y, x = (2 * (v + 32) for v in (crop.box.y0, crop.box.x0))
+        inside = [abs(v - 256) > 64 for v in (y, x)]
+        if all(inside):
+            expected = {(True, True): "Tumor", (False, False): "Stroma"}.get((y < 256, x < 256))
+            assert crop.class_name == expected
+    assert {c.class_name for c in crops} == {"Tumor", "Stroma", None}
+
+
+def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path, slide):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    save(tmp_path / "small.png", texture(70, 70, 0))
+    side = open_side("real", tmp_path, stated_mpp=0.5)
+    assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png"]
+    assert len(place_crops(side, 10, 128, None, 0)) == 10
+    assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png", "small.png"]
+
+
+def test_what_is_refused(tmp_path, slide):
+    with pytest.raises(EvaluationError, match="no such"):
+        open_side("real", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match="no image"):
+        open_side("real", tmp_path / "empty")
+    save(tmp_path / "glass.png", np.full((300, 300, 3), 243, np.uint8))
+    with pytest.raises(EvaluationError, match=r"no crop can be taken .*none shows tissue"):
+        place_crops(open_side("real", tmp_path / "glass.png"), 5, 64, None, 0)
+    with pytest.raises(EvaluationError, match="below 900 px"):
+        place_crops(open_side("real", slide), 5, 900, None, 0)
+
+
+def test_different_um_per_px_must_be_said(tmp_path, slide):
+    real = open_side("real", slide)
+    coarse = open_side("synthetic", save(tmp_path / "c.tiff", slide_with_tissue(), mpp=1.0))
+    silent = open_side("synthetic", save(tmp_path / "n.png", slide_with_tissue()))
+    with pytest.raises(EvaluationError, match=r"different um/px.*--mpp 1"):
+        common_mpp([real, coarse], None)
+    assert common_mpp([real, coarse], 1.0) == 1.0
+    with pytest.raises(EvaluationError, match="--synthetic-mpp"):
+        common_mpp([real, silent], None)
+    with pytest.raises(EvaluationError, match="--synthetic-mpp"):
+        common_mpp([real, silent], 1.0)
+    assert common_mpp([silent, silent], None) is None
+    stated = open_side("synthetic", tmp_path / "n.png", 0.5)
+    assert common_mpp([real, stated], None) == pytest.approx(0.5)
+    with pytest.raises(EvaluationError, match="its images have"):
+        _ = open_side("real", _folder(tmp_path)).mpp
+
+
+def _folder(tmp_path):
+    for name, mpp in (("a", 0.5), ("b", 0.25)):
+        save(tmp_path / "mixed" / f"{name}.tiff", texture(128, 128, 0), mpp)
+    return tmp_path / "mixed"

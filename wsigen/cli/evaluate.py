@@ -1,0 +1,88 @@
+"""``wsigen evaluate``: how good synthetic slides are, as a table, JSON and HTML."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wsigen.metrics.evaluation import Evaluation
+
+Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at which crops are compared (default: the sides')")]
+
+
+def evaluate(
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or a folder of tiles")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="the same, of what was generated")],
+    training: Annotated[Path | None, typer.Option("--training", help="what the model saw; REAL is then held out")] = None,
+    features: Annotated[
+        str, typer.Option("--features", help="embedded | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
+    ] = "embedded",
+    crops: Annotated[int, typer.Option("--crops", help="random crops of each side")] = 2000,
+    size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,
+    mpp: Mpp = None,
+    real_mpp: Annotated[float | None, typer.Option("--real-mpp", help="um/px of REAL, if its files do not say it")] = None,
+    synthetic_mpp: Annotated[float | None, typer.Option("--synthetic-mpp", help="um/px of SYNTHETIC")] = None,
+    training_mpp: Annotated[float | None, typer.Option("--training-mpp", help="um/px of --training")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="which crops are drawn")] = 0,
+    seam_period: Annotated[int | None, typer.Option("--seam-period", help="also look for borders every so many px")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="folder of report.html, report.json")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="feature files (default: REPORT/features)")] = None,
+    device: Annotated[str, typer.Option("--device", help="of the extractor: cpu, cuda ...")] = "cpu",
+) -> None:
+    """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
+    from wsigen.metrics.evaluation import Settings
+    from wsigen.metrics.evaluation import evaluate as run
+    from wsigen.metrics.extractors import open_extractor
+    from wsigen.metrics.report import write_report
+
+    folder = cache or (report / "features" if report else None)
+    stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
+    settings = Settings(real, synthetic, training, crops, size, **stated, seed=seed, cache=folder, seam_period=seam_period)
+    found = run(settings, open_extractor(features, device), _watch)
+    _print(found)
+    if report:
+        for path in write_report(found, report):
+            print(path)
+
+
+def _watch(side: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{side}: {done} of {total} crops", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _print(found: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsigen.metrics.words import count_line, extractor_line, rows
+
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+    table = Table("", "value", "how to read it", box=None, pad_edge=False)
+    table.columns[0].overflow = table.columns[2].overflow = "fold"
+    for row in rows(found):
+        table.add_row(row.name, row.value, row.reading)
+    for slide in found.slides:
+        for seam in slide.seams:
+            table.add_row(f"seams: {seam.name}", f"{seam.score:.3f} +- {seam.noise:.3f}", Path(slide.path).name)
+    console.print(count_line(found), soft_wrap=True)
+    console.print(extractor_line(found), soft_wrap=True)
+    console.print(table)
+    for line in _classes(found.by_class):
+        console.print(line, soft_wrap=True)
+    for warning in found.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+
+
+def _classes(by_class: dict[str, dict[str, Any]]) -> list[str]:
+    out = []
+    for name, row in by_class.items():
+        counts = f"class {name}: {row['real_crops']} real, {row['synthetic_crops']} synthetic crops"
+        numbers = ", ".join(
+            f"{k} {row[k]:.3g}" for k in ("fid", "kid", "precision", "recall", "density", "coverage") if k in row
+        )
+        out.append(f"{counts}; {numbers}" if numbers else counts)
+    return out

@@ -1,0 +1,1 @@
+"""How good a slide is: fidelity, memorisation, seams, consistency, and the report of them."""

@@ -1,0 +1,231 @@
+"""An evaluation: two sides (and training data) in, every number with its counts and warnings out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.errors import EvaluationError
+from wsigen.metrics import fidelity
+from wsigen.metrics.copies import memorisation_numbers, same_files
+from wsigen.metrics.extractors import Extractor, identity
+from wsigen.metrics.features import FeatureSet, extract
+from wsigen.metrics.selfchecks import SlideCheck, check_slides
+from wsigen.metrics.sides import Crop, Side, common_mpp, open_side, place_crops
+
+FID_LEAST = 2000
+"""Samples below which FID is mostly bias; 50,000 are usual."""
+
+LEAST = 50
+"""Crops a side below which no number is given."""
+
+LEAST_OF_A_CLASS = 50
+"""Crops of a class on both sides below which it has no numbers of its own."""
+
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is compared, and how.
+
+    Attributes
+    ----------
+    real, synthetic:
+        Slides or folders.
+    training:
+        What the model was trained on; then ``real`` is held out. None: ``real`` is taken for the training data.
+    crops:
+        Of each side.
+    size_px, mpp:
+        Side of a crop in px at ``mpp`` um/px (None: that of the sides).
+    real_mpp, synthetic_mpp, training_mpp:
+        um/px of files that do not say it.
+    cache:
+        Folder of feature files, or None.
+    seam_period:
+        Also measure borders every so many px of synthetic images.
+    """
+
+    real: Path
+    synthetic: Path
+    training: Path | None = None
+    crops: int = 2000
+    size_px: int = 256
+    mpp: float | None = None
+    real_mpp: float | None = None
+    synthetic_mpp: float | None = None
+    training_mpp: float | None = None
+    seed: int = 0
+    cache: Path | None = None
+    seam_period: int | None = None
+
+
+@dataclass
+class Evaluation:
+    """Everything an evaluation found.
+
+    Attributes
+    ----------
+    sides, sets:
+        By name: ``real``, ``synthetic`` and perhaps ``training``.
+    numbers:
+        Of all crops, by name.
+    by_class:
+        The fidelity numbers of each class, and its counts.
+    nearest:
+        Index of the training crop nearest to each synthetic one, and their distances.
+    warnings:
+        What the reader must know.
+    """
+
+    settings: Settings
+    extractor: dict[str, str]
+    mpp: float | None
+    sides: dict[str, Side]
+    sets: dict[str, FeatureSet]
+    numbers: dict[str, float] = field(default_factory=dict)
+    by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    nearest: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
+    slides: list[SlideCheck] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images read, images skipped and crops of each side."""
+        return {
+            name: {"images": len(side.members), "skipped": len(side.skipped), "crops": len(self.sets[name].features)}
+            for name, side in self.sides.items()
+        }
+
+
+def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = None) -> Evaluation:
+    """Compare synthetic slides or tiles with real ones.
+
+    Parameters
+    ----------
+    watch:
+        Called with the side's name, crops done and crops in all.
+
+    Raises
+    ------
+    WsigenError
+        If a side cannot be used: nothing readable, no tissue, too few crops, different um/px without saying so.
+    """
+    sides = _open(settings)
+    mpp = common_mpp(list(sides.values()), settings.mpp)
+    placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
+    sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
+    found = Evaluation(settings, identity(extractor), mpp, sides, sets)
+    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped]
+    _count_warnings(found)
+    real, synthetic = sets["real"].features, sets["synthetic"].features
+    found.numbers |= fidelity_numbers(real, synthetic, settings.seed)
+    _inception_score(found, extractor)
+    _classes(found)
+    numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
+    found.numbers |= numbers
+    found.warnings += warnings + same_files(sides)
+    found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
+    found.warnings += warnings
+    return found
+
+
+def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
+    """FID, KID, precision, recall, density, coverage by the names a report prints."""
+    kid, deviation = fidelity.kernel_distance(real, synthetic, seed)
+    precision, recall = fidelity.precision_recall(real, synthetic)
+    density, coverage = fidelity.density_coverage(real, synthetic)
+    return {
+        "fid": fidelity.frechet_distance(real, synthetic),
+        "kid": kid,
+        "kid_deviation": deviation,
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+    }
+
+
+def _open(settings: Settings) -> dict[str, Side]:
+    if settings.size_px < 32:
+        raise EvaluationError(f"crops of {settings.size_px} px are too small for any extractor; --size is 32 px at least")
+    if settings.crops < LEAST:
+        raise EvaluationError(f"{settings.crops} crops are too few for any number; --crops is {LEAST} at least")
+    sides = {
+        "real": open_side("real", settings.real, settings.real_mpp),
+        "synthetic": open_side("synthetic", settings.synthetic, settings.synthetic_mpp),
+    }
+    if settings.training is not None:
+        sides["training"] = open_side("training", settings.training, settings.training_mpp)
+    return sides
+
+
+def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
+    crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
+    if len(crops) < LEAST:
+        raise EvaluationError(
+            f"{side.path}: only {len(crops)} crops of {settings.size_px} px show tissue, {LEAST} are needed; "
+            "give more images or a smaller --size"
+        )
+    return crops
+
+
+def _features(settings: Settings, side: Side, crops: list[Crop], extractor: Extractor, watch: Watch | None) -> FeatureSet:
+    return extract(side, crops, extractor, settings.cache, lambda n: watch(side.name, n, len(crops)) if watch else None)
+
+
+def _count_warnings(found: Evaluation) -> None:
+    if found.mpp is None:
+        found.warnings.append("no image says its um/px; pixels were compared as they are")
+    for name, part in found.sets.items():
+        n = len(part.features)
+        if n < found.settings.crops:
+            found.warnings.append(f"{name}: {n} crops instead of {found.settings.crops}; its images have no more")
+        if n < FID_LEAST and name != "training":
+            found.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
+        covered, area = n * found.settings.size_px**2, _tissue_px(found.sides[name], found.mpp)
+        if covered > area:
+            found.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
+    n, d = min(len(s.features) for s in found.sets.values()), found.sets["real"].features.shape[1]
+    if n <= d:
+        found.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
+
+
+def _tissue_px(side: Side, mpp: float | None) -> float:
+    """Tissue of a side in px at ``mpp``, of images that are large enough."""
+    skipped = {s.path for s in side.skipped}
+    total = 0.0
+    for member in side.members:
+        if str(member.path) not in skipped:
+            height, width = member.canvas(mpp)
+            mask = member.tissue
+            total += height * width * mask.count / (mask.shape[0] * mask.shape[1])
+    return max(total, 1.0)
+
+
+def _inception_score(found: Evaluation, extractor: Extractor) -> None:
+    order = np.random.default_rng(found.settings.seed).permutation(len(found.sets["synthetic"].features))
+    p = extractor.probabilities(found.sets["synthetic"].features[order])
+    if p is not None:
+        found.numbers["inception_score"], found.numbers["inception_score_deviation"] = fidelity.inception_score(p)
+
+
+def _classes(found: Evaluation) -> None:
+    """The same numbers for every class that both sides have."""
+    folded = {n: np.array([(c or "").casefold() for c in found.sets[n].classes]) for n in ("real", "synthetic")}
+    names = {c.casefold(): c for n in ("real", "synthetic") for c in found.sets[n].classes if c}
+    counts = {n: Counter(folded[n].tolist()) for n in folded}
+    for key, name in sorted(names.items()):
+        n, m = counts["real"][key], counts["synthetic"][key]
+        row: dict[str, float] = {"real_crops": n, "synthetic_crops": m}
+        if min(n, m) >= LEAST_OF_A_CLASS:
+            real, synthetic = (found.sets[s].features[folded[s] == key] for s in ("real", "synthetic"))
+            row |= fidelity_numbers(real, synthetic, found.settings.seed)
+        elif n and m:
+            found.warnings.append(f"class {name}: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
+        found.by_class[name] = row

@@ -1,0 +1,208 @@
+"""How visible borders are: the seam score of given borders on any image, streamed by blocks.
+
+With ``g(x)`` the absolute difference of the grey values of two pixels side by side, a border at ``b`` has::
+
+    score = sum over the border of g(b)  /  sum over the border of the mean of g(b + k PERIOD), k in CONTROLS
+
+1.00 means that nobody can find the border. The places it is compared with lie near it (the same tissue), are far from every
+other border, and have the same phase in JPEG's blocks and the autoencoder's cells, whose own gradients would else pass for
+seams. The noise is the standard error of this ratio of sums over pieces of border ``PIECE_PX`` long.
+
+Memory bound: one block of ``BLOCK_PX`` a side and its margin, and two numbers for each piece of border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.geometry import Box, ChunkGrid
+
+F32 = NDArray[np.float32]
+ReadBox = Callable[[Box], NDArray[np.uint8]]
+
+PERIOD = 16
+"""px: a chroma block of JPEG 4:2:0, and two latent cells of an f8 autoencoder."""
+
+CONTROLS = (-3, -2, -1, 1, 2, 3)
+"""Places a border is compared with, in periods from it."""
+
+CLEAR_PX = 8
+"""A place so near to another border is not compared with."""
+
+PIECE_PX = 256
+"""Length of a piece of border: its pixels share their tissue."""
+
+BLOCK_PX = 1024
+"""Side of the blocks the image is read by."""
+
+REACH_PX = 24
+"""The seam profile reaches so far to either side."""
+
+FLAG_SIGMA = 3.0
+"""A border is found if its score is so many standard errors above 1."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Border:
+    """A straight border in px of the image: between ``at - 1`` and ``at`` along ``axis``, from ``start`` to ``stop``."""
+
+    axis: Literal[0, 1]
+    at: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeamScore:
+    """The seam score of some borders.
+
+    Attributes
+    ----------
+    name:
+        Which borders.
+    score, noise:
+        The ratio and its standard error; NaN where there was nothing to compare.
+    pieces:
+        Pieces of border measured.
+    profile:
+        Mean gradient at ``-REACH_PX .. REACH_PX`` px from the borders, over that of the places compared with.
+    """
+
+    name: str
+    score: float
+    noise: float
+    pieces: int
+    profile: tuple[float, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether the borders can be found."""
+        return self.score - 1.0 > FLAG_SIGMA * self.noise
+
+
+@dataclass
+class _Sums:
+    """What is collected of one set of borders: gradients on and off each piece, and of the profile."""
+
+    on: list[float] = field(default_factory=list)
+    off: list[float] = field(default_factory=list)
+    profile: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * REACH_PX + 1))
+    lengths: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * REACH_PX + 1))
+
+
+def seam_scores(read: ReadBox, size: tuple[int, int], groups: dict[str, list[Border]]) -> list[SeamScore]:
+    """Measure the seam score of every group of borders in one pass over an image.
+
+    Parameters
+    ----------
+    read:
+        Returns uint8 ``[h, w, 3]`` of a box of the image.
+    size:
+        ``(height, width)``, px.
+    groups:
+        Borders by name. Other borders of a group are kept clear of; those of other groups are not.
+    """
+    sums = {name: _Sums() for name in groups}
+    placed = {name: _by_block(borders, size) for name, borders in groups.items()}
+    others = {name: _positions(borders) for name, borders in groups.items()}
+    grid = ChunkGrid(*size, BLOCK_PX)
+    margin = max(REACH_PX, PERIOD * max(CONTROLS)) + 1
+    for ij in grid:
+        if not any(ij in blocks for blocks in placed.values()):
+            continue
+        box = grid.box(ij).dilate(margin).intersect(Box(0, 0, *size))
+        grey = read(box).astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        gradients = np.abs(np.diff(grey, axis=0)), np.abs(np.diff(grey, axis=1)).T
+        origin = (box.y0, box.x0)
+        for name, blocks in placed.items():
+            for piece in blocks.get(ij, []):
+                along = origin[1 - piece.axis]
+                part = gradients[piece.axis][:, piece.start - along : piece.stop - along].mean(axis=1, dtype=np.float64)
+                _collect(sums[name], part, piece, origin[piece.axis], others[name][piece.axis])
+    return [_score(name, found) for name, found in sums.items()]
+
+
+def periodic_borders(size: tuple[int, int], period: int) -> list[Border]:
+    """Borders every ``period`` px along both axes of an image of ``(height, width)``."""
+    height, width = size
+    return [Border(0, y, 0, width) for y in range(period, height, period)] + [
+        Border(1, x, 0, height) for x in range(period, width, period)
+    ]
+
+
+def merged(borders: Iterable[Border]) -> list[Border]:
+    """Unite borders that overlap on one line, so that no pixel of a border counts twice."""
+    lines: dict[tuple[Literal[0, 1], int], list[tuple[int, int]]] = defaultdict(list)
+    for b in borders:
+        lines[(b.axis, b.at)].append((b.start, b.stop))
+    out = []
+    for (axis, at), spans in lines.items():
+        spans.sort()
+        start, stop = spans[0]
+        for first, last in spans[1:]:
+            if first > stop:
+                out.append(Border(axis, at, start, stop))
+                start, stop = first, last
+            stop = max(stop, last)
+        out.append(Border(axis, at, start, stop))
+    return sorted(out)
+
+
+def _by_block(borders: Iterable[Border], size: tuple[int, int]) -> dict[tuple[int, int], list[Border]]:
+    """Cut borders into pieces and sort these by the block that reads them."""
+    found: dict[tuple[int, int], list[Border]] = defaultdict(list)
+    for border in merged(borders):
+        if not 0 < border.at < size[border.axis]:
+            continue
+        stop = min(border.stop, size[1 - border.axis])
+        for a in range(border.start // PIECE_PX * PIECE_PX, stop, PIECE_PX):
+            piece = Border(border.axis, border.at, max(a, border.start), min(a + PIECE_PX, stop))
+            block = (border.at // BLOCK_PX, a // BLOCK_PX)
+            found[block if border.axis == 0 else block[::-1]].append(piece)
+    return found
+
+
+def _positions(borders: Iterable[Border]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where borders lie along either axis, sorted."""
+    both = [sorted({b.at for b in borders if b.axis == axis}) for axis in (0, 1)]
+    return np.array(both[0], np.int64), np.array(both[1], np.int64)
+
+
+def _collect(sums: _Sums, part: NDArray[np.float64], piece: Border, origin: int, others: NDArray[np.int64]) -> None:
+    """Add one piece; ``part[i]`` is the mean gradient between the lines ``origin + i`` and ``origin + i + 1``."""
+    at = piece.at - origin - 1
+    places = [k * PERIOD for k in CONTROLS if 0 <= at + k * PERIOD < len(part)]
+    clear = [d for d in places if _distance(others, piece.at + d) >= CLEAR_PX]
+    if not clear:
+        return
+    length = piece.stop - piece.start
+    sums.on.append(float(part[at]) * length)
+    sums.off.append(float(part[[at + d for d in clear]].mean()) * length)
+    low, high = max(0, at - REACH_PX), min(len(part), at + REACH_PX + 1)
+    window = slice(low - at + REACH_PX, high - at + REACH_PX)
+    sums.profile[window] += part[low:high] * length
+    sums.lengths[window] += length
+
+
+def _distance(sorted_places: NDArray[np.int64], place: int) -> int:
+    i = int(np.searchsorted(sorted_places, place))
+    return min((abs(int(v) - place) for v in sorted_places[max(0, i - 1) : i + 1]), default=1 << 30)
+
+
+def _score(name: str, sums: _Sums) -> SeamScore:
+    on, off = np.array(sums.on), np.array(sums.off)
+    n = len(on)
+    if n < 2 or off.sum() == 0:
+        return SeamScore(name, math.nan, math.nan, n, ())
+    ratio = on.sum() / off.sum()
+    noise = math.sqrt(n / (n - 1) * ((on - ratio * off) ** 2).sum()) / off.sum()
+    level = off.sum() / sums.lengths[REACH_PX]
+    profile = np.divide(sums.profile, sums.lengths, out=np.full(len(sums.profile), np.nan), where=sums.lengths > 0) / level
+    return SeamScore(name, float(ratio), noise, n, tuple(float(v) for v in profile))

@@ -1,0 +1,135 @@
+"""The images of a side of an evaluation: which files they are, how fine they are, where their tissue lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.errors import EvaluationError, WsigenError
+from wsigen.geometry import Box
+from wsigen.layout.reference import Reference, open_reference
+from wsigen.metrics.labels import Labels, read_labels
+from wsigen.metrics.tissue import VIEW_UM, tissue_mask
+
+SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+MAX_VIEW_PX = 4096
+"""Longest side of the view in which tissue is looked for: 48 MB of pixels, whatever the slide's size."""
+
+VIEW_PX = 64
+"""A small tile's view has at least so many pixels a side (if the tile has them)."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One readable image.
+
+    Attributes
+    ----------
+    reference:
+        Its pixels.
+    mpp:
+        um/px of the full resolution, or None if nobody knows.
+    folder_class:
+        Name of the sub-folder it lies in (tiles sorted by class), or None.
+    """
+
+    reference: Reference
+    mpp: float | None
+    folder_class: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.reference.path)
+
+    def canvas(self, mpp: float | None) -> tuple[int, int]:
+        """``(height, width)`` of the whole image at ``mpp``; None: as it is."""
+        scale = 1.0 if mpp is None or self.mpp is None else self.mpp / mpp
+        return max(1, round(self.reference.height * scale)), max(1, round(self.reference.width * scale))
+
+    @cached_property
+    def tissue(self) -> PackedMask:
+        """Where tissue lies, in a view of about 8 um/px."""
+        height, width = self.reference.height, self.reference.width
+        coarser = VIEW_UM / self.mpp if self.mpp else 16.0
+        factor = max(1.0, min(coarser, min(height, width) / VIEW_PX), max(height, width) / MAX_VIEW_PX)
+        shape = max(1, round(height / factor)), max(1, round(width / factor))
+        return PackedMask.of(tissue_mask(self.reference.region(Box(0, 0, *shape), shape)))
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """The classes drawn beside it, or None."""
+        return read_labels(self.path, (self.reference.height, self.reference.width))
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMask:
+    """A mask of one bit per pixel: a side of many slides keeps all of its masks."""
+
+    bits: NDArray[np.uint8]
+    shape: tuple[int, int]
+    count: int
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> PackedMask:
+        """Pack bool ``[h, w]``."""
+        return cls(np.packbits(mask), (mask.shape[0], mask.shape[1]), int(mask.sum()))
+
+    def array(self) -> NDArray[np.bool_]:
+        """Unpack to bool ``[h, w]``."""
+        flat = np.unpackbits(self.bits, count=self.shape[0] * self.shape[1])
+        return flat.reshape(self.shape).astype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], list[Skipped]]:
+    """Open every image of a side.
+
+    Parameters
+    ----------
+    path:
+        A slide, or a folder of slides or tiles (with sub-folders, whose names are then taken as classes of their tiles).
+    stated_mpp:
+        um/px of files that do not say it, and instead of what they say.
+
+    Raises
+    ------
+    EvaluationError
+        If nothing is there or nothing can be read.
+    """
+    if not path.exists():
+        raise EvaluationError(f"{path}: no such slide or folder")
+    files = sorted(p for p in path.rglob("*") if _is_image(p)) if path.is_dir() else [path]
+    if not files:
+        raise EvaluationError(f"{path}: no image in this folder; known are {', '.join(sorted(SUFFIXES))}")
+    members, skipped = [], []
+    for file in files:
+        try:
+            reference = open_reference(file)
+        except WsigenError as error:
+            skipped.append(Skipped(str(file), str(error)))
+            continue
+        folder = file.parent.name if path.is_dir() and file.parent != path else None
+        members.append(Member(reference, stated_mpp or reference.mpp, folder))
+    if not members:
+        raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")
+    return members, skipped
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is an image and not the thumbnail that lies beside a slide of ours."""
+    if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        return False
+    return not (path.suffix == ".png" and path.with_suffix(".ome.tiff").exists())

@@ -1,0 +1,59 @@
+"""What an evaluation leaves behind: ``report.json`` and a self-contained ``report.html``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsigen import __version__
+from wsigen.files import write_atomic
+from wsigen.metrics.evaluation import Evaluation
+from wsigen.metrics.page import page
+
+
+def to_json(found: Evaluation) -> dict[str, Any]:
+    """Everything as plain values; a number that does not exist is null."""
+    pairs = [] if found.nearest is None else zip(found.nearest[0].tolist(), found.nearest[1].tolist(), strict=True)
+    return _finite(
+        {
+            "format": 1,
+            "wsigen": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found.settings).items()},
+            "extractor": found.extractor,
+            "mpp": found.mpp,
+            "counts": found.counts(),
+            "numbers": found.numbers,
+            "by_class": found.by_class,
+            "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
+            "nearest_training": [{"distance": d, "crop": i} for d, i in pairs],
+            "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
+            "warnings": found.warnings,
+        }
+    )
+
+
+def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into a folder, which is made if need be.
+
+    Returns
+    -------
+    The two paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers, html = folder / "report.json", folder / "report.html"
+    write_atomic(numbers, json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False).encode())
+    write_atomic(html, page(found).encode())
+    return numbers, html
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

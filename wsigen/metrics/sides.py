@@ -1,0 +1,226 @@
+"""A side of an evaluation, and random crops from the tissue of it: a pure function of the seed, read one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.errors import EvaluationError, WsigenError
+from wsigen.geometry import Box
+from wsigen.metrics.members import Member, PackedMask, Skipped, find_members
+
+TISSUE_SHARE = 0.5
+"""Share of a crop that must be tissue."""
+
+SAME_MPP = 0.03
+"""um/px that differ by less are the same: scanners of one kind differ by a percent."""
+
+_TRIES = 60
+"""Places tried per crop asked for, before fewer are returned."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The readable images of one side.
+
+    Attributes
+    ----------
+    name:
+        ``real``, ``synthetic``, ``training``: for messages.
+    path:
+        As given.
+    members:
+        In the order of their paths.
+    skipped:
+        What could not be read; `place_crops` adds what turns out to be damaged.
+    """
+
+    name: str
+    path: Path
+    members: list[Member]
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def mpp(self) -> float | None:
+        """um/px of the finest member, None if one does not say.
+
+        Raises
+        ------
+        EvaluationError
+            If members differ.
+        """
+        known = [m.mpp for m in self.members]
+        if any(v is None for v in known):
+            return None
+        values = sorted(v for v in known if v is not None)
+        if values[-1] > values[0] * (1 + SAME_MPP):
+            raise EvaluationError(
+                f"{self.path}: its images have {values[0]:g} to {values[-1]:g} um/px; say at which to compare with --mpp"
+            )
+        return values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A crop: the image it is from, its place on that image at the evaluation's um/px, its class or None."""
+
+    member: int
+    box: Box
+    canvas: tuple[int, int]
+    class_name: str | None = None
+
+
+def open_side(name: str, path: Path, stated_mpp: float | None = None) -> Side:
+    """Open a slide, a folder of slides or a folder of tiles; unreadable files are kept in ``skipped``.
+
+    Raises
+    ------
+    EvaluationError
+        If nothing can be read.
+    """
+    return Side(name, path, *find_members(path, stated_mpp))
+
+
+def common_mpp(sides: list[Side], asked: float | None) -> float | None:
+    """The um/px at which sides are compared; None: no side says any, and pixels are compared as they are.
+
+    Raises
+    ------
+    EvaluationError
+        If the sides differ and nobody said at which to compare, or one does not say its own.
+    """
+    if asked is not None:
+        silent = [s for s in sides if any(m.mpp is None for m in s.members)]
+        if silent:
+            raise EvaluationError(_silent(silent[0], f"cannot be brought to {asked:g} um/px"))
+        return asked
+    known = [s.mpp for s in sides]
+    if all(v is None for v in known):
+        return None
+    for side, mpp in zip(sides, known, strict=True):
+        if mpp is None:
+            raise EvaluationError(_silent(side, "cannot be compared with a side that says its own"))
+    values = [v for v in known if v is not None]
+    if max(values) > min(values) * (1 + SAME_MPP):
+        told = ", ".join(f"{s.name} {v:g}" for s, v in zip(sides, values, strict=True))
+        raise EvaluationError(f"the sides have different um/px ({told}); say at which to compare, e.g. --mpp {max(values):g}")
+    return values[0]
+
+
+def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
+    """Draw places of square crops from tissue, each at most once.
+
+    An image is chosen by the area of its tissue, then a pixel of its tissue as the centre; at least half of a crop is
+    tissue. The same seed gives the same crops, whatever else is evaluated.
+
+    Parameters
+    ----------
+    side_px:
+        Side of a crop at ``mpp`` (px).
+
+    Returns
+    -------
+    list of Crop
+        ``count`` of them, or fewer where the side has no more.
+
+    Raises
+    ------
+    EvaluationError
+        If no image has tissue, or all are smaller than a crop.
+    """
+    fields = [_field(side, i, side_px, mpp) for i in range(len(side.members))]
+    weights = np.array([f.mask.count if f is not None else 0 for f in fields], dtype=np.float64)
+    if not weights.any():
+        small = sum(f is None for f in fields)
+        why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
+        raise EvaluationError(f"{side.path}: no crop can be taken from its {len(fields)} images ({why})")
+    rng = np.random.default_rng([seed, *hashlib.sha256(side.name.encode()).digest()[:4]])
+    found: dict[tuple[int, Box], None] = {}
+    for _ in range(_TRIES * count):
+        if len(found) == count or not weights.any():
+            break
+        member = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))
+        chosen = fields[member]
+        assert chosen is not None  # its weight would be 0
+        box = chosen.draw(rng)
+        if box is not None:
+            found[(member, box)] = None
+        if chosen.single:
+            weights[member] = 0
+    order = sorted(found, key=lambda item: (item[0], item[1]))
+    placed = [fields[m] for m, _ in order]
+    return [_labelled(side, m, b, f.canvas) for (m, b), f in zip(order, placed, strict=True) if f is not None]
+
+
+def read_crop(side: Side, crop: Crop) -> NDArray[np.uint8]:
+    """Return the pixels of a crop, uint8 ``[P, P, 3]`` RGB."""
+    return side.members[crop.member].reference.region(crop.box, crop.canvas)
+
+
+@dataclass
+class _Field:
+    """Where on one image crops of one size may lie."""
+
+    mask: PackedMask
+    canvas: tuple[int, int]
+    side_px: int
+
+    def __post_init__(self) -> None:
+        self.single = self.canvas == (self.side_px, self.side_px)
+        self._sums: NDArray[np.int64] | None = None
+
+    def draw(self, rng: np.random.Generator) -> Box | None:
+        """One place, or None if that is not half tissue."""
+        rows, columns = self.mask.shape
+        k = int(rng.integers(self.mask.count))
+        cell = int(np.searchsorted(self._cumulated(), k, side="right"))
+        y = (cell // columns + rng.random()) * self.canvas[0] / rows
+        x = (cell % columns + rng.random()) * self.canvas[1] / columns
+        y0 = min(max(round(y - self.side_px / 2), 0), self.canvas[0] - self.side_px)
+        x0 = min(max(round(x - self.side_px / 2), 0), self.canvas[1] - self.side_px)
+        box = Box(y0, x0, y0 + self.side_px, x0 + self.side_px)
+        return box if self._share(box) >= TISSUE_SHARE else None
+
+    def _cumulated(self) -> NDArray[np.int64]:
+        if self._sums is None:
+            self._mask = self.mask.array()
+            self._sums = np.cumsum(self._mask.ravel(), dtype=np.int64)
+        return self._sums
+
+    def _share(self, box: Box) -> float:
+        rows, columns = (n / c for n, c in zip(self.mask.shape, self.canvas, strict=True))
+        y0, x0 = int(box.y0 * rows), int(box.x0 * columns)
+        y1, x1 = max(y0 + 1, round(box.y1 * rows)), max(x0 + 1, round(box.x1 * columns))
+        return float(self._mask[y0:y1, x0:x1].mean())
+
+
+def _field(side: Side, index: int, side_px: int, mpp: float | None) -> _Field | None:
+    """Where crops may lie on a member; None (and a note) if it is too small or damaged."""
+    member = side.members[index]
+    canvas = member.canvas(mpp)
+    try:
+        if min(canvas) < side_px:
+            raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
+        return _Field(member.tissue, canvas, side_px)
+    except WsigenError as error:
+        if str(member.path) not in {s.path for s in side.skipped}:
+            side.skipped.append(Skipped(str(member.path), str(error)))
+        return None
+
+
+def _labelled(side: Side, index: int, box: Box, canvas: tuple[int, int]) -> Crop:
+    member = side.members[index]
+    if member.labels is None:
+        return Crop(index, box, canvas, member.folder_class)
+    scale = member.reference.height / canvas[0]
+    corners = [round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)]
+    return Crop(index, box, canvas, member.labels.class_of(Box(*corners)))
+
+
+def _silent(side: Side, problem: str) -> str:
+    file = next(m.path for m in side.members if m.mpp is None)
+    return f"{file}: does not say its um/px and {problem}; say it with --{side.name}-mpp"
