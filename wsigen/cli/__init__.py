@@ -16,8 +16,9 @@ def main() -> None:
         print(f"wsigen: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        advice = "what is finished is kept: mend the cause and go on with 'wsigen resume'"
-        print(f"wsigen: error: {error}; {advice}", file=sys.stderr)
+        kept = {"generate", "resume"} & set(sys.argv[1:2])
+        advice = "; what is finished is kept: mend the cause and go on with 'wsigen resume'" if kept else ""
+        print(f"wsigen: error: {error}{advice}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("wsigen: interrupted", file=sys.stderr)
