@@ -16,7 +16,7 @@ from wsigen.cohort.points import PointLayout
 from wsigen.cohort.settings import CohortSettings, PointSource
 from wsigen.cohort.tables import keys, lookup, read_rows
 from wsigen.errors import CohortError, LayoutError
-from wsigen.layout.geojson import GeoJsonLayout, read_geojson
+from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout
 
@@ -65,6 +65,10 @@ class PolygonLabels:
         """True: a file without polygons is an error."""
         return True
 
+    def names(self, index: int) -> bool:
+        """Whether a polygon, or the background, is of the class (in a file that could be read before)."""
+        return index == self.background or any(a.class_index == index for a in self._read(None).areas)
+
     def layout(self, size: Size, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
 
@@ -73,6 +77,9 @@ class PolygonLabels:
         CohortError
             If the file is unusable, a polygon lies outside or its class is not the cohort's.
         """
+        return _scaled(self._read(size), canvas)
+
+    def _read(self, size: Size | None) -> GeoJsonLayout:
         # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
         outside = next((i for i, c in enumerate(self.table) if not c.background), 0)
         try:
@@ -80,16 +87,19 @@ class PolygonLabels:
         except LayoutError as error:
             cause = str(error).split(";")[0]
             raise CohortError(f"{cause}; mend the annotation in QuPath, or 'classes' in the cohort's file") from None
-        return _scaled(replace(layout, background=self.background), canvas)
+        return replace(layout, background=self.background)
 
 
 def _scaled(layout: GeoJsonLayout, canvas: Size) -> GeoJsonLayout:
     sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
     factors = np.array([sy, sx, sy, sx])
-    areas = tuple(
-        replace(a, bounds=tuple(float(v) for v in np.array(a.bounds) * factors), edges=a.edges * factors) for a in layout.areas
-    )
+    areas = tuple(Area(a.class_index, _bounds(a, factors), a.edges * factors) for a in layout.areas)
     return replace(layout, height=canvas[0], width=canvas[1], areas=areas)
+
+
+def _bounds(area: Area, factors: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    y0, x0, y1, x1 = (float(v) for v in np.array(area.bounds) * factors)
+    return y0, x0, y1, x1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class _Images(_Part):
-    """Images of one kind; ``images`` are files, folders or globs, ``mpp`` is um/px (one, or by name) where files lie or are silent."""
+    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong."""
 
     images: Paths
     mpp: Mpp | dict[str, Mpp] | None = None

@@ -43,7 +43,7 @@ def tissue_mask(view: NDArray[np.uint8], mpp: float) -> Mask:
     """Find the tissue in RGB uint8 ``[h, w, 3]`` at ``mpp`` um/px: bool ``[h, w]``."""
     smooth = ndimage.gaussian_filter(view.astype(np.float32), (1.0, 1.0, 0))
     density = -np.log(np.maximum(smooth, 1.0) / glass_colour(smooth))
-    red, green, blue = np.moveaxis(density, -1, 0)
+    red, green, _blue = np.moveaxis(density, -1, 0)
     mean, weakest = density.mean(axis=-1), density.min(axis=-1)
     pen = (mean > 0.15) & (red > 1.25 * green)
     pen |= (mean > 0.9) & (density.max(axis=-1) - weakest < 0.15 * density.max(axis=-1))
