@@ -50,7 +50,8 @@ class Patches:
     @staticmethod
     def join(parts: list[Patches], classes: int) -> Patches:
         """Put patches one after the other."""
-        empty = Patches(*(np.zeros(0, np.int32) for _ in range(4)), np.zeros((0, classes), np.int32))
+        none = np.zeros(0, np.int32)
+        empty = Patches(none, none, none, none, np.zeros((0, classes), np.int32))
         parts = [empty, *parts]
         return Patches(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Patches)))
 
