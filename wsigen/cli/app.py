@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wsigen import __version__
+from wsigen.cli.train import train
 
 app = typer.Typer(
     name="wsigen",
@@ -191,3 +192,6 @@ def models() -> None:
     from wsigen.cli.commands import run_models
 
     run_models()
+
+
+app.add_typer(train, name="train")

@@ -59,8 +59,8 @@ class Drawer:
         self._unlabelled_share = unlabelled_share
         if unlabelled_share is not None and not 0 <= unlabelled_share <= 1:
             raise CohortError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
-        for level in np.flatnonzero(self._shares):
-            self._check_kinds(int(level))
+        for used in np.flatnonzero(self._shares):
+            self._check_kinds(int(used))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
         """Draw a row and the class it was drawn for, None for an unlabelled one."""

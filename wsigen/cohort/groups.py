@@ -38,7 +38,7 @@ def group_images(settings: CohortSettings, names: Sequence[str]) -> dict[str, st
 
 
 def match_name(pattern: str, name: str, field: str) -> str:
-    """Return the first group of ``pattern`` in an image's name (the whole match if it has none).
+    """Return the first group of ``pattern`` that matched in an image's name (the whole match if it has none).
 
     Raises
     ------
@@ -49,7 +49,7 @@ def match_name(pattern: str, name: str, field: str) -> str:
         found = re.search(pattern, name)
     except re.error as error:
         raise CohortError(f"{field} {pattern!r} is not a regular expression ({error}); mend it") from None
-    text = found and (found[1] if found.re.groups else found[0])
+    text = found and next((g for g in (*found.groups(), None if found.re.groups else found[0]) if g), None)
     if not text:
         raise CohortError(f"{field} {pattern!r} finds nothing in the image name {name!r}; widen it or use a CSV")
     return text

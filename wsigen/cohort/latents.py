@@ -186,7 +186,7 @@ class _Encoder:
         tissue = tissue & ~np.isin(classes, glass)
         if variant:
             image = jitter_stain(image, np.random.default_rng((cohort.settings.seed, row, variant)))
-            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))  # type: ignore[type-var]
+            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
         return image, classes, tissue
 
 
