@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -157,6 +158,8 @@ def read_points(settings: CohortSettings, source: PointSource, names: list[str])
             continue
         try:
             x, y = float(row[c.x]), float(row[c.y])
+            if not math.isfinite(x + y):
+                raise ValueError(x, y)
         except ValueError:
             raise CohortError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
         places[name].append((x, y, class_index(settings, label, where)))
