@@ -104,8 +104,8 @@ def test_groups(tmp_path, more, match):
         ([("s1", 100, 100, "Tumour")], {}, r"line 2 has an unknown class 'Tumour'.*'names'"),
         ([("s1", "a", 100, "Tumor")], {}, "line 2: x='a', y='100' are not numbers"),
         ([("s1", "nan", 100, "Tumor")], {}, "line 2: x='nan', y='100' are not numbers"),
-        ([("s2", 100, 100, "Tumor")], {}, "no row names an image of its source"),
-        ([("s1", 100, 100, "Tumor")], {"columns": {"x": "x_px"}}, r"no column 'x_px' \(did you mean 'x'\?\)"),
+        ([("s2", 100, 100, "Tumor")], {}, "no row speaks of an image of its source"),
+        ([("s1", 100, 100, "Tumor")], {"columns": {"x": "x_px"}}, "no column 'x_px'; it has image, x, y, class"),
         ([], {}, "a header and no rows"),
     ],
 )
