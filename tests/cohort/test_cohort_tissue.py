@@ -8,7 +8,7 @@ TISSUE = (slice(60, 180), slice(80, 260))
 
 def view(glass=GLASS):
     image = np.broadcast_to(np.array(glass, np.uint8), (300, 400, 3)).copy()
-    image[TISSUE] = stained(120, 180)
+    image[TISSUE] = np.rint(stained(120, 180) * (np.array(glass) / 255))  # the glass lies under the tissue
     return image
 
 
@@ -32,8 +32,9 @@ def test_pens_dust_spots_and_haze_are_no_tissue():
     image[10:30, 20:380] = (15, 15, 15)  # black pen
     image[100:110, 300:310] = (150, 150, 152)  # dust
     image[260:262, 20:380:12] = (170, 120, 180)  # printed dots
-    haze = np.linspace(1.0, 0.85, 100)[None, :, None] * np.array([1.0, 0.9, 0.97])
-    image[120:180, 290:390] = np.array(GLASS) * haze
+    y, x = np.mgrid[:300, :400]
+    haze = np.exp(-((y - 140) ** 2 + (x - 335) ** 2) / 2 / 30**2)[..., None] * np.array([0.02, 0.25, 0.06])  # densities
+    image[90:200, 275:] = np.rint(image * np.exp(-haze))[90:200, 275:]
     mask = tissue_mask(image, 8.0)
     assert share(mask, TISSUE) > 0.97
     mask[50:190, 70:270] = False

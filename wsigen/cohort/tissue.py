@@ -3,8 +3,9 @@
 Method: the colour of the glass is the most frequent brightness among bright, nearly grey, locally smooth pixels (so
 lilac or yellowish glass is glass); optical densities are taken relative to it. Haematoxylin and eosin both absorb
 green most (Ruifrok & Johnston 2001), so tissue is what is dense and absorbs green clearly more than the weakest
-channel; what is pale must be textured, too, for stain left in the mounting medium makes a smooth pink haze. Blue and green pens absorb red more than green, black pen and dust absorb all channels alike: they are no
-tissue, with a margin around pens. An opening removes dots (printed arrays), small pieces go, small holes are filled.
+channel; what is pale must be textured, too, for stain left in the mounting medium makes a smooth pink haze. Blue and
+green pens absorb red more than green, black pen and dust absorb all channels alike: they are no tissue, with a margin
+around pens. An opening removes dots (printed arrays), small pieces go, small holes are filled.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ DENSITY = 0.05
 """Least mean optical density over glass; the palest stroma is near 0.08, glass varies by 0.02."""
 COLOUR = 0.03
 """Least difference of optical density between green and the weakest channel; dust is grey."""
-DENSE, TEXTURE = 0.3, 0.03
-"""Denser than the first is tissue though smooth; else the local deviation of density (over some 50 um) must be the second."""
+DENSE, TEXTURE = 0.2, 0.03
+"""Denser than the first is tissue though smooth (haze is near 0.11); paler needs so much local deviation of density."""
+TEXTURE_UM = 24.0
+"""Standard deviation of the Gaussian window in which density may deviate."""
 LEAST_UM2 = 10_000.0
 """Smallest piece of tissue."""
 
@@ -50,7 +53,7 @@ def tissue_mask(view: NDArray[np.uint8], mpp: float) -> Mask:
     pen = (mean > 0.15) & (red > 1.25 * green)
     pen |= (mean > 0.9) & (density.max(axis=-1) - weakest < 0.15 * density.max(axis=-1))
     pen = ndimage.binary_dilation(ndimage.binary_opening(pen, iterations=1), iterations=3)
-    textured = _deviation(mean) > TEXTURE
+    textured = _deviation(mean, max(1.0, TEXTURE_UM / mpp)) > TEXTURE
     mask = (mean > DENSITY) & (green - weakest > COLOUR) & (textured | (mean > DENSE)) & ~pen
     mask = ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=2)
     return _without_small(mask, max(16.0, LEAST_UM2 / mpp**2))
@@ -60,7 +63,7 @@ def glass_colour(view: NDArray[np.float32]) -> NDArray[np.float32]:
     """Estimate the glass of a view (RGB 0-255): float32 ``[3]``; near white where the view shows none."""
     light = view.mean(axis=-1)
     edges = ndimage.gaussian_gradient_magnitude(light, 1.0)
-    grey = view.max(axis=-1) - view.min(axis=-1) < 0.25 * view.max(axis=-1)
+    grey = view.max(axis=-1) - view.min(axis=-1) < 0.15 * view.max(axis=-1)
     candidates = (light > 160) & grey & (edges < 2.0)
     if candidates.mean() < 0.005:
         return np.full(3, 243.0, np.float32)
@@ -69,7 +72,7 @@ def glass_colour(view: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.median(view[candidates & (np.abs(light - peak) <= 4)], axis=0), np.float32)
 
 
-def _deviation(values: NDArray[np.float32], sigma: float = 3.0) -> NDArray[np.float32]:
+def _deviation(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     mean = ndimage.gaussian_filter(values, sigma)
     return np.asarray(np.sqrt(np.maximum(ndimage.gaussian_filter(values**2, sigma) - mean**2, 0)), np.float32)
 
