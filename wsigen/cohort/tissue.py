@@ -55,7 +55,8 @@ def tissue_mask(view: NDArray[np.uint8], mpp: float) -> Mask:
     pen = ndimage.binary_dilation(ndimage.binary_opening(pen, iterations=1), iterations=3)
     textured = _deviation(mean, max(1.0, TEXTURE_UM / mpp)) > TEXTURE
     mask = (mean > DENSITY) & (green - weakest > COLOUR) & (textured | (mean > DENSE)) & ~pen
-    mask = ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=2)
+    mask = np.pad(mask, 4, mode="edge")  # morphology would eat the tissue at the image's border
+    mask = ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=2)[4:-4, 4:-4]
     return _without_small(mask, max(16.0, LEAST_UM2 / mpp**2))
 
 
