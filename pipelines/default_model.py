@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from wsigen.cohort.augment import dihedral
 from wsigen.training.autoencoder import AutoencoderTraining
 from wsigen.training.budget import Budget
 from wsigen.training.checkpoint import load_checkpoint
-from wsigen.training.crops import crop_source, dihedral, pixel_batch
+from wsigen.training.crops import crop_source, pixel_batch
 from wsigen.training.denoiser import DenoiserTraining
 from wsigen.training.export import TrainedModel, export_bundle
 from wsigen.training.features import section_features

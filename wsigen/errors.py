@@ -6,6 +6,7 @@
     ├── ConfigError             a setting, a YAML file or a combination of options
     ├── LayoutError             a GeoJSON file or label raster
     ├── ReferenceImageError     a reference image or slide
+    ├── CohortError             training data: images, annotations, tables, splits
     ├── BundleError             a model bundle
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
@@ -36,6 +37,10 @@ class LayoutError(WsigenError):
 
 class ReferenceImageError(WsigenError):
     """A reference image cannot be read."""
+
+
+class CohortError(WsigenError):
+    """Training data cannot be used as the cohort's file describes it."""
 
 
 class BundleError(WsigenError):

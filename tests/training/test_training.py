@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
+from wsigen.cohort.augment import dihedral, jitter_stain
 from wsigen.training.autoencoder import AutoencoderTraining
 from wsigen.training.budget import Budget, cosine_rate
-from wsigen.training.crops import CropSource, dihedral, jitter_stain, pixel_batch
+from wsigen.training.crops import CropSource, pixel_batch
 from wsigen.training.denoiser import DenoiserTraining
 from wsigen.training.export import TrainedModel, export_bundle
 from wsigen.training.latents import LatentCrops, LatentImage, channel_statistics, encode

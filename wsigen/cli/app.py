@@ -9,6 +9,7 @@ import typer
 
 from wsigen import __version__
 from wsigen.cli.evaluate import evaluate
+from wsigen.cli.train import train
 
 app = typer.Typer(
     name="wsigen",
@@ -210,3 +211,4 @@ def worker_check(
 
 
 app.command()(evaluate)
+app.add_typer(train, name="train")

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from cohort.cohort_making import annotated, settings, slide, tiles
+
+from wsigen.classes import UNKNOWN
+from wsigen.cohort import latents as module
+from wsigen.cohort.cohort import open_cohort
+from wsigen.cohort.latents import cache_latents
+from wsigen.errors import CohortError
+
+
+def encode(images):
+    """Mean colour and red deviation of every cell: an encoder whose values a test can compute."""
+    b, h, w, _ = images.shape
+    cells = images.reshape(b, h // 8, 8, w // 8, 8, 3).astype(np.float32)
+    values = np.concatenate([cells.mean((2, 4)), cells[..., :1].std((2, 4))], -1) / 64 - 1
+    return values.transpose(0, 3, 1, 2)
+
+
+@pytest.fixture
+def cohort(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 8)
+    tiles(tmp_path / "tiles")
+    annotated(tmp_path / "slides")
+    slide(tmp_path / "plain" / "u1.png", seed=5)
+    config = settings(
+        tmp_path.resolve(),
+        {"kind": "tiles", "folder": "tiles", "mpp": 0.5},
+        {"kind": "annotated", "images": "slides", "mpp": 0.5},
+        {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
+    )
+    return open_cohort(config, tmp_path / "cache")
+
+
+def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
+    calls = 0
+
+    def failing(images):
+        nonlocal calls
+        calls += 1
+        if calls > 6:
+            raise RuntimeError("killed")
+        return encode(images)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        cache_latents(cohort, failing, tmp_path / "a", "key", variants=2, batch=4)
+    encoded = []
+    resumed = cache_latents(
+        cohort, lambda i: (encoded.append(len(i)), encode(i))[1], tmp_path / "a", "key", variants=2, batch=4
+    )
+    whole = cache_latents(cohort, encode, tmp_path / "b", "key", variants=2, batch=4)
+    assert sum(encoded) == 2 * len(whole.patches) - 16  # two blocks of eight were done
+    assert np.array_equal(resumed.group["latents"][:], whole.group["latents"][:])
+    assert np.array_equal(resumed.mean, whole.mean)
+    assert np.array_equal(resumed.std, whole.std)
+
+
+def test_statistics_are_those_of_the_tissue(cohort, tmp_path):
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+    values = []
+    for row in range(len(cache.patches)):
+        member = cohort.members[cache.patches.member[row]]
+        box, mpp = cache.patches.box(row, 128), cohort.mpps[cache.patches.level[row]]
+        values.append(encode(member.image(box, mpp)[None])[0][:, member.tissue(box, mpp)])
+    tissue = np.concatenate(values, 1).astype(np.float64)
+    np.testing.assert_allclose(cache.mean, tissue.mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(cache.std, tissue.std(1), rtol=1e-4)
+
+
+def test_the_stream_is_pure_standardised_and_paired_with_its_maps(cohort, tmp_path):
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+    stream = cache.stream(3)
+    a, b = stream.batch(4, 24), cache.stream(3).batch(4, 12)
+    assert np.array_equal(a.latents[:12], b.latents)
+    assert not np.array_equal(stream.batch(5, 12).latents, b.latents)
+    assert a.latents.shape == (24, 4, 16, 16)
+    assert a.class_maps.shape == (24, 16, 16)
+    assert a.latents.dtype == np.float32
+    stored = cache.group["latents"][:, 0].astype(np.float32)
+    maps = cache.group["classes"][:, 0]
+    for latent, classes, level in zip(a.latents, a.class_maps, a.levels, strict=True):
+        raw = latent * cache.std[:, None, None] + cache.mean[:, None, None]
+        row = int(np.abs(stored - raw).max((1, 2, 3)).argmin())
+        np.testing.assert_allclose(stored[row], raw, atol=1e-3)
+        assert np.array_equal(maps[row], classes)
+        assert cache.patches.level[row] == level
+
+
+def test_turned_variants_keep_latents_and_maps_together(cohort, tmp_path):
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    labels = cache.group["classes"]
+    rows = np.flatnonzero([(len(np.unique(m)) > 1) for m in labels[:, 0]])
+    assert len(rows)
+    for row in rows:
+        assert np.array_equal(labels[row, 1], np.rot90(labels[row, 0]))
+    # Dark cells stay where they are turned to: jitter changes values, not their order by much.
+    light = cache.group["latents"][:, :, 1].astype(np.float32)
+    turned = [np.corrcoef(np.rot90(a).ravel(), b.ravel())[0, 1] for a, b in zip(light[:, 0], light[:, 1], strict=True)]
+    assert min(turned) > 0.95
+
+
+def test_another_key_is_encoded_anew_and_foreign_folders_are_left_alone(cohort, tmp_path):
+    cache_latents(cohort, encode, tmp_path / "a", "one")
+    other = cache_latents(cohort, lambda i: 2 * encode(i), tmp_path / "a", "two")
+    assert other.group["latents"][0, 0].max() == pytest.approx(2 * encode(_image(cohort, other, 0)[None]).max(), rel=1e-2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(CohortError, match="holds other files"):
+        cache_latents(cohort, encode, tmp_path / "mine", "one")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+
+
+def test_damage_is_found(cohort, tmp_path):
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+    for shard in (tmp_path / "a" / "latents" / "c").rglob("0"):
+        if shard.is_file():
+            data = bytearray(shard.read_bytes())
+            data[100] ^= 0xFF
+            shard.write_bytes(bytes(data))
+    with pytest.raises(CohortError, match="damaged"):
+        cache.stream(0).batch(0, 200)
+
+
+def test_latents_of_another_factor_are_refused(cohort, tmp_path):
+    with pytest.raises(CohortError, match="16 x 16 latents"):
+        cache_latents(cohort, lambda i: encode(i)[:, :, ::2, ::2], tmp_path / "a", "key")
+
+
+def test_unlabelled_share_decides_the_maps(cohort, tmp_path):
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+    assert (cache.stream(0, [1, 0], 1.0).batch(0, 20).class_maps == UNKNOWN).all()
+    labelled = cache.stream(0, [1, 0], 0.0).batch(0, 20)
+    assert all((m != UNKNOWN).any() for m in labelled.class_maps)
+    assert labelled.labelled.all()
+
+
+def _image(cohort, cache, row):
+    member = cohort.members[cache.patches.member[row]]
+    return member.image(cache.patches.box(row, 128), cohort.mpps[cache.patches.level[row]])

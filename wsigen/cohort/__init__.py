@@ -1,0 +1,1 @@
+"""Training data: real images, their labels, patches and splits."""

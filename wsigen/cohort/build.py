@@ -1,0 +1,188 @@
+"""Go through the images of a cohort: open, find tissue and labels, lay out the patches, check what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from wsigen.classes import UNKNOWN
+from wsigen.cohort.discovery import Found, class_index
+from wsigen.cohort.groups import TRAINING
+from wsigen.cohort.index import Index
+from wsigen.cohort.labels import Labels, PointLabels, PolygonLabels, WholeLabel, read_points
+from wsigen.cohort.members import Member
+from wsigen.cohort.opening import Opened, open_image
+from wsigen.cohort.patches import Patches, lattice, thin
+from wsigen.cohort.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
+from wsigen.cohort.tissue import Mask, find_tissue
+from wsigen.errors import CohortError, ReferenceImageError
+from wsigen.layout.reference import Reference
+
+Watch = Callable[[int, int, str], None]
+"""Called with (images done, images in all, name)."""
+
+
+def label_images(settings: CohortSettings, found: Sequence[Found]) -> dict[str, Labels]:
+    """Return the labels of every image; point radii are still as the source says them (see `in_px`).
+
+    Raises
+    ------
+    CohortError
+        If a table, an annotation file or a class's name is wrong.
+    """
+    labels: dict[str, Labels] = {}
+    for position, source in enumerate(settings.sources):
+        mine = [f for f in found if f.source == position]
+        if isinstance(source, PointSource):
+            labels |= read_points(settings, source, [f.name for f in mine])
+            continue
+        for f in mine:
+            if isinstance(source, AnnotatedSource):
+                labels[f.name] = _polygons(settings, source, f)
+            else:
+                labels[f.name] = WholeLabel(UNKNOWN if f.class_index is None else f.class_index)
+    return labels
+
+
+def _polygons(settings: CohortSettings, source: AnnotatedSource, found: Found) -> PolygonLabels:
+    folder = found.path.parent if source.annotations is None else settings.root / source.annotations
+    stem = found.path.stem
+    names = [f"{s}{e}" for s in (stem, stem.removesuffix(".ome")) for e in (".geojson", ".geojson.gz", ".json")]
+    path = next((folder / n for n in names if (folder / n).is_file()), None)
+    if path is None:
+        raise CohortError(f"{found.name}: no {folder / names[0]}; export its annotations there, or list it as unlabelled")
+    background = UNKNOWN
+    if source.background is not None:
+        background = class_index(settings, source.background, f"source {found.source}: background")
+    return PolygonLabels(path, settings.table, background)
+
+
+def in_px(labels: Labels, settings: CohortSettings, source: int, mpp: float) -> Labels:
+    """Turn a radius in um into px of the image."""
+    s = settings.sources[source]
+    if isinstance(labels, PointLabels) and isinstance(s, PointSource) and s.radius_um is not None:
+        return replace(labels, radius=s.radius_um / mpp)
+    return labels
+
+
+def make_member(
+    settings: CohortSettings,
+    found: Found,
+    opened: Opened,
+    labels: Labels,
+    mask: Mask | None,
+    group: str,
+    subtype: str | None,
+) -> Member:
+    """Put together what is known about an image."""
+    o, kind = opened, settings.sources[found.source].kind
+    scaled = in_px(labels, settings, found.source, o.mpp)
+    return Member(found.name, found.path, kind, o.height, o.width, o.mpp, group, subtype, o.pixels, scaled, mask)
+
+
+def build_index(
+    settings: CohortSettings,
+    found: Sequence[Found],
+    labels: Mapping[str, Labels],
+    groups: Mapping[str, str],
+    held_out: frozenset[str],
+    cache: Path,
+    skip_bad: bool,
+    watch: Watch | None = None,
+) -> Index:
+    """Go through the images, one in memory at a time.
+
+    Raises
+    ------
+    CohortError
+        If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
+    """
+    kept, opened, skipped = _open_all(settings, found, cache, skip_bad)
+    masks: list[Mask | None] = []
+    parts: list[Patches] = []
+    count = len(settings.classes)
+    areas = np.zeros((len(kept), len(settings.levels), count + 1), np.int64)
+    for i, (f, o) in enumerate(zip(kept, opened, strict=True)):
+        if watch is not None:
+            watch(i, len(kept), f.name)
+        whole = isinstance(settings.sources[f.source], TileSource)
+        masks.append(None if whole else find_tissue(Reference(o.pixels, o.height, o.width, o.mpp), o.mpp))
+        member = make_member(settings, f, o, labels[f.name], masks[i], groups[f.name], None)
+        for k, level in enumerate(settings.levels):
+            assert level.mpp is not None
+            sides = (settings.patch_px, settings.overlap_px)
+            part, areas[i, k] = lattice(member, i, k, level.mpp, *sides, settings.min_tissue, count)
+            parts.append(part)
+    names = [f.name for f in kept]
+    side = np.array([groups[n] in held_out for n in names], np.int64)
+    every = Patches.join(parts, count)
+    _check_classes(settings, kept, labels, areas, every, side)
+    patches = thin(every, names, side, settings.seed, settings.most_per_class, settings.most_unlabelled)
+    return Index(names, opened, masks, skipped, patches, areas)
+
+
+def _open_all(
+    settings: CohortSettings, found: Sequence[Found], cache: Path, skip_bad: bool
+) -> tuple[list[Found], list[Opened], list[tuple[str, str]]]:
+    kept, opened, bad = [], [], []
+    for f in found:
+        try:
+            opened.append(open_image(f.path, f.name, settings.sources[f.source], cache))
+            kept.append(f)
+        except ReferenceImageError as error:
+            bad.append((f.name, str(error)))
+    if bad and (not skip_bad or not kept):
+        names = ", ".join(PurePosixPath(n).name for n, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        raise CohortError(
+            f"{len(bad)} of {len(found)} images cannot be opened ({names}); the first: {bad[0][1].split(';')[0]}; "
+            "mend them, or leave them out with --skip-bad"
+        )
+    return kept, opened, bad
+
+
+def _check_classes(
+    settings: CohortSettings,
+    kept: Sequence[Found],
+    labels: Mapping[str, Labels],
+    areas: np.ndarray,
+    patches: Patches,
+    side: np.ndarray,
+) -> None:
+    """Refuse a class nobody labelled, or that has no patch to train on."""
+    if not len(patches):
+        mpp, px = settings.levels[0].mpp, settings.patch_px
+        raise CohortError(
+            f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px; lower patch_px or min_tissue, or check mpp"
+        )
+    if not any(labels[f.name].any for f in kept):
+        return  # nothing is labelled: an autoencoder's cohort
+    counts = patches.counts
+    training = counts[side[patches.member] == TRAINING].sum(axis=0)
+    for index, c in enumerate(settings.classes):
+        if training[index]:
+            continue
+        if counts[:, index].any():
+            raise CohortError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
+        if areas[:, :, index].any() or _carried(kept, labels, index):
+            px = settings.patch_px
+            raise CohortError(
+                f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at "
+                f"{settings.levels[0].mpp} um/px or fall between cells; lower patch_px or add larger ones"
+            )
+        raise CohortError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
+
+
+def _carried(kept: Sequence[Found], labels: Mapping[str, Labels], index: int) -> bool:
+    """Whether any image has the class, were it large enough for a patch."""
+    for f in kept:
+        said = labels[f.name]
+        if isinstance(said, WholeLabel) and said.class_index == index:
+            return True
+        if isinstance(said, PointLabels) and (said.labels == index).any():
+            return True
+        if isinstance(said, PolygonLabels) and said.names(index):
+            return True
+    return False

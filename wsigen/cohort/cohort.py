@@ -1,0 +1,179 @@
+"""`open_cohort`: from the cohort's settings to its images, splits, patches and streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.classes import ClassTable
+from wsigen.cohort.batch import CELL_PX, CropStream
+from wsigen.cohort.build import Watch, build_index, label_images, make_member
+from wsigen.cohort.crops import PixelCrops
+from wsigen.cohort.discovery import Found, find_images
+from wsigen.cohort.drawing import Drawer
+from wsigen.cohort.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
+from wsigen.cohort.index import Index, index_key, index_path, load_index, save_index
+from wsigen.cohort.labels import Labels, PolygonLabels
+from wsigen.cohort.members import Member
+from wsigen.cohort.patches import Patches
+from wsigen.cohort.settings import CohortSettings, PointSource
+from wsigen.cohort.summary import summarise
+from wsigen.cohort.tables import column_of_images
+from wsigen.errors import CohortError
+from wsigen.models.card import Level
+
+Split = Literal["training", "held_out"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """A cohort, checked and indexed.
+
+    Attributes
+    ----------
+    settings : what it was made from
+    key : hash of the settings and of every file's size and time of change
+    members : every image that could be opened
+    held_out_groups : groups that training never sees
+    patches : patches of all members on all levels
+    areas : int64 [members, levels, classes + 1], cells of 8 x 8 px of each class, and of tissue without label
+    skipped : (name, reason) of images left out by ``skip_bad``
+    """
+
+    settings: CohortSettings
+    key: str
+    members: list[Member]
+    held_out_groups: frozenset[str]
+    patches: Patches
+    areas: NDArray[np.int64]
+    skipped: list[tuple[str, str]]
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes."""
+        return self.settings.table
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The magnifications, finest first."""
+        return self.settings.levels
+
+    @property
+    def mpps(self) -> list[float]:
+        """The um/px of the levels."""
+        return [float(level.mpp or 0) for level in self.levels]
+
+    @property
+    def training(self) -> list[Member]:
+        """Images to train on."""
+        return [m for m in self.members if m.group not in self.held_out_groups]
+
+    @property
+    def held_out(self) -> list[Member]:
+        """Images training never sees."""
+        return [m for m in self.members if m.group in self.held_out_groups]
+
+    def split_patches(self, split: Split) -> Patches:
+        """The patches of one split.
+
+        Raises
+        ------
+        CohortError
+            If there is no such split.
+        """
+        if split not in SPLITS:
+            raise CohortError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
+        side = HELD_OUT if split == "held_out" else TRAINING
+        return self.patches.take(self.sides[self.patches.member] == side)
+
+    @property
+    def sides(self) -> NDArray[np.int64]:
+        """Each member's split, `groups.TRAINING` or `groups.HELD_OUT`."""
+        return np.array([m.group in self.held_out_groups for m in self.members], np.int64)
+
+    def crops(
+        self,
+        split: Split,
+        side_px: int,
+        seed: int,
+        level_shares: Sequence[float] | None = None,
+        *,
+        unlabelled_share: float | None = None,
+        augment: bool = True,
+    ) -> CropStream:
+        """Return a stream of random crops of ``side_px`` px, a multiple of 8 not above ``patch_px``; see `Drawer`.
+
+        Raises
+        ------
+        CohortError
+            If the side does not fit, or the split cannot give what the shares ask for.
+        """
+        patch = self.settings.patch_px
+        if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
+            raise CohortError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the cohort's patch_px {patch}")
+        patches = self.split_patches(split)
+        drawer = Drawer(patches, (patch // CELL_PX) ** 2, len(self.levels), level_shares, unlabelled_share)
+        return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment)
+
+    def summary(self) -> dict[str, Any]:
+        """What is in the cohort, as plain JSON values (`summary.summarise`)."""
+        return summarise(self)
+
+
+def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool = False, watch: Watch | None = None) -> Cohort:
+    """Check a cohort and open it; its index is built once and kept in ``cache_dir``.
+
+    Parameters
+    ----------
+    skip_bad:
+        Leave out images that cannot be opened (they are counted) instead of stopping.
+    watch:
+        Called for each image while the index is built.
+
+    Raises
+    ------
+    CohortError
+        One line: what is wrong with which image, table or setting, and what to do.
+    """
+    cache = Path(cache_dir)
+    found = find_images(settings)
+    names = [f.name for f in found]
+    groups = group_images(settings, names)
+    held_out = split_groups(settings, groups)
+    labels = label_images(settings, found)
+    subtypes: dict[str, str] = {}
+    if settings.subtypes is not None:
+        s = settings.subtypes
+        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, names)
+    key = index_key(settings, _files(settings, found, labels), skip_bad)
+    index = load_index(index_path(cache), key)
+    if index is None:
+        index = build_index(settings, found, labels, groups, held_out, cache, skip_bad, watch)
+        save_index(index_path(cache), index, key)
+    members = _members(settings, found, index, labels, groups, subtypes)
+    return Cohort(settings, key, members, held_out, index.patches, index.areas, index.skipped)
+
+
+def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:
+    tables = [s.csv for s in settings.sources if isinstance(s, PointSource)]
+    tables += [part.csv for part in (settings.groups, settings.subtypes) if part is not None and part.csv is not None]
+    annotations = [said.path for said in labels.values() if isinstance(said, PolygonLabels)]
+    return [f.path for f in found] + [settings.root / t for t in tables] + annotations
+
+
+def _members(
+    settings: CohortSettings,
+    found: Sequence[Found],
+    index: Index,
+    labels: dict[str, Labels],
+    groups: dict[str, str],
+    subtypes: dict[str, str],
+) -> list[Member]:
+    by_name = {f.name: f for f in found}
+    rows = zip(index.names, index.opened, index.masks, strict=True)
+    return [make_member(settings, by_name[n], o, labels[n], m, groups[n], subtypes.get(n)) for n, o, m in rows]

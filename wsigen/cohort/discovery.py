@@ -1,0 +1,117 @@
+"""Which images the sources of a cohort name; nothing is opened yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsigen.cohort.settings import CohortSettings, Source, TileSource
+from wsigen.errors import CohortError
+
+SUFFIXES = frozenset(
+    ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
+)
+"""What counts as an image in a folder; a file named on its own may have any suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image of the cohort.
+
+    Attributes
+    ----------
+    name : its path from the cohort's root
+    source : position of its source in the settings
+    class_index : class of a tile, else None
+    """
+
+    name: str
+    path: Path
+    source: int
+    class_index: int | None = None
+
+
+def find_images(settings: CohortSettings) -> list[Found]:
+    """List the images of all sources, sorted by name within each.
+
+    Raises
+    ------
+    CohortError
+        If a folder is missing or empty, a folder's name is no class, or two sources share an image.
+    """
+    found: dict[str, Found] = {}
+    for position, source in enumerate(settings.sources):
+        items = _tiles(settings, source, position) if isinstance(source, TileSource) else _images(settings, source, position)
+        for item in items:
+            if item.name in found:
+                raise CohortError(f"{item.name}: named by source {found[item.name].source} and {position}; name it once")
+            found[item.name] = item
+    return list(found.values())
+
+
+def _tiles(settings: CohortSettings, source: TileSource, position: int) -> Iterator[Found]:
+    folder = settings.root / source.folder
+    if not folder.is_dir():
+        raise CohortError(f"{folder}: no such folder of tiles (source {position}); check 'folder' and 'root'")
+    parts = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not parts:
+        raise CohortError(f"{folder}: empty, no folders named after classes; give folder/CLASS/tile.png")
+    _check_names(source, {p.name for p in parts}, folder)
+    for part in parts:
+        index = class_index(settings, source.names.get(part.name, part.name), f"{part}: the folder")
+        for path in _listed(part):
+            yield Found(_name(settings, path), path, position, index)
+
+
+def _check_names(source: TileSource, folders: set[str], folder: Path) -> None:
+    missing = sorted(set(source.names) - folders)
+    if missing:
+        raise CohortError(f"{folder}: no folder {missing[0]!r}, which 'names' mentions; it has {', '.join(sorted(folders))}")
+
+
+def _images(settings: CohortSettings, source: Source, position: int) -> Iterator[Found]:
+    assert not isinstance(source, TileSource)
+    for text in source.images:
+        path = settings.root / text
+        if path.is_dir():
+            paths = _listed(path)
+        elif any(c in text for c in "*?["):
+            base = Path(path.anchor)
+            paths = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
+            if not paths:
+                raise CohortError(f"{path}: no file matches (source {position}); check 'images' and 'root'")
+        elif path.is_file():
+            paths = [path]
+        else:
+            raise CohortError(f"{path}: no such image or folder (source {position}); check 'images' and 'root'")
+        for p in paths:
+            yield Found(_name(settings, p), p, position)
+
+
+def _listed(folder: Path) -> list[Path]:
+    paths = sorted(p for p in folder.iterdir() if p.suffix.casefold() in SUFFIXES and p.is_file())
+    if not paths:
+        raise CohortError(f"{folder}: empty, no images in this folder; add some or leave it out")
+    return paths
+
+
+def _name(settings: CohortSettings, path: Path) -> str:
+    path = path.resolve()
+    return path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.as_posix()
+
+
+def class_index(settings: CohortSettings, label: str, where: str) -> int:
+    """Return the position of a class by name, case aside.
+
+    Raises
+    ------
+    CohortError
+        If the cohort does not name it.
+    """
+    from wsigen.errors import ConfigError
+
+    try:
+        return settings.table.index(label)
+    except ConfigError as error:
+        raise CohortError(f"{where} has an {error}; add it to 'classes' or map it with 'names'") from None

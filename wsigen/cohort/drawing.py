@@ -1,0 +1,101 @@
+"""`Drawer`: which patch comes next, balanced over levels and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.cohort.patches import Patches
+from wsigen.errors import CohortError
+
+P_UNC = 0.5
+"""Share of unlabelled crops where there are both kinds (DiffInfinite's p_unc)."""
+PRESENT = 1 / 64
+"""Share of a patch a class must cover to be drawn for it, unless it covers so much in no patch."""
+
+Rows = NDArray[np.int64]
+
+
+class Drawer:
+    """Draws rows of a table of patches.
+
+    Parameters
+    ----------
+    patches:
+        Only those that may be drawn.
+    cells:
+        Cells of a patch.
+    level_shares:
+        Share of every level, or None: equal shares of the levels that have patches.
+    unlabelled_share:
+        Share of patches without any label; None: `P_UNC` on a level with both kinds.
+
+    Raises
+    ------
+    CohortError
+        If there are no patches, or a share asks for what is not there.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        cells: int,
+        levels: int,
+        level_shares: Sequence[float] | None = None,
+        unlabelled_share: float | None = None,
+    ) -> None:
+        if not len(patches):
+            raise CohortError("no patches in this split; hold out other groups, or lower min_tissue in the cohort's file")
+        self._by_class: list[dict[int, Rows]] = []
+        self._unlabelled: list[Rows] = []
+        for level in range(levels):
+            rows = np.flatnonzero(patches.level == level)
+            counts = patches.counts[rows]
+            self._by_class.append(_by_class(rows, counts, max(1.0, cells * PRESENT)))
+            self._unlabelled.append(rows[~counts.any(axis=1)])
+        self._shares = self._level_shares(level_shares)
+        self._unlabelled_share = unlabelled_share
+        if unlabelled_share is not None and not 0 <= unlabelled_share <= 1:
+            raise CohortError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
+        for used in np.flatnonzero(self._shares):
+            self._check_kinds(int(used))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
+        """Draw a row and the class it was drawn for, None for an unlabelled one."""
+        level = int(rng.choice(len(self._shares), p=self._shares))
+        unlabelled, by_class = self._unlabelled[level], self._by_class[level]
+        share = self._unlabelled_share if self._unlabelled_share is not None else P_UNC
+        if not by_class or (len(unlabelled) and rng.random() < share):
+            return int(unlabelled[rng.integers(len(unlabelled))]), None
+        label = list(by_class)[int(rng.integers(len(by_class)))]
+        rows = by_class[label]
+        return int(rows[rng.integers(len(rows))]), label
+
+    def _level_shares(self, shares: Sequence[float] | None) -> NDArray[np.float64]:
+        there = np.array([bool(c) or len(u) > 0 for c, u in zip(self._by_class, self._unlabelled, strict=True)])
+        if shares is None:
+            return there / there.sum()
+        given = np.asarray(shares, np.float64)
+        if given.shape != there.shape or (given < 0).any() or not given.sum() > 0:
+            raise CohortError(f"level_shares {list(shares)}: give {len(there)} numbers, one for each level, none negative")
+        missing = np.flatnonzero((given > 0) & ~there)
+        if len(missing):
+            raise CohortError(f"level {missing[0]} has a share and no patches; set its share to 0 or add larger images")
+        return given / given.sum()
+
+    def _check_kinds(self, level: int) -> None:
+        share = self._unlabelled_share
+        if share and not len(self._unlabelled[level]):
+            raise CohortError(f"unlabelled_share {share}: level {level} has no unlabelled patches; set it to 0 or add slides")
+        if share is not None and share < 1 and not self._by_class[level]:
+            raise CohortError(f"unlabelled_share {share}: level {level} has no labelled patches; set it to 1 or add labels")
+
+
+def _by_class(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
+    found = {}
+    for label in np.flatnonzero(counts.any(axis=0)):
+        enough = counts[:, label] >= least
+        found[int(label)] = rows[enough if enough.any() else counts[:, label] > 0]
+    return found

@@ -1,0 +1,179 @@
+"""Labels of an image: where which class is, at any level's um/px."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.cohort.discovery import class_index
+from wsigen.cohort.groups import match_name
+from wsigen.cohort.points import PointLayout
+from wsigen.cohort.settings import CohortSettings, PointSource
+from wsigen.cohort.tables import keys, lookup, read_rows
+from wsigen.errors import CohortError, LayoutError
+from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
+from wsigen.layout.layout import Layout
+from wsigen.layout.uniform import UniformLayout
+
+Size = tuple[int, int]
+
+
+class Labels(Protocol):
+    """What somebody said about an image of ``size`` (height, width) px."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a label at all."""
+        ...
+
+    def layout(self, size: Size, canvas: Size) -> Layout:
+        """Return the classes on the image resized to ``canvas`` px."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeLabel:
+    """One class everywhere (a tile), or `classes.UNKNOWN` (an unlabelled slide)."""
+
+    class_index: int
+
+    @property
+    def any(self) -> bool:
+        """Whether it is a class."""
+        return self.class_index != UNKNOWN
+
+    def layout(self, size: Size, canvas: Size) -> Layout:
+        """Return it everywhere."""
+        return UniformLayout(*canvas, self.class_index)
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonLabels:
+    """QuPath's polygons; ``background`` is a class index or `classes.UNKNOWN`."""
+
+    path: Path
+    table: ClassTable
+    background: int
+
+    @property
+    def any(self) -> bool:
+        """True: a file without polygons is an error."""
+        return True
+
+    def names(self, index: int) -> bool:
+        """Whether a polygon, or the background, is of the class (in a file that could be read before)."""
+        return index == self.background or any(a.class_index == index for a in self._read(None).areas)
+
+    def layout(self, size: Size, canvas: Size) -> Layout:
+        """Read the polygons in px of the image and scale them.
+
+        Raises
+        ------
+        CohortError
+            If the file is unusable, a polygon lies outside or its class is not the cohort's.
+        """
+        return _scaled(self._read(size), canvas)
+
+    def _read(self, size: Size | None) -> GeoJsonLayout:
+        # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
+        outside = next((i for i, c in enumerate(self.table) if not c.background), 0)
+        try:
+            layout = read_geojson(self.path, self.table, size, outside)
+        except LayoutError as error:
+            cause = str(error).split(";")[0]
+            raise CohortError(f"{cause}; mend the annotation in QuPath, or 'classes' in the cohort's file") from None
+        return replace(layout, background=self.background)
+
+
+def _scaled(layout: GeoJsonLayout, canvas: Size) -> GeoJsonLayout:
+    sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
+    factors = np.array([sy, sx, sy, sx])
+    areas = tuple(Area(a.class_index, _bounds(a, factors), a.edges * factors) for a in layout.areas)
+    return replace(layout, height=canvas[0], width=canvas[1], areas=areas)
+
+
+def _bounds(area: Area, factors: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    y0, x0, y1, x1 = (float(v) for v in np.array(area.bounds) * factors)
+    return y0, x0, y1, x1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointLabels:
+    """Discs around points; ``centres`` float64 [n, 2] (x, y) px of the image, ``labels`` uint8 [n]."""
+
+    where: str
+    centres: NDArray[np.float64]
+    labels: NDArray[np.uint8]
+    radius: float
+
+    @property
+    def any(self) -> bool:
+        """Whether a point lies on this image."""
+        return len(self.labels) > 0
+
+    def layout(self, size: Size, canvas: Size) -> Layout:
+        """Scale the discs.
+
+        Raises
+        ------
+        CohortError
+            If a point lies outside of the image.
+        """
+        x, y = self.centres.T
+        outside = np.flatnonzero((x < 0) | (y < 0) | (x > size[1]) | (y > size[0]))
+        if len(outside):
+            x, y = self.centres[outside[0]]
+            raise CohortError(
+                f"{self.where}: {len(outside)} points outside of the image of {size[1]} x {size[0]} px, "
+                f"the first at x={x:.0f}, y={y:.0f}; give x and y in px of the full resolution"
+            )
+        factor = np.array([canvas[1] / size[1], canvas[0] / size[0]])
+        return PointLayout(*canvas, self.centres * factor, self.labels, self.radius * float(factor.mean()))
+
+
+def read_points(settings: CohortSettings, source: PointSource, names: list[str]) -> dict[str, PointLabels]:
+    """Read the points of one source: image's name -> labels, radius still as the source says it.
+
+    Raises
+    ------
+    CohortError
+        If a column is missing, a number or label is not understood, or no row speaks of these images.
+    """
+    path, c = settings.root / source.csv, source.columns
+    known = lookup(names)
+    if source.image_pattern is not None:
+        known = {match_name(source.image_pattern, n.rsplit("/", 1)[-1], "image_pattern"): n for n in names}
+    places: dict[str, list[tuple[float, float, int]]] = {n: [] for n in names}
+    for number, row in enumerate(read_rows(path, (c.image, c.x, c.y, c.label)), 2):
+        where = f"{path}: line {number}"
+        name = known.get(row[c.image]) or next((n for k in keys(row[c.image]) if (n := known.get(k))), None)
+        label = source.names.get(row[c.label], row[c.label])
+        if name is None or label is None:
+            continue
+        try:
+            x, y = float(row[c.x]), float(row[c.y])
+            if not math.isfinite(x + y):
+                raise ValueError(x, y)
+        except ValueError:
+            raise CohortError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
+        places[name].append((x, y, class_index(settings, label, where)))
+    if not any(places.values()):
+        raise CohortError(
+            f"{path}: no row speaks of an image of its source, e.g. {names[0]}; check columns.image or image_pattern"
+        )
+    radius = float(source.radius_px or source.radius_um or 0)
+    return {
+        n: PointLabels(
+            f"{path}: {n}",
+            np.array([p[:2] for p in found], np.float64).reshape(-1, 2),
+            np.array([p[2] for p in found], np.uint8),
+            radius,
+        )
+        for n, found in places.items()
+    }

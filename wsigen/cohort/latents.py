@@ -1,0 +1,225 @@
+"""Latents of a cohort's patches, encoded once and kept in a zarr group; and a stream of them.
+
+Layout of the group, for n patches and v variants (0 as it is, others turned and jittered in stain)::
+
+    latents  float16 [n, v, C, p, p]   one shard per block of patches and variant, one inner chunk per patch, CRC-32C
+    classes  uint8   [n, v, p, p]      the same
+    moments  float64 [blocks, v, 3, C] count, sum and sum of squares over tissue; NaN: the block is still to be encoded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from wsigen.cohort.augment import dihedral, jitter_stain
+from wsigen.cohort.batch import CELL_PX, LatentBatch, LatentStream
+from wsigen.cohort.cohort import Cohort, Split
+from wsigen.cohort.drawing import Drawer
+from wsigen.cohort.patches import Patches
+from wsigen.errors import CohortError
+
+BLOCK = 64
+"""Patches of a shard: what an interruption loses at most."""
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, p = P / 8."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentCache:
+    """Encoded patches of one split.
+
+    Attributes
+    ----------
+    mean, std : float32 [C], over the tissue of labelled and unlabelled patches
+    """
+
+    cohort: Cohort
+    patches: Patches
+    group: Any
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def stream(
+        self, seed: int, level_shares: Sequence[float] | None = None, unlabelled_share: float | None = None
+    ) -> LatentStream:
+        """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
+        cells = (self.cohort.settings.patch_px // CELL_PX) ** 2
+        drawer = Drawer(self.patches, cells, len(self.cohort.levels), level_shares, unlabelled_share)
+        return CachedLatents(self, drawer, seed)
+
+
+class CachedLatents:
+    """Random latents of a cache; see `batch.LatentStream`."""
+
+    def __init__(self, cache: LatentCache, drawer: Drawer, seed: int) -> None:
+        self._cache, self._drawer, self._seed = cache, drawer, seed
+        self._latents, self._classes = cache.group["latents"], cache.group["classes"]
+        self._labelled = np.array([m.labelled for m in cache.cohort.members])
+
+    def batch(self, step: int, count: int) -> LatentBatch:
+        """Return ``count`` latents of a step (>= 0)."""
+        rows, latents, classes = [], [], []
+        for i in range(count):
+            rng = np.random.default_rng((self._seed, step, i))
+            row, _ = self._drawer.draw(rng)
+            variant = int(rng.integers(self._latents.shape[1]))
+            rows.append(row)
+            latents.append(self._read(self._latents, row, variant))
+            classes.append(self._read(self._classes, row, variant))
+        mean, std = (v[:, None, None] for v in (self._cache.mean, self._cache.std))
+        patches = self._cache.patches
+        labelled = self._labelled[patches.member[rows]]
+        values = (np.stack(latents).astype(np.float32) - mean) / std
+        return LatentBatch(values, np.stack(classes), patches.level[rows].astype(np.int64), labelled)
+
+    def _read(self, array: Any, row: int, variant: int) -> NDArray[Any]:
+        try:
+            return np.asarray(array[row, variant])
+        except (ValueError, RuntimeError) as error:
+            raise CohortError(
+                f"cached latents of patch {row} are damaged ({error}); delete the cache and encode anew"
+            ) from None
+
+
+def cache_latents(
+    cohort: Cohort,
+    encode: Encode,
+    folder: str | Path,
+    key: str,
+    *,
+    split: Split = "training",
+    variants: int = 1,
+    batch: int = 8,
+    watch: Callable[[int, int], None] | None = None,
+) -> LatentCache:
+    """Encode the patches of a split, or go on where an interruption left off.
+
+    Parameters
+    ----------
+    folder:
+        Of the zarr group; one of another cohort or key is replaced.
+    key:
+        Names the encoder, e.g. the hash of its weights.
+    variants:
+        How often each patch is encoded; beyond the first it is turned and jittered in stain.
+    batch:
+        Patches encoded at a time.
+    watch:
+        Called with (blocks done, blocks in all).
+
+    Raises
+    ------
+    CohortError
+        If the split has no patches, or the encoder's latents are not 1/8 of the patches' side.
+    """
+    patches = cohort.split_patches(split)
+    if not len(patches):
+        raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
+    maker = _Encoder(cohort, patches, encode, batch)
+    group = _open_group(Path(folder), maker, [key, cohort.key, split, variants])
+    moments = group["moments"]
+    done = np.isfinite(moments[:]).all(axis=(2, 3))
+    for number, (block, variant) in enumerate(np.argwhere(~done)):
+        first, last = int(block) * BLOCK, min(len(patches), (int(block) + 1) * BLOCK)
+        latents, classes, sums = maker.block(range(first, last), int(variant))
+        group["latents"][first:last, variant] = latents
+        group["classes"][first:last, variant] = classes
+        moments[block, variant] = sums
+        if watch is not None:
+            watch(int(done.sum()) + number + 1, done.size)
+    count, total, squares = moments[:].sum(axis=(0, 1))
+    mean = total / np.maximum(count, 1)
+    std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
+    return LatentCache(cohort, patches, group, mean.astype(np.float32), std.astype(np.float32))
+
+
+class _Encoder:
+    """Reads, augments and encodes patches."""
+
+    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int) -> None:
+        self.cohort, self.patches, self._encode, self._batch = cohort, patches, encode, batch
+
+    def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
+        """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
+        latents, maps, tissues = [], [], []
+        for start in range(rows.start, rows.stop, self._batch):
+            read = [self._read(row, variant) for row in range(start, min(rows.stop, start + self._batch))]
+            images, classes, tissue = (np.stack(part) for part in zip(*read, strict=True))
+            latents.append(self._checked(images))
+            maps.append(classes)
+            tissues.append(tissue)
+        values = np.concatenate(latents)
+        inside = np.moveaxis(values, 1, 0)[:, np.concatenate(tissues)].astype(np.float64)
+        sums = np.stack([np.full(len(inside), inside.shape[1]), inside.sum(axis=1), (inside**2).sum(axis=1)])
+        return values.astype(np.float16), np.concatenate(maps), sums
+
+    def channels(self) -> int:
+        """Channels of the encoder's latents."""
+        return int(self._checked(self._read(0, 0)[0][None]).shape[1])
+
+    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        latents = np.asarray(self._encode(images), np.float32)
+        side = self.cohort.settings.patch_px // CELL_PX
+        if latents.ndim != 4 or latents.shape[0] != len(images) or latents.shape[2:] != (side, side):
+            raise CohortError(
+                f"the encoder gives {latents.shape} for {images.shape}; class maps need {side} x {side} latents (f8)"
+            )
+        if not np.isfinite(latents).all() or np.abs(latents).max() > np.finfo(np.float16).max:
+            raise CohortError("the encoder gives latents that are not finite or beyond float16; check its weights")
+        return latents
+
+    def _read(self, row: int, variant: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        p, cohort = self.patches, self.cohort
+        member, mpp = cohort.members[p.member[row]], cohort.mpps[p.level[row]]
+        box = p.box(row, cohort.settings.patch_px)
+        image, classes, tissue = member.image(box, mpp), member.class_map(box, mpp), member.tissue(box, mpp)
+        glass = [i for i, c in enumerate(cohort.table) if c.background]
+        tissue = tissue & ~np.isin(classes, glass)
+        if variant:
+            image = jitter_stain(image, np.random.default_rng((cohort.settings.seed, row, variant)))
+            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
+        return image, classes, tissue
+
+
+def _open_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+    """Open the group if it is of the same patches and encoder, else make it anew."""
+    try:
+        group = zarr.open_group(str(folder), mode="r+")
+        if group.attrs.get("identity") == identity:
+            return group
+        if "identity" not in group.attrs and any(True for _ in folder.iterdir()):
+            raise CohortError(f"{folder}: a zarr group of something else; give an empty folder for the latents")
+    except (FileNotFoundError, ValueError, KeyError):
+        if folder.exists() and any(folder.iterdir()):
+            raise CohortError(f"{folder}: holds other files; give an empty folder for the latents") from None
+    return _new_group(folder, maker, identity)
+
+
+def _new_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+    n, variants, side = len(maker.patches), int(identity[-1]), maker.cohort.settings.patch_px // CELL_PX
+    channels, blocks = maker.channels(), -(-n // BLOCK)
+    group = zarr.open_group(str(folder), mode="w", attributes={"kind": "wsigen latents", "identity": None})
+    tail: tuple[int, ...]
+    for name, dtype, tail in (("latents", "float16", (channels, side, side)), ("classes", "uint8", (side, side))):
+        group.create_array(
+            name,
+            shape=(n, variants, *tail),
+            shards=(BLOCK, 1, *tail),
+            chunks=(1, 1, *tail),
+            dtype=dtype,
+            compressors=[BloscCodec(cname="zstd", clevel=1), Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+    shape = (blocks, variants, 3, channels)
+    group.create_array("moments", shape=shape, chunks=(1, 1, 3, channels), dtype="float64", fill_value=np.nan)
+    group.attrs["identity"] = identity  # last: a group without it is not whole
+    return group

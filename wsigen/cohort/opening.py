@@ -1,0 +1,73 @@
+"""Open the images of a cohort: size, um/px, and a copy that can be read by region where the file cannot."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsigen.cohort.settings import Source, TileSource
+from wsigen.cohort.tables import keys
+from wsigen.errors import CohortError
+from wsigen.files import atomic_path
+from wsigen.layout.reference import open_reference
+from wsigen.layout.reference_sources import ImageSource, open_source
+
+COPY_FROM_PX = 2**22
+"""An untiled image of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Size (px) and um/px of an image, and the file its pixels are read from."""
+
+    height: int
+    width: int
+    mpp: float
+    pixels: str
+
+
+def open_image(path: Path, name: str, source: Source, cache: Path) -> Opened:
+    """Open an image.
+
+    Raises
+    ------
+    ReferenceImageError
+        If it cannot be opened.
+    CohortError
+        If nobody says its um/px.
+    """
+    reference = open_reference(path)
+    mpp = stated_mpp(source, name) or reference.mpp
+    if mpp is None:
+        raise CohortError(f"{name}: no um/px in the file; give 'mpp:' in its source")
+    pixels = reference.path
+    if reference.height * reference.width > COPY_FROM_PX and isinstance(open_source(pixels), ImageSource):
+        pixels = str(tiled_copy(Path(pixels), cache))
+    return Opened(reference.height, reference.width, float(mpp), pixels)
+
+
+def stated_mpp(source: Source, name: str) -> float | None:
+    """Return the um/px a source states for an image, which goes before what the file says."""
+    if isinstance(source, TileSource) or not isinstance(source.mpp, dict):
+        return source.mpp if not isinstance(source.mpp, dict) else None
+    return next((source.mpp[key] for key in keys(name) if key in source.mpp), None)
+
+
+def tiled_copy(path: Path, cache: Path) -> Path:
+    """Write an image as a tiled TIFF pyramid without loss into the cache, once; returns its path."""
+    import pyvips
+
+    stat = path.stat()
+    key = hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache / "tiled" / f"{path.stem}-{key}.tif"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error").colourspace("srgb")
+        image = image.flatten(background=255) if image.hasalpha() else image
+        with atomic_path(target) as beside:
+            image.cast("uchar").tiffsave(
+                str(beside), tile=True, tile_width=512, tile_height=512, compression="deflate", level=1, predictor="horizontal",
+                bigtiff=True, pyramid=True
+            )  # fmt: skip
+    return target

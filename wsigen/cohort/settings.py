@@ -1,0 +1,216 @@
+"""`CohortSettings`: the file that describes a cohort, validated at the edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wsigen.classes import ClassTable, TissueClass
+from wsigen.cohort.batch import CELL_PX
+from wsigen.errors import CohortError
+from wsigen.models.card import CardClass, Level
+
+Mpp = Annotated[float, Field(gt=0.01, lt=100)]
+Paths = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Images(_Part):
+    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong."""
+
+    images: Paths
+    mpp: Mpp | dict[str, Mpp] | None = None
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class TileSource(_Part):
+    """Folders of tiles, one a class: ``folder/NAME/*.png``; ``names`` maps a folder's name to a class's where they differ."""
+
+    kind: Literal["tiles"]
+    folder: str
+    mpp: Mpp | None = None
+    names: dict[str, str] = Field(default_factory=dict)
+
+
+class AnnotatedSource(_Images):
+    """Slides with QuPath GeoJSON.
+
+    Attributes
+    ----------
+    annotations:
+        Folder of ``STEM.geojson``; by default they lie beside the images.
+    background:
+        Class outside every polygon; without it nobody knows what is there (sparse annotation).
+    """
+
+    kind: Literal["annotated"]
+    annotations: str | None = None
+    background: str | None = None
+
+
+class Columns(_Part):
+    """The names of a CSV's columns; ``x`` and ``y`` are px of the image's full resolution."""
+
+    image: str = "image"
+    x: str = "x"
+    y: str = "y"
+    label: str = "class"
+
+
+class PointSource(_Images):
+    """Slides with labelled points or spots.
+
+    Attributes
+    ----------
+    csv, columns:
+        One row a point.
+    image_pattern:
+        Regular expression on the image's name; its first group is what the CSV calls the image. Without it the CSV
+        gives the name, the file name or the stem.
+    radius_px, radius_um:
+        Radius of the labelled disc, one of the two.
+    names:
+        Label of the CSV -> class, or null: leave such points out. Other labels must be names of classes.
+    """
+
+    kind: Literal["points"]
+    csv: str
+    columns: Columns = Columns()
+    image_pattern: str | None = None
+    radius_px: Annotated[float, Field(gt=0)] | None = None
+    radius_um: Annotated[float, Field(gt=0)] | None = None
+    names: dict[str, str | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_radius(self) -> PointSource:
+        if (self.radius_px is None) == (self.radius_um is None):
+            raise ValueError("give either radius_px or radius_um")
+        return self
+
+
+class UnlabelledSource(_Images):
+    """Slides about which nobody said anything."""
+
+    kind: Literal["unlabelled"]
+
+
+Source = Annotated[TileSource | AnnotatedSource | PointSource | UnlabelledSource, Field(discriminator="kind")]
+
+
+class Groups(_Part):
+    """Which patient (or slide) an image is of: the first group of ``pattern`` in its name, or a CSV."""
+
+    pattern: str | None = None
+    csv: str | None = None
+    image: str = "image"
+    group: str = "group"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Groups:
+        if (self.pattern is None) == (self.csv is None):
+            raise ValueError("give either a pattern or a csv")
+        return self
+
+
+class Subtypes(_Part):
+    """A CSV that names the subtype of every slide, for the mask model."""
+
+    csv: str
+    image: str = "image"
+    subtype: str = "subtype"
+
+
+class CohortSettings(_Part):
+    """A cohort.
+
+    Attributes
+    ----------
+    root:
+        Folder relative paths and the images' names count from; the file's own by default.
+    levels:
+        Magnifications, finest first, each with its um/px. PathUp's overview is a level of 4x the um/px.
+    patch_px, overlap_px:
+        Side and overlap of the lattice's patches in px of the level, multiples of 8.
+    min_tissue:
+        Least share of tissue in a patch without labels.
+    most_per_class:
+        Most patches of a class, on each level and in each split (6000: PathUp).
+    most_unlabelled:
+        The same for patches without any label; None: all.
+    held_out, held_out_share:
+        Groups that training never sees: their names, or their share of all groups.
+    """
+
+    classes: Annotated[tuple[CardClass, ...], Field(min_length=1)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    root: Path = Path()
+    patch_px: Annotated[int, Field(ge=64, multiple_of=CELL_PX)] = 512
+    overlap_px: Annotated[int, Field(ge=0, multiple_of=CELL_PX)] = 64
+    min_tissue: Annotated[float, Field(gt=0, le=1)] = 0.25
+    most_per_class: Annotated[int, Field(ge=1)] = 6000
+    most_unlabelled: Annotated[int, Field(ge=1)] | None = None
+    groups: Groups | None = None
+    held_out: tuple[str, ...] = ()
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    subtypes: Subtypes | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CohortSettings:
+        mpps = [level.mpp for level in self.levels]
+        if any(m is None for m in mpps):
+            raise ValueError("every level needs its mpp (um/px)")
+        if mpps != sorted(set(mpps), key=float):  # type: ignore[arg-type]  # none is None
+            raise ValueError("levels go from fine to coarse: their mpp must rise")
+        if self.overlap_px >= self.patch_px:
+            raise ValueError(f"overlap_px {self.overlap_px} must be less than patch_px {self.patch_px}")
+        if self.held_out and self.held_out_share:
+            raise ValueError("held_out and held_out_share exclude each other")
+        return self
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes as a table."""
+        return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
+
+
+def read_settings(path: str | Path) -> CohortSettings:
+    """Read a cohort's YAML; its relative paths count from its folder.
+
+    Raises
+    ------
+    CohortError
+        One line: which field is wrong, and why.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CohortError(f"{path}: no such cohort file; configs/cohort-example.yaml shows one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CohortError(f"{path}: cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise CohortError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it") from None
+    if not isinstance(content, dict):
+        raise CohortError(f"{path}: no 'setting: value' lines; configs/cohort-example.yaml shows a cohort")
+    try:
+        settings = CohortSettings(**content)
+        root = (path.parent / settings.root).resolve()
+        settings = settings.model_copy(update={"root": root})
+        _ = settings.table
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "cohort"
+        raise CohortError(f"{path}: setting '{where}': {str(first['msg']).removeprefix('Value error, ')}") from None
+    return settings

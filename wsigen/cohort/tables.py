@@ -1,0 +1,72 @@
+"""CSV tables: rows by column name, and which image a row speaks of."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from wsigen.errors import CohortError, suggest
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the rows of a CSV, each with at least ``columns``.
+
+    Raises
+    ------
+    CohortError
+        If it is missing, has no rows, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(v, str | None) and k} for row in reader]
+            header = list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"{path}: the CSV cannot be read ({error}); check its path and save it as UTF-8") from None
+    for column in columns:
+        if column not in header:
+            raise CohortError(
+                f"{path}: no column {column!r}{suggest(column, header)}; it has {', '.join(header) or 'none'}; "
+                "name the right one in the cohort's file"
+            )
+    if not rows:
+        raise CohortError(f"{path}: the CSV has a header and no rows; fill it or leave it out")
+    return rows
+
+
+def keys(name: str) -> tuple[str, str, str]:
+    """What a table may call an image: its name, its file name, its stem."""
+    pure = PurePosixPath(name)
+    return (name, pure.name, pure.stem)
+
+
+def lookup(names: Iterable[str]) -> dict[str, str | None]:
+    """Map everything a table may say to the image's name; None where two images share it."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        for key in dict.fromkeys(keys(name)):
+            found[key] = name if found.get(key, name) == name else None
+    return found
+
+
+def column_of_images(path: Path, image: str, value: str, names: Sequence[str]) -> dict[str, str]:
+    """Read a CSV with one row an image: image's name -> value; images of other cohorts are passed over.
+
+    Raises
+    ------
+    CohortError
+        If an image of the cohort is missing in the table or has two values.
+    """
+    known = lookup(names)
+    found: dict[str, str] = {}
+    for row in read_rows(path, (image, value)):
+        name = known.get(row[image])
+        if name is None:
+            continue
+        if found.setdefault(name, row[value]) != row[value]:
+            raise CohortError(f"{path}: {name} is both {found[name]!r} and {row[value]!r}; keep one row")
+    missing = [n for n in names if not found.get(n)]
+    if missing:
+        raise CohortError(f"{path}: no {value!r} for {len(missing)} of {len(names)} images, e.g. {missing[0]}; add their rows")
+    return found
