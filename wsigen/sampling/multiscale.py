@@ -121,8 +121,12 @@ def cascade_scales(mpps: list[float | None], levels: int, width: int, height: in
 
 
 def default_chunk(height: int, width: int, side: int, workers: int) -> int:
-    """Chunk side for a canvas: a power-of-two multiple of the side, small enough that every worker has chunks."""
+    """Chunk side for a canvas: a power-of-two multiple of the side, small enough that every worker has chunks.
+
+    Not below 4 sides, as small chunks fill their last batches badly; but a canvas of a single chunk is cut at 2 sides, so that
+    the cores of a laptop share it.
+    """
     chunk = 8 * side
     while chunk > 4 * side and math.ceil(height / chunk) * math.ceil(width / chunk) < 2 * workers:
         chunk //= 2
-    return max(side, chunk)
+    return 2 * side if chunk >= max(height, width) > 2 * side else chunk
