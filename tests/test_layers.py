@@ -11,7 +11,7 @@ ROOT = Path(wsigen.__file__).parent
 ROWS = [
     {"errors", "geometry", "classes", "noise", "config", "files"},
     {"sampling", "models", "layout", "slide"},
-    {"store", "manifest"},
+    {"store", "manifest", "cohort"},
     {"tasks"},
     {"engine"},
     {"projection", "outputs", "preparation", "rundir", "inspection", "generate", "estimate", "training", "workers"},

@@ -10,6 +10,7 @@
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
     ├── RunError                a run directory: wrong configuration, locked, not a run
+    ├── TrainingError           a training recipe, its checkpoint, a loss that is not a number
     └── DamagedChunkError       a stored chunk that is missing, truncated or altered
 
 The command line prints ``str(error)`` as one line and exits with code 2.
@@ -51,6 +52,10 @@ class ResourceError(WsigenError):
 
 class RunError(WsigenError):
     """A run directory cannot be used: not a run, another configuration, or held by another driver."""
+
+
+class TrainingError(WsigenError):
+    """A training cannot begin, go on or be published: recipe, checkpoint, disk or a loss that is not a number."""
 
 
 class DamagedChunkError(WsigenError):

@@ -1,0 +1,1 @@
+"""The training data: real images, their labels, patches."""
