@@ -45,6 +45,12 @@ class WeightAverage:
             live.copy_(mean)
             mean.copy_(kept)
 
+    @torch.no_grad()
+    def bake(self) -> None:
+        """Put the mean in the network's place for good."""
+        for mean, live in zip(self._mean, self._live, strict=False):
+            live.copy_(mean)
+
     def state_dict(self) -> dict[str, Tensor]:
         """The mean by parameter name; empty with decay 0."""
         return dict(zip(self._names, self._mean, strict=False))

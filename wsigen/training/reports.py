@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import atomic_path
+from wsigen.files import atomic_path, write_atomic
 
 LOSSES = "losses.csv"
 
@@ -19,18 +19,14 @@ LOSSES = "losses.csv"
 class LossTable:
     """``losses.csv``: a line per step. On resuming, lines from the checkpoint's step on are dropped and made again."""
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        self._path = path
-        kept = _lines_before(path, first_step)
-        path.write_text("".join(kept), encoding="utf-8")
+    def __init__(self, path: Path, columns: Sequence[str], first_step: int) -> None:
+        self._columns = list(columns)
+        header = ",".join(["step", *columns]) + "\n"
+        write_atomic(path, "".join([header, *_rows_before(path, first_step)]).encode())
         self._file = path.open("a", encoding="utf-8")
-        self._columns = kept[0].strip().split(",")[1:] if kept else []
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append a step; a column that is not there stays empty."""
-        if not self._columns:
-            self._columns = list(values)
-            self._file.write(",".join(["step", *self._columns]) + "\n")
         cells = [f"{values[c]:.9g}" if c in values else "" for c in self._columns]
         self._file.write(",".join([str(step), *cells]) + "\n")
 
@@ -43,21 +39,20 @@ class LossTable:
         self._file.close()
 
 
-def _lines_before(path: Path, step: int) -> list[str]:
+def _rows_before(path: Path, step: int) -> list[str]:
     if step == 0 or not path.is_file():
         return []
-    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-    whole = (row for row in rows if row.endswith("\n"))
-    return [header, *(row for row in whole if int(row.split(",")[0]) < step)] if header.endswith("\n") else []
+    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+    return [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < step]
 
 
 class Reports:
     """All of it, in one folder: ``losses.csv``, ``samples/``, ``tensorboard/`` (if tensorboard is installed)."""
 
-    def __init__(self, folder: Path, name: str, first_step: int, steps: int, every: int) -> None:
+    def __init__(self, folder: Path, name: str, columns: Sequence[str], first_step: int, steps: int, every: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._every = folder, every
-        self._table = LossTable(folder / LOSSES, first_step)
+        self._table = LossTable(folder / LOSSES, columns, first_step)
         self._board = _board(folder / "tensorboard", first_step)
         self._progress = _progress(name, first_step, steps)
 
