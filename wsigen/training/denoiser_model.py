@@ -98,7 +98,7 @@ class DenoiserTask:
         self.columns: tuple[str, ...] = ("mse",)
         if recipe.entropy.enabled:
             rows = conditioner.classes * conditioner.levels
-            width = int(unet.config["block_out_channels"][-1])  # type: ignore[index,union-attr]  # a diffusers config
+            width = int(unet.config["block_out_channels"][-1])  # type: ignore[index]  # a diffusers config
             self._memory = FeatureMemory(rows, width, recipe.entropy.decay, recipe.seed)
             self.columns = ("mse", "entropy")
 

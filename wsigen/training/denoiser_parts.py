@@ -98,8 +98,9 @@ def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, leve
         given = unet.config["out_channels"]
         raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
     _fit_inputs(unet, input_channels(kind, latent_channels, classes), latent_channels, found)
-    if kind != "text":
-        _fit_embeddings(unet, embeddings(kind, classes, levels))
+    rows = embeddings(kind, classes, levels)
+    if rows is not None:
+        _fit_embeddings(unet, rows)
     return unet
 
 
@@ -112,7 +113,7 @@ def _fit_inputs(unet: Any, channels: int, latent_channels: int, folder: Path) ->
         raise TrainingError(
             f"{folder}: its network sees {old.in_channels} channels; {latent_channels} or {channels} are needed"
         )
-    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
+    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
     new.weight.zero_()
     new.weight[:, :latent_channels] = old.weight
     new.bias.copy_(old.bias)
@@ -121,7 +122,7 @@ def _fit_inputs(unet: Any, channels: int, latent_channels: int, folder: Path) ->
 
 
 @torch.no_grad()
-def _fit_embeddings(unet: Any, rows: int | None) -> None:
+def _fit_embeddings(unet: Any, rows: int) -> None:
     if unet.config["num_class_embeds"] == rows:
         return
     width = unet.config["block_out_channels"][0] * 4

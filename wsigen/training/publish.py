@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _README = """# {name}: {title}
 
-A latent diffusion model of histological images, trained with [wsigen](https://pypi.org/project/wsigen/).
+A latent diffusion model of histological images, trained with wsigen.
 
 **Not for:** {not_for}
 

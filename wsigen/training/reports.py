@@ -94,7 +94,7 @@ def _board(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]  # torch has no types here
+    return SummaryWriter(str(folder), purge_step=first_step)
 
 
 class _Lines:
