@@ -48,10 +48,11 @@ def register(app: typer.Typer) -> None:
 
 def _cohort(file: Path, cache: Path, skip_bad: bool) -> Any:
     try:
-        from wsigen.cohort import open_cohort, read_cohort  # type: ignore[attr-defined,unused-ignore]
+        from wsigen.cohort.cohort import open_cohort  # type: ignore[import-not-found,unused-ignore]
+        from wsigen.cohort.settings import read_settings  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    return open_cohort(read_cohort(file), cache, skip_bad)
+    return open_cohort(read_settings(file), cache, skip_bad)
 
 
 def _announce(outcome: Outcome, result: Path, out: Path) -> None:

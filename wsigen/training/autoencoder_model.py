@@ -134,7 +134,7 @@ class AutoencoderTask:
         self._network = Reconstruction(self.vae, recipe.decoder_only)
         self._adversary = build_adversary()
         self._made: list[tuple[Tensor, Tensor]] = []
-        self.columns = ("l1", "gradient_l1", "colour", "kl", "fooled", "adversary")
+        self.columns: tuple[str, ...] = ("l1", "gradient_l1", "colour", "kl", "fooled", "adversary")
 
     def players(self) -> dict[str, Player]:
         """The autoencoder, then the discriminator."""

@@ -85,7 +85,7 @@ def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, leve
     wanted = "UNet2DConditionModel" if kind == "text" else "UNet2DModel"
     found = folder / "unet" if (folder / "unet").is_dir() else folder
     try:
-        name = diffusers.ConfigMixin.load_config(str(found), local_files_only=True).get("_class_name")
+        name = getattr(diffusers, wanted).load_config(str(found), local_files_only=True).get("_class_name")
         if name != wanted:
             raise TrainingError(f"{found}: a {name}; conditioning '{kind}' needs a {wanted}")
         unet = getattr(diffusers, wanted).from_pretrained(
