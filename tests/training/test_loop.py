@@ -123,7 +123,8 @@ def test_a_tiny_denoiser_learns_and_its_bundle_generates(kind: str, tmp_path: Pa
     if kind == "class-map":
         from wsigen.generate import generate
 
-        slide = generate(
+        options = {"size": (512, 512), "class_name": "Tumor", "steps": 1, "levels": 1}
+        slide = generate(tmp_path / "s.ome.tiff", model=str(tmp_path / "bundle"), **options)
             tmp_path / "s.ome.tiff", model=str(tmp_path / "bundle"), size=(512, 512), class_name="Tumor", steps=1, levels=1
         )
         assert slide.slide.is_file()

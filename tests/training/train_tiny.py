@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from streams import LEVELS, TABLE, WORDS, Crops, Latents, denoiser_settings
+from streams import LEVELS, TABLE, Crops, Latents, denoiser_settings
 
 from wsigen.training.autoencoder_model import AutoencoderTask, build_vae
 from wsigen.training.loop import Outcome, train
@@ -45,6 +45,11 @@ class Slow(Latents):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    assert WORDS
     entropy = {"enabled": True}
-    make_denoiser(Path(sys.argv[1]), "--resume" in sys.argv, stream=Slow(), entropy=entropy, loop={"steps": 60})
+    make_denoiser(
+        Path(sys.argv[1]),
+        "--resume" in sys.argv,
+        stream=Slow(),
+        entropy=entropy,
+        loop={"steps": 60, "checkpoint_minutes": 0.002},
+    )
