@@ -125,8 +125,6 @@ def test_a_tiny_denoiser_learns_and_its_bundle_generates(kind: str, tmp_path: Pa
 
         options = {"size": (512, 512), "class_name": "Tumor", "steps": 1, "levels": 1}
         slide = generate(tmp_path / "s.ome.tiff", model=str(tmp_path / "bundle"), **options)
-            tmp_path / "s.ome.tiff", model=str(tmp_path / "bundle"), size=(512, 512), class_name="Tumor", steps=1, levels=1
-        )
         assert slide.slide.is_file()
 
 

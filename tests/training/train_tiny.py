@@ -1,4 +1,4 @@
-"""Trains a tiny model: ``python train_tiny.py autoencoder|denoiser DIR [--resume]``; a batch takes at least 20 ms."""
+"""Trains a tiny model: ``python train_tiny.py DIR [--resume]``; a batch takes at least 20 ms."""
 
 from __future__ import annotations
 
