@@ -39,9 +39,8 @@ class Trainer:
         for name, player in self.players.items():
             player.module.to(accelerator.device).train()
             learned = [p for p in player.module.parameters() if p.requires_grad]
-            optimiser = torch.optim.AdamW(
-                learned, lr=player.peak_rate, betas=player.betas, weight_decay=settings.weight_decay, fused=True
-            )
+            decay = settings.weight_decay
+            optimiser = torch.optim.AdamW(learned, player.peak_rate, player.betas, weight_decay=decay, fused=True)
             self.modules[name], self.optimisers[name] = accelerator.prepare(player.module, optimiser)
         self.average = WeightAverage(next(iter(self.players.values())).module, settings.ema)
 
