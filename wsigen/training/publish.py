@@ -140,8 +140,8 @@ def _write(trained: Trained, card: BundleCard, folder: Path, half: bool) -> None
 
 def _plain(part: Any, half: bool) -> Any:
     """A copy on the CPU, in the order of memory that safetensors stores."""
-    dtype = torch.float16 if half else torch.float32
-    return copy.deepcopy(part).to("cpu").to(dtype, memory_format=torch.contiguous_format)
+    plain = copy.deepcopy(part).to("cpu").to(memory_format=torch.contiguous_format)
+    return plain.half() if half else plain
 
 
 def _replace(beside: Path, folder: Path) -> None:
