@@ -12,6 +12,7 @@
     ├── ResourceError           memory, disk, a scheduler that is not there
     ├── EvaluationError         a side, extractor or feature file of an evaluation
     ├── RunError                a run directory: wrong configuration, locked, not a run
+    ├── TrainingError           a training recipe, its checkpoint, a loss that is not a number
     └── DamagedChunkError       a stored chunk that is missing, truncated or altered
 
 The command line prints ``str(error)`` as one line and exits with code 2.
@@ -61,6 +62,10 @@ class EvaluationError(WsigenError):
 
 class RunError(WsigenError):
     """A run directory cannot be used: not a run, another configuration, or held by another driver."""
+
+
+class TrainingError(WsigenError):
+    """A training cannot begin, go on or be published: recipe, checkpoint, disk or a loss that is not a number."""
 
 
 class DamagedChunkError(WsigenError):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsigen.cli.train_models import register
+
 train = typer.Typer(help="Train models on your own slides.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -27,3 +29,6 @@ def data(
     from wsigen.cli.train_data import run_data
 
     run_data(cohort, cache, skip_bad)
+
+
+register(train)

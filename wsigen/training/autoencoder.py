@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wsigen.training.budget import Budget, cosine_rate
 from wsigen.training.checkpoint import load_checkpoint, require_finite, save_checkpoint
+from wsigen.training.losses import build_adversary, fine, hinge_loss, reconstruction_terms
 from wsigen.training.settings import AutoencoderSettings
 
 if TYPE_CHECKING:
@@ -44,57 +43,13 @@ def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
     return model.to(memory_format=torch.channels_last)
 
 
-def build_adversary() -> nn.Sequential:
-    """Build a small patch discriminator; each output sees 34 px."""
-    widths = (3, 32, 64, 128)
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
-
-
-def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
-
-
-def _fine(x: Tensor) -> Tensor:
-    """Keep what is finer than about 16 px: the adversary must not move the mean colour."""
-    return x - functional.avg_pool2d(x, 17, stride=1, padding=8, count_include_pad=False)
-
-
-def _colour_error(difference: Tensor) -> Tensor:
-    """L1 of the mean colour of crops and of 32 px blocks, and of chroma in 4 px blocks.
-
-    Grey detail dominates a plain L1; without the last term pink and blue-grey fibres come out alike.
-    """
-    chroma = difference - difference.mean(dim=1, keepdim=True)
-    return (
-        difference.mean(dim=(2, 3)).abs().mean()
-        + functional.avg_pool2d(difference, 32).abs().mean()
-        + 2.0 * functional.avg_pool2d(chroma, 4).abs().mean()
-    )
-
-
 def reconstruction_loss(
     x: Tensor, y: Tensor, mean: Tensor, logvar: Tensor, settings: AutoencoderSettings
 ) -> tuple[Tensor, Tensor]:
-    """Compare a reconstruction with the image: L1, L1 of gradients and of local mean colour, and KL.
-
-    Parameters
-    ----------
-    x, y : (B, 3, H, W) image and reconstruction
-    mean, logvar : (B, C, H/8, W/8) of the posterior
-
-    Returns
-    -------
-    the weighted sum, and the plain L1
-    """
-    l1 = (x - y).abs().mean()
-    edges = sum((a - b).abs().mean() for a, b in zip(_gradients(x), _gradients(y), strict=True))
-    colour = _colour_error(x - y)
-    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-    total = l1 + settings.gradient_weight * edges + settings.colour_weight * colour + settings.kl_weight * kl
-    return total, l1
+    """Weigh the terms of `losses.reconstruction_terms`; return the sum, and the plain L1."""
+    terms = reconstruction_terms(x, y, mean, logvar)
+    weighted = settings.gradient_weight * terms.gradient + settings.colour_weight * terms.colour + settings.kl_weight * terms.kl
+    return terms.l1 + weighted, terms.l1
 
 
 class AutoencoderTraining:
@@ -171,7 +126,7 @@ class AutoencoderTraining:
         if adversarial:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 self.adversary.requires_grad_(False)
-                loss = loss - settings.adversary_weight * self.adversary(_fine(y)).float().mean()
+                loss = loss - settings.adversary_weight * self.adversary(fine(y)).float().mean()
                 self.adversary.requires_grad_(True)
         require_finite(loss.item(), "autoencoder", self.step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -186,8 +141,8 @@ class AutoencoderTraining:
     def _train_adversary(self, x: Tensor, y: Tensor) -> None:
         """Take one step of the hinge loss."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            real, fake = self.adversary(_fine(torch.cat([x, y]))).float().chunk(2)
-        loss = functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
+            real, fake = self.adversary(fine(torch.cat([x, y]))).float().chunk(2)
+        loss = hinge_loss(real, fake)
         self.adversary_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.adversary_optimiser.step()

@@ -1,0 +1,32 @@
+"""The commands are there once registered, and a wrong recipe is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wsigen.cli.train_models import register
+from wsigen.errors import ConfigError
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    found = typer.Typer()
+    register(found)
+    return found
+
+
+def test_both_commands_explain_themselves(app: typer.Typer) -> None:
+    for name in ("autoencoder", "denoiser"):
+        told = CliRunner().invoke(app, [name, "--help"])
+        assert told.exit_code == 0
+        assert "--resume" in told.output
+
+
+def test_a_recipe_that_is_not_there_is_named(app: typer.Typer, tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["denoiser", str(tmp_path / "no.yaml"), "--out", str(tmp_path)])
+    assert isinstance(told.exception, ConfigError)
+    assert "no.yaml: no such recipe" in str(told.exception)

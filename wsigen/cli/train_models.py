@@ -1,0 +1,62 @@
+"""``wsigen train autoencoder`` and ``wsigen train denoiser``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsigen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsigen.training.loop import Outcome
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="the settings (docs/training.md)")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="checkpoint, losses, samples and the result go there")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from DIR/checkpoint.pt")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="the cohort's index (default: DIR/cohort)")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out slides that cannot be opened")]
+
+
+def autoencoder(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:
+    """Train the autoencoder; writes DIR/vae."""
+    from wsigen.training.make_autoencoder import make_autoencoder
+    from wsigen.training.recipes import AutoencoderRecipe, read_recipe
+
+    settings = read_recipe(AutoencoderRecipe, recipe)
+    cohort = _cohort(settings.cohort, cache or out / "cohort", skip_bad)
+    _announce(make_autoencoder(settings, cohort, out, resume=resume), out / "vae", out)
+
+
+def denoiser(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:
+    """Train the denoiser; writes DIR/bundle, which 'wsigen generate --model' takes."""
+    from wsigen.training.make_denoiser import make_denoiser
+    from wsigen.training.recipes import DenoiserRecipe, read_recipe
+
+    settings = read_recipe(DenoiserRecipe, recipe)
+    cohort = _cohort(settings.cohort, cache or out / "cohort", skip_bad)
+    _announce(make_denoiser(settings, cohort, out, resume=resume), out / "bundle", out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to ``wsigen train``."""
+    app.command("autoencoder")(autoencoder)
+    app.command("denoiser")(denoiser)
+
+
+def _cohort(file: Path, cache: Path, skip_bad: bool) -> Any:
+    try:
+        from wsigen.cohort.cohort import open_cohort
+        from wsigen.cohort.settings import read_settings
+    except ImportError as error:
+        raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
+    return open_cohort(read_settings(file), cache, skip_bad)
+
+
+def _announce(outcome: Outcome, result: Path, out: Path) -> None:
+    if outcome.finished:
+        print(f"{'result:':15}{result}")
+        return
+    print(f"stopped after step {outcome.step}; nothing is lost: go on with --resume --out {out}", file=sys.stderr)

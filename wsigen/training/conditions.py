@@ -1,0 +1,108 @@
+"""Class maps and levels of training crops -> what the denoiser is told (`models.inputs`, in batches)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsigen.errors import TrainingError
+from wsigen.models.card import BundleCard, Kind
+from wsigen.models.conditioning import NULL, Condition
+
+
+def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
+    """The most frequent known class of each crop (the lowest index of equals), -1 where no pixel is known.
+
+    Parameters
+    ----------
+    class_maps : (B, p, p) uint8; values from ``classes`` on are unknown
+
+    Returns
+    -------
+    (B,) int64
+    """
+    flat = class_maps.flatten(1)
+    votes = torch.stack([(flat == c).sum(dim=1) for c in range(classes)], dim=1)
+    most, label = votes.max(dim=1)
+    return torch.where(most > 0, label, torch.full_like(label, -1))
+
+
+def one_hot_maps(class_maps: Tensor, classes: int) -> Tensor:
+    """(B, p, p) -> float32 (B, classes + 1, p, p): channels ``[classes..., unknown]``."""
+    labels = class_maps.long().clamp(max=classes)
+    order = torch.arange(classes + 1, device=labels.device)
+    return (labels[:, None] == order[None, :, None, None]).float()
+
+
+def memory_rows(labels: Tensor, levels: Tensor, classes: int) -> Tensor:
+    """Index of (level, class) among levels x classes; -1 for crops without a class."""
+    return torch.where(labels >= 0, levels * classes + labels, torch.full_like(labels, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioner:
+    """Turns class maps and levels into the network's inputs.
+
+    Attributes
+    ----------
+    knows_levels : whether the network has an embedding per level
+    prompts : float32 (levels, classes + 1, tokens, width), the last of each level the null prompt (``text`` only)
+    """
+
+    kind: Kind
+    classes: int
+    levels: int
+    knows_levels: bool = False
+    prompts: Tensor | None = None
+
+    def __call__(self, noisy: Tensor, class_maps: Tensor, levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the network's sample and keyword arguments for a batch."""
+        extra = {"class_labels": levels} if self.knows_levels else {}
+        if self.kind == "none":
+            return noisy, extra
+        if self.kind == "class-map":
+            return torch.cat([noisy, one_hot_maps(class_maps, self.classes).to(noisy)], dim=1), extra
+        labels = crop_labels(class_maps, self.classes)
+        if self.kind == "class-tokens":
+            rows = memory_rows(labels, levels, self.classes)
+            return noisy, {"class_labels": torch.where(rows >= 0, rows, torch.full_like(rows, self.levels * self.classes))}
+        if self.prompts is None:
+            raise ValueError("conditioning 'text' without prompts")
+        rows = torch.where(labels >= 0, labels, torch.full_like(labels, self.classes))
+        prompts = self.prompts.to(noisy.device)
+        return noisy, {**extra, "encoder_hidden_states": prompts[levels, rows].to(noisy)}
+
+
+def load_text(folder: Path) -> tuple[Any, Any]:
+    """Load CLIP's tokenizer and text model from a folder that has both."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(
+            str(folder / "text_encoder"), use_safetensors=True, local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{folder}: no CLIP text_encoder and tokenizer can be loaded from there ({reason})") from None
+    return tokenizer, encoder.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def embed_prompts(card: BundleCard, tokenizer: Any, encoder: Any) -> Tensor:
+    """Embed every level's prompts by the very code that `wsigen.generate` uses; see ``Conditioner.prompts``."""
+    from wsigen.models.inputs import TextInputs
+
+    inputs = TextInputs(card, tokenizer, encoder, False)
+    conditions = [*(Condition(label=label) for label in range(len(card.classes))), NULL]
+    latents = torch.zeros(len(conditions), 1)
+    rows = []
+    for level in range(len(card.levels)):
+        # `TextInputs` only looks at the shape and type of the latents
+        _, extra = inputs(latents[:, :, None, None], conditions, level)
+        rows.append(extra["encoder_hidden_states"])
+    return torch.stack(rows)

@@ -1,0 +1,176 @@
+"""Training of the denoiser: classes and levels as maps, tokens or prompts; from scratch or from a diffusers U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsigen.classes import UNKNOWN
+from wsigen.cohort.batch import LatentStream
+from wsigen.errors import TrainingError
+from wsigen.training.autoencoder_model import to_bytes
+from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
+from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
+from wsigen.training.recipes import DenoiserRecipe
+from wsigen.training.sampler import draw_samples
+from wsigen.training.task import Player, Tensors
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDIMScheduler
+
+
+class Denoiser(nn.Module):
+    """The U-Net, and what comes out of its middle block, in one forward pass (as several processes need it)."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+        self._middle: Tensor | None = None
+        middle = getattr(unet, "mid_block", None)
+        if middle is not None:
+            middle.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, given: Any, output: Tensor) -> None:
+        self._middle = output
+
+    def forward(self, sample: Tensor, steps: Tensor, **conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prediction (B, C, p, p) and z (B, D), the mean of the middle block's output over its pixels."""
+        prediction = self.unet(sample, steps, return_dict=False, **conditions)[0]
+        middle, self._middle = self._middle, None
+        if middle is None:
+            raise TrainingError("the U-Net has no middle block; begin at another one, or give none")
+        return prediction, pooled(middle)
+
+
+class Noising:
+    """Forward noising x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, and what the network must predict."""
+
+    def __init__(self, scheduler: DDIMScheduler) -> None:
+        self._scheduler = scheduler
+        self.steps = int(scheduler.config["num_train_timesteps"])
+        self._kind = str(scheduler.config["prediction_type"])
+
+    def __call__(self, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x_t, t (stratified over the batch, so that every step sees all noise levels) and the target."""
+        count = len(latents)
+        steps = torch.from_numpy(((np.arange(count) + rng.random(count)) / count * self.steps).astype(np.int64))
+        noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
+        noisy = self._scheduler.add_noise(latents, noise, steps)
+        velocity = self._kind == "v_prediction"
+        return noisy, steps, self._scheduler.get_velocity(latents, noise, steps) if velocity else noise
+
+
+def hide_conditions(class_maps: NDArray[np.uint8], labelled: NDArray[np.bool_], p_unc: float, rng: np.random.Generator) -> None:
+    """Semi-supervised guidance: make maps wholly unknown, in place.
+
+    A crop of an image without labels always, any other with probability ``p_unc`` (DiffInfinite draws the unlabelled
+    crop first; how often that happens is the stream's ``unlabelled_share``).
+    """
+    hidden = (rng.random(len(class_maps)) < p_unc) | ~labelled
+    class_maps[hidden] = UNKNOWN
+
+
+class DenoiserTask:
+    """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory."""
+
+    name = "denoiser"
+
+    def __init__(
+        self,
+        recipe: DenoiserRecipe,
+        unet: nn.Module,
+        scheduler: DDIMScheduler,
+        conditioner: Conditioner,
+        stream: LatentStream,
+        decoder: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.recipe, self.unet, self.scheduler = recipe, unet, scheduler
+        self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
+        self._network, self._noising = Denoiser(unet), Noising(scheduler)
+        self._memory: FeatureMemory | None = None
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self.columns: tuple[str, ...] = ("mse",)
+        if recipe.entropy.enabled:
+            rows = conditioner.classes * conditioner.levels
+            width = int(unet.config["block_out_channels"][-1])  # type: ignore[index]  # a diffusers config
+            self._memory = FeatureMemory(rows, width, recipe.entropy.decay, recipe.seed)
+            self.columns = ("mse", "entropy")
+
+    def players(self) -> dict[str, Player]:
+        """The U-Net alone."""
+        loop = self.recipe.loop
+        return {"model": Player(self._network, loop.learning_rate, loop.betas)}
+
+    def playing(self, share: float) -> tuple[str, ...]:
+        """Always the U-Net."""
+        return ("model",)
+
+    def draw(self, step: int, part: int) -> Tensors:
+        """Noisy latents, their targets, and class maps with some conditions hidden."""
+        loop = self.recipe.loop
+        batch = self._stream.batch(step * loop.parts + part, loop.part)
+        rng = np.random.default_rng((self.recipe.seed, step, part))
+        class_maps = batch.class_maps.copy()
+        hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
+        noisy, steps, target = self._noising(torch.from_numpy(batch.latents), rng)
+        given = {"class_maps": torch.from_numpy(class_maps), "levels": torch.from_numpy(batch.levels)}
+        return {"noisy": noisy, "steps": steps, "target": target, **given}
+
+    def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
+        """L = L_r + beta L_e (PathUp eq. 4), L_r the mean squared error of the prediction."""
+        sample, conditions = self._conditioner(batch["noisy"], batch["class_maps"], batch["levels"])
+        prediction, features = modules["model"](sample, batch["steps"], **conditions)
+        error = functional.mse_loss(prediction.float(), batch["target"])
+        if self._memory is None:
+            return error, {"mse": error}
+        labels = crop_labels(batch["class_maps"], self._conditioner.classes)
+        rows = memory_rows(labels, batch["levels"], self._conditioner.classes)
+        entropy = feature_entropy(features, rows, self._memory.vectors, self.recipe.entropy.temperature)
+        self._seen.append((features.detach(), rows))
+        return error + self.recipe.entropy.beta * entropy, {"mse": error, "entropy": entropy}
+
+    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Update the memory with the features of all parts and processes."""
+        if self._memory is not None:
+            features, rows = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+            self._memory.update(gather(features), gather(rows))
+            self._seen.clear()
+
+    def memories(self) -> dict[str, nn.Module]:
+        """The feature memory, if there is one."""
+        return {} if self._memory is None else {"features": self._memory}
+
+    def preview(self, device: Any) -> NDArray[np.uint8] | None:
+        """One decoded crop per class and level: a column per class (the last without a condition), a row per level."""
+        if self._decoder is None:
+            return None
+        side = self.draw(0, 0)["noisy"].shape[-1]
+        bundle, c = self.recipe.bundle, self._conditioner
+        rows = []
+        for level in range(c.levels):
+            labels = torch.tensor([*range(c.classes), UNKNOWN], dtype=torch.uint8, device=device)
+            maps = labels[:, None, None].expand(-1, side, side)
+            at = torch.full((len(labels),), level, device=device)
+            latents = draw_samples(
+                self.unet, self.scheduler, c, maps, at, steps=min(20, bundle.steps), guidance=bundle.guidance, seed=level
+            )
+            rows.append(np.concatenate(list(to_bytes(self._decoder(latents))), axis=1))
+        return np.concatenate(rows)
+
+
+def decoder_of(vae: AutoencoderKL, mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """Return a function: standardised latents -> images (B, 3, H, W) in [-1, 1], one at a time."""
+
+    @torch.no_grad()
+    def decode(latents: Tensor) -> Tensor:
+        part = vae.to(latents.device).eval()
+        shift, scale = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1) for v in (mean, std))
+        return torch.cat([part.decode(z).sample for z in (latents * scale + shift).split(1)])
+
+    return decode

@@ -1,0 +1,153 @@
+"""The denoiser's network and schedule: built, or loaded and made to fit the cohort's classes and levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from wsigen.errors import TrainingError
+from wsigen.models.card import Kind
+from wsigen.training.recipes import DenoiserNetwork, DenoiserRecipe
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+
+def embeddings(kind: Kind, classes: int, levels: int) -> int | None:
+    """Rows of the network's class embedding: tokens, or levels where the network is told the level besides."""
+    if kind == "class-tokens":
+        return levels * classes + 1
+    return None if kind == "text" else levels
+
+
+def input_channels(kind: Kind, latent_channels: int, classes: int) -> int:
+    """Channels of the network's sample."""
+    return latent_channels + (classes + 1 if kind == "class-map" else 0)
+
+
+def build_unet(
+    settings: DenoiserNetwork, kind: Kind, latent_channels: int, classes: int, levels: int, side: int, text_width: int = 0
+) -> nn.Module:
+    """Build an untrained U-Net; ``side`` of the crops in latent px, ``text_width`` of CLIP's embeddings."""
+    from diffusers import UNet2DConditionModel, UNet2DModel
+
+    depth = len(settings.channels)
+    if side % 2 ** (depth - 1):
+        raise TrainingError(
+            f"crops of {side} latent px: network.channels of {depth} levels need a multiple of {2 ** (depth - 1)}"
+        )
+    uneven = [c for c in settings.channels if c % settings.norm_groups]
+    if uneven:
+        raise TrainingError(f"network.channels {uneven[0]} is no multiple of network.norm_groups {settings.norm_groups}")
+    if settings.channels[-1] % settings.head_dim:
+        raise TrainingError(f"network.channels {settings.channels[-1]} is no multiple of network.head_dim {settings.head_dim}")
+    shared: dict[str, Any] = {
+        "sample_size": side,
+        "in_channels": input_channels(kind, latent_channels, classes),
+        "out_channels": latent_channels,
+        "block_out_channels": settings.channels,
+        "layers_per_block": settings.layers,
+        "norm_num_groups": settings.norm_groups,
+    }
+    if kind == "text":
+        return UNet2DConditionModel(
+            **shared,
+            down_block_types=("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+            attention_head_dim=settings.channels[-1] // settings.head_dim,  # diffusers counts heads here
+            cross_attention_dim=text_width,
+        )
+    return UNet2DModel(
+        **shared,
+        down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+        attention_head_dim=settings.head_dim,
+        num_class_embeds=embeddings(kind, classes, levels),
+    )
+
+
+def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, levels: int) -> nn.Module:
+    """Load the U-Net of a diffusers folder and make its inputs fit.
+
+    A class-map network whose ``conv_in`` sees the latents alone gets further input channels of weight 0, so that it begins
+    as it was; an embedding of another number of rows is made anew.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents.
+    """
+    import diffusers
+
+    wanted = "UNet2DConditionModel" if kind == "text" else "UNet2DModel"
+    found = folder / "unet" if (folder / "unet").is_dir() else folder
+    try:
+        name = getattr(diffusers, wanted).load_config(str(found), local_files_only=True).get("_class_name")
+        if name != wanted:
+            raise TrainingError(f"{found}: a {name}; conditioning '{kind}' needs a {wanted}")
+        unet = getattr(diffusers, wanted).from_pretrained(
+            str(found), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{found}: cannot be loaded as {wanted} ({reason})") from None
+    if unet.config["out_channels"] != latent_channels:
+        given = unet.config["out_channels"]
+        raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
+    _fit_inputs(unet, input_channels(kind, latent_channels, classes), latent_channels, found)
+    rows = embeddings(kind, classes, levels)
+    if rows is not None:
+        _fit_embeddings(unet, rows)
+    return unet
+
+
+@torch.no_grad()
+def _fit_inputs(unet: Any, channels: int, latent_channels: int, folder: Path) -> None:
+    old = unet.conv_in
+    if old.in_channels == channels:
+        return
+    if old.in_channels != latent_channels:
+        raise TrainingError(
+            f"{folder}: its network sees {old.in_channels} channels; {latent_channels} or {channels} are needed"
+        )
+    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
+    new.weight.zero_()
+    new.weight[:, :latent_channels] = old.weight
+    new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=channels)
+
+
+@torch.no_grad()
+def _fit_embeddings(unet: Any, rows: int) -> None:
+    if unet.config["num_class_embeds"] == rows:
+        return
+    width = unet.config["block_out_channels"][0] * 4
+    unet.class_embedding = nn.Embedding(rows, width)
+    unet.class_embedding.weight.zero_()  # added to the time embedding: begins as the network was
+    unet.register_to_config(num_class_embeds=rows)
+
+
+def build_schedule(recipe: DenoiserRecipe) -> DDIMScheduler:
+    """The training schedule: that of ``start``, with what the recipe says otherwise."""
+    from diffusers import DDIMScheduler
+
+    folder = recipe.start / "scheduler" if recipe.start else None
+    if folder is not None and folder.is_dir():
+        config = dict(DDIMScheduler.load_config(str(folder), local_files_only=True))
+        config.setdefault("prediction_type", "epsilon")
+    else:
+        config = {"num_train_timesteps": 1000, "prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"}
+    if recipe.prediction:
+        config["prediction_type"] = recipe.prediction
+    if recipe.betas:
+        config["beta_schedule"] = recipe.betas
+    config |= {"clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing"}
+    scheduler = DDIMScheduler.from_config(config)
+    kind = scheduler.config["prediction_type"]
+    if kind not in ("epsilon", "v_prediction"):
+        raise TrainingError(f"{folder}: prediction_type {kind!r} cannot be trained; set prediction: epsilon or v_prediction")
+    return scheduler

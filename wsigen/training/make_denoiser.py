@@ -1,0 +1,124 @@
+"""``wsigen train denoiser``: cohort, autoencoder and recipe -> a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from wsigen.classes import ClassTable
+from wsigen.cohort.batch import LatentStream
+from wsigen.models.card import BundleCard, Level
+from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
+from wsigen.training.conditions import Conditioner, embed_prompts, load_text
+from wsigen.training.denoiser_model import DenoiserTask, decoder_of
+from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
+from wsigen.training.loop import Outcome, train
+from wsigen.training.make_autoencoder import is_main
+from wsigen.training.publish import Trained, describe_bundle, publish_bundle
+from wsigen.training.recipes import DenoiserRecipe
+from wsigen.training.snapshot import identity_of
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+
+@dataclass(frozen=True, eq=False)
+class LatentData:
+    """What a denoiser is trained on.
+
+    Attributes
+    ----------
+    mean, std : float32 [C] of the latents before they were standardised
+    side : of the crops, in latent px
+    key : identifies cohort and autoencoder
+    """
+
+    stream: LatentStream
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    table: ClassTable
+    levels: tuple[Level, ...]
+    side: int
+    key: str
+
+
+def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: bool = False) -> Outcome:
+    """Encode the training split of an opened cohort once, train, and write ``out/bundle`` when all steps are done.
+
+    Parameters
+    ----------
+    cohort:
+        What ``wsigen.cohort.open_cohort`` returns.
+    out:
+        Gets the latents, the checkpoint, the losses, sample grids and the bundle.
+    """
+    vae = load_vae(recipe.autoencoder)
+    return train_denoiser(recipe, cached(recipe, cohort, vae, out), vae, out, resume=resume)
+
+
+def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -> LatentData:
+    """Encode what is not in ``out/latents`` yet (the main process first), and open a stream of it."""
+    from accelerate import PartialState
+
+    from wsigen.cohort.latents import cache_latents  # type: ignore[import-not-found,unused-ignore]
+
+    state = PartialState()
+    with state.main_process_first():
+        encode = encoder_of(vae, state.device)
+        key = weights_key(vae)
+        cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants)
+    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
+    side = cohort.settings.patch_px // FACTOR
+    return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, f"{cohort.key} {key}")
+
+
+def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
+    """Train on latents and write ``out/bundle`` when all steps are done."""
+    mean, std = ([float(x) for x in v] for v in (data.mean, data.std))
+    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, data.side)
+    scheduler, text = build_schedule(recipe), _text(recipe)
+    unet, conditioner = _network(recipe, card, text)
+    task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key})
+    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    if outcome.finished and is_main():
+        figures = {"steps": float(outcome.step), **{k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}}
+        trained = Trained(vae, unet, scheduler, figures, text)
+        publish_bundle(trained, card, out / "bundle", recipe.bundle.half)
+    return outcome
+
+
+def weights_key(vae: nn.Module) -> str:
+    """SHA-256 (hex) of an autoencoder's weights."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name, value in sorted(vae.state_dict().items()):
+        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _text(recipe: DenoiserRecipe) -> tuple[Any, Any] | None:
+    folder = recipe.text or recipe.start
+    return load_text(folder) if recipe.conditioning.kind == "text" and folder else None
+
+
+def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
+    import torch
+
+    kind, channels, classes, levels = recipe.conditioning.kind, card.latent.channels, len(card.classes), len(card.levels)
+    prompts = None if text is None else embed_prompts(card, *text)
+    torch.manual_seed(recipe.seed)
+    if recipe.start:
+        unet = load_unet(recipe.start, kind, channels, classes, levels)
+    else:
+        width = 0 if prompts is None else prompts.shape[-1]
+        unet = build_unet(recipe.network, kind, channels, classes, levels, card.crop_latent, width)
+    knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
+    return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)
