@@ -27,8 +27,8 @@ def measure(options: Options) -> Figure:
         bundle = str(make_bundle(options.folder / "bundle", widths=(32, 48), decoder_width=8, crop=32))
     corner = round(CORNER * size)
     layouts = {
-        "quarter": write_squares(options.folder / "quarter.geojson", [("Tumor", corner, corner, size // 2)]),
-        "full": write_squares(options.folder / "full.geojson", [("Tumor", 0, 0, size)]),
+        "quarter": write_squares(options.folder / "quarter-drawn.geojson", [("Tumor", corner, corner, size // 2)]),
+        "full": write_squares(options.folder / "full-drawn.geojson", [("Tumor", 0, 0, size)]),
     }
     denoise: dict[str, list[float]] = {name: [] for name in layouts}
     decode: dict[str, list[float]] = {name: [] for name in layouts}

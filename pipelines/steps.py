@@ -1,0 +1,122 @@
+"""What the pipelines of the papers share: one YAML with all settings, the data, the two trainings, the evaluation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wsigen.cohort.cohort import Cohort, open_cohort
+from wsigen.cohort.settings import CohortSettings
+from wsigen.errors import ConfigError
+from wsigen.training.make_autoencoder import make_autoencoder
+from wsigen.training.make_denoiser import make_denoiser
+from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
+
+
+class SlideSettings(BaseModel):
+    """The slides: one per class, or one per layout (GeoJSON, beside the YAML); ``settings`` go to ``wsigen.generate``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: tuple[str, ...] = ()
+    layouts: tuple[Path, ...] = ()
+    settings: dict[str, Any]
+
+
+class EvaluationSettings(BaseModel):
+    """Crops of each side, their side in px, and the extractor (``wsigen evaluate --help``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crops: int = 500
+    size_px: int = 128
+    features: str = "embedded"
+
+
+class PipelineSettings(BaseModel):
+    """A pipeline from data to figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cohort: dict[str, Any]
+    autoencoder: dict[str, Any]
+    denoiser: dict[str, Any]
+    slides: SlideSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def read_pipeline(file: Path) -> PipelineSettings:
+    """Read and check a pipeline's YAML; layouts count from its folder (ConfigError)."""
+    try:
+        plan = PipelineSettings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": file})
+        DenoiserRecipe.model_validate({**plan.denoiser, "cohort": file, "autoencoder": file})
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{file}: setting '{'.'.join(str(p) for p in first['loc'])}': {first['msg']}") from None
+    layouts = tuple(file.parent / path for path in plan.slides.layouts)
+    return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
+
+
+def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
+    """Check and index the cohort; print what it holds."""
+    cohort = open_cohort(CohortSettings.model_validate({**plan.cohort, "root": data}), out / "cohort")
+    for split in ("training", "held_out"):
+        members = cohort.training if split == "training" else cohort.held_out
+        print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)
+    return cohort
+
+
+def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path:
+    """Train the autoencoder, then the denoiser on its latents; what is finished is not done again. Returns the bundle."""
+    bundle = out / "denoiser" / "bundle"
+    if not (out / "autoencoder" / "vae").exists():
+        recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": out})
+        make_autoencoder(recipe, cohort, out / "autoencoder", resume=resume)
+    if not bundle.exists():
+        settings = {**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"}
+        make_denoiser(DenoiserRecipe.model_validate(settings), cohort, out / "denoiser", resume=resume)
+    return bundle
+
+
+def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
+    """Compare the slides with images that training never saw, and with those it saw; write ``out/report``."""
+    from wsigen.metrics.evaluation import Settings, evaluate
+    from wsigen.metrics.extractors import open_extractor
+    from wsigen.metrics.report import write_report
+
+    mpps = {name: _link(out / name, members) for name, members in (("held-out", cohort.held_out), ("seen", cohort.training))}
+    chosen = plan.evaluation
+    settings = Settings(
+        real=out / "held-out",
+        synthetic=out / "slides",
+        training=out / "seen",
+        crops=chosen.crops,
+        size_px=chosen.size_px,
+        mpp=cohort.levels[0].mpp,
+        real_mpp=mpps["held-out"],
+        training_mpp=mpps["seen"],
+        cache=out / "report" / "features",
+    )
+    found = evaluate(settings, open_extractor(chosen.features))
+    for path in write_report(found, out / "report"):
+        print("wrote", path)
+    for name in ("fid", "kid", "precision", "recall", "density", "coverage"):
+        print(f"{name:12}{found.numbers[name]:.4g}")
+
+
+def _link(folder: Path, members: list[Any]) -> float | None:
+    """Gather images of a split in one folder; returns their common um/px, or None if each file must say its own."""
+    folder.mkdir(exist_ok=True)
+    for member in members:
+        link = folder / member.name.replace(os.sep, "__")
+        if not link.is_symlink():
+            link.symlink_to(member.path.absolute())
+    found = {member.mpp for member in members}
+    return found.pop() if len(found) == 1 else None
