@@ -53,7 +53,7 @@ class SmoothField:
         return self._sum(ys, xs, on_grid=True)
 
     def points(self, ys: Floats, xs: Floats) -> Floats:
-        """Values at points ``(ys, xs)`` of equal shape (slide px), at most 60 coarsest features outside the slide."""
+        """Values at points ``(ys, xs)`` of equal shape (slide px), at most 60 of the finest features outside the slide."""
         return self._sum(ys, xs, on_grid=False)
 
     def _sum(self, ys: Floats, xs: Floats, on_grid: bool) -> Floats:
