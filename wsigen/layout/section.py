@@ -17,11 +17,14 @@ Mask = NDArray[np.bool_]
 OUTLINE, HOLES, CRACKS, CRACKED = 0, 1, 2, 3
 """Numbers of the section's fields; those of the classes begin at 16."""
 
-_MARGIN = 0.015
-"""Width of the glass along the slide's edge, as a share of the shorter side, which tissue leaves free if it can."""
+_SHORE = 0.12
+"""Width of the strip along the slide's edge in which the outline is bent inwards, as a share of the shorter side."""
 
-_MARGIN_SLOPE = 6.0
-"""How steeply the outline falls towards the edge: 6 turns over within a few hundredths of the side."""
+_BEND = 1.5
+"""How much lower the outline's function is at the edge: more than the outline's own roughness in most places."""
+
+_MARGIN, _MARGIN_SLOPE = 0.01, 20.0
+"""Share of the shorter side that stays glass along the edge, and how steeply the function falls there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Section:
         edge_y = np.minimum(ys, self.height - ys)[:, None]
         edge_x = np.minimum(xs, self.width - xs)[None, :]
         edge = np.minimum(edge_y, edge_x) / min(self.height, self.width)
-        return np.minimum(shape, _MARGIN_SLOPE * (edge - _MARGIN))
+        near = np.maximum(0.0, 1.0 - edge / _SHORE)
+        return np.minimum(shape - _BEND * near * near, _MARGIN_SLOPE * (edge - _MARGIN))
 
     def crack_of(self, ys: Floats, xs: Floats) -> Floats:
         """Low along the zero lines of one field, where another one is high: cracks of limited length, ``[n, m]``."""
