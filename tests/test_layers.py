@@ -14,7 +14,7 @@ ROWS = [
     {"store", "manifest"},
     {"tasks"},
     {"engine"},
-    {"projection", "outputs", "preparation", "rundir", "inspection", "generate", "estimate", "training"},
+    {"projection", "outputs", "layouts", "preparation", "rundir", "inspection", "generate", "estimate", "training"},
     {"cli"},
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}

@@ -53,8 +53,8 @@ class SampledLayout:
         """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
         inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
         out = np.full(inner.shape, self.glass, np.uint8)
-        ys = (np.arange(inner.y0, inner.y1) + 0.5) * cell_px
-        xs = (np.arange(inner.x0, inner.x1) + 0.5) * cell_px
+        ys = (np.arange(inner.y0, inner.y1, dtype=np.float64) + 0.5) * cell_px
+        xs = (np.arange(inner.x0, inner.x1, dtype=np.float64) + 0.5) * cell_px
         step = max(1, STRIP_CELLS // max(1, inner.width))
         for start in range(0, inner.height, step):
             strip = ys[start : start + step]
@@ -94,8 +94,8 @@ def sample_layout(
     """
     height, width = size
     mixture = mixture_of(name, subtype, table)
-    ys = (np.arange(SAMPLE) + 0.5) * (height / SAMPLE)
-    xs = (np.arange(SAMPLE) + 0.5) * (width / SAMPLE)
+    ys = (np.arange(SAMPLE, dtype=np.float64) + 0.5) * (height / SAMPLE)
+    xs = (np.arange(SAMPLE, dtype=np.float64) + 0.5) * (width / SAMPLE)
     section = make_section(seed, height, width, subtype.shape, mpp, ys, xs)
     i, j = np.nonzero(section.tissue(ys, xs))
     nesting = make_nesting(seed, mixture, subtype.shape, mpp, min(size), ys[i], xs[j])
