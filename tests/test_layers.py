@@ -17,6 +17,7 @@ ROWS = [
     {
         "projection",
         "outputs",
+        "layouts",
         "preparation",
         "rundir",
         "inspection",

@@ -18,6 +18,9 @@ from wsigen.errors import ConfigError, suggest
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
 
+SAMPLE = "sample"
+"""The word that stands for a layout to be drawn."""
+
 _EXECUTION = frozenset(
     {"run_dir", "keep_run", "workers", "processes", "threads", "scheduler", "memory_gb", "window", "overwrite"}
 )
@@ -32,7 +35,10 @@ class RunConfig(BaseModel):
         ``(width, height)`` in px of the full-resolution slide, each 512 .. 1,000,000. Without it the layout's or the
         reference's extent decides.
     layout, layout_mpp, layout_classes:
-        GeoJSON or label raster; the um/px it was drawn at, if not the slide's; a table "value -> class" of a raster.
+        GeoJSON or label raster, or the word ``sample``: draw one; the um/px a file was drawn at, if not the slide's; a
+        table "value -> class" of a raster.
+    subtype, subtypes:
+        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own.
     class_name:
         One class for the whole slide (instead of a layout).
     background:
@@ -81,9 +87,11 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     size: tuple[int, int] | None = None
-    layout: Path | None = None
+    layout: Literal["sample"] | Path | None = None
     layout_mpp: float | None = Field(default=None, gt=0)
     layout_classes: Path | None = None
+    subtype: str | None = Field(default=None, min_length=1)
+    subtypes: Path | None = None
     class_name: str | None = None
     background: str | None = None
     reference: Path | None = None
@@ -139,6 +147,16 @@ class RunConfig(BaseModel):
         if value is not None:
             check_size(*value)
         return value
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the layout is drawn by wsigen. A file called ``sample`` is ``./sample``."""
+        return self.layout == SAMPLE
+
+    @property
+    def layout_file(self) -> Path | None:
+        """The file of the layout, None if it is drawn or there is none."""
+        return self.layout if isinstance(self.layout, Path) else None
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the pixels, as plain JSON values."""
@@ -203,7 +221,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         name = "class_name" if name == "class" else name
-        if name in ("layout", "layout_classes", "reference", "run_dir") and isinstance(value, str):
+        word = name == "layout" and value == SAMPLE
+        if name in ("layout", "layout_classes", "subtypes", "reference", "run_dir") and isinstance(value, str) and not word:
             value = file.parent / value
         found[name] = value
     return found
@@ -215,12 +234,26 @@ def _check_combination(config: RunConfig) -> RunConfig:
         raise ConfigError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
     if not (config.layout or config.size or config.reference):
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
-    if config.layout_classes and not config.layout:
+    if config.layout_classes and not config.layout_file:
         raise ConfigError("'layout_classes' names the values of a label raster: give the raster with --layout")
-    if config.layout_mpp and not config.layout:
+    if config.layout_mpp and not config.layout_file:
         raise ConfigError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
     if config.eta and config.sampler != "ddim":
         raise ConfigError(f"'eta' adds noise, which sampler {config.sampler} does not know: use sampler ddim or eta 0")
+    _check_sampling(config)
     if config.weighted_last and config.mode != "random-patch":
         raise ConfigError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")
     return config
+
+
+def _check_sampling(config: RunConfig) -> None:
+    """Refuse a sampled layout without what it needs, and its settings without it."""
+    if not config.sampled:
+        given = "subtype" if config.subtype else "subtypes" if config.subtypes else None
+        if given:
+            raise ConfigError(f"'{given}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
+        return
+    if config.subtype is None:
+        raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
+    if config.size is None and config.reference is None:
+        raise ConfigError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")

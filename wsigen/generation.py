@@ -50,6 +50,8 @@ class Result:
         SHA-256 over the encoded tiles of level 0, the slide's identity in pixels.
     area_px:
         Pixels of each class at full resolution.
+    layout:
+        The file of the layout, or by what it was drawn; None if there was none.
     """
 
     slide: Path
@@ -59,6 +61,7 @@ class Result:
     script: Path
     level0_sha256: str
     area_px: dict[str, float]
+    layout: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 def _spare_inputs(output: Path, config: RunConfig) -> None:
     """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
     written = {path.resolve() for path in files_of(output).all}
-    for path in (config.layout, config.layout_classes, config.reference):
+    for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference):
         if path is not None and path.resolve() in written:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
@@ -185,6 +188,8 @@ def _demand_tissue(prepared: Prepared) -> None:
         return
     plan = plans_of(prepared.manifest)[-1]
     if all((class_map_of_chunk(prepared.layout, plan, ij) == glass).all() for ij in plan.grid):
+        if prepared.config.sampled:
+            raise LayoutError(f"{prepared.manifest.inputs['layout']}: drew nothing but glass; choose another --seed")
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
@@ -205,7 +210,8 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, worker
         raise
     if not config.keep_run:
         clear(run_dir)
-    return Result(files.slide, files.annotations, files.manifest, files.thumbnail, files.script, digest, areas)
+    drawn = manifest.inputs["layout"]
+    return Result(files.slide, files.annotations, files.manifest, files.thumbnail, files.script, digest, areas, drawn)
 
 
 def _all_stages(dispatcher: Dispatcher, files: Files, watch: Watcher) -> tuple[str, dict[str, float]]:

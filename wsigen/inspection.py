@@ -51,6 +51,8 @@ def inspect_run(run_dir: Path, picture: Path | None = None) -> RunReport:
         f"run {m.run_id}: {m.slide['width']}x{m.slide['height']} px at {m.slide['mpp']} um/px, seed {m.sampling['seed']}",
         f"model {m.model_hash[:12]} on {m.device}, guidance {m.sampling['guidance']}, eta {m.sampling['eta']}",
     ]
+    if m.inputs.get("layout"):
+        lines.append(f"layout: {m.inputs['layout']}")
     drawn = None
     for part in run.passes:
         lines.append(_pass_line(run, part))

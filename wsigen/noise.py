@@ -34,6 +34,10 @@ class Stream(IntEnum):
     """Crop priorities of random patches, one field per step."""
     SHIFT = 4
     """Lattice offsets of the shifted plan, one pair per step."""
+    LAYOUT = 5
+    """Smooth fields and shapes of sampled layouts; the pass is the octave, the step the field's number."""
+    MASK = 6
+    """The noise from which the mask model draws a class map."""
 
 
 def _bits(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], count: int) -> NDArray[np.uint64]:
@@ -94,6 +98,12 @@ def offset(seed: int, level: int, step: int, bound: int) -> tuple[int, int]:
     """Draw one lattice offset ``(dy, dx)``, each uniform in ``0 .. bound - 1``."""
     words = _bits(seed, Stream.SHIFT, level, step, (0, 0), 2)
     return int(words[0] % np.uint64(bound)), int(words[1] % np.uint64(bound))
+
+
+def uniforms(seed: int, stream: Stream, count: int, level: int = 0, step: int = 0) -> NDArray[np.float64]:
+    """Draw ``count`` numbers, uniform in (0, 1), of one stream, pass and step; float64 ``[count]``."""
+    words = _bits(seed, stream, level, step, (0, 0), count)
+    return ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
 
 
 def _tiles(box: Box) -> list[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:

@@ -110,7 +110,9 @@ def _write_annotations(run: RunContext, part: PassContext, table: ClassTable, pa
 def _statements(run: RunContext, card: BundleCard) -> dict[str, str]:
     """What the slide's own metadata says of its making."""
     sampling = run.manifest.sampling
+    drawn = run.manifest.inputs["layout"] if run.manifest.identity.get("sampled_layout") else None
     return {
+        **({"layout": drawn} if drawn else {}),
         "synthetic": "true",
         "generator": f"wsigen {run.manifest.versions['wsigen']}",
         "model": card.name,

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsigen import __version__
-from wsigen.classes import UNKNOWN, ClassTable
 from wsigen.config import RunConfig, check_size
-from wsigen.errors import BundleError, ConfigError, LayoutError
+from wsigen.errors import BundleError, ConfigError
 from wsigen.files import sha256
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.layout.uniform import UniformLayout
+from wsigen.layouts import choose_layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
 from wsigen.sampling.multiscale import PassPlan, cascade_scales, default_chunk, make_mode
@@ -65,7 +64,8 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     folder = find_bundle(config.model)
     card = check_bundle(folder)
     mpp = _slide_mpp(config, card)
-    layout = _layout(config, card.table, mpp)
+    chosen = choose_layout(config, folder, card.table, mpp)
+    layout = chosen.layout
     _check_reference(config)
     spec = _slide(config, layout, mpp)
     model = _load(folder, config)
@@ -78,8 +78,10 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     identity = {
         "settings": _settled(config, passes, sampling, spec),
         "model": digest,
-        "layout": sha256(config.layout) if config.layout else None,
+        "layout": sha256(config.layout_file) if config.layout_file else None,
         "layout_classes": sha256(config.layout_classes) if config.layout_classes else None,
+        "subtypes": sha256(config.subtypes) if config.subtypes else None,
+        "sampled_layout": chosen.source,
         "reference": sha256(config.reference) if config.reference else None,
         "device": config.device.split(":")[0],
         "wsigen": __version__,
@@ -95,7 +97,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         slide=_spec_fields(spec),
         sampling=sampling,
         glass=_glass(card, model),
-        inputs={"layout": _absolute(config.layout), "reference": _absolute(config.reference)},
+        inputs={"layout": chosen.title or _absolute(config.layout_file), "reference": _absolute(config.reference)},
         versions=package_versions(),
         settings=config.model_dump(mode="json"),
         run_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
@@ -122,7 +124,7 @@ def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> n
 def reread_layout(config: RunConfig, card: BundleCard, manifest: Manifest) -> Layout:
     """The layout of an existing run (``config`` names the kept copies)."""
     size = (manifest.slide["height"], manifest.slide["width"])
-    return _layout(config, card.table, manifest.slide["mpp"], size)
+    return choose_layout(config, Path(manifest.model), card.table, manifest.slide["mpp"], size).layout
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -144,36 +146,6 @@ def _load(folder: Path, config: RunConfig) -> Model:
         if config.device == "cpu":
             raise BundleError(f"{folder}: the model cannot be loaded ({error})") from None
         raise ConfigError(f"setting 'device': {config.device!r} cannot be used here ({error})") from None
-
-
-def _layout(config: RunConfig, table: ClassTable, mpp: float, size: tuple[int, int] | None = None) -> Layout:
-    """The layout; its size is the setting's, its own extent, or the reference's."""
-    if size is None and config.size is not None:
-        size = (config.size[1], config.size[0])
-    background = table.index(config.background) if config.background else table.background
-    if config.layout is not None:
-        if background is None:
-            raise ConfigError("the model has no background class: say with --background what lies outside the polygons")
-        from wsigen.layout.read import read_layout
-
-        scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
-        return read_layout(config.layout, table, size, background, scale, config.layout_classes)
-    if size is None:
-        size = _reference_size(config, mpp)
-    index = table.index(config.class_name) if config.class_name else UNKNOWN
-    if index != UNKNOWN and table[index].background:
-        raise LayoutError(f"class {config.class_name!r} is bare glass: a slide of it would be empty; choose a tissue class")
-    return UniformLayout(*size, index)
-
-
-def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
-    from wsigen.layout.reference import open_reference
-
-    if config.reference is None:
-        raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
-    reference = open_reference(config.reference)
-    scale = reference.mpp / mpp if reference.mpp else 1.0
-    return max(1, round(reference.height * scale)), max(1, round(reference.width * scale))
 
 
 def _check_reference(config: RunConfig) -> None:
@@ -256,7 +228,7 @@ def _glass(card: BundleCard, model: Model) -> dict[str, Any]:
 
 def _settled(config: RunConfig, passes: list[dict[str, Any]], sampling: dict[str, Any], spec: PyramidSpec) -> dict[str, Any]:
     """The settings with every default filled in: what decides the pixels."""
-    inputs = {"layout", "layout_classes", "reference", "model", "device"}
+    inputs = {"layout", "layout_classes", "subtypes", "reference", "model", "device"}
     given = {key: value for key, value in config.identity().items() if key not in inputs}
     chosen = {key: passes[-1][key] for key in ("overlap", "taper", "chunk")}
     return {**given, **sampling, **chosen, "size": [spec.width, spec.height], "mpp": spec.mpp, "passes": passes}

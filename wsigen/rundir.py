@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from wsigen.config import RunConfig
+from wsigen.config import SAMPLE, RunConfig
 from wsigen.errors import OutputError, RunError
 from wsigen.files import remove_leftovers, sha256, target_of_leftover
 from wsigen.manifest import FILE, Manifest, first_difference
@@ -13,7 +13,10 @@ from wsigen.outputs import files_of
 from wsigen.preparation import DECIDING, Prepared, package_versions
 
 INPUTS = "wsigen-inputs"
-"""Folder of kept copies of the layout and its class table."""
+"""Folder of kept copies of the layout, its class table and the user's subtypes."""
+
+_KEPT = ("layout", "layout_classes", "subtypes")
+"""The settings that name the files which are kept there."""
 
 _OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", FILE, "driver.lock")
 """All a run makes in its directory; the manifest goes nearly last, so that a half-cleared run is still known as one."""
@@ -71,20 +74,20 @@ def clear(run_dir: Path) -> None:
 
 
 def kept_inputs(run_dir: Path, settings: dict[str, object]) -> dict[str, str]:
-    """The kept copies of the layout and its class table, as settings."""
+    """The kept copies of the layout, its class table and the user's subtypes, as settings."""
     return {
         key: str(run_dir / INPUTS / (key + Path(str(settings[key])).suffix))
-        for key in ("layout", "layout_classes")
-        if settings.get(key) is not None
+        for key in _KEPT
+        if settings.get(key) not in (None, SAMPLE)
     }
 
 
 def check_unchanged(run_dir: Path, manifest: Manifest, config: RunConfig, model_hash: str) -> None:
     """Refuse to go on with other inputs, another model or other package versions than the run began with (RunError)."""
     now = {"model": model_hash}
-    for key in ("layout", "layout_classes", "reference"):
+    for key in (*_KEPT, "reference"):
         path = getattr(config, key)
-        if path is not None:
+        if isinstance(path, Path):
             now[key] = sha256(path) if path.exists() else "missing"
     for key, digest in now.items():
         if digest != manifest.identity[key]:
@@ -120,9 +123,9 @@ def _own(name: str) -> bool:
 
 
 def _keep_inputs(config: RunConfig, run_dir: Path) -> None:
-    """Copy the layout, so that a run can be resumed after the drawing was edited or moved."""
-    for key in ("layout", "layout_classes"):
+    """Copy what describes the layout, so that a run can be resumed after the drawing was edited or moved."""
+    for key in _KEPT:
         path = getattr(config, key)
-        if path is not None:
+        if isinstance(path, Path):
             (run_dir / INPUTS).mkdir(exist_ok=True)
             shutil.copyfile(path, run_dir / INPUTS / (key + path.suffix))

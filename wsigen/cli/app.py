@@ -22,7 +22,11 @@ app = typer.Typer(
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with any of the settings below")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="pixels of the slide, e.g. 4096x4096")]
-LayoutFile = Annotated[Path | None, typer.Option("--layout", help="QuPath GeoJSON, or a label image")]
+LayoutFile = Annotated[
+    str | None, typer.Option("--layout", metavar="FILE|sample", help="QuPath GeoJSON, a label image, or 'sample': draw one")
+]
+Subtype = Annotated[str | None, typer.Option("--subtype", help="of a sampled layout ('wsigen models' lists them)")]
+Subtypes = Annotated[Path | None, typer.Option("--subtypes", help="YAML file with subtypes of your own")]
 LayoutMpp = Annotated[float | None, typer.Option("--layout-mpp", help="um/px of the image the layout was drawn on")]
 LayoutClasses = Annotated[
     Path | None, typer.Option("--layout-classes", help="table 'value: class' of a label image (YAML, JSON, CSV)")
@@ -82,6 +86,8 @@ def generate(
     layout: LayoutFile = None,
     layout_mpp: LayoutMpp = None,
     layout_classes: LayoutClasses = None,
+    subtype: Subtype = None,
+    subtypes: Subtypes = None,
     class_name: ClassName = None,
     background: Background = None,
     reference: Reference = None,
@@ -128,6 +134,8 @@ def estimate(
     layout: LayoutFile = None,
     layout_mpp: LayoutMpp = None,
     layout_classes: LayoutClasses = None,
+    subtype: Subtype = None,
+    subtypes: Subtypes = None,
     class_name: ClassName = None,
     background: Background = None,
     reference: Reference = None,

@@ -50,7 +50,8 @@ def run_estimate(settings: dict[str, Any], file: Path | None) -> None:
 
 def run_models() -> None:
     """``wsigen models``."""
-    from wsigen.models.bundle import list_bundles
+    from wsigen.layouts import subtypes_of
+    from wsigen.models.bundle import DEFAULT_FOLDER, list_bundles
 
     cards = list_bundles()
     if not cards:
@@ -59,6 +60,7 @@ def run_models() -> None:
         names = ", ".join(f"{c.name}{' (background)' if c.background else ''}" for c in card.table)
         levels = ", ".join(f"{level.name} {level.mpp} um/px" for level in card.levels)
         print(f"default  {card.name}: {card.title}\n  classes: {names}\n  levels:  {levels}\n  licence: {card.licence}")
+        print(f"  layouts: {', '.join(subtypes_of(DEFAULT_FOLDER, card.table))}  (--layout sample --subtype NAME)")
         print(f"  note:    {card.not_for}")
 
 
@@ -93,6 +95,8 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
 
 
 def _announce(result: Any) -> None:
+    if result.layout:
+        print(f"{'layout:':15}{result.layout}")
     for label, path in (
         ("slide", result.slide),
         ("annotations", result.annotations),

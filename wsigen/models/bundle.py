@@ -13,7 +13,7 @@ from wsigen.models.card import CARD_NAME, BundleCard, read_card
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 """The embedded default model."""
 
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer")
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask")
 _SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,7 +56,8 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = [f"{part}/*{suffix}" for part in PARTS for suffix in _SUFFIXES]
+    folders = [*PARTS, "mask/unet", "mask/scheduler"]
+    patterns = [f"{part}/*{suffix}" for part in folders for suffix in _SUFFIXES]
     try:
         found = snapshot_download(
             hub_id, allow_patterns=[CARD_NAME, "model_index.json", *patterns], ignore_patterns=["*non_ema*"]

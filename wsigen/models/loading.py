@@ -59,9 +59,9 @@ def load_parts(path: Path, device: str) -> Parts:
 
     card = check_bundle(path)
     vae_config, unet_config = read_config(path, "vae"), read_config(path, "unet")
-    vae = _load(getattr(diffusers, vae_config["_class_name"]), path / "vae", device)
-    unet = _load(getattr(diffusers, unet_config["_class_name"]), path / "unet", device)
-    abar, prediction_type, clip = _read_schedule(path)
+    vae = load_network(getattr(diffusers, vae_config["_class_name"]), path / "vae", device)
+    unet = load_network(getattr(diffusers, unet_config["_class_name"]), path / "unet", device)
+    abar, prediction_type, clip = read_schedule(path)
     shape = (1, -1, 1, 1)
     return Parts(
         card=card,
@@ -79,8 +79,8 @@ def load_parts(path: Path, device: str) -> Parts:
     )
 
 
-def _load(kind: Any, folder: Path, device: str) -> Any:
-    """Load one network for inference; safetensors only."""
+def load_network(kind: Any, folder: Path, device: str) -> Any:
+    """Load one network for inference; safetensors only (BundleError if they do not fit the config)."""
     import torch
 
     from wsigen.models.pointwise import replace_pointwise
@@ -142,8 +142,8 @@ def _load_text(path: Path, device: str) -> tuple[Any, Any]:
     return tokenizer, encoder.requires_grad_(False).eval().to(device)
 
 
-def _read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
-    """Training noise levels, prediction type and x0 clamp, by diffusers' own scheduler.
+def read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
+    """Training noise levels, prediction type and x0 clamp of ``path/scheduler``, by diffusers' own scheduler.
 
     Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the
     same in all.

@@ -1,0 +1,66 @@
+"""`CellMapLayout`: a small class map spread smoothly over a slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.geometry import Box
+from wsigen.layout.layout import inner_box
+from wsigen.layout.spline import SplineTaps, spline_grid, spline_taps
+
+STRIP_CELLS = 2**20
+"""Cells computed at a time: bounds the memory of a read, whatever box is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellMapLayout:
+    """A class map of few cells, stretched over the slide; see `Layout`.
+
+    Every class is interpolated for itself (cubic B-spline of its one-hot map) and the largest wins, so that borders are
+    smooth and no class grows at the cost of another one by its index.
+
+    Attributes
+    ----------
+    height, width:
+        Of the slide (px).
+    cells:
+        uint8 ``[h, w]``: class indices or ``UNKNOWN``.
+    """
+
+    height: int
+    width: int
+    cells: NDArray[np.uint8]
+
+    def class_map(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
+        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
+        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
+        out = np.zeros(inner.shape, np.uint8)
+        xs = _taps(inner.x0, inner.x1, cell_px, self.width, self.cells.shape[1])
+        step = max(1, STRIP_CELLS // max(1, inner.width))
+        for start in range(0, inner.height, step):
+            stop = min(start + step, inner.height)
+            ys = _taps(inner.y0 + start, inner.y0 + stop, cell_px, self.height, self.cells.shape[0])
+            out[start:stop] = self._largest(ys, xs)
+        return out[np.ix_(rows, columns)]
+
+    def _largest(self, ys: SplineTaps, xs: SplineTaps) -> NDArray[np.uint8]:
+        """The class of the greatest weight where rows and columns cross."""
+        i, j = (np.clip(np.arange(*taps.span), 0, side - 1) for taps, side in zip((ys, xs), self.cells.shape, strict=True))
+        nodes = self.cells[np.ix_(i, j)]
+        best = np.full((len(ys.first), len(xs.first)), -1.0)
+        out = np.zeros(best.shape, np.uint8)
+        for value in np.unique(nodes):
+            weight = spline_grid((nodes == value).astype(np.float32), ys, xs)
+            more = weight > best
+            out[more] = value
+            best[more] = weight[more]
+        return out
+
+
+def _taps(start: int, stop: int, cell_px: int, slide_px: int, cells: int) -> SplineTaps:
+    """Taps of the centres of slide cells ``[start, stop)`` on a side of ``cells`` map cells."""
+    centre = (np.arange(start, stop, dtype=np.float64) + 0.5) * cell_px
+    return spline_taps(centre * (cells / slide_px) - 0.5)
