@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import DDIMScheduler
 from streams import Latents, denoiser_settings
 
 from wsigen.classes import UNKNOWN
+from wsigen.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
@@ -85,3 +87,12 @@ def test_a_network_of_other_inputs_begins_as_it_was(kind: str, tmp_path: Path) -
         expected = old(noisy, 100, class_labels=level).sample
         torch.testing.assert_close(new(sample, 100, **extra).sample, expected)
     assert yaml.safe_load((tmp_path / "unet" / "config.json").read_text())["in_channels"] == 4
+
+
+def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path: Path) -> None:
+    given = {"start": tmp_path, "conditioning": {"kind": "none"}}
+    DDIMScheduler(rescale_betas_zero_snr=True).save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(TrainingError, match=r"rescale_betas_zero_snr.*set prediction: v_prediction"):
+        build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given)))
+    scheduler = build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given, prediction="v_prediction")))
+    assert scheduler.config["rescale_betas_zero_snr"]

@@ -19,6 +19,7 @@ import wsigen
 from wsigen.errors import ConfigError, TrainingError
 from wsigen.models.bundle import check_bundle
 from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.losses import hinge_loss
 from wsigen.training.prefetch import prefetched
 from wsigen.training.rates import learning_rate
 from wsigen.training.recipes import DenoiserRecipe, read_recipe
@@ -35,6 +36,13 @@ def one_thread() -> None:
 def losses(folder: Path) -> list[float]:
     with (folder / "losses.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def draws_a_slide(bundle: Path) -> bool:
+    from wsigen.generation import generate
+
+    options = {"size": (512, 512), "class_name": "Tumor", "steps": 1, "levels": 1}
+    return generate(bundle.with_name("s.ome.tiff"), model=str(bundle), **options).slide.is_file()
 
 
 def test_a_killed_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
@@ -71,6 +79,43 @@ def test_a_loss_that_is_no_number_stops_and_the_good_state_stays(tmp_path: Path)
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 3
     assert all(torch.isfinite(v).all() for v in kept["state"]["module.model"].values())
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_discriminator_that_loses_its_numbers_is_never_kept(
+    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsigen.training import autoencoder_model
+
+    calls = []
+
+    def poisoned(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return hinge_loss(real, fake) * (factor if len(calls) == 2 else 1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(autoencoder_model, "hinge_loss", poisoned)
+        with pytest.raises(TrainingError, match=r"the adversary is (nan|inf) at step 6"):
+            train_autoencoder(tmp_path / "a", steps=10)
+    kept = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 6
+    assert all(torch.isfinite(v).all() for v in kept["state"]["module.adversary"].values())
+    assert train_autoencoder(tmp_path / "a", steps=10, resume=True).finished
+    train_autoencoder(tmp_path / "b", steps=10)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_a_gradient_of_the_discriminator_that_is_no_number_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the discriminator is a number, its gradient is not: the square root's at 0 is infinite."""
+    from wsigen.training import autoencoder_model
+
+    def steep(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return hinge_loss(real, fake) + (0.0 * fake.sum()).abs().sqrt()
+
+    monkeypatch.setattr(autoencoder_model, "hinge_loss", steep)
+    with pytest.raises(TrainingError, match="the adversary gradient is nan at step 5"):
+        train_autoencoder(tmp_path, steps=10)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +165,8 @@ def test_a_tiny_denoiser_learns_and_its_bundle_generates(kind: str, tmp_path: Pa
     card = check_bundle(tmp_path / "bundle")
     assert card.table.names == ["Glass", "Tumor"]
     assert load_vae(tmp_path / "bundle").config["latent_channels"] == 4
-    if kind == "class-map":
-        from wsigen.generation import generate
-
-        options = {"size": (512, 512), "class_name": "Tumor", "steps": 1, "levels": 1}
-        slide = generate(tmp_path / "s.ome.tiff", model=str(tmp_path / "bundle"), **options)
-        assert slide.slide.is_file()
+    assert "--model tiny" not in (tmp_path / "bundle" / "README.md").read_text()  # its name is no place to load it from
+    assert draws_a_slide(tmp_path / "bundle")
 
 
 def test_prompts_fine_tune_a_stable_diffusion_folder(tmp_path: Path) -> None:
@@ -137,6 +178,7 @@ def test_prompts_fine_tune_a_stable_diffusion_folder(tmp_path: Path) -> None:
     card = check_bundle(out / "bundle")
     assert card.conditioning.prompt == "{class}, {level}"
     assert np.isfinite(losses(out)).all()
+    assert draws_a_slide(out / "bundle")
 
 
 def test_one_cycle_equals_torchs() -> None:

@@ -150,4 +150,9 @@ def build_schedule(recipe: DenoiserRecipe) -> DDIMScheduler:
     kind = scheduler.config["prediction_type"]
     if kind not in ("epsilon", "v_prediction"):
         raise TrainingError(f"{folder}: prediction_type {kind!r} cannot be trained; set prediction: epsilon or v_prediction")
+    if kind == "epsilon" and scheduler.config["rescale_betas_zero_snr"]:
+        raise TrainingError(
+            f"{folder}: its schedule ends in pure noise (rescale_betas_zero_snr), of which an epsilon prediction says "
+            "nothing and which no bundle may hold; set prediction: v_prediction"
+        )
     return scheduler

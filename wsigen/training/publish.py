@@ -45,7 +45,7 @@ Conditioning: {kind}. Crops of {crop} latent px ({crop_px} px). Prediction: {pre
 
 {figures}
 
-    wsigen generate slide.ome.tiff --model {name} --class "{example}" --size 4096x4096
+    wsigen generate slide.ome.tiff --model PATH/OF/THIS/FOLDER --class "{example}" --size 4096x4096
 """
 
 

@@ -20,6 +20,9 @@ from wsigen.training.task import Task, Tensors
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_GRADIENT = " gradient"
+"""What follows a player's name in the key of its gradient, which is checked and not reported."""
+
 
 class Trainer:
     """The trained state, and one operation on it: `step`."""
@@ -60,8 +63,9 @@ class Trainer:
             scalars = self._learn(name, batches, step)
             if name == model:
                 found.update(scalars)
-            else:  # the loss and the gradient of the model are what is reported
+            else:  # the loss and the gradient of the model are what is reported; every gradient is checked
                 found.update({k: v for k, v in scalars.items() if k in self.task.columns})
+                found[f"{name}{_GRADIENT}"] = scalars["gradient"]
         self.average.update(step)
         self.task.after_step(self.accelerator.gather)
         found["rate"] = torch.tensor(self._rate(model, step))
@@ -91,17 +95,21 @@ class Trainer:
         return sums
 
     def check(self, step: int, scalars: Mapping[str, Tensor]) -> dict[str, float]:
-        """Bring a step's scalars to the host; stop if the loss or the gradient is not a number."""
+        """Bring a step's scalars to the host; stop if a loss or a gradient of any player is not a number.
+
+        All of them, as a checkpoint holds every player: one that has lost its numbers could not be resumed.
+        """
         values = {key: float(value) for key, value in scalars.items()}
-        # fp16 scales its losses: a gradient beyond its range is skipped and the scale lowered, which is no fault.
-        watched = ("loss",) if self.settings.precision == "fp16" else ("loss", "gradient")
-        for key in watched:
-            if not -float("inf") < values[key] < float("inf"):
+        for key, value in values.items():
+            # fp16 scales its losses: a gradient beyond its range is skipped and the scale lowered, which is no fault.
+            if key.endswith("gradient") and self.settings.precision == "fp16":
+                continue
+            if not -float("inf") < value < float("inf"):
                 raise TrainingError(
-                    f"{self.task.name}: the {key} is {values[key]} at step {step}; stopped, the last checkpoint stays: "
+                    f"{self.task.name}: the {key} is {value} at step {step}; stopped, the last checkpoint stays: "
                     "lower loop.learning_rate, or set loop.clip, and resume"
                 )
-        return values
+        return {key: value for key, value in values.items() if not key.endswith(_GRADIENT)}
 
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint holds."""
