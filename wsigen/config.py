@@ -241,9 +241,8 @@ def _check_combination(config: RunConfig) -> RunConfig:
 def _check_sampling(config: RunConfig) -> None:
     """Refuse a sampled layout without what it needs, and its settings without it."""
     if not config.sampled:
-        for name in ("subtype", "subtypes"):
-            if getattr(config, name):
-                raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
+        for name in [name for name in ("subtype", "subtypes") if getattr(config, name)]:
+            raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
         return
     if config.subtype is None:
         raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
