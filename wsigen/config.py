@@ -17,9 +17,7 @@ from wsigen.errors import ConfigError, suggest
 
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
-
-SAMPLE = "sample"
-"""The word that stands for a layout to be drawn."""
+SAMPLE = "sample"  # the word that stands for a layout to be drawn
 
 _EXECUTION = frozenset(
     {"run_dir", "keep_run", "workers", "processes", "threads", "scheduler", "memory_gb", "window", "overwrite"}
@@ -35,8 +33,7 @@ class RunConfig(BaseModel):
         ``(width, height)`` in px of the full-resolution slide, each 512 .. 1,000,000. Without it the layout's or the
         reference's extent decides.
     layout, layout_mpp, layout_classes:
-        GeoJSON or label raster, or the word ``sample``: draw one; the um/px a file was drawn at, if not the slide's; a
-        table "value -> class" of a raster.
+        GeoJSON, label raster or ``sample``: draw one; a file's um/px, if not the slide's; a raster's table "value -> class".
     subtype, subtypes:
         Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own.
     class_name:
@@ -150,7 +147,7 @@ class RunConfig(BaseModel):
 
     @property
     def sampled(self) -> bool:
-        """Whether the layout is drawn by wsigen. A file called ``sample`` is ``./sample``."""
+        """Whether wsigen draws the layout. A file called ``sample`` is ``./sample``."""
         return self.layout == SAMPLE
 
     @property
@@ -249,9 +246,8 @@ def _check_combination(config: RunConfig) -> RunConfig:
 def _check_sampling(config: RunConfig) -> None:
     """Refuse a sampled layout without what it needs, and its settings without it."""
     if not config.sampled:
-        given = "subtype" if config.subtype else "subtypes" if config.subtypes else None
-        if given:
-            raise ConfigError(f"'{given}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
+        for name in [name for name in ("subtype", "subtypes") if getattr(config, name)]:
+            raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
         return
     if config.subtype is None:
         raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")

@@ -24,7 +24,7 @@ SAMPLE = 400
 """Places per side at which the thresholds are read: 160,000 on a slide of any size, an error of areas below 0.2 %."""
 
 STRIP_CELLS = 2**19
-"""Cells drawn at a time: bounds the memory of a read, whatever box is asked for (about 200 bytes a cell)."""
+"""Cells drawn at a time: bounds the memory of a read, whatever box is asked for (about 250 bytes a cell)."""
 
 
 @dataclass(frozen=True, slots=True)
