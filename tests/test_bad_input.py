@@ -232,6 +232,20 @@ def test_yaml(run, tmp_path, text, words):
         assert word in message
 
 
+def test_mpp_of_a_model_that_knows_its_own(run):
+    assert "0.5 um/px" in run("generate", OUT, "--class", "Tumor", "--size", "600x600", "--mpp", "0.25")
+
+
+@pytest.mark.parametrize(("part", "key"), [("unet", "conv_in.weight"), ("vae", "decoder.conv_in.weight")])
+def test_missing_weights(run, tmp_path, bundle, part, key):
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(bundle, tmp_path / "cropped")
+    file = model / part / "diffusion_pytorch_model.safetensors"
+    save_file({name: value for name, value in load_file(file).items() if name != key}, file, metadata={"format": "pt"})
+    assert key in run("generate", OUT, "--class", "Tumor", "--size", "600x600", model=model)
+
+
 def test_contradictions(run):
     assert "exclude" in run("generate", OUT, "--class", "Tumor", "--layout", "ok.geojson")
     assert "size" in run("generate", OUT, "--class", "Tumor")

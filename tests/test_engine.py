@@ -11,6 +11,7 @@ from wsigen.errors import OutputError, RunError
 from wsigen.generation import generate, resume
 from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
+from wsigen.tasks import context
 from wsigen.tasks.context import RunContext
 
 MODES = ["pathup", "random-patch", "shifted"]
@@ -262,6 +263,22 @@ def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
     assert resume(run_dir).level0_sha256 == whole.level0_sha256
 
 
+@pytest.mark.parametrize("name", ["classes/c/0/1", "activity/c/0/0", "activity/zarr.json", "norm/c/0"])
+@pytest.mark.parametrize("harm", ["flip", "empty", "truncate"])
+def test_what_is_made_once_is_made_again(bundle, tmp_path, name, harm):
+    settings = settings_of(bundle, tmp_path, mode="shifted", steps=1, chunk=16)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings)
+    run_dir = tmp_path / "whole.run"
+    for block in (run_dir / "spool").iterdir():
+        block.unlink()
+    path = run_dir / "state.zarr" / "pass-0" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes({"flip": bytes(data), "truncate": bytes(data[: len(data) // 2]), "empty": b""}[harm])
+    context._contexts.clear()  # as in a process of its own
+    assert resume(run_dir).level0_sha256 == whole.level0_sha256
+
+
 def test_damaged_block_is_decoded_again(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
@@ -363,3 +380,68 @@ def test_manifest_says_it_is_synthetic_and_repeats(bundle, tmp_path):
     again = generate(tmp_path / "again" / "a.ome.tiff", **{**settings, "layout": tmp_path / "again" / "layout.geojson"})
     assert again.slide.read_bytes() == first.slide.read_bytes()
     assert again.annotations.read_bytes() == first.annotations.read_bytes()
+
+
+def test_a_replaced_model_is_seen(bundle, tmp_path):
+    """In the same process: new weights in the same folder make another slide, and a run begun with the old ones stops."""
+    from tiny_bundles import make_class_map_bundle
+
+    model = shutil.copytree(bundle, tmp_path / "model")
+    settings = settings_of(model, tmp_path, mode="shifted", steps=2)
+    first = generate(tmp_path / "a.ome.tiff", **settings).level0_sha256
+    interrupt_in_the_middle(tmp_path / "c.ome.tiff", settings, after=9)
+    shutil.rmtree(model)
+    make_class_map_bundle(model, seed=1)
+    assert generate(tmp_path / "b.ome.tiff", **settings).level0_sha256 != first
+    with pytest.raises(RunError, match="model"):
+        resume(tmp_path / "c.run")
+
+
+def test_nothing_listens_outside_loopback(bundle, tmp_path):
+    import psutil
+
+    heard = set()
+
+    def listen(stage):
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        heard.update(c.laddr.ip for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN)
+
+    for number, processes in enumerate([False, True]):
+        settings = settings_of(bundle, tmp_path, mode="shifted", steps=1, processes=processes)
+        generate(tmp_path / f"{number}.ome.tiff", watch=listen, **settings)
+    assert heard <= {"127.0.0.1", "::1"}
+
+
+def test_files_that_appear_meanwhile_are_not_written_over(bundle, tmp_path):
+    out = tmp_path / "cut.ome.tiff"
+    interrupt_in_the_middle(out, settings_of(bundle, tmp_path, mode="shifted"), after=22)
+    out.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="move it away"):
+        resume(tmp_path / "cut.run")
+    assert out.read_bytes() == b"precious"
+    out.unlink()
+    assert resume(tmp_path / "cut.run").slide.stat().st_size > 1000
+
+
+def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatch):
+    settings = settings_of(bundle, tmp_path, mode="shifted")
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=9)
+    monkeypatch.setattr("wsigen.rundir.package_versions", lambda: {"wsigen": "0", "torch": "1"})
+    with pytest.raises(RunError, match="began with wsigen"):
+        generate(tmp_path / "cut.ome.tiff", **settings)
+
+
+def test_what_ended_the_run_is_told_though_a_task_goes_on():
+    """Closing the workers gives up before a long task ends; that must not take the place of the error."""
+    import time
+
+    from wsigen.engine.cluster import open_cluster
+
+    def fail():
+        with open_cluster(1, False, None) as cluster:
+            cluster.submit("long", time.sleep, 14)
+            time.sleep(1)
+            raise RunError("the real reason")
+
+    with pytest.raises(RunError, match="the real reason"):
+        fail()

@@ -178,7 +178,8 @@ def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
     [
         ("queue: slrm", "'queue'"),
         ("queue: slurm\njob: 3", "'jobs'"),
-        ("queue: slurm\nsettings: {cores: 1}", "memory"),
+        ("queue: slurm\nsettings: {cores: 1, memory: 1 GiB}", "interface"),
+        ("queue: slurm\nsettings: {cores: 1, interface: lo}", "memory"),
         ("- slurm", "queue.yaml"),
         (None, "cannot be read"),
     ],

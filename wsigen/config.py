@@ -221,6 +221,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         word = name == "layout" and value == SAMPLE
         if name in ("layout", "layout_classes", "subtypes", "reference", "run_dir") and isinstance(value, str) and not word:
             value = file.parent / value
+        if name in ("model", "scheduler") and isinstance(value, str) and (file.parent / value).exists():
+            value = str(file.parent / value)
         found[name] = value
     return found
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
+from wsigen.engine.run import MADE_ONCE, TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
 from wsigen.errors import DamagedChunkError, LayoutError, OutputError
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest, driver_lock
@@ -31,7 +31,7 @@ from wsigen.preparation import (
     reread_layout,
 )
 from wsigen.projection import allowed_memory, plans_of, project_run, tissue_share
-from wsigen.rundir import check_slide_is_ours, check_unchanged, claim, clear, kept_inputs, make_run_dir, run_dir_of
+from wsigen.rundir import begin_outputs, check_unchanged, claim, clear, kept_inputs, make_run_dir, run_dir_of
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -148,7 +148,6 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     folder = Path(manifest.model)
     card = check_bundle(folder)
     check_unchanged(run_dir, manifest, config, bundle_hash(folder))
-    check_slide_is_ours(manifest, config.overwrite)
     workers = Workers.of(config)
     with _cluster(workers) as cluster, driver_lock(run_dir):
         layout = reread_layout(config, card, manifest)
@@ -204,7 +203,7 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, worker
     try:
         for part in run.passes:
             _prepare_pass(run, part, layout)
-        digest, areas = _mending(dispatcher, watch, lambda: _all_stages(dispatcher, files, watch))
+        digest, areas = _mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, watch))
     except BaseException:
         cluster.cancel()
         raise
@@ -214,7 +213,7 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, worker
     return Result(files.slide, files.annotations, files.manifest, files.thumbnail, files.script, digest, areas, drawn)
 
 
-def _all_stages(dispatcher: Dispatcher, files: Files, watch: Watcher) -> tuple[str, dict[str, float]]:
+def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:
     """Denoise every pass, decode, write; each skips what its keys say is done."""
     run = dispatcher.run
     for part in run.passes:
@@ -222,12 +221,13 @@ def _all_stages(dispatcher: Dispatcher, files: Files, watch: Watcher) -> tuple[s
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
     watch(Stage("write slide", 1, workers=1))
+    begin_outputs(run.run_dir, run.manifest, overwrite)
     written = write_outputs(run, files)
     watch(Stage("write slide", 1, done=1, workers=1, finished=True))
     return written
 
 
-def _mending(dispatcher: Dispatcher, watch: Watcher, work: Callable[[], T]) -> T:
+def _mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
     """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
     damages: Counter[str] = Counter()
     while True:
@@ -238,17 +238,27 @@ def _mending(dispatcher: Dispatcher, watch: Watcher, work: Callable[[], T]) -> T
             if damages[damage.key] >= TRIES:
                 raise
             dispatcher.drain()
-            _discard(dispatcher.run, damage.key)
+            _mend(dispatcher.run, layout, damage.key)
 
 
-def _discard(run: RunContext, key: str) -> None:
-    """Delete a damaged key, so that the stage that makes it finds it missing."""
+def _mend(run: RunContext, layout: Layout, key: str) -> None:
+    """Delete a damaged key, so that the stage that makes it finds it missing; what no stage makes is made here."""
     block = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
     if block:
         run.spool.discard((int(block[1]), int(block[2])))
         return
-    part, h, ij = place_of_key(key)
-    run.passes[part].state.delete(h, ij)
+    once = MADE_ONCE.fullmatch(key)
+    if once is None:
+        number, h, ij = place_of_key(key)
+        run.passes[number].state.delete(h, ij)
+        return
+    part = run.passes[int(once[1])]
+    if once[2] == "norm":
+        part.state.delete_norm()
+    elif once[2] == "classes":
+        _write_classes(part, layout)
+    else:
+        part.state.write_activity(_activity(run, part))
 
 
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
@@ -265,9 +275,13 @@ def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
     card_channels = len(run.manifest.glass["latent"])
     history = run.manifest.sampling["sampler"] == "dpm++"
     state = run.store.create_pass(plan.index, plan.grid, card_channels, plan.steps, plan.side, history)
-    for ij in plan.grid:
-        state.write_classes(ij, class_map_of_chunk(layout, plan, ij))
+    _write_classes(part, layout)
     state.write_activity(_activity(run, part))
+
+
+def _write_classes(part: PassContext, layout: Layout) -> None:
+    for ij in part.plan.grid:
+        part.state.write_classes(ij, class_map_of_chunk(layout, part.plan, ij))
 
 
 def _activity(run: RunContext, part: PassContext) -> np.ndarray:

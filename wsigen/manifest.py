@@ -6,15 +6,21 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from wsigen import __version__
 from wsigen.errors import RunError
 from wsigen.files import write_atomic
+
+DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
+"""Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
 FORMAT = 1
 FILE = "run.json"
@@ -99,6 +105,17 @@ class Manifest:
         if manifest.hash != expected:
             raise RunError(f"{run_dir / FILE}: its hash does not fit its content; it was edited: start the run anew")
         return manifest
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of wsigen and of the packages that may decide bits."""
+    found = {"wsigen": __version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers", "numpy", "scipy", "zarr", "dask", "imagecodecs", "tifffile"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
 
 
 def json_hash(content: dict[str, Any]) -> str:

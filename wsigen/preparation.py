@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,7 @@ from wsigen.files import sha256
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layouts import choose_layout
-from wsigen.manifest import Manifest
+from wsigen.manifest import Manifest, package_versions
 from wsigen.models.card import BundleCard
 from wsigen.sampling.multiscale import PassPlan, cascade_scales, default_chunk, make_mode
 from wsigen.sampling.schedule import make_schedule, transitions
@@ -33,9 +31,6 @@ PLAIN_GLASS = (243, 243, 245)
 
 BATCH = {"cpu": 4, "other": 16}
 """Crops per model call: more does not raise a CPU's throughput and wastes padding; accelerators want to be full."""
-
-DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
-"""Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
 _CHUNK_WORKERS = 8
 """Workers the default chunk side provides for. A constant, since the chunk side decides bits and the workers must not."""
@@ -99,21 +94,10 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         glass=_glass(card, model),
         inputs={"layout": chosen.title or _absolute(config.layout_file), "reference": _absolute(config.reference)},
         versions=package_versions(),
-        settings=config.model_dump(mode="json"),
+        settings=_with_absolute_paths(config).model_dump(mode="json"),
         run_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
     )
     return Prepared(config, card, layout, manifest)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of wsigen and of the packages that may decide bits."""
-    found = {"wsigen": __version__, "python": platform.python_version()}
-    for name in ("torch", "diffusers", "transformers", "numpy", "scipy", "zarr", "dask", "imagecodecs", "tifffile"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
@@ -134,6 +118,11 @@ def _slide_mpp(config: RunConfig, card: BundleCard) -> float:
     own = card.levels[0].mpp
     if config.mpp is None and own is None:
         raise ConfigError(f"bundle {card.name!r} does not say its um/px: give the slide's with --mpp")
+    if config.mpp is not None and own is not None and abs(config.mpp - own) > 0.01 * own:
+        raise ConfigError(
+            f"setting 'mpp': {config.mpp}, but bundle {card.name!r} makes images of {own} um/px; leave it out "
+            "(--layout-mpp says at which um/px a layout was drawn)"
+        )
     return config.mpp if config.mpp is not None else float(own or 0.0)
 
 
@@ -141,7 +130,9 @@ def _load(folder: Path, config: RunConfig) -> Model:
     from wsigen.tasks.context import load_shared_model
 
     try:
-        return load_shared_model(str(folder.absolute()), config.device, config.precision)
+        # With a scheduler the workers have the device; the driver needs only the schedule and the latent of glass.
+        device = "cpu" if config.scheduler else config.device
+        return load_shared_model(str(folder.absolute()), device, config.precision)
     except (RuntimeError, AssertionError) as error:
         if config.device == "cpu":
             raise BundleError(f"{folder}: the model cannot be loaded ({error})") from None
@@ -238,6 +229,12 @@ def _spec_fields(spec: PyramidSpec) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(spec)
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The settings as any folder can read them: ``resume`` may be called from another one."""
+    paths = {key: value.absolute() for key, value in config if isinstance(value, Path)}
+    return config.model_copy(update=paths)
 
 
 def _absolute(path: Path | None) -> str | None:

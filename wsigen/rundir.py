@@ -8,9 +8,9 @@ from pathlib import Path
 from wsigen.config import SAMPLE, RunConfig
 from wsigen.errors import OutputError, RunError
 from wsigen.files import remove_leftovers, sha256, target_of_leftover
-from wsigen.manifest import FILE, Manifest, first_difference
+from wsigen.manifest import DECIDING, FILE, Manifest, first_difference, package_versions
 from wsigen.outputs import files_of
-from wsigen.preparation import DECIDING, Prepared, package_versions
+from wsigen.preparation import Prepared
 
 INPUTS = "wsigen-inputs"
 """Folder of kept copies of the layout, its class table and the user's subtypes."""
@@ -18,7 +18,10 @@ INPUTS = "wsigen-inputs"
 _KEPT = ("layout", "layout_classes", "subtypes")
 """The settings that name the files which are kept there."""
 
-_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", FILE, "driver.lock")
+BEGUN = "outputs-begun"
+"""A file that says: what lies at the output is this run's, perhaps half of it."""
+
+_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", BEGUN, FILE, "driver.lock")
 """All a run makes in its directory; the manifest goes nearly last, so that a half-cleared run is still known as one."""
 
 
@@ -53,6 +56,7 @@ def claim(run_dir: Path, prepared: Prepared) -> None:
         difference = first_difference(prepared.manifest.identity, there.identity)
         if difference:
             raise RunError(f"{run_dir}: holds another run ({difference}); resume it, delete it, or choose another --run-dir")
+        _check_versions(run_dir, there)
         if there.output != prepared.manifest.output:
             prepared.manifest.save(run_dir)
         return
@@ -90,9 +94,15 @@ def check_unchanged(run_dir: Path, manifest: Manifest, config: RunConfig, model_
         if isinstance(path, Path):
             now[key] = sha256(path) if path.exists() else "missing"
     for key, digest in now.items():
+        if digest == "missing":
+            raise RunError(f"{run_dir}: the {key} at {getattr(config, key)} is missing; put it back or start anew")
         if digest != manifest.identity[key]:
             where = manifest.model if key == "model" else getattr(config, key)
             raise RunError(f"{run_dir}: the {key} at {where} has changed since the run began; restore it or start anew")
+    _check_versions(run_dir, manifest)
+
+
+def _check_versions(run_dir: Path, manifest: Manifest) -> None:
     versions = package_versions()
     for name in DECIDING:
         if versions[name] != manifest.versions.get(name):
@@ -102,19 +112,14 @@ def check_unchanged(run_dir: Path, manifest: Manifest, config: RunConfig, model_
             )
 
 
-def check_slide_is_ours(manifest: Manifest, overwrite: bool) -> None:
-    """Refuse to replace a slide that another run finished meanwhile (OutputError)."""
-    import json
-
-    files = files_of(Path(manifest.output))
-    if overwrite or not files.manifest.exists():
-        return
-    try:
-        owner = json.loads(files.manifest.read_text()).get("run_id")
-    except (OSError, ValueError, AttributeError):
-        owner = None
-    if owner != manifest.run_id:
-        raise OutputError(f"{files.slide}: was made by another run meanwhile; move it away, then resume")
+def begin_outputs(run_dir: Path, manifest: Manifest, overwrite: bool) -> None:
+    """Refuse to replace files that appeared since the run began (OutputError); from then on those there are the run's."""
+    mark = run_dir / BEGUN
+    if not mark.exists() and not overwrite:
+        for path in files_of(Path(manifest.output)).all:
+            if path.exists():
+                raise OutputError(f"{path}: was put there since the run began; move it away, then resume")
+    mark.touch()
 
 
 def _own(name: str) -> bool:

@@ -122,12 +122,18 @@ class PassState:
     @cached_property
     def activity(self) -> NDArray[np.bool_]:
         """Chunks that take part, bool ``[I, J]``: a pixel to denoise lies in them or within half a crop of them."""
-        return np.asarray(self.group["activity"][:])
+        return self._checked("activity", lambda: self.group["activity"][:])
 
     def write_activity(self, activity: NDArray[np.bool_]) -> None:
         """Record which chunks take part: the last thing written when a pass is prepared."""
         array = self.group.create_array(
-            "activity", shape=activity.shape, chunks=activity.shape, dtype="bool", config={"write_empty_chunks": True}
+            "activity",
+            shape=activity.shape,
+            chunks=activity.shape,
+            dtype="bool",
+            compressors=[Crc32cCodec()],
+            config={"write_empty_chunks": True},
+            overwrite=True,
         )
         array[:] = activity
 
@@ -137,6 +143,11 @@ class PassState:
             return None
         values = self._checked("norm", lambda: self.group["norm"][:])
         return values if np.isfinite(values).all() else None
+
+    def delete_norm(self) -> None:
+        """Forget the decoder statistics, so that they are estimated again."""
+        if "norm" in self.group:
+            del self.group["norm"]
 
     def write_norm(self, values: NDArray[np.float64]) -> None:
         """Keep the decoder statistics."""

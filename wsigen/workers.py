@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.preparation import DECIDING
+from wsigen.manifest import DECIDING
 from wsigen.tasks.introduce import Introduction, introduce
 
 

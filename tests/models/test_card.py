@@ -50,6 +50,10 @@ LATENT = {"channels": 4, "factor": 8}
         ({"classes": [{"name": "A", "color": [0, 0, 256]}]}, ["classes.0.color.2", "255"]),
         ({"classes": [{"name": "A", "color": [0, 0, 0], "colour": 1}]}, ["classes.0.colour", "'color'"]),
         ({"classes": [{"name": n, "color": [0, 0, 0]} for n in "aA"]}, ["classes", "twice"]),
+        (
+            {"classes": [{"name": n, "color": [0, 0, 0], "background": True} for n in "ab"]},
+            ["classes", "a and b are both background"],
+        ),
         ({"levels": [{"name": "a", "mpp": 2.0}, {"name": "b", "mpp": 1.0}]}, ["levels", "fine to coarse"]),
         ({"levels": []}, ["levels"]),
         ({"training_data": [{"name": "n", "licence": "l", "attribution": "a"}]}, ["training_data.0", "doi"]),

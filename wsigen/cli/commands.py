@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsigen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsigen.engine.run import Stage, Watcher
 
 
 def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> None:
@@ -18,7 +21,7 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> N
 
     config = make_config(settings, file)
     with _resumable(run_dir_of(config, output)), progress() as watch:
-        result = generate(output, config, watch=watch)
+        result = generate(output, config, watch=_stoppable(watch))
     _announce(result)
 
 
@@ -28,7 +31,7 @@ def run_resume(run_dir: Path, settings: dict[str, Any]) -> None:
     from wsigen.generation import resume
 
     with _resumable(run_dir), progress() as watch:
-        result = resume(run_dir, watch=watch, **settings)
+        result = resume(run_dir, watch=_stoppable(watch), **settings)
     _announce(result)
 
 
@@ -78,6 +81,26 @@ def run_worker_check(address: str, model: str, run_dir: Path | None) -> None:
     if report.problems:
         raise SystemExit(1)
     print(f"{len(report.workers)} worker(s) can do a run together")
+
+
+def _stoppable(watch: Watcher) -> Watcher:
+    """Stop at the next task even if Ctrl-C arrived where Python drops exceptions (a finaliser, a callback)."""
+    import signal
+
+    stop = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal stop
+        stop = True
+        raise KeyboardInterrupt
+
+    def look(stage: Stage) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        watch(stage)
+
+    signal.signal(signal.SIGINT, note)
+    return look
 
 
 class _resumable:  # noqa: N801  (a context manager, used like a function)

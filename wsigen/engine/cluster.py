@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,9 +138,11 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
         try:
             yield Cluster(client)
         finally:
-            client.close(timeout=5)
-            if own is not None:
-                own.close(timeout=10)
+            # A task may outlive the patience of either; what ended the run matters, not how the workers take their leave.
+            for part in (client, own):
+                with suppress(Exception):
+                    if part is not None:
+                        part.close(timeout=10)
 
 
 def _local(workers: int, processes: bool) -> Any:
@@ -152,6 +154,7 @@ def _local(workers: int, processes: bool) -> Any:
         threads_per_worker=1 if processes else workers,
         processes=processes,
         dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
         host="127.0.0.1" if processes else None,
         memory_limit=0,
         silence_logs=logging.CRITICAL,

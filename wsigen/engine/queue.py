@@ -76,7 +76,13 @@ def submit_jobs(path: Path) -> Any:
         raise ResourceError(f"{path}: queues need dask-jobqueue; pip install 'wsigen[cluster]'") from None
     kind = getattr(dask_jobqueue, _CLUSTERS[chosen.queue])
     settings = {**chosen.settings}
-    settings["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **(settings.get("scheduler_options") or {})}
+    options = settings.get("scheduler_options") or {}
+    if not (settings.get("interface") or options.get("interface") or options.get("host")):
+        raise ConfigError(
+            f"{path}: 'settings' needs an 'interface' (e.g. ib0): the scheduler runs what it is sent, so it listens on the "
+            "network you name and on no other"
+        )
+    settings["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **options}
     try:
         cluster = kind(**settings)
     except (TypeError, ValueError) as error:

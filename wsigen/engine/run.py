@@ -174,6 +174,8 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
 
 def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
     """Let the damaged chunk be made again, or say that it cannot be; damage in an earlier pass is passed on."""
+    if MADE_ONCE.fullmatch(damage.key):
+        raise damage
     owner, h, ij = place_of_key(damage.key)
     if owner != part:
         raise damage
@@ -190,6 +192,9 @@ def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkErro
         )
     state.delete(h, ij)
 
+
+MADE_ONCE = re.compile(r"pass-(\d+)/(classes|activity|norm)")
+"""What is made once per pass, and again by whoever drives the run."""
 
 _KEY = re.compile(r"pass-(\d+)/(?:(latents|history)/c/(\d+)/0/(\d+)/(\d+)|partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
 

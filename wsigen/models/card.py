@@ -162,6 +162,14 @@ class BundleCard(_Part):
                 raise ValueError(f"the name {name!r} appears twice; every entry needs its own name")
         return value
 
+    @field_validator("classes")
+    @classmethod
+    def _one_background(cls, value: tuple[CardClass, ...]) -> tuple[CardClass, ...]:
+        names = [v.name for v in value if v.background]
+        if len(names) > 1:
+            raise ValueError(f"{' and '.join(names)} are both background; one class stands for bare glass")
+        return value
+
     @field_validator("levels")
     @classmethod
     def _fine_to_coarse(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:

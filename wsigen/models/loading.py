@@ -86,8 +86,9 @@ def load_network(kind: Any, folder: Path, device: str) -> Any:
     from wsigen.models.pointwise import replace_pointwise
 
     try:
-        network = kind.from_pretrained(
+        network, info = kind.from_pretrained(
             str(folder),
+            output_loading_info=True,
             use_safetensors=True,
             variant=weights_variant(folder),
             local_files_only=True,
@@ -96,6 +97,10 @@ def load_network(kind: Any, folder: Path, device: str) -> Any:
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise _unloadable(folder, error) from None
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if found := sorted(map(str, info.get(what) or ())):
+            faults = f"{len(found)} {what.replace('_', ' ')}, e.g. {found[0]}"
+            raise BundleError(f"{folder}: the weights do not fit the config ({faults}); copy the bundle again")
     network.requires_grad_(False)
     if device == "cpu":
         replace_pointwise(network)

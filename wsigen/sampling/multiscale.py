@@ -108,14 +108,14 @@ def make_mode(name: str, side: int, overlap: int | None, taper: str | None, weig
 def cascade_scales(mpps: list[float | None], levels: int, width: int, height: int, crop_px: int) -> list[tuple[int, int]]:
     """Choose the levels of a cascade, coarse to fine, as (level index, scale).
 
-    A level needs a whole-number scale to the finest one and a canvas of at least one crop; others are left out.
+    A level needs a scale that is a whole multiple of the finer one's and a canvas of at least one crop; others are left out.
     """
-    chosen = []
+    chosen: list[tuple[int, int]] = []
     for level, mpp in enumerate(mpps[:levels]):
         ratio = 1.0 if level == 0 or mpp is None or mpps[0] is None else mpp / mpps[0]
         scale = round(ratio)
         fits = math.ceil(width / scale) >= crop_px and math.ceil(height / scale) >= crop_px
-        if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > 1 and fits):
+        if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > 1 and fits and scale % chosen[-1][1] == 0):
             chosen.append((level, scale))
     return chosen[::-1]
 

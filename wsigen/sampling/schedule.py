@@ -81,6 +81,8 @@ def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int,
         raise ValueError(f"{steps} steps: between 1 and the model's {n} training steps are possible")
     top = n * strength
     timesteps = tuple(max(0, round(top * (1.0 - s / made)) - 1) for s in range(made))
+    if len(set(timesteps)) < made:
+        raise ValueError(f"{steps} steps at strength {strength} need more timesteps than the model has; take fewer steps")
     levels = [max(float(abar_train[t]), _SMALLEST_ABAR) for t in timesteps]
     return Schedule(timesteps, (*levels, 1.0))
 

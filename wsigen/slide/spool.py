@@ -62,4 +62,9 @@ class Spool:
         self._path(ij).unlink(missing_ok=True)
 
     def _path(self, ij: tuple[int, int]) -> Path:
-        return self.directory / f"{ij[0]:05d}_{ij[1]:05d}.blk"
+        return self.directory / self.key(ij)
+
+    @staticmethod
+    def key(ij: tuple[int, int]) -> str:
+        """Name of a block's file, by which damage is told."""
+        return f"{ij[0]:05d}_{ij[1]:05d}.blk"

@@ -52,7 +52,7 @@ def write_slide(path: str | os.PathLike[str], spec: PyramidSpec, spool: Spool, d
     missing = sorted(set(spec.grid) - spool.done())
     if missing:
         count = f"{len(missing)} of {len(spec.grid)}"
-        raise DamagedChunkError(f"{path}: {count} blocks are missing, first {missing[0]}", str(missing[0]))
+        raise DamagedChunkError(f"{path}: {count} blocks are missing, first {missing[0]}", spool.key(missing[0]))
     with (
         atomic_path(path) as beside,
         tempfile.TemporaryFile(dir=beside.parent, prefix=".wsigen-") as scratch,
@@ -109,7 +109,7 @@ def _checked(spec: PyramidSpec, spool: Spool, ij: tuple[int, int]) -> EncodedBlo
     other = [k for k in wanted if block.spec.get(k) != wanted[k]]
     if other:
         problem = f"its {other[0]} is {block.spec.get(other[0])}, expected {wanted[other[0]]}"
-        raise DamagedChunkError(f"block {ij} was made for another slide: {problem}", str(ij))
+        raise DamagedChunkError(f"block {ij} was made for another slide: {problem}", spool.key(ij))
     return block
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.manifest import FILE, Manifest
+from wsigen.errors import RunError
+from wsigen.manifest import DECIDING, FILE, Manifest, package_versions
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import Schedule
@@ -67,7 +69,12 @@ class RunContext:
 
     @cached_property
     def model(self) -> Model:
-        """The run's model, loaded once per process."""
+        """The run's model, loaded once per process (RunError if the bundle here is not the run's)."""
+        from wsigen.models.bundle import bundle_hash
+
+        folder = Path(self.manifest.model)
+        if not folder.is_dir() or bundle_hash(folder) != self.manifest.model_hash:
+            raise RunError(f"{folder}: is not the model the run began with; restore it (on every worker) or start anew")
         return load_shared_model(self.manifest.model, self.manifest.device, self.manifest.precision)
 
     @cached_property
@@ -100,11 +107,14 @@ _loading = threading.Lock()
 def load_shared_model(path: str, device: str, precision: str) -> Model:
     """Load a model once per process, whatever the number of runs and threads that use it."""
     with _loading:
-        return _load(path, device, precision)
+        files = sorted(p for p in Path(path).rglob("*") if p.is_file())
+        stamp = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+        return _load(path, stamp, device, precision)
 
 
 @lru_cache(maxsize=2)
-def _load(path: str, device: str, precision: str) -> Model:
+def _load(path: str, stamp: tuple[tuple[str, int, int], ...], device: str, precision: str) -> Model:
+    """``stamp`` (sizes and times of all files) makes new weights under an old name a new entry."""
     from wsigen.models.model import load_model
 
     return load_model(Path(path), device, precision)
@@ -116,11 +126,31 @@ _contexts_lock = threading.Lock()
 
 
 def run_context(run_dir: str, run_hash: str) -> RunContext:
-    """The context of a run in this process; a run directory made anew gives a new one."""
+    """The context of a run in this process; a run directory made anew gives a new one.
+
+    Raises
+    ------
+    RunError
+        If the manifest there is not the one of ``run_hash``, or a package that decides bits has another version here.
+    """
     with _contexts_lock:
         key = (run_dir, run_hash, (Path(run_dir) / FILE).stat().st_mtime_ns)
         if key not in _contexts:
             while len(_contexts) >= _MOST_CONTEXTS:
                 _contexts.pop(next(iter(_contexts)))
-            _contexts[key] = RunContext(Path(run_dir))
+            _contexts[key] = _checked_context(Path(run_dir), run_hash)
         return _contexts[key]
+
+
+def _checked_context(run_dir: Path, run_hash: str) -> RunContext:
+    run = RunContext(run_dir)
+    if run.manifest.hash != run_hash:
+        raise RunError(f"{run_dir / FILE}: this worker reads another manifest than the driver; do they share the file system?")
+    here = package_versions()
+    for name in DECIDING:
+        if here[name] != run.manifest.versions.get(name):
+            raise RunError(
+                f"{name} is {here[name]} on {socket.gethostname()} and {run.manifest.versions.get(name)} in the run, which may "
+                "change pixels; install one version everywhere ('wsigen worker-check' compares them)"
+            )
+    return run
