@@ -89,8 +89,8 @@ def measure(options: Options) -> Figure:
         cohort=Path("none"),
         autoencoder=Path("none"),
         bundle=words,  # type: ignore[arg-type]  # pydantic reads it
-        network={"channels": (64, 96, 128)},  # type: ignore[arg-type]
-        loop={"steps": BLOCK * blocks, "batch": batch, "sample_every": 0},  # type: ignore[arg-type]
+        network={"channels": (64, 96, 128)},  # type: ignore[arg-type]  # likewise
+        loop={"steps": BLOCK * blocks, "batch": batch, "sample_every": 0},  # type: ignore[arg-type]  # likewise
     )
     unet = build_unet(recipe.network, "class-map", CHANNELS, CLASSES, LEVELS, SIDE)
     conditioner = Conditioner("class-map", CLASSES, LEVELS, True)

@@ -11,18 +11,15 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import wsigen
-from pipelines.steps import evaluate_slides, open_data, read_pipeline, train_models
+from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_models
 
 MODE = "random-patch"
 
 
 def main() -> None:
     """Run all steps; each leaves its result in a folder of OUT."""
-    args = arguments()
+    args = read_arguments(str(__doc__))
     plan = read_pipeline(args.config)
     cohort = open_data(plan, args.data, args.out)
     bundle = train_models(plan, cohort, args.out, resume=args.resume)
@@ -33,16 +30,6 @@ def main() -> None:
         wsigen.generate(output, model=str(bundle), layout=layout, mode=MODE, overwrite=True, **plan.slides.settings)
         print("generated", output, flush=True)
     evaluate_slides(plan, cohort, args.out)
-
-
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="configs/diffinfinite-small.yaml, or configs/diffinfinite-paper.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
-    parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
-    parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ class PipelineSettings(BaseModel):
     denoiser: dict[str, Any]
     slides: SlideSettings
     evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def read_arguments(description: str) -> argparse.Namespace:
+    """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="the pipeline's YAML, e.g. configs/*-small.yaml or configs/*-paper.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
+    parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
+    parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
+    return parser.parse_args()
 
 
 def read_pipeline(file: Path) -> PipelineSettings:

@@ -116,8 +116,7 @@ def test_memory_does_not_grow_with_the_slide():
     for n in (2, 8):
         size = (1024 * n, 1024)
         tracemalloc.start()
-        read = lambda box: np.resize(tile, (*box.shape, 3))  # noqa: E731
-        seam_scores(read, size, {"x": periodic_borders(size, 256)})
+        seam_scores(lambda box: np.resize(tile, (*box.shape, 3)), size, {"x": periodic_borders(size, 256)})
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]

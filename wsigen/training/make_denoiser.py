@@ -65,7 +65,7 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     """Encode what is not in ``out/latents`` yet (the main process first), and open a stream of it."""
     from accelerate import PartialState
 
-    from wsigen.cohort.latents import cache_latents  # type: ignore[import-not-found,unused-ignore]
+    from wsigen.cohort.latents import cache_latents
 
     state = PartialState()
     with state.main_process_first():
