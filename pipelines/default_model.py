@@ -30,15 +30,15 @@ from wsigen.training.checkpoint import load_checkpoint
 from wsigen.training.crops import crop_source, pixel_batch
 from wsigen.training.denoiser import DenoiserTraining
 from wsigen.training.export import TrainedModel, export_bundle
-from wsigen.training.features import section_features
+from pipelines.her2st.features import section_features
 from wsigen.training.latents import LatentCrops, LatentImage, channel_statistics, encode
 from wsigen.training.measure import measure_autoencoder
 from wsigen.training.preview import sample_grid
-from wsigen.training.sections import Section, prepare_section, read_index
-from wsigen.training.seeds import paint_spots, spot_labels, weed_and_add
+from pipelines.her2st.sections import Section, prepare_section, read_index
+from pipelines.her2st.seeds import paint_spots, spot_labels, weed_and_add
 from wsigen.training.settings import TrainingSettings, read_settings
-from wsigen.training.tissue import area_mean
-from wsigen.training.weak_labels import coarser, dense_labels, fit_classifier, opacity_map, picture
+from pipelines.her2st.tissue import area_mean
+from pipelines.her2st.weak_labels import coarser, dense_labels, fit_classifier, opacity_map, picture
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsigen.training.tissue import (
+from pipelines.her2st.tissue import (
     COARSE,
     area_mean,
     bounding_box,

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsigen.training.features import NAMES, SCALES, section_features
-from wsigen.training.sections import Section
-from wsigen.training.seeds import GLASS, STROMA, TUMOR, UNKNOWN, paint_spots, spot_labels
-from wsigen.training.weak_labels import coarser, dense_labels, opacity_map, picture
+from pipelines.her2st.features import NAMES, SCALES, section_features
+from pipelines.her2st.sections import Section
+from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN, paint_spots, spot_labels
+from pipelines.her2st.weak_labels import coarser, dense_labels, opacity_map, picture
 
 pytest.importorskip("sklearn")
 WHITE = (243, 241, 244)
@@ -29,7 +29,7 @@ def made_section() -> Section:
 
 
 def labelled() -> tuple[Section, np.ndarray]:
-    from wsigen.training.weak_labels import fit_classifier
+    from pipelines.her2st.weak_labels import fit_classifier
 
     section = made_section()
     features = section_features(section, WHITE)

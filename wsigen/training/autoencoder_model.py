@@ -77,6 +77,36 @@ def load_vae(folder: Path) -> AutoencoderKL:
     return model
 
 
+def with_more_latents(vae: AutoencoderKL, added: int) -> AutoencoderKL:
+    """Return an autoencoder with more latent channels whose reconstructions are, to begin with, those of ``vae``.
+
+    The encoder fills the new channels at random, the decoder gives them no weight; training finds their use.
+    """
+    from diffusers import AutoencoderKL
+
+    before = int(vae.config["latent_channels"])
+    after = before + added
+    wide = AutoencoderKL.from_config({**vae.config, "latent_channels": after})
+    old, new = vae.state_dict(), wide.state_dict()
+    kept = torch.arange(before)
+    both = torch.cat([kept, after + kept])  # of means, then of log variances
+    with torch.no_grad():
+        for name, value in new.items():
+            if value.shape == old[name].shape:
+                value.copy_(old[name])
+        for part in ("weight", "bias"):
+            new[f"encoder.conv_out.{part}"][both] = old[f"encoder.conv_out.{part}"]
+        new["decoder.conv_in.weight"].zero_()[:, kept] = old["decoder.conv_in.weight"]
+        for name, rows, size in (("quant_conv", both, 2 * after), ("post_quant_conv", kept, after)):
+            if f"{name}.weight" in old:
+                new[f"{name}.weight"].copy_(torch.eye(size)[:, :, None, None])
+                new[f"{name}.weight"][rows[:, None], rows] = old[f"{name}.weight"]
+                new[f"{name}.bias"].zero_()[rows] = old[f"{name}.bias"]
+        if "quant_conv.bias" in old:
+            new["quant_conv.bias"][after + before :] = -4.0  # as in `build_vae`
+    return wide
+
+
 def to_unit(images: NDArray[np.uint8]) -> Tensor:
     """Scale uint8 [B, H, W, 3] to float32 (B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
@@ -110,14 +140,21 @@ class Reconstruction(nn.Module):
                 if part is not None:
                     part.requires_grad_(False)
 
-    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] and (B, C, H/8, W/8) -> the reconstruction, mean and log variance."""
+    def forward(self, x: Tensor, noise: Tensor, added: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the reconstruction (B, 3, H, W), mean and log variance.
+
+        Parameters
+        ----------
+        x : (B, 3, H, W) in [-1, 1]
+        noise : (B, C, H/8, W/8), standard normal: draws from the posterior
+        added : (B, C, H/8, W/8), added to the draw
+        """
         vae = self.vae
         coded = vae.encoder(x)
         coded = coded if vae.quant_conv is None else vae.quant_conv(coded)
         mean, logvar = coded.float().chunk(2, dim=1)
         logvar = logvar.clamp(-30.0, 20.0)
-        latent = mean + torch.exp(0.5 * logvar) * noise
+        latent = mean + torch.exp(0.5 * logvar) * noise + added
         latent = latent if vae.post_quant_conv is None else vae.post_quant_conv(latent)
         return vae.decoder(latent), mean, logvar
 
@@ -131,6 +168,8 @@ class AutoencoderTask:
         torch.manual_seed(recipe.seed)
         self.recipe, self._stream = recipe, stream
         self.vae = load_vae(recipe.start) if recipe.start else build_vae(recipe.network, recipe.crop_px)
+        if recipe.added_latents:
+            self.vae = with_more_latents(self.vae, recipe.added_latents)
         self._network = Reconstruction(self.vae, recipe.decoder_only)
         self._adversary = build_adversary()
         self._made: list[tuple[Tensor, Tensor]] = []
@@ -153,20 +192,22 @@ class AutoencoderTask:
         return losses.adversary > 0 and share >= losses.adversary_start
 
     def draw(self, step: int, part: int) -> Tensors:
-        """Crops in [-1, 1] and the posterior's noise."""
+        """Crops in [-1, 1], the posterior's noise, and noise added to the latents."""
         loop = self.recipe.loop
         batch = self._stream.batch(step * loop.parts + part, loop.part)
         side = self.recipe.crop_px // FACTOR
         shape = (loop.part, int(self.vae.config["latent_channels"]), side, side)
         rng = np.random.default_rng((self.recipe.seed, step, part))
-        return {"images": to_unit(batch.images), "noise": torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))}
+        drawn = {"images": to_unit(batch.images), "noise": torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))}
+        deviation = self.recipe.latent_noise * rng.random((loop.part, 1, 1, 1), dtype=np.float32)
+        return drawn | {"added": torch.from_numpy(deviation * rng.standard_normal(shape, dtype=np.float32))}
 
     def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
         """The weighted sum of `losses.reconstruction_terms`, less how well the discriminator is fooled; or its own loss."""
         if player == "adversary":
             return self._adversary_loss(modules["adversary"])
         weights, x = self.recipe.losses, batch["images"]
-        y, mean, logvar = modules["model"](x, batch["noise"])
+        y, mean, logvar = modules["model"](x, batch["noise"], batch["added"])
         terms = reconstruction_terms(x, y.float(), mean, logvar)
         total = weights.l1 * terms.l1 + weights.gradient * terms.gradient
         total = total + weights.colour * terms.colour + weights.kl * terms.kl

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.cohort.augment import dihedral, jitter_stain
-from wsigen.training.features import LATENT_PX
-from wsigen.training.sections import Section
-from wsigen.training.tissue import U8, area_mean
+from pipelines.her2st.features import LATENT_PX
+from pipelines.her2st.sections import Section
+from pipelines.her2st.tissue import U8, area_mean
 
 
 @dataclass(frozen=True)

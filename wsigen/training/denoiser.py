@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from wsigen.training.budget import Budget, cosine_rate
 from wsigen.training.checkpoint import load_checkpoint, require_finite, save_checkpoint
-from wsigen.training.seeds import UNKNOWN
+from pipelines.her2st.seeds import UNKNOWN
 from wsigen.training.settings import DenoiserSettings
 
 if TYPE_CHECKING:

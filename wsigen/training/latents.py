@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsigen.training.seeds import GLASS, IMMUNE, OTHER, STROMA, TUMOR, UNKNOWN, Labels
-from wsigen.training.tissue import F32, U8
+from pipelines.her2st.seeds import GLASS, IMMUNE, OTHER, STROMA, TUMOR, UNKNOWN, Labels
+from pipelines.her2st.tissue import F32, U8
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

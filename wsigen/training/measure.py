@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from wsigen.training.crops import crop_source, random_crop
-from wsigen.training.sections import Section
+from pipelines.her2st.sections import Section
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from wsigen.training.denoiser import build_scheduler, predict
-from wsigen.training.seeds import CLASS_NAMES, GLASS, IMMUNE, STROMA, TUMOR, UNKNOWN
-from wsigen.training.weak_labels import CLASS_COLOURS
+from pipelines.her2st.seeds import CLASS_NAMES, GLASS, IMMUNE, STROMA, TUMOR, UNKNOWN
+from pipelines.her2st.weak_labels import CLASS_COLOURS
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DModel

@@ -108,17 +108,40 @@ class AutoencoderLosses(_Settings):
 
 
 class AutoencoderRecipe(_Settings):
-    """``wsigen train autoencoder``: cohort file, folder of an ``AutoencoderKL`` to begin at (or a bundle), and how."""
+    """``wsigen train autoencoder``.
+
+    Attributes
+    ----------
+    cohort, start:
+        Cohort file; folder of an ``AutoencoderKL`` to begin at (or a bundle), by default none.
+    added_latents:
+        Latent channels beyond those of ``start``; the decoder begins by ignoring them.
+    latent_noise:
+        Largest standard deviation of noise that is added to a crop's latents, in their own units; each crop draws its
+        own, uniformly from 0. A decoder that has met it forgives the denoiser's small errors.
+    decoder_only:
+        Leave the encoder, hence the latents, as they are.
+    """
 
     cohort: Path
     start: Path | None = None
+    added_latents: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     level_shares: tuple[NotNegative, ...] | None = None
+    latent_noise: NotNegative = 0.0
     decoder_only: bool = False
     network: AutoencoderNetwork = AutoencoderNetwork()
     losses: AutoencoderLosses = AutoencoderLosses()
     loop: LoopSettings = LoopSettings()
+
+    @model_validator(mode="after")
+    def _added_to_something(self) -> AutoencoderRecipe:
+        if self.added_latents and not self.start:
+            raise ValueError("added_latents needs 'start'; without it set network.latent_channels")
+        if self.added_latents and self.decoder_only:
+            raise ValueError("added_latents changes the encoder: not with decoder_only")
+        return self
 
 
 class DenoiserNetwork(_Settings):

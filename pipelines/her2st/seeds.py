@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.training.features import NAMES, SCALES
-from wsigen.training.sections import Section
-from wsigen.training.tissue import F32
+from pipelines.her2st.features import NAMES, SCALES
+from pipelines.her2st.sections import Section
+from pipelines.her2st.tissue import F32
 
 GLASS, TUMOR, STROMA, IMMUNE, OTHER, UNKNOWN = range(6)
 CLASS_NAMES = ("Glass", "Tumor", "Stroma", "Immune cells", "Other")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from wsigen.training.sections import Section
-from wsigen.training.tissue import F32, U8, area_mean
+from pipelines.her2st.sections import Section
+from pipelines.her2st.tissue import F32, U8, area_mean
 
 LATENT_PX = 8
 SCALES = (1.5, 4.0, 9.0)  # Gaussian sigmas in latents (one latent = 5.6 um at 0.7 um/px)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.training.settings import SectionSettings
-from wsigen.training.tissue import (
+from pipelines.her2st.tissue import (
     COARSE,
     U8,
     area_mean,

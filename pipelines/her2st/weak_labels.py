@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from wsigen.training.features import LATENT_PX
-from wsigen.training.sections import Section
-from wsigen.training.seeds import GLASS, TUMOR, UNKNOWN, Labels
-from wsigen.training.tissue import F32, U8, area_mean
+from pipelines.her2st.features import LATENT_PX
+from pipelines.her2st.sections import Section
+from pipelines.her2st.seeds import GLASS, TUMOR, UNKNOWN, Labels
+from pipelines.her2st.tissue import F32, U8, area_mean
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
