@@ -46,7 +46,7 @@ class PipelineSettings(BaseModel):
     cohort: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
-    slides: SlideSettings
+    slides: SlideSettings = SlideSettings(settings={})
     evaluation: EvaluationSettings = EvaluationSettings()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsigen.training.settings import SectionSettings
 from pipelines.her2st.tissue import (
     COARSE,
     U8,
@@ -21,6 +20,13 @@ from pipelines.her2st.tissue import (
     enlarge,
     glass_colour,
 )
+
+PATCH_MPP = 0.7
+"""um/px of the cleaned sections; the originals have 0.67 to 0.70."""
+GLASS_RGB = (243, 241, 244)
+"""What glass is painted with."""
+MARGIN_PX = 512
+"""Glass kept around the tissue's bounding box, at `PATCH_MPP`."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +89,23 @@ def read_resampled(source: SectionFile, mpp: float) -> U8:
     return np.asarray(image.resize(source.mpp / mpp).numpy(), dtype=np.uint8)[..., :3]
 
 
-def prepare_section(source: SectionFile, settings: SectionSettings) -> Section:
+def prepare_section(source: SectionFile) -> Section:
     """Read one section, find its tissue, and clean its glass."""
-    image = read_resampled(source, settings.patch_mpp)
+    image = read_resampled(source, PATCH_MPP)
     coarse = area_mean(image, COARSE)
     tissue = coarse_tissue(coarse)
     glass = glass_colour(coarse, ndimage.binary_dilation(tissue, iterations=8))
-    rows, cols = _grow(bounding_box(tissue), settings.margin_px // COARSE, tissue.shape)
+    rows, cols = _grow(bounding_box(tissue), MARGIN_PX // COARSE, tissue.shape)
     near = ndimage.gaussian_filter(ndimage.binary_dilation(tissue, iterations=2).astype(np.float32), 1.0)
     y, x, height, width = (COARSE * v for v in (rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start))
     rgb, _ = clean_glass(
         image[y : y + height, x : x + width],
         enlarge(glass[rows, cols], (height, width)),
         enlarge(near[rows, cols], (height, width)),
-        settings.glass_rgb,
+        GLASS_RGB,
     )
     latent_tissue = np.kron(tissue[rows, cols], np.ones((COARSE // 8, COARSE // 8), dtype=bool))
-    return Section(source.name, rgb, latent_tissue, (x, y), source.mpp / settings.patch_mpp)
+    return Section(source.name, rgb, latent_tissue, (x, y), source.mpp / PATCH_MPP)
 
 
 def _grow(box: tuple[slice, slice], margin: int, shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.her2st.sections import PATCH_MPP, Section
 from pipelines.her2st.seeds import CLASS_NAMES, UNKNOWN, Labels
-from pipelines.her2st.sections import Section
 from pipelines.her2st.weak_labels import CLASS_COLOURS
 from wsigen.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.classes import ClassTable, TissueClass
@@ -21,19 +21,18 @@ CELL_PX = 8
 TILE_PX = 512
 
 
-def write_section(section: Section, labels: Labels, mpp: float, folder: Path) -> Path:
+def write_section(section: Section, labels: Labels, folder: Path) -> Path:
     """Write ``folder/NAME.tif`` (lossless) and ``folder/NAME.geojson``; where the label is unknown there is no annotation.
 
     Parameters
     ----------
     labels : (H/8, W/8), values of `seeds`
-    mpp : um/px of the section
     """
     import tifffile
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{section.name}.tif"
-    per_cm = 10_000 / mpp
+    per_cm = 10_000 / PATCH_MPP
     with atomic_path(path) as beside:
         tifffile.imwrite(
             beside, section.rgb, tile=(TILE_PX, TILE_PX), photometric="rgb", compression="deflate", predictor=True,
@@ -48,7 +47,7 @@ def write_section(section: Section, labels: Labels, mpp: float, folder: Path) ->
         (section.rgb.shape[0], section.rgb.shape[1]),
         drawn_table(),
         0,
-        mpp,
+        PATCH_MPP,
     )
     return path
 

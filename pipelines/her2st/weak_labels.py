@@ -100,18 +100,6 @@ def _drop_specks(labels: Labels, smallest: int = 40) -> Labels:
     return result
 
 
-def coarser(labels: Labels, factor: int) -> Labels:
-    """Take the most frequent label of each block of ``factor`` x ``factor``."""
-    height, width = (side // factor for side in labels.shape)
-    votes = np.stack(
-        [
-            (labels[: height * factor, : width * factor] == c).reshape(height, factor, width, factor).sum(axis=(1, 3))
-            for c in range(UNKNOWN + 1)
-        ]
-    )
-    return votes.argmax(axis=0).astype(np.uint8)
-
-
 def picture(rgb: U8, labels: Labels) -> Image.Image:
     """Draw image and class map side by side, one px per latent."""
     height, width = labels.shape

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.classes import UNKNOWN
-from wsigen.cohort.batch import LatentStream
+from wsigen.cohort.batch import LatentBatch, LatentStream
 from wsigen.errors import TrainingError
 from wsigen.training.autoencoder_model import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
@@ -66,6 +66,17 @@ class Noising:
         return noisy, steps, self._scheduler.get_velocity(latents, noise, steps) if velocity else noise
 
 
+def quartered(batch: LatentBatch) -> LatentBatch:
+    """Cut every crop in four: B crops of p x p become 4 B of p/2 x p/2, the quarters of a crop beside each other."""
+
+    def cut(values: NDArray[Any]) -> NDArray[Any]:
+        half = values.shape[-1] // 2
+        parts = [values[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    return LatentBatch(cut(batch.latents), cut(batch.class_maps), np.repeat(batch.levels, 4), np.repeat(batch.labelled, 4))
+
+
 def hide_conditions(class_maps: NDArray[np.uint8], labelled: NDArray[np.bool_], p_unc: float, rng: np.random.Generator) -> None:
     """Semi-supervised guidance: make maps wholly unknown, in place.
 
@@ -116,6 +127,8 @@ class DenoiserTask:
         loop = self.recipe.loop
         batch = self._stream.batch(step * loop.parts + part, loop.part)
         rng = np.random.default_rng((self.recipe.seed, step, part))
+        if rng.random() < self.recipe.quarter_share:
+            batch = quartered(batch)
         class_maps = batch.class_maps.copy()
         hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
         noisy, steps, target = self._noising(torch.from_numpy(batch.latents), rng)

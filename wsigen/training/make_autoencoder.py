@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wsigen.files import atomic_path
 from wsigen.training.autoencoder_model import AutoencoderTask
 from wsigen.training.loop import Outcome, train
+from wsigen.training.measure import measure_autoencoder
 from wsigen.training.publish import save_autoencoder
 from wsigen.training.recipes import AutoencoderRecipe
 from wsigen.training.snapshot import identity_of
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+FIGURES = "figures.json"
+MEASURED_PX = 256
+
 
 def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resume: bool = False) -> Outcome:
     """Train on the training split of an opened cohort; when all steps are done, write ``out/vae``.
+
+    Where the cohort holds images out, their reconstruction is measured and written to ``out/figures.json``.
 
     Parameters
     ----------
@@ -29,7 +40,21 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
     outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         save_autoencoder(task.vae, out / "vae")
+        if cohort.held_out:
+            write_figures(task.vae, recipe, cohort, out, outcome.step)
     return outcome
+
+
+def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, out: Path, steps: int) -> dict[str, float]:
+    """Measure an autoencoder on the held-out split at the finest level, and write ``out/figures.json``."""
+    side = min(MEASURED_PX, cohort.settings.patch_px)
+    shares = tuple(float(level == 0) for level in range(len(cohort.levels)))
+    background = tuple(i for i, tissue in enumerate(cohort.table) if tissue.background)
+    figures = measure_autoencoder(vae, cohort.crops("held_out", side, recipe.seed, shares, augment=False), background)
+    figures["steps"] = float(steps)
+    with atomic_path(out / FIGURES) as beside:
+        beside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return figures
 
 
 def is_main() -> bool:

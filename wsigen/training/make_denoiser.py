@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from wsigen.training.conditions import Conditioner, embed_prompts, load_text
 from wsigen.training.denoiser_model import DenoiserTask, decoder_of
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.loop import Outcome, train
-from wsigen.training.make_autoencoder import is_main
+from wsigen.training.make_autoencoder import FIGURES, is_main
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import identity_of
@@ -88,10 +89,19 @@ def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL,
     identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key})
     outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
-        figures = {"steps": float(outcome.step), **{k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}}
+        figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
+        figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
         trained = Trained(vae, unet, scheduler, figures, text)
         publish_bundle(trained, card, out / "bundle", recipe.bundle.half)
     return outcome
+
+
+def _figures_of(autoencoder: Path) -> dict[str, float]:
+    """What ``wsigen train autoencoder`` measured on held-out images, if it trained this one."""
+    file = autoencoder / FIGURES
+    if not file.is_file():
+        return {}
+    return {f"autoencoder_{name}": float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def weights_key(vae: nn.Module) -> str:

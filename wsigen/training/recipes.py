@@ -190,6 +190,8 @@ class DenoiserRecipe(_Settings):
         Of the training schedule; with ``start`` its own by default, else ``v_prediction`` and the cosine schedule.
     p_unc, unlabelled_share:
         Share of crops whose condition is taken away; share drawn from images without any label. DiffInfinite: 0.5 each.
+    quarter_share:
+        Share of the steps whose crops are cut in four: four times as many noise levels for the same work.
     """
 
     cohort: Path
@@ -204,6 +206,7 @@ class DenoiserRecipe(_Settings):
     unlabelled_share: Share | None = None
     level_shares: tuple[NotNegative, ...] | None = None
     latent_variants: Annotated[int, Field(ge=1, le=8)] = 1
+    quarter_share: Share = 0.0
     network: DenoiserNetwork = DenoiserNetwork()
     entropy: EntropySettings = EntropySettings()
     loop: LoopSettings = LoopSettings()

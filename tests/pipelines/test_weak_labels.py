@@ -10,7 +10,7 @@ import pytest
 from pipelines.her2st.features import NAMES, SCALES, section_features
 from pipelines.her2st.sections import Section
 from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN, paint_spots, spot_labels
-from pipelines.her2st.weak_labels import coarser, dense_labels, opacity_map, picture
+from pipelines.her2st.weak_labels import dense_labels, opacity_map, picture
 
 pytest.importorskip("sklearn")
 WHITE = (243, 241, 244)
@@ -49,11 +49,6 @@ def test_dense_labels_are_right_and_repeatable() -> None:
 
 def test_features_have_every_name_at_every_scale() -> None:
     assert section_features(made_section(), WHITE).shape == (64, 64, len(NAMES) * len(SCALES))
-
-
-def test_coarser_takes_the_majority() -> None:
-    labels = np.array([[1, 1, 2, 2], [1, 5, 2, 2]], dtype=np.uint8)
-    assert coarser(labels, 2).tolist() == [[1, 2]]
 
 
 def test_spots_are_read_and_carried_from_c1(tmp_path: Path) -> None:
