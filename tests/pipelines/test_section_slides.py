@@ -16,7 +16,8 @@ from wsigen.geometry import Box
 
 CLASSES = [
     {"name": "Glass", "color": [235, 235, 240], "background": True},
-    *({"name": n, "color": [200, i, 0]} for i, n in enumerate(("Tumor", "Stroma", "Immune cells"))),
+    {"name": "Tumor", "color": [200, 0, 0]},
+    {"name": "Stroma", "color": [0, 200, 0]},
 ]
 
 
