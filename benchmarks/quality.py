@@ -1,0 +1,157 @@
+"""``python -m benchmarks.quality``: seams of every mode and taper, and the model calls each costs, on slides made here.
+
+The table goes between the marks of ``docs/quality.md`` (``--out``). The defaults of wsigen were chosen from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+BEGIN, END = "<!-- table: python -m benchmarks.quality -->", "<!-- end of table -->"
+LAST = 8
+"""Steps whose windows count: earlier ones leave no visible borders."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to place and weigh windows: settings of ``wsigen.generate``."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = (
+    Case("tiles side by side, no overlap", {"mode": "pathup", "overlap": 0, "taper": "flat"}),
+    Case("pathup without weights (flat)", {"mode": "pathup", "taper": "flat"}),
+    Case("pathup, weights of the paper", {"mode": "pathup", "taper": "pathup"}),
+    Case("pathup, linear", {"mode": "pathup", "taper": "linear"}),
+    Case("pathup, hann", {"mode": "pathup", "taper": "hann"}),
+    Case("pathup, gaussian", {"mode": "pathup", "taper": "gaussian"}),
+    Case("random-patch", {"mode": "random-patch"}),
+    Case("random-patch, last 2 steps weighted", {"mode": "random-patch", "weighted_last": 2}),
+    Case("random-patch, last 5 steps weighted", {"mode": "random-patch", "weighted_last": 5}),
+    Case("shifted, overlap 4", {"mode": "shifted", "overlap": 4}),
+    Case("shifted, overlap 8", {"mode": "shifted", "overlap": 8}),
+    Case("shifted, overlap 16", {"mode": "shifted", "overlap": 16}),
+    Case("shifted, overlap 8, hann", {"mode": "shifted", "overlap": 8, "taper": "hann"}),
+    Case("shifted, overlap 8, flat", {"mode": "shifted", "overlap": 8, "taper": "flat"}),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of a case.
+
+    Attributes
+    ----------
+    calls : crops per step over the fewest tiles that cover the canvas, at 8192 px
+    last, late : seam score and its standard error: windows of the last step, and of the last `LAST`
+    """
+
+    case: Case
+    calls: float
+    last: tuple[float, float]
+    late: tuple[float, float]
+
+
+def main() -> None:
+    """Generate, measure, print; rewrite the table of the document if one is given."""
+    args = _arguments()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rows = []
+    print(_head(args))
+    for case in CASES:
+        if args.only and not any(word in case.name for word in args.only):
+            continue
+        row = measure(case, args.side, args.slides, args.steps, args.model)
+        print(_line(row), flush=True)
+        rows.append(row)
+    if args.out:
+        _rewrite(args.out, "\n".join([_head(args), *map(_line, rows)]))
+
+
+def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
+    """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
+    import wsigen
+    from wsigen.layout.reference import open_reference
+    from wsigen.metrics.seams import plans_of, read_manifest, slide_seams
+
+    last, late = [], []
+    with tempfile.TemporaryDirectory(prefix="wsigen-quality-") as folder:
+        for seed in range(slides):
+            path = Path(folder) / f"{seed}.ome.tiff"
+            wsigen.generate(
+                path, model=model, size=(side, side), class_name=("Tumor", "Stroma")[seed % 2], seed=seed, steps=steps,
+                compression="deflate", **case.settings,
+            )  # fmt: skip
+            manifest = read_manifest(path)
+            assert manifest is not None
+            scores = [s for s in slide_seams(open_reference(path), manifest) if "windows" in s.name]
+            last.append(scores[-1])
+            late += scores[-LAST:]
+            plan = plans_of(manifest)[-1]
+    return Row(case, calls_per_step(plan), _pooled(last), _pooled(late))
+
+
+def calls_per_step(plan: Any, side_px: int = 8192) -> float:
+    """Crops of a step over the fewest tiles, for a large slide: a small one pays for its edges."""
+    from dataclasses import replace
+
+    from wsigen.geometry import Box
+
+    extent = side_px // plan.factor
+    large = replace(plan, height=extent, width=extent)
+    crops = large.crop_plan()
+    canvas = Box(0, 0, extent, extent)
+    return mean(len(crops.crops(step, canvas)) for step in range(plan.steps)) / math.ceil(extent / plan.side) ** 2
+
+
+def _pooled(scores: Sequence[Any]) -> tuple[float, float]:
+    """Mean over pieces, and its standard error."""
+    known = [s for s in scores if math.isfinite(s.score)]
+    total = sum(s.pieces for s in known)
+    error = math.sqrt(sum((s.pieces * s.noise) ** 2 for s in known)) / total
+    return sum(s.pieces * s.score for s in known) / total, error
+
+
+def _head(args: argparse.Namespace) -> str:
+    what = f"{args.slides} slides of {args.side} px, {args.steps} steps, model `{args.model}`, lossless"
+    return (
+        f"{what}:\n\n| windows | calls per step / fewest tiles | seams of the last step | of the last {LAST} steps | found? |\n"
+        "|---|---|---|---|---|"
+    )
+
+
+def _line(row: Row) -> str:
+    found = any(score - 1 > 3 * error for score, error in (row.last, row.late))
+    cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
+    return f"| {row.case.name} | {row.calls:.2f} | {cells[0]} | {cells[1]} | {'yes' if found else 'no'} |"
+
+
+def _rewrite(document: Path, table: str) -> None:
+    before, rest = document.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--side", type=int, default=1024, help="px (default: %(default)s)")
+    parser.add_argument("--slides", type=int, default=4, help="of each case (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="cases with this in their name")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="rewrite the table in this document")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
