@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.settings import CohortSettings
 from wsigen.errors import ConfigError
+from wsigen.training.loop import CHECKPOINT
 from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import make_denoiser
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
@@ -89,11 +90,16 @@ def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: b
     bundle = out / "denoiser" / "bundle"
     if not (out / "autoencoder" / "vae").exists():
         recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": out})
-        make_autoencoder(recipe, cohort, out / "autoencoder", resume=resume)
+        make_autoencoder(recipe, cohort, out / "autoencoder", resume=resume and _begun(out / "autoencoder"))
     if not bundle.exists():
         settings = {**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"}
-        make_denoiser(DenoiserRecipe.model_validate(settings), cohort, out / "denoiser", resume=resume)
+        denoiser = DenoiserRecipe.model_validate(settings)
+        make_denoiser(denoiser, cohort, out / "denoiser", resume=resume and _begun(out / "denoiser"))
     return bundle
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / CHECKPOINT).exists()
 
 
 def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
