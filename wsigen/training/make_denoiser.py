@@ -72,7 +72,7 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     with state.main_process_first():
         encode = encoder_of(vae, state.device, recipe.loop.precision)
         key = f"{weights_key(vae)} {recipe.loop.precision}"
-        cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants)
+        cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants, batch=4, watch=_told)
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
     side = cohort.settings.patch_px // FACTOR
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, f"{cohort.key} {key}")
@@ -94,6 +94,10 @@ def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL,
         trained = Trained(vae, unet, scheduler, figures, text)
         publish_bundle(trained, card, out / "bundle", recipe.bundle.half)
     return outcome
+
+
+def _told(done: int, blocks: int) -> None:
+    print(f"latents: block {done} of {blocks}", flush=True)
 
 
 def _figures_of(autoencoder: Path) -> dict[str, float]:

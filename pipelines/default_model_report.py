@@ -1,0 +1,209 @@
+"""Figures and pictures of the default model, for docs/default-model.md.
+
+    python -m pipelines.default_model_report configs/default-model.yaml --data OUT/slides --out WORK --docs docs/default-model
+
+``OUT`` is that of ``python -m pipelines.default_model``. Slides made on the way stay in WORK and are not made again:
+
+1. A twin of the held-out section: a slide of its size and class map. Its crops against the section's at the same places.
+2. A slide of 4096 px and an overview of every class.
+3. KID and its kin, a linear probe, memorisation, the nearest training crops; ``figures.md`` and pictures go to DOCS.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+import wsigen
+from pipelines.her2st.crops import Crops, joined, places, real_crops, tiles, twin_crops
+from pipelines.steps import open_data, read_pipeline
+from wsigen.metrics import memorisation
+from wsigen.metrics.evaluation import fidelity_numbers
+from wsigen.metrics.extractors import open_extractor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsigen.cohort.cohort import Cohort
+    from wsigen.metrics.extractors import Extractor
+
+SIDE = 512
+"""px of the crops that are compared."""
+SLIDE_PX = 4096
+SHOWN = ("kid", "fid", "precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What is compared: crops of `SIDE` px."""
+
+    held_out: Crops
+    training: Crops
+    twin: Crops
+    classes: Crops
+
+
+def main() -> None:
+    """Make slides, measure, draw."""
+    args = _arguments()
+    plan = read_pipeline(args.config)
+    cohort = open_data(plan, args.data, args.out)
+    args.docs.mkdir(parents=True, exist_ok=True)
+    extractor = open_extractor(args.features)
+    sides = make_sides(cohort, args.data, args.out, args.model, args.crops)
+    lines = [f"Features: {extractor.name} ({extractor.version}), {args.crops} crops of {SIDE} px.", ""]
+    earlier = None
+    if args.earlier:
+        earlier = make_sides(cohort, args.data, args.out / "earlier", args.earlier, args.crops)
+    lines += fidelity_table(extractor, sides, earlier)
+    lines += probe_table(extractor, sides, cohort)
+    lines += memorisation_table(extractor, sides)
+    (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(extractor, sides, cohort, args.out, args.docs)
+    print("\n".join(lines))
+
+
+def make_sides(cohort: Cohort, data: Path, out: Path, model: str, count: int) -> Sides:
+    """Generate what is not there yet, and cut all crops."""
+    mpp, classes = cohort.mpps[0], len(cohort.table)
+    glass = next(i for i, c in enumerate(cohort.table) if c.background)
+    (section,) = cohort.held_out
+    height, width = section.canvas(mpp)
+    twin = out / "twin.ome.tiff"
+    out.mkdir(parents=True, exist_ok=True)
+    if not twin.exists():
+        # what nobody labelled lies inside the tissue: stroma there, not holes
+        layout = data / f"{Path(section.name).stem}.geojson"
+        wsigen.generate(twin, model=model, layout=layout, background="Stroma", size=(height, width), mpp=mpp, seed=1)
+    parts = []
+    for index, tissue in enumerate(cohort.table):
+        if index != glass:
+            for name, size, at in (("slide", SLIDE_PX, mpp), ("overview", SLIDE_PX // 4, cohort.mpps[-1])):
+                path = slide_path(out, name, tissue.name)
+                if not path.exists():
+                    wsigen.generate(path, model=model, class_name=tissue.name, size=(size, size), mpp=at, seed=index)
+            parts.append(tiles(slide_path(out, "slide", tissue.name), SIDE, index))
+    where = places(cohort.held_out, mpp, SIDE, count, glass, 0)
+    training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, glass, 1), mpp, classes)
+    return Sides(real_crops(where, mpp, classes), training, twin_crops(twin, where, mpp, classes), joined(parts))
+
+
+def slide_path(out: Path, kind: str, tissue: str) -> Path:
+    """Where a slide of one class lies."""
+    return out / f"{kind}-{tissue.replace(' ', '-').lower()}.ome.tiff"
+
+
+def fidelity_table(extractor: Extractor, sides: Sides, earlier: Sides | None) -> list[str]:
+    """Held-out crops against the twin's at the same places; against as many training crops, as the measure's floor."""
+    real = extractor.features(sides.held_out.images)
+    rows = {"training crops": sides.training.some(len(real)), "this model": sides.twin}
+    if earlier is not None:
+        rows["the version before"] = earlier.twin
+    found = {name: fidelity_numbers(real, extractor.features(crops.images), 0) for name, crops in rows.items()}
+    lines = [
+        "| against held-out crops | KID x 1000 | FID | precision | recall | density | coverage |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, numbers in found.items():
+        cells = [f"{1000 * numbers['kid']:.1f}", *(f"{numbers[key]:.2f}" for key in SHOWN[1:])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    kids = {name: numbers["kid"] for name, numbers in found.items()}
+    said = [f"{name} {kid / kids['training crops']:.1f}" for name, kid in kids.items() if name != "training crops"]
+    return [*lines, "", f"KID over that of training crops: {', '.join(said)}.", ""]
+
+
+def probe_table(extractor: Extractor, sides: Sides, cohort: Cohort) -> list[str]:
+    """A linear probe trained on real training crops names the classes of held-out and of synthetic crops."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    known = sides.training.classes >= 0
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
+    probe.fit(extractor.features(sides.training.images[known]), sides.training.classes[known])
+    trained = np.unique(sides.training.classes[known])
+    lines = ["| class recognised by a linear probe | training crops | held-out crops | one-class slides |", "|---|---|---|---|"]
+    for c in trained:
+        cells = [f"{int((sides.training.classes == c).sum())}"]
+        for crops in (sides.held_out, sides.classes):
+            images = crops.images[crops.classes == c]
+            share = (probe.predict(extractor.features(images)) == c).mean() if len(images) else float("nan")
+            cells.append(f"{share:.2f} of {len(images)}")
+        lines.append(f"| {cohort.table[int(c)].name} | {' | '.join(cells)} |")
+    return [*lines, "", f"Chance is {1 / len(trained):.2f}.", ""]
+
+
+def memorisation_table(extractor: Extractor, sides: Sides) -> list[str]:
+    """Authenticity of 200 samples beside that of held-out crops, and the data's own near duplicates."""
+    training = extractor.features(sides.training.images)
+    held_out = extractor.features(sides.held_out.images)
+    samples = extractor.features(joined([sides.twin, sides.classes]).some(200).images)
+    below, pairs = memorisation.share_too_near(training, held_out, samples)
+    copying = memorisation.data_copying(training, held_out, samples, 5, 0)
+    return [
+        "| memorisation | value |",
+        "|---|---|",
+        f"| authenticity of 200 samples | {memorisation.authenticity(training, samples):.2f} |",
+        f"| authenticity of held-out crops (the data's own duplicates) | {memorisation.authenticity(training, held_out):.2f} |",
+        f"| samples nearer to training than all but the nearest 5 % of held-out crops | {below:.2f} |",
+        f"| probability that a sample is nearer than a held-out crop | {pairs:.2f} |",
+        f"| C_T (below 0: copies) | {copying.score:.1f} |",
+        "",
+    ]
+
+
+def draw(extractor: Extractor, sides: Sides, cohort: Cohort, out: Path, docs: Path) -> None:
+    """Pictures: crops side by side, the twin beside its section, one slide and overview per class, nearest crops."""
+    chosen = np.random.default_rng(5).permutation(len(sides.held_out.images))[:6]
+    rows = [np.concatenate(list(crops.images[chosen]), axis=1) for crops in (sides.held_out, sides.twin)]
+    save(np.concatenate(rows), docs / "crops.jpg", 1800)
+    (section,) = cohort.held_out
+    real = Image.open(section.path)
+    Image.MAX_IMAGE_PIXELS = None
+    twin = Image.open(out / "twin.png")
+    pair = [np.asarray(im.convert("RGB").resize((900, 900 * real.height // real.width))) for im in (real, twin)]
+    save(np.concatenate(pair, axis=1), docs / "twin.jpg", 1800)
+    names = [c.name for c in cohort.table if not c.background]
+    for kind in ("slide", "overview"):
+        pictures = [Image.open(slide_path(out, kind, name).with_suffix("").with_suffix(".png")) for name in names]
+        save(
+            np.concatenate([np.asarray(p.convert("RGB").resize((512, 512))) for p in pictures], axis=1),
+            docs / f"{kind}s.jpg",
+            2048,
+        )
+    samples = joined([sides.twin, sides.classes]).some(8, seed=3).images
+    _, nearest = memorisation.nearest_training(extractor.features(sides.training.images), extractor.features(samples))
+    save(
+        np.concatenate([np.concatenate(list(s), axis=1) for s in (samples, sides.training.images[nearest])]),
+        docs / "nearest.jpg",
+        2048,
+    )
+
+
+def save(picture: NDArray[np.uint8], path: Path, width: int) -> None:
+    """Write a picture of the documents, ``width`` px wide."""
+    height = picture.shape[0] * width // picture.shape[1]
+    Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS).save(path, quality=85)
+    print("drew", path, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="configs/default-model.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="the slides that the model was trained on, with C3")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the slides made on the way")
+    parser.add_argument("--docs", type=Path, required=True, help="folder of figures.md and the pictures")
+    parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
+    parser.add_argument("--earlier", help="another bundle to compare with")
+    parser.add_argument("--features", default="embedded", help="extractor (default: %(default)s)")
+    parser.add_argument("--crops", type=int, default=150, help="of each side (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
