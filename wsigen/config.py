@@ -23,6 +23,8 @@ _EXECUTION = frozenset(
     {"run_dir", "keep_run", "workers", "processes", "threads", "scheduler", "memory_gb", "window", "overwrite"}
 )
 
+_PATHS = frozenset({"layout", "layout_classes", "subtypes", "mask_model", "reference", "run_dir"})
+
 
 class RunConfig(BaseModel):
     """Settings of one slide.
@@ -34,8 +36,9 @@ class RunConfig(BaseModel):
         reference's extent decides.
     layout, layout_mpp, layout_classes:
         GeoJSON, label raster or ``sample``: draw one; a file's um/px, if not the slide's; a raster's table "value -> class".
-    subtype, subtypes:
-        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own.
+    subtype, subtypes, mask_model:
+        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own; the folder of a mask model
+        that draws it (by default the bundle's, and without one the procedural sampler).
     class_name:
         One class for the whole slide (instead of a layout).
     background:
@@ -89,6 +92,7 @@ class RunConfig(BaseModel):
     layout_classes: Path | None = None
     subtype: str | None = Field(default=None, min_length=1)
     subtypes: Path | None = None
+    mask_model: Path | None = None
     class_name: str | None = None
     background: str | None = None
     reference: Path | None = None
@@ -219,7 +223,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         name = str(key).replace("-", "_")
         name = "class_name" if name == "class" else name
         word = name == "layout" and value == SAMPLE
-        if name in ("layout", "layout_classes", "subtypes", "reference", "run_dir") and isinstance(value, str) and not word:
+        if name in _PATHS and isinstance(value, str) and not word:
             value = file.parent / value
         if name in ("model", "scheduler") and isinstance(value, str) and (file.parent / value).exists():
             value = str(file.parent / value)
@@ -248,10 +252,12 @@ def _check_combination(config: RunConfig) -> RunConfig:
 def _check_sampling(config: RunConfig) -> None:
     """Refuse a sampled layout without what it needs, and its settings without it."""
     if not config.sampled:
-        for name in [name for name in ("subtype", "subtypes") if getattr(config, name)]:
+        for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(config, name)]:
             raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
         return
     if config.subtype is None:
         raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
+    if config.subtypes and config.mask_model:
+        raise ConfigError("'subtypes' and 'mask_model' exclude each other: a mask model knows the subtypes it was trained on")
     if config.size is None and config.reference is None:
         raise ConfigError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")

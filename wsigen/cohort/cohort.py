@@ -21,7 +21,7 @@ from wsigen.cohort.index import Index, index_key, index_path, load_index, save_i
 from wsigen.cohort.labels import Labels, PolygonLabels
 from wsigen.cohort.members import Member
 from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings, PointSource
+from wsigen.cohort.settings import CohortSettings, PointSource, TileSource
 from wsigen.cohort.summary import summarise
 from wsigen.cohort.tables import column_of_images
 from wsigen.errors import CohortError
@@ -149,7 +149,8 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     subtypes: dict[str, str] = {}
     if settings.subtypes is not None:
         s = settings.subtypes
-        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, names)
+        slides = [f.name for f in found if not isinstance(settings.sources[f.source], TileSource)]
+        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides)
     key = index_key(settings, _files(settings, found, labels), skip_bad)
     index = load_index(index_path(cache), key)
     if index is None:

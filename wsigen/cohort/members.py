@@ -65,6 +65,12 @@ class Member:
         """Return uint8 ``[h/8, w/8]``: classes of the 8 px cells of a box whose sides are multiples of 8."""
         return _layout(self, mpp).class_map(_cells(box), CELL_PX)
 
+    def overview(self, cell_um: float) -> NDArray[np.uint8]:
+        """Return uint8 ``[h, w]``: classes of the whole image in cells of about ``cell_um`` um, at their centres."""
+        mpp = cell_um / CELL_PX
+        height, width = (max(1, round(side / CELL_PX)) * CELL_PX for side in self.canvas(mpp))
+        return self.class_map(Box(0, 0, height, width), mpp)
+
     def tissue(self, box: Box, mpp: float) -> Mask:
         """Return bool ``[h/8, w/8]``: which cells of a box are tissue."""
         if self.mask is None:

@@ -123,7 +123,7 @@ class Groups(_Part):
 
 
 class Subtypes(_Part):
-    """A CSV that names the subtype of every slide, for the mask model."""
+    """A CSV that names the subtype of every slide (tiles are no slides), for the mask model."""
 
     csv: str
     image: str = "image"

@@ -18,11 +18,13 @@ Count = Annotated[int, Field(ge=1)]
 Recipe = TypeVar("Recipe", bound=BaseModel)
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """A part of a recipe: no unknown fields, no infinite numbers, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-class LoopSettings(_Settings):
+class LoopSettings(Settings):
     """The loop: how long, how fast, what is kept.
 
     Attributes
@@ -86,7 +88,7 @@ class LoopSettings(_Settings):
         return self.model_dump(mode="json", exclude=told)
 
 
-class AutoencoderNetwork(_Settings):
+class AutoencoderNetwork(Settings):
     """An ``AutoencoderKL`` from scratch: channels per level (four: factor 8), residual layers of each, norms."""
 
     channels: tuple[Count, ...] = (32, 64, 128, 128)
@@ -95,7 +97,7 @@ class AutoencoderNetwork(_Settings):
     norm_groups: Count = 16
 
 
-class AutoencoderLosses(_Settings):
+class AutoencoderLosses(Settings):
     """Weights of the terms; the adversary plays from ``adversary_start`` (share of the steps) on."""
 
     l1: NotNegative = 1.0
@@ -107,7 +109,7 @@ class AutoencoderLosses(_Settings):
     adversary_learning_rate: Positive = 2e-4
 
 
-class AutoencoderRecipe(_Settings):
+class AutoencoderRecipe(Settings):
     """``wsigen train autoencoder``.
 
     Attributes
@@ -144,7 +146,7 @@ class AutoencoderRecipe(_Settings):
         return self
 
 
-class DenoiserNetwork(_Settings):
+class DenoiserNetwork(Settings):
     """A U-Net from scratch, attention at its coarsest level alone."""
 
     channels: tuple[Count, ...] = (96, 160, 224)
@@ -153,7 +155,7 @@ class DenoiserNetwork(_Settings):
     head_dim: Count = 32
 
 
-class EntropySettings(_Settings):
+class EntropySettings(Settings):
     """PathUp's feature entropy loss (`entropy`): its weight beta, temperature and the memory's decay alpha."""
 
     enabled: bool = False
@@ -162,7 +164,7 @@ class EntropySettings(_Settings):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class BundleSettings(_Settings):
+class BundleSettings(Settings):
     """What the published bundle says of itself; ``half``: weights in float16."""
 
     name: Text
@@ -176,7 +178,7 @@ class BundleSettings(_Settings):
     half: bool = False
 
 
-class DenoiserRecipe(_Settings):
+class DenoiserRecipe(Settings):
     """``wsigen train denoiser``.
 
     Attributes
