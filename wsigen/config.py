@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsigen.errors import ConfigError, suggest
+from wsigen.yaml_file import first_fault, read_mapping
 
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
@@ -197,27 +197,13 @@ def make_config(settings: Mapping[str, Any], file: Path | None = None) -> RunCon
     try:
         config = RunConfig(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        text = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{f'{file}: ' if file else ''}setting '{where}': {text}") from None
+        raise ConfigError(f"{f'{file}: ' if file else ''}{first_fault(RunConfig, error)}") from None
     return _check_combination(config)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read a flat mapping from YAML, with field names as Python spells them."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected 'setting: value' lines, found a {type(content).__name__}")
+    content = read_mapping(file, ConfigError, "no such configuration file", may_be_empty=True)
     found = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsigen.classes import ClassTable, TissueClass
 from wsigen.cohort.batch import CELL_PX
-from wsigen.errors import CohortError
+from wsigen.errors import CohortError, ConfigError
 from wsigen.models.card import CardClass, Level
+from wsigen.yaml_file import read_mapping, validated
 
 Mpp = Annotated[float, Field(gt=0.01, lt=100)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -177,6 +177,10 @@ class CohortSettings(_Part):
             raise ValueError(f"overlap_px {self.overlap_px} must be less than patch_px {self.patch_px}")
         if self.held_out and self.held_out_share:
             raise ValueError("held_out and held_out_share exclude each other")
+        try:
+            _ = self.table
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
@@ -194,23 +198,7 @@ def read_settings(path: str | Path) -> CohortSettings:
         One line: which field is wrong, and why.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CohortError(f"{path}: no such cohort file; configs/cohort-example.yaml shows one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CohortError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise CohortError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it") from None
-    if not isinstance(content, dict):
-        raise CohortError(f"{path}: no 'setting: value' lines; configs/cohort-example.yaml shows a cohort")
-    try:
-        settings = CohortSettings(**content)
-        root = (path.parent / settings.root).resolve()
-        settings = settings.model_copy(update={"root": root})
-        _ = settings.table
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "cohort"
-        raise CohortError(f"{path}: setting '{where}': {str(first['msg']).removeprefix('Value error, ')}") from None
-    return settings
+    example = "configs/cohort-example.yaml shows one"
+    content = read_mapping(path, CohortError, f"no such cohort file; {example}", f"'setting: value' lines ({example})")
+    settings = validated(CohortSettings, content, str(path), CohortError)
+    return settings.model_copy(update={"root": (path.parent / settings.root).resolve()})

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsigen.classes import ClassTable
 from wsigen.errors import BundleError, ConfigError, suggest
@@ -19,6 +18,7 @@ from wsigen.files import sha256_of
 from wsigen.models.bundle import SUFFIXES
 from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.configs import read_config
+from wsigen.yaml_file import read_mapping, validated
 
 FOLDER = "mask"
 CARD_NAME = "mask.yaml"
@@ -125,18 +125,8 @@ def mask_hash(folder: Path) -> str:
 
 
 def _read(file: Path) -> MaskCard:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file}: cannot be read ({error}); a mask model needs it, or remove the folder") from None
-    except yaml.YAMLError as error:
-        raise BundleError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    try:
-        return MaskCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        raise BundleError(f"{file}: {where}: {str(first['msg']).removeprefix('Value error, ')}") from None
+    content = read_mapping(file, BundleError, "missing; a mask model needs it, or remove the folder", "'key: value' lines")
+    return validated(MaskCard, content, str(file), BundleError)
 
 
 def _check_names(folder: Path, card: MaskCard, table: ClassTable) -> None:

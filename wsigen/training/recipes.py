@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsigen.errors import ConfigError, suggest
+from wsigen.errors import ConfigError
 from wsigen.models.card import Conditioning, DataSource, Rgb, Text
+from wsigen.yaml_file import read_mapping, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -229,39 +229,8 @@ def read_recipe(kind: type[Recipe], file: Path) -> Recipe:
     ConfigError
         One line with the path of the wrong field and, for an unknown key, the nearest known one.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected 'setting: value' lines, found {type(content).__name__}")
+    content = read_mapping(file, ConfigError, "no such recipe")
     for key in ("cohort", "autoencoder", "start", "text"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {_first(kind, error)}") from None
-
-
-def _first(kind: type[BaseModel], error: ValidationError) -> str:
-    """Say the first fault; an unknown key before all others: a misspelt field is also a missing one."""
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] != "extra_forbidden":
-        return f"setting '{where}': {str(first['msg']).removeprefix('Value error, ')}"
-    known = _fields_beside(kind, first["loc"])
-    return f"unknown setting '{where}'{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
-
-
-def _fields_beside(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            choices = [annotation, *get_args(annotation)]
-            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return list(model.model_fields)
+    return validated(kind, content, str(file), ConfigError)
