@@ -78,6 +78,8 @@ def read_pipeline(file: Path) -> PipelineSettings:
 def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
     """Check and index the cohort; print what it holds."""
     cohort = open_cohort(CohortSettings.model_validate({**plan.cohort, "root": data}), out / "cohort")
+    for note in cohort.notes:
+        print("note:", note, flush=True)
     for split in ("training", "held_out"):
         members = cohort.training if split == "training" else cohort.held_out
         print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)

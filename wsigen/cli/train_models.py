@@ -66,7 +66,10 @@ def _cohort(file: Path, cache: Path, skip_bad: bool) -> Any:
         from wsigen.cohort.settings import read_settings
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    return open_cohort(read_settings(file), cache, skip_bad)
+    cohort = open_cohort(read_settings(file), cache, skip_bad)
+    for note in cohort.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return cohort
 
 
 def _announce(outcome: Outcome, result: Path, out: Path) -> None:

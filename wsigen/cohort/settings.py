@@ -22,10 +22,15 @@ class _Part(BaseModel):
 
 
 class _Images(_Part):
-    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong."""
+    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong.
+
+    ``glass``: what lies outside the tissue found and has no label is of the background class, instead of unknown. Not by
+    default: a patch of tissue nobody labelled with a rim of glass would count as glass for tokens and prompts.
+    """
 
     images: Paths
     mpp: Mpp | dict[str, Mpp] | None = None
+    glass: bool = False
 
     @field_validator("images", mode="before")
     @classmethod
@@ -51,11 +56,21 @@ class AnnotatedSource(_Images):
         Folder of ``STEM.geojson``; by default they lie beside the images.
     background:
         Class outside every polygon; without it nobody knows what is there (sparse annotation).
+    names:
+        Classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations without
+        a classification; other classifications must be names of classes.
     """
 
     kind: Literal["annotated"]
     annotations: str | None = None
     background: str | None = None
+    names: dict[str, str | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_outside(self) -> AnnotatedSource:
+        if self.background and self.glass:
+            raise ValueError("background says what is outside every polygon, glass what is outside the tissue: give one")
+        return self
 
 
 class Columns(_Part):
@@ -143,6 +158,9 @@ class CohortSettings(_Part):
         Side and overlap of the lattice's patches in px of the level, multiples of 8.
     min_tissue:
         Least share of tissue in a patch without labels.
+    most_upsampling:
+        An image is left out on levels for which it would be enlarged more than so many times: enlarging shows no detail,
+        and a model would learn the blur as the look of the level.
     most_per_class:
         Most patches of a class, on each level and in each split (6000: PathUp).
     most_unlabelled:
@@ -158,6 +176,7 @@ class CohortSettings(_Part):
     patch_px: Annotated[int, Field(ge=64, multiple_of=CELL_PX)] = 512
     overlap_px: Annotated[int, Field(ge=0, multiple_of=CELL_PX)] = 64
     min_tissue: Annotated[float, Field(gt=0, le=1)] = 0.25
+    most_upsampling: Annotated[float, Field(ge=1)] = 1.5
     most_per_class: Annotated[int, Field(ge=1)] = 6000
     most_unlabelled: Annotated[int, Field(ge=1)] | None = None
     groups: Groups | None = None
@@ -177,11 +196,25 @@ class CohortSettings(_Part):
             raise ValueError(f"overlap_px {self.overlap_px} must be less than patch_px {self.patch_px}")
         if self.held_out and self.held_out_share:
             raise ValueError("held_out and held_out_share exclude each other")
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        """Refuse classes twice, names that lead to no class, and glass without a class for it."""
         try:
-            _ = self.table
+            table = self.table
+            for source in self.sources:
+                for name in getattr(source, "names", {}).values():
+                    _ = name is None or table.index(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        return self
+        glass = [k for k, source in enumerate(self.sources) if getattr(source, "glass", False)]
+        if glass and table.background is None:
+            raise ValueError(f"source {glass[0]} has 'glass: true', but no class says 'background: true'; give one")
+
+    def too_coarse(self, mpp: float, level: Level) -> bool:
+        """Whether an image of so many um/px would be enlarged too much for a level."""
+        return mpp > self.most_upsampling * float(level.mpp or 0) * (1 + 1e-9)
 
     @property
     def table(self) -> ClassTable:

@@ -72,7 +72,7 @@ def read_maps(recipe: MaskRecipe, cohort: Cohort) -> MaskData:
     cell_um = recipe.cell_um or CELL_PX * cohort.mpps[0]
     examples = []
     for member in cohort.training:
-        if member.kind == "tiles" or not member.labelled or member.subtype not in subtypes:
+        if member.kind == "tiles" or not member.labels.any or member.subtype not in subtypes:
             continue
         cells = member.overview(cell_um)
         if (cells != UNKNOWN).any():
@@ -118,7 +118,7 @@ def _why(cohort: Cohort, name: str) -> str:
     of = [m for m in cohort.members if m.subtype == name]
     kinds = {
         "held out": sum(m.group in cohort.held_out_groups for m in of),
-        "without labels": sum(not m.labelled for m in of),
+        "without labels": sum(not m.labels.any for m in of),
         "in all": len(of),
     }
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "no slide at all"
