@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.settings import CohortSettings
@@ -17,6 +16,7 @@ from wsigen.training.loop import CHECKPOINT
 from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import make_denoiser
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
+from wsigen.yaml_file import read_mapping, validated
 
 
 class SlideSettings(BaseModel):
@@ -63,15 +63,14 @@ def read_arguments(description: str) -> argparse.Namespace:
 
 def read_pipeline(file: Path) -> PipelineSettings:
     """Read and check a pipeline's YAML; layouts count from its folder (ConfigError)."""
-    try:
-        plan = PipelineSettings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": file})
-        DenoiserRecipe.model_validate({**plan.denoiser, "cohort": file, "autoencoder": file})
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{file}: setting '{'.'.join(str(p) for p in first['loc'])}': {first['msg']}") from None
+    plan = validated(PipelineSettings, read_mapping(file, ConfigError), str(file), ConfigError)
+    for part, kind, needed in (
+        ("cohort", CohortSettings, ()),
+        ("autoencoder", AutoencoderRecipe, ("cohort",)),
+        ("denoiser", DenoiserRecipe, ("cohort", "autoencoder")),
+    ):
+        content = getattr(plan, part) | dict.fromkeys(needed, file)
+        validated(kind, content, f"{file}: {part}", ConfigError)
     layouts = tuple(file.parent / path for path in plan.slides.layouts)
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 
@@ -79,6 +78,8 @@ def read_pipeline(file: Path) -> PipelineSettings:
 def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
     """Check and index the cohort; print what it holds."""
     cohort = open_cohort(CohortSettings.model_validate({**plan.cohort, "root": data}), out / "cohort")
+    for note in cohort.notes:
+        print("note:", note, flush=True)
     for split in ("training", "held_out"):
         members = cohort.training if split == "training" else cohort.held_out
         print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsigen.errors import ConfigError, suggest
+from wsigen.yaml_file import first_fault, read_mapping
 
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
@@ -22,6 +22,8 @@ SAMPLE = "sample"  # the word that stands for a layout to be drawn
 _EXECUTION = frozenset(
     {"run_dir", "keep_run", "workers", "processes", "threads", "scheduler", "memory_gb", "window", "overwrite"}
 )
+
+_PATHS = frozenset({"layout", "layout_classes", "subtypes", "mask_model", "reference", "run_dir"})
 
 
 class RunConfig(BaseModel):
@@ -34,8 +36,9 @@ class RunConfig(BaseModel):
         reference's extent decides.
     layout, layout_mpp, layout_classes:
         GeoJSON, label raster or ``sample``: draw one; a file's um/px, if not the slide's; a raster's table "value -> class".
-    subtype, subtypes:
-        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own.
+    subtype, subtypes, mask_model:
+        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own; the folder of a mask model
+        that draws it (by default the bundle's, and without one the procedural sampler).
     class_name:
         One class for the whole slide (instead of a layout).
     background:
@@ -89,6 +92,7 @@ class RunConfig(BaseModel):
     layout_classes: Path | None = None
     subtype: str | None = Field(default=None, min_length=1)
     subtypes: Path | None = None
+    mask_model: Path | None = None
     class_name: str | None = None
     background: str | None = None
     reference: Path | None = None
@@ -193,33 +197,19 @@ def make_config(settings: Mapping[str, Any], file: Path | None = None) -> RunCon
     try:
         config = RunConfig(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        text = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{f'{file}: ' if file else ''}setting '{where}': {text}") from None
+        raise ConfigError(f"{f'{file}: ' if file else ''}{first_fault(RunConfig, error)}") from None
     return _check_combination(config)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read a flat mapping from YAML, with field names as Python spells them."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected 'setting: value' lines, found a {type(content).__name__}")
+    content = read_mapping(file, ConfigError, "no such configuration file", may_be_empty=True)
     found = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
         name = "class_name" if name == "class" else name
         word = name == "layout" and value == SAMPLE
-        if name in ("layout", "layout_classes", "subtypes", "reference", "run_dir") and isinstance(value, str) and not word:
+        if name in _PATHS and isinstance(value, str) and not word:
             value = file.parent / value
         if name in ("model", "scheduler") and isinstance(value, str) and (file.parent / value).exists():
             value = str(file.parent / value)
@@ -248,10 +238,12 @@ def _check_combination(config: RunConfig) -> RunConfig:
 def _check_sampling(config: RunConfig) -> None:
     """Refuse a sampled layout without what it needs, and its settings without it."""
     if not config.sampled:
-        for name in [name for name in ("subtype", "subtypes") if getattr(config, name)]:
+        for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(config, name)]:
             raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
         return
     if config.subtype is None:
         raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
+    if config.subtypes and config.mask_model:
+        raise ConfigError("'subtypes' and 'mask_model' exclude each other: a mask model knows the subtypes it was trained on")
     if config.size is None and config.reference is None:
         raise ConfigError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -55,6 +55,14 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file in hexadecimal, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(files: Mapping[str, Path]) -> str:
+    """Return the SHA-256 (hex) over the names of some files, sorted, and their contents."""
+    total = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        total.update(name.encode() + b"\0" + bytes.fromhex(sha256(path)))
+    return total.hexdigest()
 
 
 def _flush(path: Path, flags: int) -> None:

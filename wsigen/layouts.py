@@ -1,7 +1,8 @@
-"""The layout a configuration asks for: a file, one class, or one drawn by the bundle's mask model or by rule."""
+"""The layout a configuration asks for: a file, one class, or one drawn by a mask model or by rule."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class ChosenLayout:
     Attributes
     ----------
     source:
-        What a drawn layout depends on besides seed, size and um/px, in plain values; part of the run's identity.
+        What a drawn layout depends on besides seed, size and um/px, and of a mask model's the cells drawn, in plain JSON
+        values; part of the run's identity.
     title:
         The same for people, in one line.
     """
@@ -76,22 +78,39 @@ def subtypes_of(bundle: Path, table: ClassTable) -> list[str]:
 
 
 def _draw(config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
-    """By the bundle's mask model if it has one, unless the user brings subtypes; else by rule."""
-    from wsigen.models.mask_bundle import find_mask
+    """By the mask model given, or the bundle's if the user brings no subtypes; else by rule."""
+    from wsigen.models.mask_bundle import FOLDER, mask_folder
 
     try:
         check_size(size[1], size[0])
     except ValueError as error:
         raise ConfigError(f"setting 'size': {error}") from None
-    mask = None if config.subtypes else find_mask(bundle, table)
-    if mask is None:
-        return _draw_by_rule(config, table, mpp, size)
+    if config.mask_model is not None:
+        return _draw_by_model(config, mask_folder(config.mask_model), f"mask model {config.mask_model}", table, mpp, size)
+    if config.subtypes is None and (bundle / FOLDER).is_dir():
+        return _draw_by_model(config, bundle / FOLDER, "bundle's mask model", table, mpp, size)
+    return _draw_by_rule(config, table, mpp, size)
+
+
+def _draw_by_model(
+    config: RunConfig, folder: Path, called: str, table: ClassTable, mpp: float, size: tuple[int, int]
+) -> ChosenLayout:
+    from wsigen.models.mask_bundle import mask_hash, open_mask
     from wsigen.models.mask_sampling import draw_map
 
-    name, layout = draw_map(bundle, mask, table, str(config.subtype), config.seed, size)
-    cell = max(size) * mpp / max(layout.cells.shape)
-    title = f"sampled by the bundle's mask model, subtype {name!r}, cells of {cell:.0f} um (trained on {mask.cell_um:g} um)"
-    return ChosenLayout(layout, {"by": "mask model", "subtype": name}, title)
+    mask = open_mask(folder, table)
+    name, layout = draw_map(folder, mask, table, str(config.subtype), config.seed, size)
+    shape = layout.cells.shape
+    source = {
+        "by": "mask model",
+        "subtype": name,
+        "mask_model": mask_hash(folder),
+        "cells": list(shape),
+        "cells_sha256": hashlib.sha256(layout.cells.tobytes()).hexdigest(),
+    }
+    cell = max(size) * mpp / max(shape)
+    title = f"sampled by the {called}, subtype {name!r}, cells of {cell:.0f} um (trained on {mask.cell_um:g} um)"
+    return ChosenLayout(layout, source, title)
 
 
 def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:

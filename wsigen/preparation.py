@@ -12,12 +12,12 @@ import numpy as np
 
 from wsigen import __version__
 from wsigen.config import RunConfig, check_size
-from wsigen.errors import BundleError, ConfigError
+from wsigen.errors import BundleError, ConfigError, RunError
 from wsigen.files import sha256
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layouts import choose_layout
-from wsigen.manifest import Manifest, package_versions
+from wsigen.manifest import Manifest, first_difference, package_versions
 from wsigen.models.card import BundleCard
 from wsigen.sampling.multiscale import PassPlan, cascade_scales, default_chunk, make_mode
 from wsigen.sampling.schedule import make_schedule, transitions
@@ -106,9 +106,19 @@ def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> n
 
 
 def reread_layout(config: RunConfig, card: BundleCard, manifest: Manifest) -> Layout:
-    """The layout of an existing run (``config`` names the kept copies)."""
+    """The layout of an existing run (``config`` names the kept copies).
+
+    Raises
+    ------
+    RunError
+        If a layout that is drawn again is not the one the run began with.
+    """
     size = (manifest.slide["height"], manifest.slide["width"])
-    return choose_layout(config, Path(manifest.model), card.table, manifest.slide["mpp"], size).layout
+    chosen = choose_layout(config, Path(manifest.model), card.table, manifest.slide["mpp"], size)
+    difference = first_difference(chosen.source, manifest.identity["sampled_layout"], "sampled_layout")
+    if difference:
+        raise RunError(f"the layout drawn again is not the run's ({difference}); restore what drew it, or start anew")
+    return chosen.layout
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -219,7 +229,7 @@ def _glass(card: BundleCard, model: Model) -> dict[str, Any]:
 
 def _settled(config: RunConfig, passes: list[dict[str, Any]], sampling: dict[str, Any], spec: PyramidSpec) -> dict[str, Any]:
     """The settings with every default filled in: what decides the pixels."""
-    inputs = {"layout", "layout_classes", "subtypes", "reference", "model", "device"}
+    inputs = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "model", "device"}
     given = {key: value for key, value in config.identity().items() if key not in inputs}
     chosen = {key: passes[-1][key] for key in ("overlap", "taper", "chunk")}
     return {**given, **sampling, **chosen, "size": [spec.width, spec.height], "mpp": spec.mpp, "passes": passes}

@@ -144,6 +144,13 @@ def test_a_slide_of_glass_has_no_patches(tmp_path):
         ({"patch_px": 100}, "'patch_px'.*multiple of 8"),
         ({"overlap_px": 512}, "less than patch_px"),
         ({"colour": 1}, "'colour'"),
+        ({"patch_pix": 256}, r"unknown setting 'patch_pix' \(did you mean 'patch_px'\?\)"),
+        ({"groups": {"patern": "x"}}, r"unknown setting 'groups.patern' \(did you mean 'pattern'\?\); known: pattern, csv"),
+        (
+            {"sources": [TILES, {**POINTS, "radius_mu": 3}]},
+            r"unknown setting 'sources.1.points.radius_mu' \(did you mean 'radius_um'\?\)",
+        ),
+        ({"classes": [CLASSES[0], CLASSES[0]]}, "the name 'glass' appears twice"),
         ({"held_out": ["a"], "held_out_share": 0.2}, "exclude each other"),
         ({"sources": [{"kind": "points", "images": "a", "csv": "b"}]}, "either radius_px or radius_um"),
     ],

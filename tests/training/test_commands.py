@@ -19,8 +19,8 @@ def app() -> typer.Typer:
     return found
 
 
-def test_both_commands_explain_themselves(app: typer.Typer) -> None:
-    for name in ("autoencoder", "denoiser"):
+def test_the_commands_explain_themselves(app: typer.Typer) -> None:
+    for name in ("autoencoder", "denoiser", "mask"):
         told = CliRunner().invoke(app, [name, "--help"])
         assert told.exit_code == 0
         assert "--resume" in told.output

@@ -1,30 +1,36 @@
 """The mask model learns synthetic subtypes, never trains the unknown, resumes exactly, and draws from its bundle."""
 
+import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import BundleError, ConfigError
+from wsigen.errors import BundleError, ConfigError, TrainingError
 from wsigen.generation import generate
 from wsigen.geometry import Box
-from wsigen.models.mask_bundle import find_mask
-from wsigen.models.mask_sampling import draw_map, map_shape
-from wsigen.training.mask_export import export_mask, mask_card
-from wsigen.training.mask_maps import MaskBatch, MaskExample, MaskStream, check_maps
-from wsigen.training.mask_model import MaskSettings, MaskTraining, one_hot
+from wsigen.models.mask_bundle import find_mask, mask_hash
+from wsigen.models.mask_sampling import MaskNetwork, draw_cells, draw_map, load_mask, map_shape
+from wsigen.training.make_mask import train_mask
+from wsigen.training.mask_data import MaskData
+from wsigen.training.mask_export import describe_mask
+from wsigen.training.mask_maps import MaskExample, MaskStream, check_maps
+from wsigen.training.mask_model import MaskTask, build_mask_network, one_hot
+from wsigen.training.mask_recipe import MaskRecipe
 
 TABLE = ClassTable(
     (TissueClass("Glass", (235, 235, 240), True), TissueClass("Tumor", (200, 0, 0)), TissueClass("Stroma", (150, 200, 150)))
 )
-SUBTYPES = ["tumorous", "stromal"]
-STEPS = 250
-SETTINGS = MaskSettings(
-    side=16, channels=(16, 32), layers=1, norm_groups=4, head_dim=8, batch=16, steps=STEPS, learning_rate=4e-3, average=0.97,
-    null_share=0.2,
-)  # fmt: skip
+SUBTYPES = ("tumorous", "stromal")
+
+
+def recipe(p_unc=0.2, **loop):
+    given = {"steps": 250, "batch": 16, "learning_rate": 4e-3, "ema": 0.97, "sample_every": 0, "checkpoint_minutes": 0, **loop}
+    network = {"channels": (16, 32), "layers": 1, "norm_groups": 4, "head_dim": 8}
+    return MaskRecipe(cohort=Path("none"), side=16, network=network, sampling={"steps": 12}, p_unc=p_unc, loop=given)
 
 
 def disc(rng, value):
@@ -35,108 +41,136 @@ def disc(rng, value):
 
 def examples():
     rng = np.random.default_rng(0)
-    return [MaskExample(disc(rng, 1 + subtype), subtype) for subtype in (0, 1) for _ in range(8)]
+    return tuple(MaskExample(disc(rng, 1 + subtype), subtype) for subtype in (0, 1) for _ in range(8))
+
+
+DATA = MaskData(examples(), TABLE, SUBTYPES, 45.0, "data")
 
 
 def stream(seed=0):
     return MaskStream(examples(), 16, 0, seed)
 
 
-@pytest.fixture(scope="module")
-def trained():
+def make_task(cells=None, count=16):
+    settings = recipe(batch=count)
+    maps = examples() if cells is None else (MaskExample(cells, 1),)
+    network = build_mask_network(settings.network, 16, 3, 2)
+    return MaskTask(settings, network, MaskStream(maps, 16, 0, 0), describe_mask(settings, DATA), TABLE)
+
+
+def losses(folder):
+    with (folder / "losses.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
     torch.set_num_threads(1)
-    training, batches = MaskTraining(SETTINGS, 3, 2, seed=0), stream()
-    losses = [training.step(batches.batch(k, SETTINGS.batch)) for k in range(STEPS)]
-    return training, losses
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("trained")
+    assert train_mask(recipe(checkpoint_minutes=9), DATA, out).finished
+    return out
 
 
 @pytest.fixture(scope="module")
 def mask_bundle(trained, bundle, tmp_path_factory):
     folder = shutil.copytree(bundle, tmp_path_factory.mktemp("mask") / "bundle")
-    card = mask_card(trained[0], TABLE, SUBTYPES, examples(), steps=12)
-    export_mask(trained[0], card, folder)
+    shutil.copytree(trained / "mask", folder / "mask")
     return folder
 
 
 def test_the_loss_falls(trained):
-    losses = trained[1]
-    assert np.mean(losses[-20:]) < 0.35 * np.mean(losses[:10])
+    found = losses(trained)
+    assert len(found) == 250
+    assert np.mean(found[-20:]) < 0.35 * np.mean(found[:10])
 
 
 def test_samples_carry_the_classes_of_their_subtype(trained):
+    network, card = load_mask(trained / "mask"), describe_mask(recipe(), DATA)
     for subtype in (0, 1):
         own, other = 1 + subtype, 2 - subtype
-        drawn = np.stack([trained[0].sample(subtype, (16, 16), seed, steps=12) for seed in range(4)])
+        drawn = np.stack([draw_cells(network, card, subtype, (16, 16), seed) for seed in range(4)])
         assert 0.1 < np.mean(drawn == own) < 0.7
         assert np.mean(drawn == other) < 0.25 * np.mean(drawn == own)
         assert np.mean(drawn[:, [0, -1]] == 0) > 0.8
 
 
 def test_equal_seeds_draw_equal_maps_whatever_the_threads(trained):
-    first = trained[0].sample(0, (16, 16), 5, steps=6)
+    network, card = load_mask(trained / "mask"), describe_mask(recipe(), DATA)
+    first = draw_cells(network, card, 0, (16, 16), 5, 6)
     torch.set_num_threads(2)
-    try:
-        assert np.array_equal(trained[0].sample(0, (16, 16), 5, steps=6), first)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-    assert not np.array_equal(trained[0].sample(0, (16, 16), 6, steps=6), first)
+    assert np.array_equal(draw_cells(network, card, 0, (16, 16), 5, 6), first)
+    assert torch.get_num_threads() == 2
+    assert not np.array_equal(draw_cells(network, card, 0, (16, 16), 6, 6), first)
 
 
-def test_resume_gives_the_same_losses():
-    whole, batches = MaskTraining(SETTINGS, 3, 2, seed=1), stream(1)
-    expected = [whole.step(batches.batch(k, 4)) for k in range(6)]
-    begun = MaskTraining(SETTINGS, 3, 2, seed=1)
-    for k in range(3):
-        begun.step(batches.batch(k, 4))
-    resumed = MaskTraining(SETTINGS, 3, 2, seed=99)
-    resumed.seed = 1
-    resumed.load_state_dict(begun.state_dict())
-    assert [resumed.step(batches.batch(k, 4)) for k in range(3, 6)] == expected[3:]
-    for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_a_stopped_training_resumes_to_the_same_losses_and_weights(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train_mask(recipe(steps=7, batch=8, micro_batch=4), DATA, whole)
+    first = train_mask(recipe(steps=7, batch=8, micro_batch=4, minutes=1e-6), DATA, stopped)
+    assert (first.step, first.finished, (stopped / "mask").exists()) == (1, False, False)
+    with pytest.raises(TrainingError, match=r"made with p_unc 0\.2, the recipe says 0\.5"):
+        train_mask(recipe(0.5, steps=7, batch=8, micro_batch=4), DATA, stopped, resume=True)
+    train_mask(recipe(steps=7, batch=8, micro_batch=4, sample_every=5), DATA, stopped, resume=True)
+    assert (whole / "losses.csv").read_text() == (stopped / "losses.csv").read_text()
+    assert mask_hash(whole / "mask") == mask_hash(stopped / "mask")
+    assert [p.name for p in (stopped / "samples").iterdir()] == ["0000005.png"]
 
 
 def test_unknown_cells_are_never_trained():
     """The gradient of the loss is zero on the network's output wherever the cell is unknown."""
-    training = MaskTraining(SETTINGS, 3, 2, seed=0)
-    cells = stream().batch(0, 4).cells
-    cells[:, :, 8:] = UNKNOWN
+    cells = np.zeros((16, 16), np.uint8)
+    cells[3:9, 2:7] = UNKNOWN
+    task = make_task(cells, 4)
     outputs = []
-    training.model.register_forward_hook(lambda module, given, out: (out.sample.retain_grad(), outputs.append(out.sample))[0])
-    training.loss(MaskBatch(cells, np.zeros(4, np.int64))).backward()
-    gradient = outputs[0].grad
-    assert gradient[..., :8].abs().min() > 0
-    assert (gradient[..., 8:] == 0).all()
-    assert training.loss(MaskBatch(np.full_like(cells, UNKNOWN), np.zeros(4, np.int64))) == 0
+
+    def keep(module, given, out):
+        out[0].retain_grad()
+        outputs.append(out[0])
+
+    task.network.register_forward_hook(keep)
+    batch = task.draw(0, 0)
+    loss, _ = task.loss("model", {"model": task.network}, batch, 0.0)
+    loss.backward()
+    known = batch["known"][:, None].expand_as(outputs[0])
+    assert (known.sum(), (~known).sum()) == (4 * 3 * 226, 4 * 3 * 30)
+    assert outputs[0].grad[known].abs().min() > 0
+    assert (outputs[0].grad[~known] == 0).all()
+    unknown = make_task(np.full((16, 16), UNKNOWN, np.uint8), 4)
+    assert unknown.loss("model", {"model": unknown.network}, unknown.draw(0, 0), 0.0)[0] == 0
 
 
 def test_the_loss_is_the_mean_squared_error_of_v():
-    training = MaskTraining(SETTINGS, 3, 2, seed=3)
-    zero = torch.nn.Module()
-    zero.forward = lambda y, t, class_labels: type("Out", (), {"sample": torch.zeros_like(y)})  # v_theta = 0
-    training.model = zero
-    cells = stream().batch(0, 64).cells
-    loss = float(training.loss(MaskBatch(cells, np.zeros(64, np.int64))))
+    task = make_task(count=64)
+
+    def zero(y, t, class_labels, return_dict):
+        return (torch.zeros_like(y),)
+
+    loss, _ = task.loss("model", {"model": zero}, task.draw(0, 0), 0.0)
     # E|v|^2 = abar E eps^2 + (1 - abar) x0^2 = 1 for x0 = +-1
-    assert loss == pytest.approx(1.0, abs=0.05)
-
-
-def test_one_hot():
-    hot = one_hot(torch.tensor([[[0, 2, UNKNOWN]]]), 3)[0, :, 0]
-    assert hot.T.tolist() == [[1, -1, -1], [-1, -1, 1], [0, 0, 0]]
+    assert float(loss) == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_null_condition_is_drawn_with_its_probability():
-    training = MaskTraining(SETTINGS, 3, 2, seed=0)
-    seen = []
-    training.model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["class_labels"]), with_kwargs=True)
-    for k in range(20):
-        training.done = k
-        training.loss(MaskBatch(np.zeros((64, 16, 16), np.uint8), np.ones(64, np.int64)))
-    drawn = torch.cat(seen)
+    task = make_task(np.zeros((16, 16), np.uint8), 64)  # a map of subtype 1
+    drawn = torch.cat([task.draw(k, 0)["conditions"] for k in range(20)])
     assert set(drawn.tolist()) == {1, 2}
     assert (drawn == 2).float().mean() == pytest.approx(0.2, abs=0.04)
+
+
+def test_a_batch_of_a_step_is_pure():
+    first, again, other = make_task().draw(3, 0), make_task().draw(3, 0), make_task().draw(4, 0)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["noisy"], other["noisy"])
+
+
+def test_one_hot():
+    hot = one_hot(torch.tensor([[[0, 2, UNKNOWN]]], dtype=torch.uint8), 3)[0, :, 0]
+    assert hot.T.tolist() == [[1, -1, -1], [-1, -1, 1], [0, 0, 0]]
 
 
 def test_batches_are_pure_and_subtypes_balanced():
@@ -170,15 +204,15 @@ def test_wrong_maps_are_refused():
 
 def test_the_bundle_draws_slides_of_any_shape(mask_bundle):
     card = find_mask(mask_bundle, TABLE)
-    assert card.subtypes == tuple(SUBTYPES)
+    assert card.subtypes == SUBTYPES
     assert {frozenset(pair) for pair in card.adjacent} == {frozenset(("Glass", "Tumor")), frozenset(("Glass", "Stroma"))}
     reordered = ClassTable((TABLE[2], TABLE[0], TABLE[1]))
     for size in ((1000, 1000), (700, 2100)):
-        name, layout = draw_map(mask_bundle, card, TABLE, "TUMOROUS", 1, size)
+        name, layout = draw_map(mask_bundle / "mask", card, TABLE, "TUMOROUS", 1, size)
         assert name == "tumorous"
         drawn = layout.class_map(Box(0, 0, size[0] // 10, size[1] // 10), 10)
         assert np.mean(drawn == 1) > 0.1
-        other = draw_map(mask_bundle, card, reordered, "tumorous", 1, size)[1]
+        other = draw_map(mask_bundle / "mask", card, reordered, "tumorous", 1, size)[1]
         assert np.mean(other.cells == 2) == np.mean(layout.cells == 1)
     assert map_shape((700, 2100), 16, 2) == (10, 28)
     assert map_shape((500, 90_000), 16, 8) == (8, 32)
@@ -229,6 +263,12 @@ def test_the_mask_model_is_part_of_the_bundle(mask_bundle, tmp_path):
     assert find_mask(folder, TABLE) is None
 
 
-def test_names_must_fit_the_model(trained):
-    with pytest.raises(ConfigError, match="3 classes and 2 subtypes"):
-        mask_card(trained[0], TABLE, ["one"], examples())
+def test_an_exported_model_computes_what_was_trained(trained, tmp_path):
+    """What is published is the mean of the weights that the checkpoint holds."""
+    kept = torch.load(trained / "checkpoint.pt", weights_only=True)["state"]["average"]
+    network = build_mask_network(recipe().network, 16, 3, 2)
+    network.load_state_dict(kept)
+    abar = load_mask(trained / "mask").abar
+    card = describe_mask(recipe(), DATA)
+    own = draw_cells(MaskNetwork(network.eval(), abar, "v_prediction"), card, 0, (16, 16), 1)
+    assert np.mean(own == draw_cells(load_mask(trained / "mask"), card, 0, (16, 16), 1)) > 0.98

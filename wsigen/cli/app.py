@@ -27,6 +27,9 @@ LayoutFile = Annotated[
 ]
 Subtype = Annotated[str | None, typer.Option("--subtype", help="of a sampled layout ('wsigen models' lists them)")]
 Subtypes = Annotated[Path | None, typer.Option("--subtypes", help="YAML file with subtypes of your own")]
+MaskModel = Annotated[
+    Path | None, typer.Option("--mask-model", metavar="DIR", help="draws the sampled layout; what 'wsigen train mask' wrote")
+]
 LayoutMpp = Annotated[float | None, typer.Option("--layout-mpp", help="um/px of the image the layout was drawn on")]
 LayoutClasses = Annotated[
     Path | None, typer.Option("--layout-classes", help="table 'value: class' of a label image (YAML, JSON, CSV)")
@@ -88,6 +91,7 @@ def generate(
     layout_classes: LayoutClasses = None,
     subtype: Subtype = None,
     subtypes: Subtypes = None,
+    mask_model: MaskModel = None,
     class_name: ClassName = None,
     background: Background = None,
     reference: Reference = None,
@@ -136,6 +140,7 @@ def estimate(
     layout_classes: LayoutClasses = None,
     subtype: Subtype = None,
     subtypes: Subtypes = None,
+    mask_model: MaskModel = None,
     class_name: ClassName = None,
     background: Background = None,
     reference: Reference = None,

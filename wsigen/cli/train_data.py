@@ -47,6 +47,8 @@ def print_summary(summary: dict[str, Any]) -> None:
             table.add_row(name, about, f"{level['patches']} ({level['unlabelled_patches']} unlabelled)", "", end_section=True)
         if s["images"]:
             console.print(table)
+    for note in summary["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
     if summary["skipped"]:
         console.print(f"{len(summary['skipped'])} images could not be opened and are left out:", highlight=False)
         for bad in summary["skipped"]:

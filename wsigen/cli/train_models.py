@@ -1,4 +1,4 @@
-"""``wsigen train autoencoder`` and ``wsigen train denoiser``."""
+"""``wsigen train autoencoder``, ``denoiser`` and ``mask``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,24 @@ def denoiser(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache 
     _announce(make_denoiser(settings, cohort, out, resume=resume), out / "bundle", out)
 
 
+def mask(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:
+    """Train a model of whole slides' layouts; writes DIR/mask, which 'wsigen generate --mask-model' takes."""
+    from wsigen.training.make_mask import train_mask
+    from wsigen.training.mask_data import read_maps
+    from wsigen.training.mask_recipe import MaskRecipe
+    from wsigen.training.recipes import read_recipe
+
+    settings = read_recipe(MaskRecipe, recipe)
+    data = read_maps(settings, _cohort(settings.cohort, cache or out / "cohort", skip_bad))
+    print(data.describe(settings.side), file=sys.stderr)
+    _announce(train_mask(settings, data, out, resume=resume), out / "mask", out)
+
+
 def register(app: typer.Typer) -> None:
-    """Add both commands to ``wsigen train``."""
+    """Add the commands to ``wsigen train``."""
     app.command("autoencoder")(autoencoder)
     app.command("denoiser")(denoiser)
+    app.command("mask")(mask)
 
 
 def _cohort(file: Path, cache: Path, skip_bad: bool) -> Any:
@@ -52,7 +66,10 @@ def _cohort(file: Path, cache: Path, skip_bad: bool) -> Any:
         from wsigen.cohort.settings import read_settings
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    return open_cohort(read_settings(file), cache, skip_bad)
+    cohort = open_cohort(read_settings(file), cache, skip_bad)
+    for note in cohort.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return cohort
 
 
 def _announce(outcome: Outcome, result: Path, out: Path) -> None:

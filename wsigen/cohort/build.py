@@ -12,10 +12,11 @@ from wsigen.classes import UNKNOWN
 from wsigen.cohort.discovery import Found, class_index
 from wsigen.cohort.groups import TRAINING
 from wsigen.cohort.index import Index
-from wsigen.cohort.labels import Labels, PointLabels, PolygonLabels, WholeLabel, read_points
+from wsigen.cohort.labels import Labels, PointLabels, PolygonLabels, WholeLabel
 from wsigen.cohort.members import Member
 from wsigen.cohort.opening import Opened, open_image
 from wsigen.cohort.patches import Patches, lattice, thin
+from wsigen.cohort.point_tables import read_points
 from wsigen.cohort.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
 from wsigen.cohort.tissue import Mask, find_tissue
 from wsigen.errors import CohortError, ReferenceImageError
@@ -25,8 +26,8 @@ Watch = Callable[[int, int, str], None]
 """Called with (images done, images in all, name)."""
 
 
-def label_images(settings: CohortSettings, found: Sequence[Found]) -> dict[str, Labels]:
-    """Return the labels of every image; point radii are still as the source says them (see `in_px`).
+def label_images(settings: CohortSettings, found: Sequence[Found]) -> tuple[dict[str, Labels], list[str]]:
+    """Return the labels of every image, and notes; point radii are still as the source says them (see `in_px`).
 
     Raises
     ------
@@ -34,17 +35,21 @@ def label_images(settings: CohortSettings, found: Sequence[Found]) -> dict[str, 
         If a table, an annotation file or a class's name is wrong.
     """
     labels: dict[str, Labels] = {}
+    notes: list[str] = []
     for position, source in enumerate(settings.sources):
         mine = [f for f in found if f.source == position]
         if isinstance(source, PointSource):
-            labels |= read_points(settings, source, [f.name for f in mine])
+            others = [f.name for f in found if f.source != position]
+            points, more = read_points(settings, source, [f.name for f in mine], others)
+            labels |= points
+            notes += more
             continue
         for f in mine:
             if isinstance(source, AnnotatedSource):
                 labels[f.name] = _polygons(settings, source, f)
             else:
                 labels[f.name] = WholeLabel(UNKNOWN if f.class_index is None else f.class_index)
-    return labels
+    return labels, notes
 
 
 def _polygons(settings: CohortSettings, source: AnnotatedSource, found: Found) -> PolygonLabels:
@@ -57,7 +62,7 @@ def _polygons(settings: CohortSettings, source: AnnotatedSource, found: Found) -
     background = UNKNOWN
     if source.background is not None:
         background = class_index(settings, source.background, f"source {found.source}: background")
-    return PolygonLabels(path, settings.table, background)
+    return PolygonLabels(path, settings.table, background, source.names)
 
 
 def in_px(labels: Labels, settings: CohortSettings, source: int, mpp: float) -> Labels:
@@ -78,9 +83,11 @@ def make_member(
     subtype: str | None,
 ) -> Member:
     """Put together what is known about an image."""
-    o, kind = opened, settings.sources[found.source].kind
+    o, source = opened, settings.sources[found.source]
     scaled = in_px(labels, settings, found.source, o.mpp)
-    return Member(found.name, found.path, kind, o.height, o.width, o.mpp, group, subtype, o.pixels, scaled, mask)
+    glass = settings.table.background if not isinstance(source, TileSource) and source.glass else None
+    about = (found.name, found.path, source.kind, o.height, o.width, o.mpp, group, subtype, o.pixels)
+    return Member(*about, scaled, mask, glass)
 
 
 def build_index(
@@ -113,13 +120,17 @@ def build_index(
         member = make_member(settings, f, o, labels[f.name], masks[i], groups[f.name], None)
         for k, level in enumerate(settings.levels):
             assert level.mpp is not None
+            if settings.too_coarse(o.mpp, level):
+                continue
             sides = (settings.patch_px, settings.overlap_px)
             part, areas[i, k] = lattice(member, i, k, level.mpp, *sides, settings.min_tissue, count)
             parts.append(part)
     names = [f.name for f in kept]
     side = np.array([groups[n] in held_out for n in names], np.int64)
     every = Patches.join(parts, count)
-    _check_classes(settings, kept, labels, areas, every, side)
+    coarse = sum(all(settings.too_coarse(o.mpp, level) for level in settings.levels) for o in opened)
+    cause = f"; {coarse} of {len(opened)} images would be enlarged beyond most_upsampling" if coarse else ""
+    _check_classes(settings, kept, labels, areas, every, side, cause)
     patches = thin(every, names, side, settings.seed, settings.most_per_class, settings.most_unlabelled)
     return Index(names, opened, masks, skipped, patches, areas)
 
@@ -150,12 +161,14 @@ def _check_classes(
     areas: np.ndarray,
     patches: Patches,
     side: np.ndarray,
+    cause: str,
 ) -> None:
-    """Refuse a class nobody labelled, or that has no patch to train on."""
+    """Refuse a class nobody labelled, or that has no patch to train on; ``cause`` may be why."""
     if not len(patches):
         mpp, px = settings.levels[0].mpp, settings.patch_px
         raise CohortError(
-            f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px; lower patch_px or min_tissue, or check mpp"
+            f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px{cause}; "
+            "lower patch_px or min_tissue, or check mpp"
         )
     if not any(labels[f.name].any for f in kept):
         return  # nothing is labelled: an autoencoder's cohort
@@ -170,7 +183,7 @@ def _check_classes(
             px = settings.patch_px
             raise CohortError(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at "
-                f"{settings.levels[0].mpp} um/px or fall between cells; lower patch_px or add larger ones"
+                f"{settings.levels[0].mpp} um/px or fall between cells{cause}; lower patch_px or add larger ones"
             )
         raise CohortError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
 

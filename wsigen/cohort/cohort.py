@@ -20,8 +20,9 @@ from wsigen.cohort.groups import HELD_OUT, SPLITS, TRAINING, group_images, split
 from wsigen.cohort.index import Index, index_key, index_path, load_index, save_index
 from wsigen.cohort.labels import Labels, PolygonLabels
 from wsigen.cohort.members import Member
+from wsigen.cohort.notes import coarse_images
 from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings, PointSource
+from wsigen.cohort.settings import CohortSettings, PointSource, TileSource
 from wsigen.cohort.summary import summarise
 from wsigen.cohort.tables import column_of_images
 from wsigen.errors import CohortError
@@ -43,6 +44,7 @@ class Cohort:
     patches : patches of all members on all levels
     areas : int64 [members, levels, classes + 1], cells of 8 x 8 px of each class, and of tissue without label
     skipped : (name, reason) of images left out by ``skip_bad``
+    notes : what a person should know, a line each
     """
 
     settings: CohortSettings
@@ -52,6 +54,7 @@ class Cohort:
     patches: Patches
     areas: NDArray[np.int64]
     skipped: list[tuple[str, str]]
+    notes: list[str]
 
     @property
     def table(self) -> ClassTable:
@@ -145,18 +148,20 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     names = [f.name for f in found]
     groups = group_images(settings, names)
     held_out = split_groups(settings, groups)
-    labels = label_images(settings, found)
+    labels, notes = label_images(settings, found)
     subtypes: dict[str, str] = {}
     if settings.subtypes is not None:
         s = settings.subtypes
-        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, names)
+        slides = [f.name for f in found if not isinstance(settings.sources[f.source], TileSource)]
+        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides)
     key = index_key(settings, _files(settings, found, labels), skip_bad)
     index = load_index(index_path(cache), key)
     if index is None:
         index = build_index(settings, found, labels, groups, held_out, cache, skip_bad, watch)
         save_index(index_path(cache), index, key)
     members = _members(settings, found, index, labels, groups, subtypes)
-    return Cohort(settings, key, members, held_out, index.patches, index.areas, index.skipped)
+    notes += coarse_images(settings, members)
+    return Cohort(settings, key, members, held_out, index.patches, index.areas, index.skipped, notes)
 
 
 def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:

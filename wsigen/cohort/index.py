@@ -18,7 +18,7 @@ from wsigen.cohort.settings import CohortSettings
 from wsigen.cohort.tissue import Mask
 from wsigen.files import atomic_path
 
-VERSION = 1
+VERSION = 2
 """Raised when the meaning of an index, or the way patches are found, changes."""
 
 

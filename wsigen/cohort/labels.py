@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.classes import UNKNOWN, ClassTable
-from wsigen.cohort.discovery import class_index
-from wsigen.cohort.groups import match_name
 from wsigen.cohort.points import PointLayout
-from wsigen.cohort.settings import CohortSettings, PointSource
-from wsigen.cohort.tables import keys, lookup, read_rows
 from wsigen.errors import CohortError, LayoutError
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout
@@ -55,11 +51,12 @@ class WholeLabel:
 
 @dataclass(frozen=True, slots=True)
 class PolygonLabels:
-    """QuPath's polygons; ``background`` is a class index or `classes.UNKNOWN`."""
+    """QuPath's polygons; ``background`` is a class index or `classes.UNKNOWN`, ``rename`` as in the source's ``names``."""
 
     path: Path
     table: ClassTable
     background: int
+    rename: Mapping[str, str | None]
 
     @property
     def any(self) -> bool:
@@ -84,10 +81,10 @@ class PolygonLabels:
         # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
         outside = next((i for i, c in enumerate(self.table) if not c.background), 0)
         try:
-            layout = read_geojson(self.path, self.table, size, outside)
+            layout = read_geojson(self.path, self.table, size, outside, names=self.rename)
         except LayoutError as error:
             cause = str(error).split(";")[0]
-            raise CohortError(f"{cause}; mend the annotation in QuPath, or 'classes' in the cohort's file") from None
+            raise CohortError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the cohort's file") from None
         return replace(layout, background=self.background)
 
 
@@ -135,45 +132,3 @@ class PointLabels:
             )
         factor = np.array([canvas[1] / size[1], canvas[0] / size[0]])
         return PointLayout(*canvas, self.centres * factor, self.labels, self.radius * float(factor.mean()))
-
-
-def read_points(settings: CohortSettings, source: PointSource, names: list[str]) -> dict[str, PointLabels]:
-    """Read the points of one source: image's name -> labels, radius still as the source says it.
-
-    Raises
-    ------
-    CohortError
-        If a column is missing, a number or label is not understood, or no row speaks of these images.
-    """
-    path, c = settings.root / source.csv, source.columns
-    known = lookup(names)
-    if source.image_pattern is not None:
-        known = {match_name(source.image_pattern, n.rsplit("/", 1)[-1], "image_pattern"): n for n in names}
-    places: dict[str, list[tuple[float, float, int]]] = {n: [] for n in names}
-    for number, row in enumerate(read_rows(path, (c.image, c.x, c.y, c.label)), 2):
-        where = f"{path}: line {number}"
-        name = known.get(row[c.image]) or next((n for k in keys(row[c.image]) if (n := known.get(k))), None)
-        label = source.names.get(row[c.label], row[c.label])
-        if name is None or label is None:
-            continue
-        try:
-            x, y = float(row[c.x]), float(row[c.y])
-            if not math.isfinite(x + y):
-                raise ValueError(x, y)
-        except ValueError:
-            raise CohortError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
-        places[name].append((x, y, class_index(settings, label, where)))
-    if not any(places.values()):
-        raise CohortError(
-            f"{path}: no row speaks of an image of its source, e.g. {names[0]}; check columns.image or image_pattern"
-        )
-    radius = float(source.radius_px or source.radius_um or 0)
-    return {
-        n: PointLabels(
-            f"{path}: {n}",
-            np.array([p[:2] for p in found], np.float64).reshape(-1, 2),
-            np.array([p[2] for p in found], np.uint8),
-            radius,
-        )
-        for n, found in places.items()
-    }

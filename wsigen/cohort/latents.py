@@ -99,6 +99,7 @@ def cache_latents(
     split: Split = "training",
     variants: int = 1,
     batch: int = 8,
+    training: LatentCache | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> LatentCache:
     """Encode the patches of a split, or go on where an interruption left off.
@@ -113,14 +114,19 @@ def cache_latents(
         How often each patch is encoded; beyond the first it is turned and jittered in stain.
     batch:
         Patches encoded at a time.
+    training:
+        Cache of the training split, whose mean and deviation a held-out split is standardised with: a model knows no
+        other latents, and figures of both splits must speak of the same.
     watch:
         Called with (blocks done, blocks in all).
 
     Raises
     ------
     CohortError
-        If the split has no patches, or the encoder's latents are not 1/8 of the patches' side.
+        If the split has no patches, the encoder's latents are not 1/8 of the patches' side, or ``training`` is missing
+        for a held-out split or of another encoder.
     """
+    _check_training(split, training, [key, cohort.key])
     patches = cohort.split_patches(split)
     if not len(patches):
         raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
@@ -136,10 +142,19 @@ def cache_latents(
         moments[block, variant] = sums
         if watch is not None:
             watch(int(done.sum()) + number + 1, done.size)
+    if training is not None:
+        return LatentCache(cohort, patches, group, training.mean, training.std)
     count, total, squares = moments[:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
     return LatentCache(cohort, patches, group, mean.astype(np.float32), std.astype(np.float32))
+
+
+def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:
+    if (split == "training") != (training is None):
+        raise CohortError("latents of the held-out split, and only these, need 'training': the cache of the training split")
+    if training is not None and training.group.attrs["identity"][:3] != [*identity, "training"]:
+        raise CohortError("'training' is the cache of another cohort, encoder or split; encode the training split by this one")
 
 
 class _Encoder:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.classes import UNKNOWN
 from wsigen.cohort.batch import CELL_PX
 from wsigen.cohort.labels import Labels
 from wsigen.cohort.tissue import Mask, sample
@@ -34,6 +35,7 @@ class Member:
     pixels : the file the pixels are read from (a tiled copy where the original cannot be read by region)
     labels : where which class is
     mask : tissue on a small view, or None: all of it (tiles)
+    glass : class index of unlabelled cells outside the tissue, or None: unknown
     """
 
     name: str
@@ -47,11 +49,12 @@ class Member:
     pixels: str
     labels: Labels
     mask: Mask | None
+    glass: int | None = None
 
     @property
     def labelled(self) -> bool:
-        """Whether the image has any label."""
-        return self.labels.any
+        """Whether the image has any label, be it glass alone."""
+        return self.labels.any or (self.glass is not None and self.mask is not None and not self.mask.all())
 
     def canvas(self, mpp: float) -> Size:
         """Size (height, width) of the image resampled to ``mpp`` um/px."""
@@ -63,7 +66,16 @@ class Member:
 
     def class_map(self, box: Box, mpp: float) -> NDArray[np.uint8]:
         """Return uint8 ``[h/8, w/8]``: classes of the 8 px cells of a box whose sides are multiples of 8."""
-        return _layout(self, mpp).class_map(_cells(box), CELL_PX)
+        classes = _layout(self, mpp).class_map(_cells(box), CELL_PX)
+        if self.glass is not None:
+            classes[(classes == UNKNOWN) & ~self.tissue(box, mpp)] = self.glass
+        return classes
+
+    def overview(self, cell_um: float) -> NDArray[np.uint8]:
+        """Return uint8 ``[h, w]``: classes of the whole image in cells of about ``cell_um`` um, at their centres."""
+        mpp = cell_um / CELL_PX
+        height, width = (max(1, round(side / CELL_PX)) * CELL_PX for side in self.canvas(mpp))
+        return self.class_map(Box(0, 0, height, width), mpp)
 
     def tissue(self, box: Box, mpp: float) -> Mask:
         """Return bool ``[h/8, w/8]``: which cells of a box are tissue."""

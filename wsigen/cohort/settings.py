@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsigen.classes import ClassTable, TissueClass
 from wsigen.cohort.batch import CELL_PX
-from wsigen.errors import CohortError
+from wsigen.errors import CohortError, ConfigError
 from wsigen.models.card import CardClass, Level
+from wsigen.yaml_file import read_mapping, validated
 
 Mpp = Annotated[float, Field(gt=0.01, lt=100)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -22,10 +22,15 @@ class _Part(BaseModel):
 
 
 class _Images(_Part):
-    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong."""
+    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong.
+
+    ``glass``: what lies outside the tissue found and has no label is of the background class, instead of unknown. Not by
+    default: a patch of tissue nobody labelled with a rim of glass would count as glass for tokens and prompts.
+    """
 
     images: Paths
     mpp: Mpp | dict[str, Mpp] | None = None
+    glass: bool = False
 
     @field_validator("images", mode="before")
     @classmethod
@@ -51,11 +56,21 @@ class AnnotatedSource(_Images):
         Folder of ``STEM.geojson``; by default they lie beside the images.
     background:
         Class outside every polygon; without it nobody knows what is there (sparse annotation).
+    names:
+        Classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations without
+        a classification; other classifications must be names of classes.
     """
 
     kind: Literal["annotated"]
     annotations: str | None = None
     background: str | None = None
+    names: dict[str, str | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_outside(self) -> AnnotatedSource:
+        if self.background and self.glass:
+            raise ValueError("background says what is outside every polygon, glass what is outside the tissue: give one")
+        return self
 
 
 class Columns(_Part):
@@ -123,7 +138,7 @@ class Groups(_Part):
 
 
 class Subtypes(_Part):
-    """A CSV that names the subtype of every slide, for the mask model."""
+    """A CSV that names the subtype of every slide (tiles are no slides), for the mask model."""
 
     csv: str
     image: str = "image"
@@ -143,6 +158,9 @@ class CohortSettings(_Part):
         Side and overlap of the lattice's patches in px of the level, multiples of 8.
     min_tissue:
         Least share of tissue in a patch without labels.
+    most_upsampling:
+        An image is left out on levels for which it would be enlarged more than so many times: enlarging shows no detail,
+        and a model would learn the blur as the look of the level.
     most_per_class:
         Most patches of a class, on each level and in each split (6000: PathUp).
     most_unlabelled:
@@ -158,6 +176,7 @@ class CohortSettings(_Part):
     patch_px: Annotated[int, Field(ge=64, multiple_of=CELL_PX)] = 512
     overlap_px: Annotated[int, Field(ge=0, multiple_of=CELL_PX)] = 64
     min_tissue: Annotated[float, Field(gt=0, le=1)] = 0.25
+    most_upsampling: Annotated[float, Field(ge=1)] = 1.5
     most_per_class: Annotated[int, Field(ge=1)] = 6000
     most_unlabelled: Annotated[int, Field(ge=1)] | None = None
     groups: Groups | None = None
@@ -177,7 +196,25 @@ class CohortSettings(_Part):
             raise ValueError(f"overlap_px {self.overlap_px} must be less than patch_px {self.patch_px}")
         if self.held_out and self.held_out_share:
             raise ValueError("held_out and held_out_share exclude each other")
+        self._check_names()
         return self
+
+    def _check_names(self) -> None:
+        """Refuse classes twice, names that lead to no class, and glass without a class for it."""
+        try:
+            table = self.table
+            for source in self.sources:
+                for name in getattr(source, "names", {}).values():
+                    _ = name is None or table.index(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        glass = [k for k, source in enumerate(self.sources) if getattr(source, "glass", False)]
+        if glass and table.background is None:
+            raise ValueError(f"source {glass[0]} has 'glass: true', but no class says 'background: true'; give one")
+
+    def too_coarse(self, mpp: float, level: Level) -> bool:
+        """Whether an image of so many um/px would be enlarged too much for a level."""
+        return mpp > self.most_upsampling * float(level.mpp or 0) * (1 + 1e-9)
 
     @property
     def table(self) -> ClassTable:
@@ -194,23 +231,7 @@ def read_settings(path: str | Path) -> CohortSettings:
         One line: which field is wrong, and why.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CohortError(f"{path}: no such cohort file; configs/cohort-example.yaml shows one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CohortError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise CohortError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it") from None
-    if not isinstance(content, dict):
-        raise CohortError(f"{path}: no 'setting: value' lines; configs/cohort-example.yaml shows a cohort")
-    try:
-        settings = CohortSettings(**content)
-        root = (path.parent / settings.root).resolve()
-        settings = settings.model_copy(update={"root": root})
-        _ = settings.table
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "cohort"
-        raise CohortError(f"{path}: setting '{where}': {str(first['msg']).removeprefix('Value error, ')}") from None
-    return settings
+    example = "configs/cohort-example.yaml shows one"
+    content = read_mapping(path, CohortError, f"no such cohort file; {example}", f"'setting: value' lines ({example})")
+    settings = validated(CohortSettings, content, str(path), CohortError)
+    return settings.model_copy(update={"root": (path.parent / settings.root).resolve()})

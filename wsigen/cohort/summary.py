@@ -25,6 +25,7 @@ def summarise(cohort: Cohort) -> dict[str, Any]:
         "groups": len({m.group for m in cohort.members}),
         "held_out_groups": sorted(cohort.held_out_groups),
         "skipped": [{"image": name, "reason": reason} for name, reason in cohort.skipped],
+        "notes": cohort.notes,
         "patch_px": cohort.settings.patch_px,
         "splits": splits,
         "key": cohort.key,
@@ -51,11 +52,13 @@ def _level(cohort: Cohort, mine: np.ndarray, level: int) -> dict[str, Any]:
     total = int(areas.sum())
     side, mpp = cohort.settings.patch_px, cohort.mpps[level]
     small = sum(min(cohort.members[i].canvas(mpp)) < side for i in mine)
+    coarse = sum(cohort.settings.too_coarse(cohort.members[i].mpp, cohort.levels[level]) for i in mine)
     return {
         "um_per_px": mpp,
         "patches": int(rows.sum()),
         "unlabelled_patches": int((~counts.any(axis=1)).sum()),
         "images_too_small": int(small),
+        "images_too_coarse": int(coarse),
         "unknown_share": round(float(areas[-1]) / total, 4) if total else None,
         "classes": {
             c.name: {"patches": int((counts[:, i] > 0).sum()), "px": int(areas[i])} for i, c in enumerate(cohort.table)

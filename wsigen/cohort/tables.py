@@ -35,6 +35,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, for a message."""
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+
+
 def keys(name: str) -> tuple[str, str, str]:
     """What a table may call an image: its name, its file name, its stem."""
     pure = PurePosixPath(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from wsigen.errors import ConfigError, ResourceError, suggest
+from wsigen.errors import ConfigError, ResourceError
+from wsigen.yaml_file import read_mapping, validated
 
 
 class QueueSettings(BaseModel):
@@ -44,19 +44,8 @@ def read_queue_file(path: Path) -> QueueSettings:
     ConfigError
         One line: what is wrong with which field of the file.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the settings of a queue cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    try:
-        return QueueSettings(**content) if isinstance(content, dict) else QueueSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        hint = suggest(where, list(QueueSettings.model_fields)) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{path}: setting '{where}': {first['msg']}{hint}") from None
+    content = read_mapping(path, ConfigError, "no such file of a queue's settings; check the path given to --scheduler")
+    return validated(QueueSettings, content, str(path), ConfigError)
 
 
 def submit_jobs(path: Path) -> Any:

@@ -7,7 +7,7 @@ tumour on top of the stroma shows, whatever their order in the file. Of two equa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wsigen.classes import ClassTable
 from wsigen.errors import ConfigError, LayoutError, suggest
 from wsigen.geometry import Box
 from wsigen.layout.geojson_checks import check_contents, check_extent, valid_area
-from wsigen.layout.geojson_features import Feature, declared_unit, read_features
+from wsigen.layout.geojson_features import Feature, declared_unit, read_features, renamed
 from wsigen.layout.geojson_file import load_json
 from wsigen.layout.layout import inner_box
 from wsigen.layout.scanline import downward_edges, inside
@@ -83,6 +83,7 @@ def read_geojson(
     background: int,
     scale: float = 1.0,
     default_class: int | None = None,
+    names: Mapping[str, str | None] | None = None,
 ) -> GeoJsonLayout:
     """Read what QuPath exports as GeoJSON (plain or ``.gz``).
 
@@ -98,6 +99,8 @@ def read_geojson(
         Slide pixels per unit of the file: the um/px the layout was drawn at over that of the slide.
     default_class:
         Class index of polygons without a classification; None makes them an error.
+    names:
+        Classification -> name of a class, or None: as if it were not drawn (`geojson_features.renamed`).
 
     Raises
     ------
@@ -107,7 +110,7 @@ def read_geojson(
     path = Path(path)
     try:
         data = load_json(path)
-        features = read_features(data, path)
+        features = renamed(read_features(data, path), names or {}, path)
     except RecursionError:
         raise LayoutError(f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath") from None
     height, width = check_extent(path, features, size, scale, declared_unit(data))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,30 @@ def read_features(data: Any, path: Path) -> list[Feature]:
     """
     items = _items(data, path)
     return [_feature(item, f"{path}: feature {n} of {len(items)}") for n, item in enumerate(items, 1)]
+
+
+def renamed(features: list[Feature], names: Mapping[str, str | None], path: Path) -> list[Feature]:
+    """Give features the classes that ``names`` says, without those it says None of.
+
+    A classification is looked up as written, else by the first part of a derived one ("Tumor: Positive"); "" stands for
+    none at all. What ``names`` does not hold stays.
+
+    Raises
+    ------
+    LayoutError
+        If none is left.
+    """
+    kept = []
+    for feature in features:
+        written = feature.class_name or ""
+        key = next((k for k in (written, written.split(":")[0]) if k in names), None)
+        if key is None:
+            kept.append(feature)
+        elif (name := names[key]) is not None:
+            kept.append(replace(feature, class_name=name))
+    if features and not kept:
+        raise LayoutError(f"{path}: 'names' leaves out every annotation; keep a class, or take the file away")
+    return kept
 
 
 def declared_unit(data: Any) -> str | None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsigen.classes import ClassTable
 from wsigen.errors import ConfigError, LayoutError, suggest
+from wsigen.yaml_file import read_mapping, validated
 
 EMBEDDED = Path(__file__).parent / "subtypes.yaml"
 """The subtypes of the package."""
@@ -147,17 +147,11 @@ def read_subtypes(path: Path) -> dict[str, Subtype]:
     ConfigError
         One line with the path of the wrong field.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file of subtypes; check the path given to --subtypes") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{path}: expected 'name: {{shares: ...}}' entries; see docs/sampled-layouts.md")
-    return _validated(path, content)
+    entries = "'name: {shares: ...}' entries; see docs/sampled-layouts.md"
+    content = read_mapping(path, ConfigError, "no such file of subtypes; check the path given to --subtypes", entries)
+    if not content:
+        raise ConfigError(f"{path}: expected {entries}")
+    return validated(dict[str, Subtype], content, str(path), ConfigError)
 
 
 def known_subtypes(table: ClassTable, own: Path | None = None) -> dict[str, Subtype]:
@@ -172,19 +166,6 @@ def choose_subtype(name: str, known: dict[str, Any], where: str) -> Any:
         if key.casefold() == name.strip().casefold():
             return value
     raise ConfigError(f"unknown subtype {name!r}{suggest(name, known)}; {where}: {', '.join(known)}")
-
-
-def _validated(path: Path, content: dict[Any, Any]) -> dict[str, Subtype]:
-    try:
-        return TypeAdapter(dict[str, Subtype]).validate_python(content)
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"])
-        text = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = list((SectionShape if "shape" in first["loc"] else Subtype).model_fields)
-            text = f"unknown key{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
-        raise ConfigError(f"{path}: {where}: {text}") from None
 
 
 def _tissue(subtype: str, name: str, table: ClassTable) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from wsigen.errors import BundleError, suggest
+from wsigen.files import sha256_of
 from wsigen.models.bundle_checks import check_channels, check_weights
 from wsigen.models.card import CARD_NAME, BundleCard, read_card
 
@@ -14,7 +14,8 @@ DEFAULT_FOLDER = Path(__file__).parent / "default"
 """The embedded default model."""
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask")
-_SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
+SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
+"""What decides what a model computes; other files (README) do not count."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -57,7 +58,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     folders = [*PARTS, "mask/unet", "mask/scheduler"]
-    patterns = [f"{part}/*{suffix}" for part in folders for suffix in _SUFFIXES]
+    patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
     try:
         found = snapshot_download(
             hub_id, allow_patterns=[CARD_NAME, "model_index.json", *patterns], ignore_patterns=["*non_ema*"]
@@ -99,18 +100,13 @@ def check_bundle(path: Path) -> BundleCard:
 
 def bundle_hash(path: Path) -> str:
     """SHA-256 (hex) over the sorted names and the contents of weights, configs and ``wsigen.yaml``."""
-    total = hashlib.sha256()
-    for name, file in sorted(_identity(path).items()):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256")
-        total.update(name.encode() + b"\0" + content.digest())
-    return total.hexdigest()
+    return sha256_of(_identity(path))
 
 
 def _identity(path: Path) -> dict[str, Path]:
     """The files that decide what a bundle computes, by their names relative to it."""
     files = [path / CARD_NAME]
-    files += [f for part in PARTS for f in (path / part).rglob("*") if f.suffix in _SUFFIXES]
+    files += [f for part in PARTS for f in (path / part).rglob("*") if f.suffix in SUFFIXES]
     return {f.relative_to(path).as_posix(): f for f in files if f.is_file()}
 
 

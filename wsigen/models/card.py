@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import BundleError, suggest
+from wsigen.errors import BundleError
+from wsigen.yaml_file import read_mapping, validated
 
 CARD_NAME = "wsigen.yaml"
 
@@ -197,38 +196,9 @@ def read_card(folder: Path) -> BundleCard:
         from wsigen.models.derived_card import card_from_diffusers
 
         return card_from_diffusers(folder)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise BundleError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{file}: expected 'key: value' lines, found {type(content).__name__}")
-    return make_card(content, str(file))
+    return make_card(read_mapping(file, BundleError, expected="'key: value' lines"), str(file))
 
 
 def make_card(content: dict[str, Any], source: str) -> BundleCard:
     """Validate a card; ``source`` begins the message of a ``BundleError``."""
-    try:
-        return BundleCard.model_validate(content)
-    except ValidationError as error:
-        # An unknown key comes first: a misspelt field is also reported as a missing one.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        text = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = _fields_beside(first["loc"])
-            text = f"unknown key{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
-        raise BundleError(f"{source}: {where}: {text}") from None
-
-
-def _fields_beside(loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the part of the card in which ``loc`` lies."""
-    model: type[BaseModel] = BundleCard
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            choices = [annotation, *get_args(annotation)]
-            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return list(model.model_fields)
+    return validated(BundleCard, content, source, BundleError)

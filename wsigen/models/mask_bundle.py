@@ -1,4 +1,4 @@
-"""The mask model of a bundle: ``mask/`` with ``mask.yaml``, ``unet`` and ``scheduler``, checked without its weights.
+"""Mask models: ``mask.yaml``, ``unet`` and ``scheduler`` in ``mask/`` of a bundle or on their own, checked without weights.
 
 It draws class maps of whole slides, conditioned on the slide's subtype (DiffInfinite, section 3.2 and appendix E).
 """
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsigen.classes import ClassTable
 from wsigen.errors import BundleError, ConfigError, suggest
+from wsigen.files import sha256_of
+from wsigen.models.bundle import SUFFIXES
 from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.configs import read_config
+from wsigen.yaml_file import read_mapping, validated
 
 FOLDER = "mask"
 CARD_NAME = "mask.yaml"
@@ -84,35 +86,47 @@ class MaskCard(BaseModel):
 
 
 def find_mask(bundle: Path, table: ClassTable) -> MaskCard | None:
-    """The mask model of a bundle, None if it has none.
+    """The mask model of a bundle, None if it has none (BundleError if it has one that cannot be used)."""
+    folder = bundle / FOLDER
+    return open_mask(folder, table) if folder.is_dir() else None
+
+
+def mask_folder(path: Path) -> Path:
+    """The folder of a mask model that stands alone: ``path``, or ``mask`` in it (BundleError if neither is one)."""
+    for folder in (path, path / FOLDER):
+        if (folder / CARD_NAME).is_file():
+            return folder
+    raise BundleError(f"{path}: no mask model (no {CARD_NAME} there or in {FOLDER}/); give what 'wsigen train mask' wrote")
+
+
+def open_mask(folder: Path, table: ClassTable) -> MaskCard:
+    """Check a mask model by its JSON and YAML alone.
+
+    Parameters
+    ----------
+    table:
+        Of the bundle it draws for, which must know all its classes.
 
     Raises
     ------
     BundleError
-        If ``mask/`` is there and cannot be used: parts missing, pickled weights, numbers or names that disagree.
+        If it cannot be used: parts missing, pickled weights, numbers or names that disagree.
     """
-    folder = bundle / FOLDER
-    if not folder.is_dir():
-        return None
     card = _read(folder / CARD_NAME)
     _check_names(folder, card, table)
     _check_network(folder, card)
     return card
 
 
+def mask_hash(folder: Path) -> str:
+    """SHA-256 (hex) of what a mask model computes: its card, configs and weights, wherever the folder lies."""
+    files = (f for f in folder.rglob("*") if f.suffix in SUFFIXES and f.is_file())
+    return sha256_of({f.relative_to(folder).as_posix(): f for f in files})
+
+
 def _read(file: Path) -> MaskCard:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file}: cannot be read ({error}); a mask model needs it, or remove the folder") from None
-    except yaml.YAMLError as error:
-        raise BundleError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    try:
-        return MaskCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        raise BundleError(f"{file}: {where}: {str(first['msg']).removeprefix('Value error, ')}") from None
+    content = read_mapping(file, BundleError, "missing; a mask model needs it, or remove the folder", "'key: value' lines")
+    return validated(MaskCard, content, str(file), BundleError)
 
 
 def _check_names(folder: Path, card: MaskCard, table: ClassTable) -> None:

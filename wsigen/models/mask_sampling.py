@@ -1,4 +1,4 @@
-"""Draw class maps of whole slides with a bundle's mask model: DDIM on one-hot maps, cleaned, spread over the slide."""
+"""Draw class maps of whole slides with a mask model: DDIM on one-hot maps, cleaned, spread over the slide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsigen.classes import UNKNOWN, ClassTable
 from wsigen.geometry import Box
 from wsigen.layout.cell_map import CellMapLayout
 from wsigen.layout.cleaning import clean
-from wsigen.models.mask_bundle import FOLDER, MaskCard
+from wsigen.models.mask_bundle import MaskCard
 from wsigen.noise import Stream, normal_field
 from wsigen.sampling.guidance import guided
 from wsigen.sampling.schedule import ddim_step, make_schedule, predict_x0
@@ -51,14 +51,14 @@ class MaskNetwork:
 
 
 def draw_map(
-    bundle: Path, card: MaskCard, table: ClassTable, subtype: str, seed: int, size: tuple[int, int]
+    folder: Path, card: MaskCard, table: ClassTable, subtype: str, seed: int, size: tuple[int, int]
 ) -> tuple[str, CellMapLayout]:
-    """Draw a slide's layout.
+    """Draw a slide's layout: a pure function of the folder's content, the subtype, the seed and the size.
 
     Parameters
     ----------
-    bundle, card:
-        The bundle's folder and its mask model, as `find_mask` read it.
+    folder, card:
+        The mask model's folder and card, as `open_mask` read it.
     subtype:
         Name of the slide's subtype.
     size:
@@ -76,13 +76,27 @@ def draw_map(
         If its weights cannot be loaded.
     """
     index = card.subtype(subtype)
-    network = load_mask(bundle / FOLDER)
-    shape = map_shape(size, card.side, network.multiple)
-    channels = sample_channels(network, shape, index, len(card.subtypes), card.guidance, card.steps, seed)
-    cells = clean(channels.argmax(axis=0).astype(np.uint8), card.pairs(), card.smallest)
+    network = load_mask(folder)
+    cells = draw_cells(network, card, index, map_shape(size, card.side, network.multiple), seed)
     own = np.full(256, UNKNOWN, np.uint8)
     own[: len(card.classes)] = [table.index(name) for name in card.classes]
     return card.subtypes[index], CellMapLayout(size[0], size[1], own[cells])
+
+
+def draw_cells(
+    network: MaskNetwork, card: MaskCard, subtype: int, shape: tuple[int, int], seed: int, steps: int | None = None
+) -> NDArray[np.uint8]:
+    """Draw and clean a class map: uint8 ``[h, w]``, indices into ``card.classes`` or ``UNKNOWN``.
+
+    Parameters
+    ----------
+    subtype:
+        Index into ``card.subtypes``; one beyond the last is the null condition.
+    steps:
+        Transitions, by default the card's.
+    """
+    channels = sample_channels(network, shape, subtype, len(card.subtypes), card.guidance, steps or card.steps, seed)
+    return clean(channels.argmax(axis=0).astype(np.uint8), card.pairs(), card.smallest)
 
 
 def map_shape(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
@@ -113,11 +127,12 @@ def sample_channels(
 
     schedule = make_schedule(network.abar, steps)
     y = normal_field(seed, Stream.MASK, Box(0, 0, *shape), int(network.unet.config.in_channels))
-    conditions = torch.tensor([subtype, null] if guidance else [subtype])
+    device = next(network.unet.parameters()).device
+    conditions = torch.tensor([subtype, null] if guidance else [subtype], device=device)
     with _one_thread(), torch.inference_mode():
         for s, timestep in enumerate(schedule.timesteps):
-            x = torch.from_numpy(y)[None].expand(len(conditions), -1, -1, -1)
-            out = network.unet(x, timestep, class_labels=conditions).sample.numpy()
+            x = torch.from_numpy(y)[None].expand(len(conditions), -1, -1, -1).to(device)
+            out = network.unet(x, timestep, class_labels=conditions).sample.cpu().numpy()
             prediction = guided([(out[0], None)], out[1] if guidance else None, guidance)
             x0 = predict_x0(prediction, y, schedule.abar[s], network.kind, clip=1.0)
             y = ddim_step(y, x0, schedule.abar[s], schedule.abar[s + 1])

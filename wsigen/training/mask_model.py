@@ -1,4 +1,4 @@
-"""Train the mask model: a diffusion model of whole slides' class maps (DiffInfinite, section 3.2, appendix E).
+"""The mask model in training: a diffusion model of whole slides' class maps (DiffInfinite, section 3.2, appendix E).
 
 ::
 
@@ -6,84 +6,52 @@
     y_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
     L   = mean over known cells |v - v_theta(y_t, t, c)|^2,   v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
 
-with c the slide's subtype, or the null condition with probability ``null_share`` (the paper's p_unc). A cell of unknown
-class is 0 in every channel and takes no part in the loss.
+with c the slide's subtype, or the null condition with probability p_unc. A cell of unknown class is 0 in every channel
+and takes no part in the loss.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.classes import UNKNOWN
-from wsigen.models.mask_sampling import MaskNetwork, sample_channels
-from wsigen.training.mask_maps import MaskBatch
+from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.cohort.sheet import colour
+from wsigen.models.mask_bundle import MaskCard
+from wsigen.models.mask_sampling import MaskNetwork, draw_cells
+from wsigen.training.denoiser_model import Noising
+from wsigen.training.mask_maps import MaskStream
+from wsigen.training.mask_recipe import MaskNetworkSettings, MaskRecipe
+from wsigen.training.task import Player, Tensors
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DModel
 
-
-class MaskSettings(BaseModel):
-    """Settings of the mask model.
-
-    Attributes
-    ----------
-    side, cell_um:
-        Cells per side of the maps, and um of a cell (45 um is 1/64 of 0.7 um/px).
-    channels, layers, norm_groups, head_dim:
-        Of the network; attention at its two coarsest levels.
-    batch, steps, learning_rate:
-        The paper: 64, 100,000, OneCycle up to 1e-4 (Adam).
-    null_share:
-        Probability of the null condition, the paper's p_unc.
-    average:
-        Decay of the running mean of the weights, which is what is sampled.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    side: Annotated[int, Field(ge=8, le=1024)] = 64
-    cell_um: Annotated[float, Field(gt=0)] = 45.0
-    channels: Annotated[tuple[int, ...], Field(min_length=2)] = (32, 64, 128)
-    layers: Annotated[int, Field(ge=1)] = 2
-    norm_groups: Annotated[int, Field(ge=1)] = 8
-    head_dim: Annotated[int, Field(ge=1)] = 32
-    batch: Annotated[int, Field(ge=1)] = 64
-    steps: Annotated[int, Field(ge=1)] = 100_000
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    null_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-    @model_validator(mode="after")
-    def _fits(self) -> MaskSettings:
-        multiple = 2 ** (len(self.channels) - 1)
-        if self.side % multiple:
-            raise ValueError(f"side {self.side} is no multiple of {multiple}, which {len(self.channels)} levels need")
-        if any(c % self.norm_groups or c % self.head_dim for c in self.channels[-2:]) or self.channels[0] % self.norm_groups:
-            raise ValueError(f"channels {self.channels} must be multiples of norm_groups, the last two of head_dim, too")
-        return self
+PREVIEWED, PREVIEW_STEPS, PREVIEW_PX = 6, 20, 2
+"""Maps of a subtype in a sample grid, their most DDIM transitions, and the side of a cell there."""
 
 
-def build_mask_network(settings: MaskSettings, classes: int, subtypes: int) -> UNet2DModel:
+def build_mask_network(network: MaskNetworkSettings, side: int, classes: int, subtypes: int) -> UNet2DModel:
     """Build an untrained network; its embedding ``subtypes`` is the null condition."""
     from diffusers import UNet2DModel
 
-    depth = len(settings.channels)
+    depth = len(network.channels)
     return UNet2DModel(
-        sample_size=settings.side,
+        sample_size=side,
         in_channels=classes,
         out_channels=classes,
-        block_out_channels=settings.channels,
-        layers_per_block=settings.layers,
+        block_out_channels=network.channels,
+        layers_per_block=network.layers,
         down_block_types=("DownBlock2D",) * (depth - 2) + ("AttnDownBlock2D",) * 2,
         up_block_types=("AttnUpBlock2D",) * 2 + ("UpBlock2D",) * (depth - 2),
-        norm_num_groups=settings.norm_groups,
-        attention_head_dim=settings.head_dim,
+        norm_num_groups=network.norm_groups,
+        attention_head_dim=network.head_dim,
         num_class_embeds=subtypes + 1,
     )
 
@@ -102,93 +70,73 @@ def build_mask_scheduler() -> DDIMScheduler:
     )
 
 
-class MaskTraining:
-    """The trained state (weights, their running mean, optimiser, step) and the one operation on it: `step`.
+class MaskTask:
+    """See `task.Task`; one player, the U-Net.
 
     Parameters
     ----------
-    classes, subtypes:
-        How many there are.
-    seed:
-        Of weights, noise and conditions; noise depends on (seed, step) alone, so that a resumed training goes on alike.
+    card:
+        Of the model to be: its classes and subtypes by index, and how sample grids are drawn and cleaned.
+    table:
+        The classes' colours.
     """
 
-    def __init__(self, settings: MaskSettings, classes: int, subtypes: int, seed: int, device: str = "cpu") -> None:
-        torch.manual_seed(seed)
-        self.settings, self.classes, self.subtypes, self.seed = settings, classes, subtypes, seed
-        self.device = torch.device(device)
-        self.model = build_mask_network(settings, classes, subtypes).to(self.device)
-        self.average = build_mask_network(settings, classes, subtypes).to(self.device).requires_grad_(False).eval()
-        self.average.load_state_dict(self.model.state_dict())
-        self.abar = build_mask_scheduler().alphas_cumprod.to(self.device)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate)
-        self.rate = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, settings.learning_rate, total_steps=settings.steps + 1)
-        self.done = 0
+    name = "mask model"
+    columns: tuple[str, ...] = ()
 
-    def step(self, batch: MaskBatch) -> float:
-        """Take one step; return the loss, the mean squared error of v over the known cells."""
-        loss = self.loss(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        if self.done < self.settings.steps:
-            self.rate.step()
-        self.done += 1
-        self._update_average()
-        return float(loss.detach())
+    def __init__(self, recipe: MaskRecipe, network: nn.Module, stream: MaskStream, card: MaskCard, table: ClassTable) -> None:
+        self.recipe, self.network, self._stream, self._card, self._table = recipe, network, stream, card, table
+        self._scheduler = build_mask_scheduler()
+        self._noising = Noising(self._scheduler)
 
-    def loss(self, batch: MaskBatch) -> Tensor:
-        """The loss of a batch at the present step."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
-        cells = torch.from_numpy(batch.cells).long()
-        x0 = one_hot(cells, self.classes)
-        noise = torch.randn(x0.shape, generator=generator)
-        # Stratified over the batch: every step sees all noise levels.
-        count = len(cells)
-        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        times = (strata * len(self.abar)).long().clamp(max=len(self.abar) - 1)
-        forget = torch.rand(count, generator=generator) < self.settings.null_share
-        conditions = torch.where(forget, self.subtypes, torch.from_numpy(batch.subtypes))
-        x0, noise, times, conditions = (t.to(self.device) for t in (x0, noise, times, conditions))
-        a = self.abar[times].sqrt().view(-1, 1, 1, 1)
-        s = (1.0 - self.abar[times]).sqrt().view(-1, 1, 1, 1)
-        v = self.model(a * x0 + s * noise, times, class_labels=conditions).sample
-        known = (cells != UNKNOWN).to(self.device)[:, None]
-        error = (v - (a * noise - s * x0)).square() * known
-        return error.sum() / (known.sum() * self.classes).clamp(min=1)
+    def players(self) -> dict[str, Player]:
+        """The U-Net alone."""
+        loop = self.recipe.loop
+        return {"model": Player(self.network, loop.learning_rate, loop.betas)}
 
-    def sample(self, subtype: int | None, shape: tuple[int, int], seed: int, steps: int = 50, guidance: float = 1.0) -> Any:
-        """Draw a map from the averaged weights, before cleaning: uint8 ``[h, w]``; no subtype is the null condition."""
-        network = MaskNetwork(self.average.to("cpu"), self.abar.double().cpu().numpy(), "v_prediction")
-        chosen = self.subtypes if subtype is None else subtype
-        channels = sample_channels(network, shape, chosen, self.subtypes, guidance, steps, seed)
-        self.average.to(self.device)
-        return channels.argmax(axis=0).astype(np.uint8)
+    def playing(self, share: float) -> tuple[str, ...]:
+        """Always the U-Net."""
+        return ("model",)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed training needs: tensors, numbers and containers of them."""
-        return {**{name: part.state_dict() for name, part in self._parts().items()}, "done": self.done}
+    def draw(self, step: int, part: int) -> Tensors:
+        """Noisy one-hot maps, their targets, which cells are known, and subtypes, some of them taken away."""
+        loop, subtypes = self.recipe.loop, len(self._card.subtypes)
+        batch = self._stream.batch(step * loop.parts + part, loop.part)
+        rng = np.random.default_rng((self.recipe.seed, step, part, 1))
+        cells = torch.from_numpy(batch.cells)
+        noisy, steps, target = self._noising(one_hot(cells, len(self._card.classes)), rng)
+        hidden = rng.random(loop.part) < self.recipe.p_unc
+        conditions = torch.from_numpy(np.where(hidden, subtypes, batch.subtypes))
+        return {"noisy": noisy, "steps": steps, "target": target, "known": cells != UNKNOWN, "conditions": conditions}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.done = int(state["done"])
+    def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
+        """Mean squared error of v over the known cells."""
+        v = modules["model"](batch["noisy"], batch["steps"], class_labels=batch["conditions"], return_dict=False)[0]
+        error = (v.float() - batch["target"]).square() * batch["known"][:, None]
+        return error.sum() / (batch["known"].sum() * v.shape[1]).clamp(min=1), {}
 
-    def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "average": self.average, "optimiser": self.optimiser, "rate": self.rate}
+    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Nothing is learned without gradients."""
 
-    def _update_average(self) -> None:
-        """Running mean of the weights, shorter at the beginning: decay min(average, (1 + n) / (10 + n))."""
-        decay = min(self.settings.average, (1 + self.done) / (10 + self.done))
-        with torch.no_grad():
-            for mean, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(new, 1.0 - decay)
+    def memories(self) -> dict[str, nn.Module]:
+        """There are none."""
+        return {}
+
+    def preview(self, device: Any) -> NDArray[np.uint8]:
+        """Cleaned maps, a row per subtype, the last one without a condition."""
+        network = MaskNetwork(self.network, self._scheduler.alphas_cumprod.double().numpy(), "v_prediction")
+        shape, card = (self.recipe.side, self.recipe.side), self._card
+        steps = min(PREVIEW_STEPS, card.steps)
+        rows = [
+            np.concatenate([draw_cells(network, card, c, shape, seed, steps) for seed in range(PREVIEWED)], axis=1)
+            for c in range(len(card.subtypes) + 1)
+        ]
+        cells = np.concatenate(rows).repeat(PREVIEW_PX, axis=0).repeat(PREVIEW_PX, axis=1)
+        return colour(cells, self._table)
 
 
 def one_hot(cells: Tensor, classes: int) -> Tensor:
-    """Class maps int64 ``[B, h, w]`` -> float32 ``[B, classes, h, w]``: +1, -1, and 0 where the class is unknown."""
+    """Class maps uint8 ``[B, h, w]`` -> float32 ``[B, classes, h, w]``: +1, -1, and 0 where the class is unknown."""
     known = cells != UNKNOWN
-    hot = functional.one_hot(torch.where(known, cells, 0), classes).permute(0, 3, 1, 2).float()
+    hot = functional.one_hot(torch.where(known, cells, 0).long(), classes).permute(0, 3, 1, 2).float()
     return (2.0 * hot - 1.0) * known[:, None]

@@ -105,7 +105,7 @@ def publish_bundle(trained: Trained, card: BundleCard, folder: Path, half: bool 
         shutil.rmtree(beside, ignore_errors=True)
         _write(trained, card, beside, half)
         check_bundle(beside)
-        _replace(beside, folder)
+        replace_folder(beside, folder)
     except OSError as error:
         raise TrainingError(f"{folder}: the bundle cannot be written ({error}); the checkpoint is kept: resume") from None
     finally:
@@ -118,7 +118,7 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path) -> None:
     try:
         shutil.rmtree(beside, ignore_errors=True)
         _plain(vae, False).save_pretrained(str(beside), safe_serialization=True)
-        _replace(beside, folder)
+        replace_folder(beside, folder)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
     finally:
@@ -144,7 +144,8 @@ def _plain(part: Any, half: bool) -> Any:
     return plain.half() if half else plain
 
 
-def _replace(beside: Path, folder: Path) -> None:
+def replace_folder(beside: Path, folder: Path) -> None:
+    """Put a folder in the place of another, which may or may not be there."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

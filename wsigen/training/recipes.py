@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsigen.errors import ConfigError, suggest
+from wsigen.errors import ConfigError
 from wsigen.models.card import Conditioning, DataSource, Rgb, Text
+from wsigen.yaml_file import read_mapping, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -18,11 +18,13 @@ Count = Annotated[int, Field(ge=1)]
 Recipe = TypeVar("Recipe", bound=BaseModel)
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """A part of a recipe: no unknown fields, no infinite numbers, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-class LoopSettings(_Settings):
+class LoopSettings(Settings):
     """The loop: how long, how fast, what is kept.
 
     Attributes
@@ -86,7 +88,7 @@ class LoopSettings(_Settings):
         return self.model_dump(mode="json", exclude=told)
 
 
-class AutoencoderNetwork(_Settings):
+class AutoencoderNetwork(Settings):
     """An ``AutoencoderKL`` from scratch: channels per level (four: factor 8), residual layers of each, norms."""
 
     channels: tuple[Count, ...] = (32, 64, 128, 128)
@@ -95,7 +97,7 @@ class AutoencoderNetwork(_Settings):
     norm_groups: Count = 16
 
 
-class AutoencoderLosses(_Settings):
+class AutoencoderLosses(Settings):
     """Weights of the terms; the adversary plays from ``adversary_start`` (share of the steps) on."""
 
     l1: NotNegative = 1.0
@@ -107,7 +109,7 @@ class AutoencoderLosses(_Settings):
     adversary_learning_rate: Positive = 2e-4
 
 
-class AutoencoderRecipe(_Settings):
+class AutoencoderRecipe(Settings):
     """``wsigen train autoencoder``.
 
     Attributes
@@ -144,7 +146,7 @@ class AutoencoderRecipe(_Settings):
         return self
 
 
-class DenoiserNetwork(_Settings):
+class DenoiserNetwork(Settings):
     """A U-Net from scratch, attention at its coarsest level alone."""
 
     channels: tuple[Count, ...] = (96, 160, 224)
@@ -153,7 +155,7 @@ class DenoiserNetwork(_Settings):
     head_dim: Count = 32
 
 
-class EntropySettings(_Settings):
+class EntropySettings(Settings):
     """PathUp's feature entropy loss (`entropy`): its weight beta, temperature and the memory's decay alpha."""
 
     enabled: bool = False
@@ -162,7 +164,7 @@ class EntropySettings(_Settings):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class BundleSettings(_Settings):
+class BundleSettings(Settings):
     """What the published bundle says of itself; ``half``: weights in float16."""
 
     name: Text
@@ -176,7 +178,7 @@ class BundleSettings(_Settings):
     half: bool = False
 
 
-class DenoiserRecipe(_Settings):
+class DenoiserRecipe(Settings):
     """``wsigen train denoiser``.
 
     Attributes
@@ -227,39 +229,8 @@ def read_recipe(kind: type[Recipe], file: Path) -> Recipe:
     ConfigError
         One line with the path of the wrong field and, for an unknown key, the nearest known one.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected 'setting: value' lines, found {type(content).__name__}")
+    content = read_mapping(file, ConfigError, "no such recipe")
     for key in ("cohort", "autoencoder", "start", "text"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {_first(kind, error)}") from None
-
-
-def _first(kind: type[BaseModel], error: ValidationError) -> str:
-    """Say the first fault; an unknown key before all others: a misspelt field is also a missing one."""
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] != "extra_forbidden":
-        return f"setting '{where}': {str(first['msg']).removeprefix('Value error, ')}"
-    known = _fields_beside(kind, first["loc"])
-    return f"unknown setting '{where}'{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
-
-
-def _fields_beside(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            choices = [annotation, *get_args(annotation)]
-            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return list(model.model_fields)
+    return validated(kind, content, str(file), ConfigError)

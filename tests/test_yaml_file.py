@@ -1,0 +1,87 @@
+"""YAML files of settings: one line for each mistake, and the nearest known name wherever in the file the misspelt one is."""
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from wsigen.errors import CohortError, ConfigError
+from wsigen.yaml_file import fields_beside, read_mapping, validated
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    radius: float = 1.0
+
+
+class Points(Part):
+    kind: Literal["points"]
+    columns: Part = Part()
+
+
+class Plain(Part):
+    kind: Literal["plain"]
+    image: str = ""
+
+
+class Whole(Part):
+    sources: tuple[Annotated[Points | Plain, Field(discriminator="kind")], ...] = ()
+    parts: dict[str, Part | None] | None = None
+    pairs: list[tuple[int, Part]] = []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"radus": 1}, "unknown setting 'radus' (did you mean 'radius'?); known: radius, sources, parts, pairs"),
+        ({"sources": [{"kind": "plain"}, {"kind": "points", "colums": {}}]}, "points.colums' (did you mean 'columns'?)"),
+        ({"sources": [{"kind": "plain", "images": ""}]}, "(did you mean 'image'?); known: radius, kind, image"),
+        ({"sources": [{"kind": "points", "columns": {"radios": 1}}]}, "points.columns.radios' (did you mean 'radius'?)"),
+        ({"parts": {"a": {"radios": 1}}}, "'parts.a.radios' (did you mean 'radius'?); known: radius"),
+        ({"pairs": [[1, {"radios": 1}]]}, "(did you mean 'radius'?); known: radius"),
+        ({"radius": "x", "soures": []}, "unknown setting 'soures' (did you mean 'sources'?)"),
+        ({"parts": {"a": {"radius": "x"}}}, "setting 'parts.a.radius': Input should be a valid number"),
+        ({1: 2}, "setting '1': Keys should be strings"),
+    ],
+)  # fmt: skip
+def test_the_fault_is_named(content, words):
+    with pytest.raises(ConfigError) as caught:
+        validated(Whole, content, "file.yaml", ConfigError)
+    assert str(caught.value).startswith("file.yaml: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_way_that_leads_nowhere_suggests_nothing():
+    assert fields_beside(Whole, ("nowhere", 0, "x")) == []
+    assert fields_beside(dict[str, Part], ("a", "x")) == ["radius"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("- 1", "expected 'setting: value' lines, found list"),
+        ("", "expected 'setting: value' lines, found nothing"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, words):
+    path = tmp_path / "f.yaml"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CohortError) as caught:
+        read_mapping(path, CohortError)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mapping(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("a: {b: 1}\n")
+    assert read_mapping(path, ConfigError) == {"a": {"b": 1}}
+    path.write_text("# nothing yet\n")
+    assert read_mapping(path, ConfigError, may_be_empty=True) == {}

@@ -1,0 +1,124 @@
+"""Class maps of a cohort's whole slides, and the subtypes they are of: what the mask model is trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.errors import CohortError, suggest
+from wsigen.training.mask_maps import MaskExample
+from wsigen.training.mask_recipe import MaskRecipe
+
+if TYPE_CHECKING:
+    from wsigen.cohort.cohort import Cohort
+
+CELL_PX = 64
+"""Side of a cell in px of the cohort's finest level, unless the recipe says how many um (DiffInfinite: 1/64)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskData:
+    """What a mask model is trained on.
+
+    Attributes
+    ----------
+    subtypes : names, by the index that ``examples`` have
+    cell_um : um of a cell
+    key : identifies the cohort
+    """
+
+    examples: tuple[MaskExample, ...]
+    table: ClassTable
+    subtypes: tuple[str, ...]
+    cell_um: float
+    key: str
+
+    def describe(self, side: int) -> str:
+        """Say in one line how many maps of which sizes there are, and how many a model of ``side`` cells cuts."""
+        shapes = np.array([e.cells.shape for e in self.examples])
+        slides = Counter(self.subtypes[e.subtype] for e in self.examples)
+        cut = int((shapes.max(axis=1) > side).sum())
+        sizes = f"{shapes.min()} to {shapes.max()} cells of {self.cell_um:g} um a side"
+        kinds = ", ".join(f"{name} {slides[name]}" for name in self.subtypes)
+        whole = f"; {cut} are larger than {side} cells and cut: cell_um {self._whole(side):.0f} shows them whole" if cut else ""
+        return f"{len(self.examples)} class maps ({kinds}), {sizes}{whole}"
+
+    def _whole(self, side: int) -> float:
+        largest = max(max(e.cells.shape) for e in self.examples)
+        return float(np.ceil(self.cell_um * largest / side))
+
+
+def read_maps(recipe: MaskRecipe, cohort: Cohort) -> MaskData:
+    """Draw the class map of every labelled slide of the training split; what nobody labelled stays unknown.
+
+    Tiles are no slides, and a slide none of whose cells has a class says nothing; both are left out.
+
+    Raises
+    ------
+    CohortError
+        If the cohort names no subtypes, a subtype has no labelled slide, or there are fewer than ``least_slides``.
+    """
+    if cohort.settings.subtypes is None:
+        raise CohortError(
+            f"{recipe.cohort}: names no subtypes, which a mask model is conditioned on; "
+            "add 'subtypes: {csv: FILE, image: COLUMN, subtype: COLUMN}'"
+        )
+    subtypes = _subtypes(recipe, cohort)
+    cell_um = recipe.cell_um or CELL_PX * cohort.mpps[0]
+    examples = []
+    for member in cohort.training:
+        if member.kind == "tiles" or not member.labels.any or member.subtype not in subtypes:
+            continue
+        cells = member.overview(cell_um)
+        if (cells != UNKNOWN).any():
+            examples.append(MaskExample(cells, subtypes.index(member.subtype)))
+    _check(recipe, cohort, subtypes, examples, cell_um)
+    return MaskData(tuple(examples), cohort.table, subtypes, cell_um, cohort.key)
+
+
+def _subtypes(recipe: MaskRecipe, cohort: Cohort) -> tuple[str, ...]:
+    known = sorted({m.subtype for m in cohort.members if m.subtype is not None})
+    for name in recipe.subtypes or ():
+        if name not in known:
+            raise CohortError(
+                f"{recipe.cohort}: no slide is of subtype {name!r}{suggest(name, known)}; its table has {', '.join(known)}"
+            )
+    chosen = recipe.subtypes or tuple(known)
+    folded = Counter(name.casefold() for name in chosen)
+    twice = [name for name in chosen if folded[name.casefold()] > 1]
+    if twice:
+        raise CohortError(f"{recipe.cohort}: subtypes {' and '.join(map(repr, twice))} are one name; spell them alike, once")
+    return chosen
+
+
+def _check(
+    recipe: MaskRecipe, cohort: Cohort, subtypes: Sequence[str], examples: Sequence[MaskExample], cell_um: float
+) -> None:
+    counts = Counter(e.subtype for e in examples)
+    for index, name in enumerate(subtypes):
+        if not counts[index]:
+            raise CohortError(
+                f"{recipe.cohort}: subtype {name!r} has no labelled slide to train on ({_why(cohort, name)}); "
+                "label one, or name the other subtypes with 'subtypes' in the recipe"
+            )
+    if len(examples) < recipe.least_slides:
+        raise CohortError(
+            f"{recipe.cohort}: {len(examples)} labelled slides with a subtype, a mask model needs {recipe.least_slides}, or it "
+            "repeats those it saw; label more, lower least_slides, or let 'generate --layout sample' draw by rule"
+        )
+
+
+def _why(cohort: Cohort, name: str) -> str:
+    """What the slides of a subtype are, if not labelled slides of the training split."""
+    of = [m for m in cohort.members if m.subtype == name]
+    kinds = {
+        "held out": sum(m.group in cohort.held_out_groups for m in of),
+        "without labels": sum(not m.labels.any for m in of),
+        "in all": len(of),
+    }
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "no slide at all"
