@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.classes import ClassTable, TissueClass
+from wsigen.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.errors import EvaluationError
 from wsigen.geometry import Box
-from wsigen.layout.geojson import GeoJsonLayout, read_geojson
+from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_features import read_features
 from wsigen.layout.geojson_file import load_json
+from wsigen.layout.layout import Layout
 
 UNLABELLED = "(no annotation)"
 """Class of what no annotation covers."""
@@ -26,9 +27,17 @@ _CELLS = 16
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Classes by place; ``layout`` counts pixels of the full resolution, ``table`` ends with `UNLABELLED`."""
+    """Classes by place.
 
-    layout: GeoJsonLayout
+    Attributes
+    ----------
+    layout:
+        In pixels of the full resolution; places nobody labelled are `UNLABELLED` or `classes.UNKNOWN`.
+    table:
+        The classes, and perhaps `UNLABELLED`.
+    """
+
+    layout: Layout
     table: ClassTable
 
     def class_of(self, box: Box) -> str | None:
@@ -37,8 +46,10 @@ class Labels:
         cells = Box(box.y0 // cell, box.x0 // cell, -(-box.y1 // cell), -(-box.x1 // cell))
         counts = np.bincount(self.layout.class_map(cells, cell).ravel(), minlength=len(self.table))
         best = int(counts.argmax())
+        if counts[best] <= MAJORITY * counts.sum() or best == UNKNOWN:
+            return None
         found = self.table[best].name
-        return found if counts[best] > MAJORITY * counts.sum() and found != UNLABELLED else None
+        return None if found == UNLABELLED else found
 
 
 def base_name(slide: Path) -> str:
