@@ -193,13 +193,17 @@ def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | N
         return None
 
 
+def at_full_size(member: Member, box: Box, canvas: tuple[int, int]) -> Box:
+    """A box of an image resized to ``canvas`` in pixels of its full resolution."""
+    scale = member.reference.height / canvas[0]
+    return Box(*(round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)))
+
+
 def _labelled(side: Side, index: int, box: Box, canvas: tuple[int, int]) -> Crop:
     member = side.members[index]
     if member.labels is None:
         return Crop(index, box, canvas, member.folder_class)
-    scale = member.reference.height / canvas[0]
-    corners = [round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)]
-    return Crop(index, box, canvas, member.labels.class_of(Box(*corners)))
+    return Crop(index, box, canvas, member.labels.class_of(at_full_size(member, box, canvas)))
 
 
 def _silent(side: Side, problem: str) -> str:
