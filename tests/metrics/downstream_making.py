@@ -25,6 +25,6 @@ def slides(folder, count=3, seed=0, side=512, mpp=0.5):
     for i in range(count):
         halves = [texture(side, side // 2, [seed, i, k], sigma=s) for k, s in enumerate(SIGMAS.values())]
         save(folder / f"s{i}.tiff", np.concatenate(halves, axis=1), mpp)
-        shapes = feature("Tumor", [[0, 0], [side // 2, 0], [side // 2, side], [0, side]])
-        write_layout(folder / f"s{i}.geojson", shapes, feature("Stroma", square(side // 2, 0, side)))
+        tumour = feature("Tumor", [[0, 0], [side // 2, 0], [side // 2, side], [0, side]])
+        write_layout(folder / f"s{i}.geojson", tumour, feature("Stroma", square(0, 0, side)))  # the smaller one wins
     return folder

@@ -33,7 +33,8 @@ class Batches:
         rows = np.concatenate([s.rows[i] for s, i in parts])
         self._labels = dict(zip(rows.tolist(), np.concatenate([s.labels[i] for s, i in parts]).tolist(), strict=True))
         shares = np.concatenate([s.shares[i] for s, i in parts])
-        self._by_class = [rows[_drawn_for(shares, k)] for k in range(shares.shape[1])]
+        by_class = (rows[_drawn_for(shares, k)] for k in range(shares.shape[1]))
+        self._by_class = [drawn for drawn in by_class if len(drawn)]
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step (>= 0)."""

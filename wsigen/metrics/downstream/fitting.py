@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,7 @@ from wsigen.metrics.downstream.scratch import Scratch
 from wsigen.training.prefetch import prefetched
 
 TEST_BATCH = 32
-WEIGHT_DECAY = 0.01
+WEIGHT_DECAY, WARM_UP = 0.01, 0.2
 
 
 def fit(
@@ -30,7 +31,7 @@ def fit(
     device: str,
     tick: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Train a new network with AdamW and a one-cycle rate (Smith & Topin 2018); the last weights count.
+    """Train a new network with AdamW, its rate warmed up and lowered as a cosine; the last weights count.
 
     On one machine the weights are a function of batches, steps and ``seed``.
 
@@ -50,7 +51,7 @@ def fit(
         torch.manual_seed(seed)
         network = make().to(device).train()
         optimiser = torch.optim.AdamW(network.parameters(), lr=network.rate, weight_decay=WEIGHT_DECAY)
-        rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, network.rate, total_steps=max(2, steps), pct_start=0.2)
+        rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: share_of_rate(step, steps))
         with prefetched(batches.batch, 0, steps) as stream:
             for step, (images, targets) in enumerate(stream):
                 loss = _loss(network, torch.from_numpy(images).to(device), torch.from_numpy(targets).to(device))
@@ -65,6 +66,12 @@ def fit(
                 f"the loss became {float(loss)} in {steps} steps; another --network or smaller --epochs helps"
             )
     return network.eval()
+
+
+def share_of_rate(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: it rises over the first ``WARM_UP`` of the steps and falls as a cosine to 0."""
+    warm = max(1.0, WARM_UP * steps)
+    return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _loss(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
