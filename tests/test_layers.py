@@ -68,7 +68,8 @@ def test_no_torch_in_the_engine_nor_at_import_time_elsewhere():
     for path, name in modules():
         if name == "engine":
             assert not uses(path, {"torch", "diffusers"})
-        if name not in {"models", "training"} and not (name == "metrics" and path.stem.startswith("extractors")):
+        networks = name == "metrics" and (path.stem.startswith("extractors") or path.stem in {"networks", "fitting"})
+        if name not in {"models", "training"} and not networks:
             assert not uses(path, {"torch", "diffusers"}, top_level_only=True), path
 
 

@@ -6,13 +6,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from wsigen import __version__
 from wsigen.cli.evaluate import evaluate
+from wsigen.cli.evaluate_downstream import downstream
 from wsigen.cli.train import train
+
+
+class _Commands(TyperGroup):
+    """Knows commands of two words, such as ``evaluate downstream`` beside ``evaluate REAL SYNTHETIC``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take two words for a command where there is one of that name."""
+        both = " ".join(args[:2])
+        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+
 
 app = typer.Typer(
     name="wsigen",
+    cls=_Commands,
     help="Synthetic whole slides for digital pathology.",
     no_args_is_help=True,
     add_completion=False,
@@ -224,4 +237,5 @@ def worker_check(
 
 
 app.command()(evaluate)
+app.command("evaluate downstream")(downstream)
 app.add_typer(train, name="train")

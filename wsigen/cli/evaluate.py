@@ -15,7 +15,9 @@ Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at whi
 
 
 def evaluate(
-    real: Annotated[Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or a folder of tiles")],
+    real: Annotated[
+        Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or tiles, or a cohort (FILE.yaml[#training])")
+    ],
     synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="the same, of what was generated")],
     training: Annotated[Path | None, typer.Option("--training", help="what the model saw; REAL is then held out")] = None,
     features: Annotated[
@@ -49,9 +51,9 @@ def evaluate(
             print(path)
 
 
-def _watch(side: str, done: int, total: int) -> None:
+def _watch(what: str, done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{side}: {done} of {total} crops", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _print(found: Evaluation) -> None:

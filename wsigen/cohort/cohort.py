@@ -154,11 +154,12 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
         s = settings.subtypes
         slides = [f.name for f in found if not isinstance(settings.sources[f.source], TileSource)]
         subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides)
-    key = index_key(settings, _files(settings, found, labels), skip_bad)
-    index = load_index(index_path(cache), key)
+    files = _files(settings, found, labels)
+    key, strict = (index_key(settings, files, skip) for skip in (skip_bad, False))
+    index = load_index(index_path(cache), key) or load_index(index_path(cache), strict)
     if index is None:
         index = build_index(settings, found, labels, groups, held_out, cache, skip_bad, watch)
-        save_index(index_path(cache), index, key)
+        save_index(index_path(cache), index, key if index.skipped else strict)  # with nothing left out both are the same
     members = _members(settings, found, index, labels, groups, subtypes)
     notes += coarse_images(settings, members)
     return Cohort(settings, key, members, held_out, index.patches, index.areas, index.skipped, notes)

@@ -11,7 +11,6 @@ import numpy as np
 
 from wsigen.errors import WsigenError
 from wsigen.geometry import Box
-from wsigen.layout.geojson import GeoJsonLayout
 from wsigen.layout.reference_sources import open_source
 from wsigen.layout.resample import apply, taps
 from wsigen.metrics.labels import UNLABELLED, Labels, labels_of
@@ -139,7 +138,7 @@ def _asked(member: Member, manifest: dict[str, Any] | None) -> dict[str, float] 
 
 def _areas(labels: Labels, scale: float, background: str | None) -> dict[str, float]:
     """Area of every class, on a grid of at most 2048 cells a side; what is not drawn belongs to ``background``."""
-    layout: GeoJsonLayout = labels.layout
+    layout = labels.layout
     cell = max(1, max(layout.height, layout.width) // 2048)
     cells = layout.class_map(Box(0, 0, -(-layout.height // cell), -(-layout.width // cell)), cell)
     counts = np.bincount(cells.ravel(), minlength=len(labels.table)) * cell**2 * scale**2

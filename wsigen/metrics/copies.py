@@ -58,14 +58,14 @@ def same_files(sides: dict[str, Side]) -> list[str]:
     found, names = [], list(sides)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            count = _shared(sides[a], sides[b])
+            count = shared_files(sides[a], sides[b])
             if count:
                 total = len(sides[b].members)
                 found.append(f"{a} and {b} are the same in {count} of {total} files: numbers compare them with themselves")
     return found
 
 
-def _shared(a: Side, b: Side) -> int:
+def shared_files(a: Side, b: Side) -> int:
     """Count files of ``b`` whose bytes are a file of ``a``; only files of equal size are read."""
     sizes = {m.path.stat().st_size for m in a.members} & {m.path.stat().st_size for m in b.members}
     known = {sha256(m.path) for m in a.members if m.path.stat().st_size in sizes}

@@ -37,7 +37,7 @@ class Settings:
     Attributes
     ----------
     real, synthetic:
-        Slides or folders.
+        Slides, folders or cohorts (`sides.open_side`).
     training:
         What the model was trained on; then ``real`` is held out. None: ``real`` is taken for the training data.
     crops:
@@ -109,14 +109,14 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     Parameters
     ----------
     watch:
-        Called with the side's name, crops done and crops in all.
+        Called with the side's name and what is counted, how many are done and how many there are.
 
     Raises
     ------
     WsigenError
         If a side cannot be used: nothing readable, no tissue, too few crops, different um/px without saying so.
     """
-    sides = _open(settings)
+    sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
     sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
@@ -151,18 +151,20 @@ def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], 
     }
 
 
-def _open(settings: Settings) -> dict[str, Side]:
+def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
     if settings.size_px < 32:
         raise EvaluationError(f"crops of {settings.size_px} px are too small for any extractor; --size is 32 px at least")
     if settings.crops < LEAST:
         raise EvaluationError(f"{settings.crops} crops are too few for any number; --crops is {LEAST} at least")
-    sides = {
-        "real": open_side("real", settings.real, settings.real_mpp),
-        "synthetic": open_side("synthetic", settings.synthetic, settings.synthetic_mpp),
-    }
+    given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
     if settings.training is not None:
-        sides["training"] = open_side("training", settings.training, settings.training_mpp)
-    return sides
+        given.append(("training", settings.training, settings.training_mpp))
+    return {name: open_side(name, path, mpp, indexing(name, watch)) for name, path, mpp in given}
+
+
+def indexing(name: str, watch: Watch | None) -> Callable[[int, int], None] | None:
+    """Tell the watch of images gone through for the index of a cohort."""
+    return None if watch is None else lambda done, total: watch(f"{name}, images indexed", done, total)
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
@@ -176,7 +178,9 @@ def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
 
 
 def _features(settings: Settings, side: Side, crops: list[Crop], extractor: Extractor, watch: Watch | None) -> FeatureSet:
-    return extract(side, crops, extractor, settings.cache, lambda n: watch(side.name, n, len(crops)) if watch else None)
+    return extract(
+        side, crops, extractor, settings.cache, lambda n: watch(f"{side.name}, crops", n, len(crops)) if watch else None
+    )
 
 
 def _count_warnings(found: Evaluation) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wsigen.classes import ClassTable, TissueClass
+from wsigen.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.errors import EvaluationError
 from wsigen.geometry import Box
-from wsigen.layout.geojson import GeoJsonLayout, read_geojson
+from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_features import read_features
 from wsigen.layout.geojson_file import load_json
+from wsigen.layout.layout import Layout
 
 UNLABELLED = "(no annotation)"
 """Class of what no annotation covers."""
@@ -26,19 +29,52 @@ _CELLS = 16
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Classes by place; ``layout`` counts pixels of the full resolution, ``table`` ends with `UNLABELLED`."""
+    """Classes by place.
 
-    layout: GeoJsonLayout
+    Attributes
+    ----------
+    layout:
+        In pixels of the full resolution; places nobody labelled are `UNLABELLED` or `classes.UNKNOWN`.
+    table:
+        The classes, and perhaps `UNLABELLED`.
+    """
+
+    layout: Layout
     table: ClassTable
 
-    def class_of(self, box: Box) -> str | None:
-        """The class that covers most of a box of full-resolution pixels, or None where none does."""
+    def shares(self, box: Box) -> dict[str, float]:
+        """Share of a box of full-resolution pixels that each class covers; what nobody labelled is left out."""
         cell = max(1, min(box.height, box.width) // _CELLS)
         cells = Box(box.y0 // cell, box.x0 // cell, -(-box.y1 // cell), -(-box.x1 // cell))
-        counts = np.bincount(self.layout.class_map(cells, cell).ravel(), minlength=len(self.table))
-        best = int(counts.argmax())
-        found = self.table[best].name
-        return found if counts[best] > MAJORITY * counts.sum() and found != UNLABELLED else None
+        found = self.layout.class_map(cells, cell)
+        counts = np.bincount(found.ravel(), minlength=len(self.table))[: len(self.table)] / found.size
+        return {c.name: float(n) for c, n in zip(self.table, counts, strict=True) if n and c.name != UNLABELLED}
+
+    def class_of(self, box: Box) -> str | None:
+        """The class that covers more than half of a box of full-resolution pixels, or None."""
+        return next((name for name, share in self.shares(box).items() if share > MAJORITY), None)
+
+    def mask(self, box: Box, canvas: tuple[int, int], names: Sequence[str]) -> NDArray[np.uint8]:
+        """Classes of every pixel of a box of the slide resized to ``canvas`` px.
+
+        Returns
+        -------
+        uint8 ``[box.height, box.width]``, positions in ``names`` (case aside) or `classes.UNKNOWN`; half a pixel off at most.
+        """
+        scales = self.layout.height / canvas[0], self.layout.width / canvas[1]
+        cell = max(1, int(min(scales)))
+        spans = (box.y0, box.y1), (box.x0, box.x1)
+        rows, columns = (
+            ((np.arange(*span) + 0.5) * scale / cell).astype(np.int64) for span, scale in zip(spans, scales, strict=True)
+        )
+        cells = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        found = self.layout.class_map(cells, cell)[np.ix_(rows - cells.y0, columns - cells.x0)]
+        positions = np.full(UNKNOWN + 1, UNKNOWN, np.uint8)
+        folded = [n.casefold() for n in names]
+        for index, tissue in enumerate(self.table):
+            if tissue.name.casefold() in folded:
+                positions[index] = folded.index(tissue.name.casefold())
+        return positions[found]
 
 
 def base_name(slide: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.geometry import Box
 from wsigen.layout.reference import Reference, open_reference
-from wsigen.metrics.labels import Labels, read_labels
+from wsigen.metrics.labels import Labels, base_name, read_labels
 from wsigen.metrics.tissue import VIEW_UM, tissue_mask
 
 SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -24,7 +25,19 @@ VIEW_PX = 64
 """A small tile's view has at least so many pixels a side (if the tile has them)."""
 
 
-@dataclass(frozen=True)
+class Notes(Protocol):
+    """What is known of an image besides its file: a cohort's words on it."""
+
+    def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return bool of that shape, False where no tissue may be looked for."""
+        ...
+
+    def labels(self) -> Labels | None:
+        """Return its classes by place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class Member:
     """One readable image.
 
@@ -35,17 +48,26 @@ class Member:
     mpp:
         um/px of the full resolution, or None if nobody knows.
     folder_class:
-        Name of the sub-folder it lies in (tiles sorted by class), or None.
+        Class of the whole image (tiles sorted by class), or None.
+    group:
+        Patient or slide it is of, or None if nobody knows.
+    file:
+        The file as its owner knows it, where the pixels are read from a copy.
+    notes:
+        What a cohort says about it; None: what lies beside the file.
     """
 
     reference: Reference
     mpp: float | None
     folder_class: str | None = None
+    group: str | None = None
+    file: Path | None = None
+    notes: Notes | None = None
 
     @property
     def path(self) -> Path:
         """The file."""
-        return Path(self.reference.path)
+        return self.file or Path(self.reference.path)
 
     def canvas(self, mpp: float | None) -> tuple[int, int]:
         """``(height, width)`` of the whole image at ``mpp``; None: as it is."""
@@ -59,12 +81,21 @@ class Member:
         coarser = VIEW_UM / self.mpp if self.mpp else 16.0
         factor = max(1.0, min(coarser, min(height, width) / VIEW_PX), max(height, width) / MAX_VIEW_PX)
         shape = max(1, round(height / factor)), max(1, round(width / factor))
-        return PackedMask.of(tissue_mask(self.reference.region(Box(0, 0, *shape), shape)))
+        found = tissue_mask(self.reference.region(Box(0, 0, *shape), shape))
+        return PackedMask.of(found if self.notes is None else found & self.notes.tissue(shape))
 
-    @cached_property
+    @property
     def labels(self) -> Labels | None:
-        """The classes drawn beside it, or None."""
-        return read_labels(self.path, (self.reference.height, self.reference.width))
+        """The classes drawn beside it (or named by its cohort), or None."""
+        return _labels(self)
+
+
+@lru_cache(maxsize=8)
+def _labels(member: Member) -> Labels | None:
+    """Annotations of a few images lie in memory, never those of a whole side."""
+    if member.notes is not None:
+        return member.notes.labels()
+    return read_labels(member.path, (member.reference.height, member.reference.width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +109,15 @@ class PackedMask:
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> PackedMask:
         """Pack bool ``[h, w]``."""
-        return cls(np.packbits(mask), (mask.shape[0], mask.shape[1]), int(mask.sum()))
+        return cls(np.packbits(mask, axis=1), (mask.shape[0], mask.shape[1]), int(mask.sum()))
+
+    def rows(self, y0: int, y1: int) -> NDArray[np.bool_]:
+        """Unpack some rows to bool ``[y1 - y0, w]``."""
+        return np.unpackbits(self.bits[y0:y1], axis=1, count=self.shape[1]).astype(bool)
 
     def array(self) -> NDArray[np.bool_]:
         """Unpack to bool ``[h, w]``."""
-        flat = np.unpackbits(self.bits, count=self.shape[0] * self.shape[1])
-        return flat.reshape(self.shape).astype(bool)
+        return self.rows(0, self.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +134,8 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     Parameters
     ----------
     path:
-        A slide, or a folder of slides or tiles (with sub-folders, whose names are then taken as classes of their tiles).
+        A slide, or a folder of slides or tiles. Sub-folders are taken as classes of their tiles, ``CLASS/TILE``, and what
+        lies between as their patient or slide, ``CLASS/PATIENT/TILE``.
     stated_mpp:
         um/px of files that do not say it, and instead of what they say.
 
@@ -121,8 +156,9 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         except WsigenError as error:
             skipped.append(Skipped(str(file), str(error)))
             continue
-        folder = file.parent.name if path.is_dir() and file.parent != path else None
-        members.append(Member(reference, stated_mpp or reference.mpp, folder))
+        folders = file.relative_to(path).parts[:-1] if path.is_dir() else ()
+        group = "/".join(folders[1:]) or (None if folders else base_name(file))
+        members.append(Member(reference, stated_mpp or reference.mpp, folders[0] if folders else None, group))
     if not members:
         raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")
     return members, skipped

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -15,29 +11,13 @@ from wsigen.errors import WsigenError
 from wsigen.metrics.drawings import boxes, lines, scatter
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.gradients import REACH_PX
+from wsigen.metrics.html import document, picture, section, table, warned
 from wsigen.metrics.memorisation import nearest_training
 from wsigen.metrics.sides import read_crop
 from wsigen.metrics.words import count_line, extractor_line, rows
 
-SHOWN, THUMB_PX, QUALITY = 24, 160, 85
-"""Crops shown of a side, their side in px, their JPEG quality: a page of some 500 kB."""
-
-_NUMBER = re.compile(r"(-?[\d.,]+(e[-+]\d+)?|inf|nan)?( \+- .*)?")
-"""What a cell of a column of numbers holds: a number, perhaps with its deviation, or nothing."""
-
-STYLE = """
-:root{--ink:#22252a;--soft:#6b7280;--line:#e5e7eb;--real:#2563eb;--synthetic:#d9480f;--bad:#b42318}
-*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);max-width:1080px;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{margin:.3rem 0}.soft{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:.35rem .6rem;text-align:left;
-border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
-.warn{border-left:4px solid #f59e0b;background:#fffbeb;padding:.5rem .9rem;margin:1rem 0}.warn li{overflow-wrap:anywhere}
-.two{display:grid;grid-template-columns:1fr 1fr;gap:1.4rem}.grid{display:grid;grid-template-columns:repeat(6,1fr);gap:3px}
-.grid img,.pairs img{width:100%;display:block;border-radius:2px}.pairs{display:grid;grid-template-columns:repeat(8,1fr);gap:8px}
-figure{margin:0}figcaption{font-size:.8rem;color:var(--soft)}.bad{color:var(--bad);font-weight:600}svg{max-width:100%;height:auto}
-@media(max-width:700px){.two{grid-template-columns:1fr}.pairs{grid-template-columns:repeat(4,1fr)}}
-"""
+SHOWN = 24
+"""Crops shown of a side: a page of some 500 kB."""
 
 
 def page(found: Evaluation) -> str:
@@ -47,53 +27,21 @@ def page(found: Evaluation) -> str:
     synthetic, real = escape(str(found.settings.synthetic)), escape(str(found.settings.real))
     head = f"<h1>How good the synthetic slides are</h1><p>{synthetic} against {real}</p>"
     lines = f'<p class="soft">{escape(count_line(found))}<br>{escape(extractor_line(found))}</p>'
-    body = "\n".join([head, lines, _warnings(found.warnings), *sections])
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wsigen evaluation</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>\n'
-    )
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table; columns of numbers are set to the right."""
-    cells = [list(row) for row in body]
-    numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(head))]
-    kinds = [' class="n"' if n else "" for n in numeric]
-    top = "".join(f"<th{k}>{escape(h)}</th>" for k, h in zip(kinds, head, strict=True))
-    rest = "".join(
-        "<tr>" + "".join(f"<td{k}>{escape(c)}</td>" for k, c in zip(kinds, row, strict=True)) + "</tr>" for row in cells
-    )
-    return f"<table><tr>{top}</tr>{rest}</table>"
-
-
-def _section(title: str, content: str, note: str = "") -> str:
-    noted = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f"<section><h2>{escape(title)}</h2>{noted}{content}</section>"
-
-
-def _warnings(warnings: list[str]) -> str:
-    items = "".join(f"<li>{escape(w)}</li>" for w in warnings)
-    return f'<div class="warn"><b>Know before you read</b><ul>{items}</ul></div>' if warnings else ""
+    body = "\n".join([head, lines, warned(found.warnings), *sections])
+    return document("wsigen evaluation", body)
 
 
 def _numbers(found: Evaluation) -> str:
-    return _section("Numbers", table(("", "value", "how to read it"), ((r.name, r.value, r.reading) for r in rows(found))))
+    return section("Numbers", table(("", "value", "how to read it"), ((r.name, r.value, r.reading) for r in rows(found))))
 
 
 def _picture(found: Evaluation, side: str, index: int) -> str:
     """A crop as an image tag with its pixels inside; empty if it can no longer be read."""
-    from PIL import Image
-
     part = found.sets[side]
     try:
-        image = Image.fromarray(read_crop(found.sides[side], part.crops[index]))
+        return picture(read_crop(found.sides[side], part.crops[index]), f"{side} crop {index}")
     except WsigenError:
         return ""
-    image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=QUALITY)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{escape(side)} crop {index}" src="data:image/jpeg;base64,{data}">'
 
 
 def _crops(found: Evaluation) -> str:
@@ -103,7 +51,7 @@ def _crops(found: Evaluation) -> str:
         chosen = np.random.default_rng(found.settings.seed).permutation(count)[:SHOWN]
         images = "".join(_picture(found, side, int(i)) for i in chosen)
         columns.append(f'<div><p class="soft">{side}</p><div class="grid">{images}</div></div>')
-    return _section("Random crops", f'<div class="two">{"".join(columns)}</div>', "Drawn at random, none chosen.")
+    return section("Random crops", f'<div class="two">{"".join(columns)}</div>', "Drawn at random, none chosen.")
 
 
 def _nearest(found: Evaluation) -> str:
@@ -118,13 +66,13 @@ def _nearest(found: Evaluation) -> str:
     note = (
         f"The synthetic crops nearest to any {side} crop (above), that crop (below) and their distance. Copies would show here."
     )
-    return _section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>', note)
+    return section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>', note)
 
 
 def _plot(found: Evaluation) -> str:
     points = [("all", found.numbers["recall"], found.numbers["precision"])]
     points += [(n, row["recall"], row["precision"]) for n, row in found.by_class.items() if "precision" in row]
-    return _section("Precision and recall", scatter(points, "recall (diversity)", "precision (realism)"))
+    return section("Precision and recall", scatter(points, "recall (diversity)", "precision (realism)"))
 
 
 def _classes(found: Evaluation) -> str:
@@ -136,7 +84,7 @@ def _classes(found: Evaluation) -> str:
         values = [f"{row[k] * (1000 if k == 'kid' else 1):.3g}" if k in row else "" for k in keys]
         body.append((name, f"{row['real_crops']:.0f}", f"{row['synthetic_crops']:.0f}", *values))
     head = ("class", "real crops", "synthetic crops", "FID", "KID x 1000", *keys[2:])
-    return _section("By class", table(head, body), "FID of few crops is mostly bias: compare classes of like counts.")
+    return section("By class", table(head, body), "FID of few crops is mostly bias: compare classes of like counts.")
 
 
 def _distances(found: Evaluation) -> str:
@@ -150,7 +98,7 @@ def _distances(found: Evaluation) -> str:
         groups |= {"real, held out": nearest_training(found.sets["training"].features, found.sets["real"].features)[0]}
     shown = [(name, _quantiles(v)) for name, v in groups.items() if len(v) >= 5]
     note = "Bars: middle half, whiskers: 5 to 95 %, mark: median."
-    return _section("Distance to the nearest training crop", boxes(shown, "distance in feature space"), note)
+    return section("Distance to the nearest training crop", boxes(shown, "distance in feature space"), note)
 
 
 def _quantiles(values: NDArray[np.float64]) -> list[float]:
@@ -175,7 +123,7 @@ def _seams(found: Evaluation) -> str:
         "1.00: nobody can find the borders. Found: more than three standard errors above. Teeth every 8 px in the profile are "
         "JPEG's blocks and the autoencoder's cells; borders are compared with places 16, 32 and 48 px away, on the same teeth."
     )
-    return _section("Seams", "".join(parts), note) if parts else ""
+    return section("Seams", "".join(parts), note) if parts else ""
 
 
 def _consistency(found: Evaluation) -> str:
@@ -191,4 +139,4 @@ def _consistency(found: Evaluation) -> str:
             parts.append(table(("level", "downsample", "mean difference (grey levels)", "PSNR (dB)"), levels))
         if areas:
             parts.append(table(("class", "asked for (px)", "drawn (px)", "share that shows tissue"), areas))
-    return _section("Levels and classes", "".join(parts)) if parts else ""
+    return section("Levels and classes", "".join(parts)) if parts else ""

@@ -18,7 +18,7 @@ from wsigen.metrics.page import page
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
     pairs = [] if found.nearest is None else zip(found.nearest[0].tolist(), found.nearest[1].tolist(), strict=True)
-    return _finite(
+    return finite(
         {
             "format": 1,
             "wsigen": __version__,
@@ -51,9 +51,10 @@ def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
     return numbers, html
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values with null for numbers that are not finite."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.geometry import Box
-from wsigen.metrics.members import Member, PackedMask, Skipped, find_members
-
-TISSUE_SHARE = 0.5
-"""Share of a crop that must be tissue."""
+from wsigen.metrics.cohorts import Indexing, named_cohort, open_members
+from wsigen.metrics.members import Member, Skipped, find_members
+from wsigen.metrics.places import Field
 
 SAME_MPP = 0.03
 """um/px that differ by less are the same: scanners of one kind differ by a percent."""
@@ -37,22 +36,27 @@ class Side:
         In the order of their paths.
     skipped:
         What could not be read; `place_crops` adds what turns out to be damaged.
+    level_mpp:
+        um/px of a cohort's finest level; it goes before that of its images.
     """
 
     name: str
     path: Path
     members: list[Member]
     skipped: list[Skipped] = field(default_factory=list)
+    level_mpp: float | None = None
 
     @property
     def mpp(self) -> float | None:
-        """um/px of the finest member, None if one does not say.
+        """um/px of the finest member (of a cohort's finest level), None if one does not say.
 
         Raises
         ------
         EvaluationError
             If members differ.
         """
+        if self.level_mpp is not None:
+            return self.level_mpp
         known = [m.mpp for m in self.members]
         if any(v is None for v in known):
             return None
@@ -74,15 +78,29 @@ class Crop:
     class_name: str | None = None
 
 
-def open_side(name: str, path: Path, stated_mpp: float | None = None) -> Side:
-    """Open a slide, a folder of slides or a folder of tiles; unreadable files are kept in ``skipped``.
+def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Indexing | None = None) -> Side:
+    """Open a slide, a folder of slides, a folder of tiles or a cohort; unreadable files are kept in ``skipped``.
+
+    Parameters
+    ----------
+    path:
+        A cohort is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
+    watch:
+        Called while the index of a cohort is built.
 
     Raises
     ------
     EvaluationError
         If nothing can be read.
+    CohortError
+        If the cohort cannot be used as its file describes it.
     """
-    return Side(name, path, *find_members(path, stated_mpp))
+    cohort = named_cohort(path)
+    if cohort is None:
+        return Side(name, path, *find_members(path, stated_mpp))
+    if stated_mpp is not None:
+        raise EvaluationError(f"{path}: a cohort says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
+    return Side(name, path, *open_members(*cohort, watch))
 
 
 def common_mpp(sides: list[Side], asked: float | None) -> float | None:
@@ -161,64 +179,31 @@ def read_crop(side: Side, crop: Crop) -> NDArray[np.uint8]:
     return side.members[crop.member].reference.region(crop.box, crop.canvas)
 
 
-@dataclass
-class _Field:
-    """Where on one image crops of one size may lie."""
-
-    mask: PackedMask
-    canvas: tuple[int, int]
-    side_px: int
-
-    def __post_init__(self) -> None:
-        self.single = self.canvas == (self.side_px, self.side_px)
-        self._sums: NDArray[np.int64] | None = None
-
-    def draw(self, rng: np.random.Generator) -> Box | None:
-        """One place, or None if that is not half tissue."""
-        rows, columns = self.mask.shape
-        k = int(rng.integers(self.mask.count))
-        cell = int(np.searchsorted(self._cumulated(), k, side="right"))
-        y = (cell // columns + rng.random()) * self.canvas[0] / rows
-        x = (cell % columns + rng.random()) * self.canvas[1] / columns
-        y0 = min(max(round(y - self.side_px / 2), 0), self.canvas[0] - self.side_px)
-        x0 = min(max(round(x - self.side_px / 2), 0), self.canvas[1] - self.side_px)
-        box = Box(y0, x0, y0 + self.side_px, x0 + self.side_px)
-        return box if self._share(box) >= TISSUE_SHARE else None
-
-    def _cumulated(self) -> NDArray[np.int64]:
-        if self._sums is None:
-            self._mask = self.mask.array()
-            self._sums = np.cumsum(self._mask.ravel(), dtype=np.int64)
-        return self._sums
-
-    def _share(self, box: Box) -> float:
-        rows, columns = (n / c for n, c in zip(self.mask.shape, self.canvas, strict=True))
-        y0, x0 = int(box.y0 * rows), int(box.x0 * columns)
-        y1, x1 = max(y0 + 1, round(box.y1 * rows)), max(x0 + 1, round(box.x1 * columns))
-        return float(self._mask[y0:y1, x0:x1].mean())
-
-
-def _field(side: Side, index: int, side_px: int, mpp: float | None) -> _Field | None:
+def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
     """Where crops may lie on a member; None (and a note) if it is too small or damaged."""
     member = side.members[index]
     canvas = member.canvas(mpp)
     try:
         if min(canvas) < side_px:
             raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
-        return _Field(member.tissue, canvas, side_px)
+        return Field(member.tissue, canvas, side_px)
     except WsigenError as error:
         if str(member.path) not in {s.path for s in side.skipped}:
             side.skipped.append(Skipped(str(member.path), str(error)))
         return None
 
 
+def at_full_size(member: Member, box: Box, canvas: tuple[int, int]) -> Box:
+    """A box of an image resized to ``canvas`` in pixels of its full resolution."""
+    scale = member.reference.height / canvas[0]
+    return Box(*(round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)))
+
+
 def _labelled(side: Side, index: int, box: Box, canvas: tuple[int, int]) -> Crop:
     member = side.members[index]
     if member.labels is None:
         return Crop(index, box, canvas, member.folder_class)
-    scale = member.reference.height / canvas[0]
-    corners = [round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)]
-    return Crop(index, box, canvas, member.labels.class_of(Box(*corners)))
+    return Crop(index, box, canvas, member.labels.class_of(at_full_size(member, box, canvas)))
 
 
 def _silent(side: Side, problem: str) -> str:

@@ -1,0 +1,95 @@
+"""What a downstream evaluation found: every run's confusion matrix, and their means over seeds and folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.metrics.downstream.scores import Scores, Spread, scores, spread
+from wsigen.metrics.downstream.settings import Arm, Settings
+from wsigen.metrics.sides import Side
+
+FOLDS = "REAL, folds of other patients"
+"""Name of the test on REAL itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One trained network on one test set.
+
+    Attributes
+    ----------
+    fold:
+        Which part of REAL it was not trained on, or None: it saw none of REAL (the synthetic arm), or all of it.
+    tested:
+        The fold of REAL it was tested on, or None (``test`` names another side).
+    confusion:
+        int64 ``[classes, classes]`` (true, predicted) of crops or labelled pixels.
+    """
+
+    arm: Arm
+    seed: int
+    fold: int | None
+    test: str
+    tested: int | None
+    confusion: NDArray[np.int64]
+
+    @property
+    def scores(self) -> Scores:
+        """Balanced accuracy, F1, recalls."""
+        return scores(self.confusion)
+
+
+@dataclass
+class Downstream:
+    """Everything a downstream evaluation found.
+
+    Attributes
+    ----------
+    sides, counts:
+        By name: ``real``, ``synthetic``, and the tests by their paths; crops of each class.
+    steps:
+        Optimiser steps of every network, whatever its arm.
+    used:
+        Real and synthetic crops a network is trained on (the mean over folds of the former).
+    examples:
+        By side and class: uint8 ``[P, P, 3]`` of some crops.
+    """
+
+    settings: Settings
+    mpp: float | None
+    classes: list[str]
+    sides: dict[str, Side]
+    counts: dict[str, dict[str, int]]
+    parameters: int = 0
+    steps: int = 0
+    used: tuple[int, int] = (0, 0)
+    folds: list[list[str]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    examples: dict[str, dict[str, list[NDArray[np.uint8]]]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def tests(self) -> list[str]:
+        """Names of the test sets in order."""
+        return list(dict.fromkeys(r.test for r in self.runs))
+
+    def of(self, arm: Arm, test: str) -> list[Run]:
+        """The runs of an arm on a test set."""
+        return [r for r in self.runs if (r.arm, r.test) == (arm, test)]
+
+    def score(self, arm: Arm, test: str, name: str) -> Spread:
+        """Mean and deviation over runs of ``balanced_accuracy`` or ``f1``."""
+        return spread([getattr(r.scores, name) for r in self.of(arm, test)])
+
+    def gain(self, arm: Arm, test: str, name: str) -> Spread:
+        """The same of the differences to the real arm's networks of the same seed on the same crops."""
+        pairs = [
+            (r, q)
+            for r in self.of(arm, test)
+            for q in self.of("real", test)
+            if (r.seed, r.tested) == (q.seed, q.tested) and r.fold in (None, q.fold)
+        ]
+        return spread([getattr(r.scores, name) - getattr(q.scores, name) for r, q in pairs])
