@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from wsigen.cohort.cohort import Cohort, open_cohort
-from wsigen.cohort.settings import CohortSettings
+from wsigen.cohort.settings import CohortSettings, read_settings
 from wsigen.errors import ConfigError
+from wsigen.files import atomic_path
 from wsigen.training.loop import CHECKPOINT
 from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import make_denoiser
@@ -76,14 +77,23 @@ def read_pipeline(file: Path) -> PipelineSettings:
 
 
 def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
-    """Check and index the cohort; print what it holds."""
-    cohort = open_cohort(CohortSettings.model_validate({**plan.cohort, "root": data}), out / "cohort")
+    """Write the cohort's file, check and index it; print what it holds."""
+    file = cohort_file(out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as beside:
+        beside.write_text(yaml.safe_dump({**plan.cohort, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
+    cohort = open_cohort(read_settings(file), file.with_suffix(".cache"))
     for note in cohort.notes:
         print("note:", note, flush=True)
     for split in ("training", "held_out"):
         members = cohort.training if split == "training" else cohort.held_out
         print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)
     return cohort
+
+
+def cohort_file(out: Path) -> Path:
+    """Where a pipeline describes its cohort; other commands of wsigen take that file as well."""
+    return out / "cohort.yaml"
 
 
 def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path:
@@ -109,17 +119,14 @@ def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
     from wsigen.metrics.extractors import open_extractor
     from wsigen.metrics.report import write_report
 
-    mpps = {name: _link(out / name, members) for name, members in (("held-out", cohort.held_out), ("seen", cohort.training))}
     chosen = plan.evaluation
     settings = Settings(
-        real=out / "held-out",
+        real=cohort_file(out),
         synthetic=out / "slides",
-        training=out / "seen",
+        training=Path(f"{cohort_file(out)}#training"),
         crops=chosen.crops,
         size_px=chosen.size_px,
         mpp=cohort.levels[0].mpp,
-        real_mpp=mpps["held-out"],
-        training_mpp=mpps["seen"],
         cache=out / "report" / "features",
     )
     found = evaluate(settings, open_extractor(chosen.features))
@@ -127,14 +134,3 @@ def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
         print("wrote", path)
     for name in ("fid", "kid", "precision", "recall", "density", "coverage"):
         print(f"{name:12}{found.numbers[name]:.4g}")
-
-
-def _link(folder: Path, members: list[Any]) -> float | None:
-    """Gather images of a split in one folder; returns their common um/px, or None if each file must say its own."""
-    folder.mkdir(exist_ok=True)
-    for member in members:
-        link = folder / member.name.replace(os.sep, "__")
-        if not link.is_symlink():
-            link.symlink_to(member.path.absolute())
-    found = {member.mpp for member in members}
-    return found.pop() if len(found) == 1 else None
