@@ -44,7 +44,7 @@ def read_queue_file(path: Path) -> QueueSettings:
     ConfigError
         One line: what is wrong with which field of the file.
     """
-    content = read_mapping(path, ConfigError, "no such file of a queue's settings; check the path given to --scheduler")
+    content = read_mapping(path, ConfigError, "the settings of a queue cannot be read (no such file); check --scheduler")
     return validated(QueueSettings, content, str(path), ConfigError)
 
 
