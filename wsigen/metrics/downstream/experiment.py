@@ -79,15 +79,14 @@ def _network(settings: Settings) -> Callable[[int], Prepared]:
     """What builds a network for a number of classes; its name and device are tried before any slide is read."""
     import torch
 
-    from wsigen.metrics.downstream.networks import open_network
+    from wsigen.metrics.downstream.networks import open_network, try_network
 
     try:
         torch.zeros(1, device=settings.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise EvaluationError(f"--device {settings.device}: not usable here ({reason}); cpu always is") from None
-    with torch.random.fork_rng():
-        open_network(settings.network, settings.task, 2)
+    try_network(settings.network, settings.task, settings.size_px)
     return lambda classes: open_network(settings.network, settings.task, classes)
 
 

@@ -151,7 +151,7 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
     name, _, weights = rest.partition("@")
     try:
         timm = importlib.import_module("timm")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter: a torchvision of another torch
         raise EvaluationError(f"network {text}: timm is not usable here ({error}); pip install timm") from None
     make = _timm_segmenter if task == "segmentation" else _timm_classifier
     given: dict[str, Any] = {"pretrained": weights != "random"}
@@ -164,6 +164,25 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
         raise EvaluationError(
             f"network {text}: cannot be loaded ({type(error).__name__}: {reason}); check the name, or give timm:{name}@FILE"
         ) from None
+
+
+def try_network(text: str, task: Task, side_px: int) -> None:
+    """Run a network once, before any slide is read.
+
+    Raises
+    ------
+    EvaluationError
+        As `open_network`, or if it takes no crops of that size.
+    """
+    with torch.random.fork_rng(), torch.inference_mode():
+        network = open_network(text, task, 2).eval()
+        try:
+            network(torch.zeros(1, side_px, side_px, 3, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise EvaluationError(
+                f"network {text}: takes no crops of {side_px} px for {task} ({reason}); try --size 224"
+            ) from None
 
 
 def _timm_classifier(timm: Any, name: str, given: dict[str, Any], classes: int) -> Prepared:

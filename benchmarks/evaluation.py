@@ -1,0 +1,94 @@
+"""Peak memory of ``wsigen evaluate`` on twenty slides a side over two, each in a process of its own.
+
+All slides are one file of repeated tissue under many names (hard links): evaluating reads each name for itself.
+``python -m benchmarks.evaluation REAL SYNTHETIC CROPS`` is that process: it prints its peak resident set as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.figure import Figure, Options
+from benchmarks.memory import peak_rss
+
+SIZE_PX, QUICK_PX = 16384, 4096
+FEW, MANY = 2, 20
+CROPS, QUICK_CROPS = 120, 60
+TARGET = 1.10
+
+
+def measure(options: Options) -> Figure:
+    size, crops = (QUICK_PX, QUICK_CROPS) if options.quick else (SIZE_PX, CROPS)
+    begin = perf_counter()
+    slide = make_slide(options.folder / "slide", size)
+    made = perf_counter() - begin
+    sides = {n: [_linked(slide, options.folder / f"{side}-{n}", n) for side in ("real", "synthetic")] for n in (FEW, MANY)}
+    fews = [_peak(sides[FEW], crops) for _ in range(1 if options.quick else 3)]
+    few, many = median(fews), _peak(sides[MANY], crops)
+    spread = f"{FEW} slides: median of {len(fews)}, {min(fews) / 2**20:.0f} .. {max(fews) / 2**20:.0f}"
+    detail = (
+        f"{many / 2**20:.0f} over {few / 2**20:.0f} MiB (VmHWM; {spread}), "
+        f"{(many - few) / (2 * (MANY - FEW)) / 2**20:.2f} MiB a slide; {crops} crops of 256 px a side, embedded extractor, JPEG pyramids; slide made in {made:.0f} s, "
+        f"{perf_counter() - begin:.0f} s in all"
+    )
+    if options.quick:
+        detail += f"; quick: {QUICK_PX} px stands for {SIZE_PX} px"
+    what = f"peak memory of evaluating {MANY} slides of {size} px a side over {FEW}"
+    return Figure("evaluation", what, many / few, TARGET, detail)
+
+
+def make_slide(folder: Path, size: int) -> Path:
+    """Write a slide of stained noise that repeats every block, ``folder/slide.ome.tiff``."""
+    from scipy.ndimage import gaussian_filter
+
+    from wsigen.slide.ome import ome_xml
+    from wsigen.slide.pyramid import PyramidSpec
+    from wsigen.slide.spool import Spool
+    from wsigen.slide.tiles import encode_block
+    from wsigen.slide.writer import write_slide
+
+    spec = PyramidSpec(size, size, 0.5, 20.0)
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal((spec.block, spec.block, 3)), (2, 2, 0), mode="wrap")
+    pixels = np.clip(noise / noise.std() * 20 + (200, 140, 180), 0, 255).astype(np.uint8)
+    spool = Spool(folder / "spool")
+    for ij in spec.grid:
+        height, width = spec.grid.box(ij).shape
+        spool.write(ij, encode_block(spec, ij, pixels[:height, :width]))
+    path = folder / "slide.ome.tiff"
+    write_slide(path, spec, spool, ome_xml(spec, "benchmark", {}))
+    return path
+
+
+def _linked(slide: Path, folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        os.link(slide, folder / f"s{i:02d}.ome.tiff")
+    return folder
+
+
+def _peak(sides: list[Path], crops: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.evaluation", *map(str, sides), str(crops)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return int(json.loads(done.stdout.splitlines()[-1])["peak"])
+
+
+def _run(real: Path, synthetic: Path, crops: int) -> None:
+    """What is measured: the command's own work, with its report."""
+    from wsigen.metrics.evaluation import Settings, evaluate
+    from wsigen.metrics.extractors import open_extractor
+    from wsigen.metrics.report import write_report
+
+    write_report(evaluate(Settings(real, synthetic, crops=crops), open_extractor("embedded")), real.parent / real.name.upper())
+    print(json.dumps({"peak": peak_rss()}))
+
+
+if __name__ == "__main__":
+    _run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
