@@ -18,7 +18,9 @@ Square = tuple[str, int, int, int]
 """Class, left and upper edge, side, in slide px."""
 
 
-def make_bundle(folder: Path, widths: tuple[int, ...], decoder_width: int, crop: int = 64, seed: int = 0) -> Path:
+def make_bundle(
+    folder: Path, widths: tuple[int, ...], decoder_width: int, crop: int = 64, seed: int = 0, levels: int = 1
+) -> Path:
     """Save a random class-map bundle of factor 8, without attention; its weights depend on ``seed`` only.
 
     Parameters
@@ -29,6 +31,8 @@ def make_bundle(folder: Path, widths: tuple[int, ...], decoder_width: int, crop:
         Channels of all levels of the decoder.
     crop:
         Crop side in latent px.
+    levels:
+        Levels of magnification, each four times coarser than the one before.
     """
     import torch
     from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DModel
@@ -45,7 +49,7 @@ def make_bundle(folder: Path, widths: tuple[int, ...], decoder_width: int, crop:
             layers_per_block=1,
             norm_num_groups=4,
             add_attention=False,
-            num_class_embeds=1,
+            num_class_embeds=levels,
         ).eval().save_pretrained(folder / "unet")
         AutoencoderTiny(
             encoder_block_out_channels=(decoder_width,) * 4,
@@ -65,7 +69,7 @@ def make_bundle(folder: Path, widths: tuple[int, ...], decoder_width: int, crop:
         "not_for": "Anything but benchmarks: its weights are random.",
         "training_data": [{"name": "nothing", "url": "https://example.org", "licence": "CC0-1.0", "attribution": "-"}],
         "classes": CLASSES,
-        "levels": [{"name": "patch", "mpp": 0.5}],
+        "levels": [{"name": f"level-{k}", "mpp": 0.5 * 4**k} for k in range(levels)],
         "conditioning": {"kind": "class-map"},
         "latent": {
             "channels": CHANNELS,

@@ -11,7 +11,7 @@ ROOT = Path(wsigen.__file__).parent
 ROWS = [
     {"errors", "geometry", "classes", "noise", "config", "files", "yaml_file"},
     {"sampling", "models", "layout", "slide"},
-    {"store", "manifest", "cohort"},
+    {"store", "chunkfiles", "manifest", "cohort"},
     {"tasks"},
     {"engine"},
     {

@@ -6,34 +6,45 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], flush_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what was written there becomes ``path``, or nothing does.
 
     The caller creates the temporary file. On success it is flushed to disk and renamed onto ``path`` in one
     step; on failure it is deleted and whatever lay at ``path`` before is untouched. Every call has its own
     temporary name, so two writers of the same file do not disturb each other: the last rename wins.
+
+    Parameters
+    ----------
+    flush_folder:
+        Whether the rename itself must outlive a power cut from now on. Without it a file system may forget the newest renames,
+        but in their order: what was deleted later is there, too.
     """
     target = Path(path)
-    beside = target.with_name(f".{uuid.uuid4().hex[:12]}.{target.name}")
+    beside = _beside(target)
     try:
         yield beside
         _flush(beside, os.O_RDWR)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself is only durable once the folder is
+    if flush_folder and os.name == "posix":  # the rename itself is only durable once the folder is
         _flush(target.parent, os.O_RDONLY)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: Buffer, flush_folder: bool = True) -> None:
     """Write ``data`` to ``path`` so that no reader and no crash ever sees half of it."""
-    with atomic_path(path) as beside:
+    with atomic_path(path, flush_folder) as beside:
         beside.write_bytes(data)
 
 
@@ -48,7 +59,20 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     for other in target.parent.iterdir():
         if target_of_leftover(other.name) == target.name:
-            other.unlink(missing_ok=True)
+            if other.is_dir():
+                shutil.rmtree(other)
+            else:
+                other.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that others may still write into: it loses its name first, by which they would find it."""
+    aside = _beside(folder)
+    try:
+        folder.replace(aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -63,6 +87,11 @@ def sha256_of(files: Mapping[str, Path]) -> str:
     for name, path in sorted(files.items()):
         total.update(name.encode() + b"\0" + bytes.fromhex(sha256(path)))
     return total.hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for what will become, or was, ``path``; ``target_of_leftover`` knows it again."""
+    return path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import numpy as np
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.memory import demand_disk, demand_memory
 from wsigen.engine.run import MADE_ONCE, TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
-from wsigen.errors import DamagedChunkError, LayoutError, OutputError
+from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest, driver_lock
 from wsigen.outputs import Files, files_of, write_outputs
@@ -31,7 +31,7 @@ from wsigen.preparation import (
     reread_layout,
 )
 from wsigen.projection import allowed_memory, plans_of, project_run, tissue_share
-from wsigen.rundir import begin_outputs, check_unchanged, claim, clear, kept_inputs, make_run_dir, run_dir_of
+from wsigen.rundir import begin_outputs, check_unchanged, claim, clear, finished, kept_inputs, make_run_dir, run_dir_of
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -141,6 +141,8 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     from wsigen.models.bundle import bundle_hash, check_bundle
 
     run_dir = Path(run_dir)
+    if finished(run_dir) is not None:
+        return _clear_finished(run_dir)
     manifest = Manifest.load(run_dir)
     given = {key: value for key, value in manifest.settings.items() if value is not None}
     given.update({key: value for key, value in execution.items() if value is not None})
@@ -148,9 +150,10 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     folder = Path(manifest.model)
     card = check_bundle(folder)
     check_unchanged(run_dir, manifest, config, bundle_hash(folder))
+    layout = reread_layout(config, card, manifest)
+    demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output))
     workers = Workers.of(config)
     with _cluster(workers) as cluster, driver_lock(run_dir):
-        layout = reread_layout(config, card, manifest)
         return _work(run_dir, layout, config, cluster, workers, watch)
 
 
@@ -205,12 +208,29 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, worker
             _prepare_pass(run, part, layout)
         digest, areas = _mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, watch))
     except BaseException:
-        cluster.cancel()
+        with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
+            cluster.cancel()
         raise
+    named = [str(path) for path in files.all]
+    outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
     if not config.keep_run:
-        clear(run_dir)
-    drawn = manifest.inputs["layout"]
-    return Result(files.slide, files.annotations, files.manifest, files.thumbnail, files.script, digest, areas, drawn)
+        clear(run_dir, outcome)
+    return _result(outcome)
+
+
+def _clear_finished(run_dir: Path) -> Result:
+    """Go on with a run that was stopped while it was cleared: the slide is there, only the clearing is not done."""
+    with driver_lock(run_dir):
+        outcome = finished(run_dir)
+        if outcome is None:
+            raise RunError(f"{run_dir}: was cleared by another driver just now")
+        clear(run_dir, outcome)
+        return _result(outcome)
+
+
+def _result(outcome: dict[str, Any]) -> Result:
+    slide, annotations, manifest, thumbnail, script = (Path(path) for path in outcome["files"])
+    return Result(slide, annotations, manifest, thumbnail, script, outcome["digest"], outcome["areas"], outcome["layout"])
 
 
 def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:
@@ -304,6 +324,7 @@ def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> Non
 
 def _decode(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
     blocks = dispatcher.run.slide.grid
+    dispatcher.run.spool.sweep()
     done = dispatcher.run.spool.done()
     tasks = [Task("decode", part.plan.index, ij) for ij in blocks if ij not in done]
     run_independent(dispatcher, "decode", tasks, len(blocks), watch)

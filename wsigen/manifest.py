@@ -24,6 +24,7 @@ DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 
 FORMAT = 1
 FILE = "run.json"
+LOCK = "driver.lock"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def driver_lock(run_dir: Path) -> Iterator[None]:
     RunError
         If another driver holds it (the message says who), or the file cannot be locked.
     """
-    path = run_dir / "driver.lock"
+    path = run_dir / LOCK
     try:
         file = path.open("a+")
     except OSError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsigen import __version__
 from wsigen.config import RunConfig, check_size
+from wsigen.engine.queue import is_queue_file
 from wsigen.errors import BundleError, ConfigError, RunError
 from wsigen.files import sha256
 from wsigen.geometry import Box
@@ -243,7 +244,9 @@ def _spec_fields(spec: PyramidSpec) -> dict[str, Any]:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """The settings as any folder can read them: ``resume`` may be called from another one."""
-    paths = {key: value.absolute() for key, value in config if isinstance(value, Path)}
+    paths: dict[str, Path | str] = {key: value.absolute() for key, value in config if isinstance(value, Path)}
+    if config.scheduler and is_queue_file(config.scheduler):
+        paths["scheduler"] = str(Path(config.scheduler).absolute())
     return config.model_copy(update=paths)
 
 

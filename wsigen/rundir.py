@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from wsigen.config import SAMPLE, RunConfig
 from wsigen.errors import OutputError, RunError
-from wsigen.files import remove_leftovers, sha256, target_of_leftover
-from wsigen.manifest import DECIDING, FILE, Manifest, first_difference, package_versions
+from wsigen.files import atomic_path, remove_leftovers, remove_tree, sha256, target_of_leftover, write_atomic
+from wsigen.manifest import DECIDING, FILE, LOCK, Manifest, first_difference, package_versions
 from wsigen.outputs import files_of
 from wsigen.preparation import Prepared
 
@@ -21,8 +25,11 @@ _KEPT = ("layout", "layout_classes", "subtypes")
 BEGUN = "outputs-begun"
 """A file that says: what lies at the output is this run's, perhaps half of it."""
 
-_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", BEGUN, FILE, "driver.lock")
-"""All a run makes in its directory; the manifest goes nearly last, so that a half-cleared run is still known as one."""
+FINISHED = "finished.json"
+"""A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to."""
+
+_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", BEGUN, FILE, LOCK, FINISHED)
+"""All a run makes in its directory; the mark of a finished one goes last, so that it is known as one however little is left."""
 
 
 def run_dir_of(config: RunConfig, output: Path) -> Path:
@@ -51,6 +58,8 @@ def claim(run_dir: Path, prepared: Prepared) -> None:
     RunError
         If the directory holds another run (the message names the first setting that differs).
     """
+    if finished(run_dir) is not None or ((run_dir / FINISHED).exists() and not (run_dir / FILE).exists()):
+        _remove(run_dir, (name for name in _OWN if name != LOCK))
     if (run_dir / FILE).exists():
         there = Manifest.load(run_dir)
         difference = first_difference(prepared.manifest.identity, there.identity)
@@ -64,17 +73,38 @@ def claim(run_dir: Path, prepared: Prepared) -> None:
     prepared.manifest.save(run_dir)
 
 
-def clear(run_dir: Path) -> None:
-    """Remove what the run made, and the directory if nothing else lies in it."""
-    for name in _OWN:
+def clear(run_dir: Path, outcome: dict[str, Any]) -> None:
+    """Remove what the run made, and the directory if nothing else lies in it.
+
+    Parameters
+    ----------
+    outcome:
+        What the run came to, in plain values: if clearing is cut short, ``finished`` gives it back.
+    """
+    write_atomic(run_dir / FINISHED, json.dumps(outcome).encode())
+    _remove(run_dir, _OWN)
+    with suppress(OSError):
+        run_dir.rmdir()  # unless something else lies in it
+
+
+def _remove(run_dir: Path, names: Iterable[str]) -> None:
+    for name in names:
         path = run_dir / name
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
-            remove_leftovers(path)
-    if not any(run_dir.iterdir()):
-        run_dir.rmdir()
+        remove_leftovers(path)
+
+
+def finished(run_dir: Path) -> dict[str, Any] | None:
+    """The outcome of a run that was killed while it was cleared; None for any other."""
+    try:
+        found = json.loads((run_dir / FINISHED).read_text())
+    except (OSError, ValueError):
+        return None
+    there = isinstance(found, dict) and all(Path(str(path)).exists() for path in found.get("files", []))
+    return found if there else None
 
 
 def kept_inputs(run_dir: Path, settings: dict[str, object]) -> dict[str, str]:
@@ -133,4 +163,5 @@ def _keep_inputs(config: RunConfig, run_dir: Path) -> None:
         path = getattr(config, key)
         if isinstance(path, Path):
             (run_dir / INPUTS).mkdir(exist_ok=True)
-            shutil.copyfile(path, run_dir / INPUTS / (key + path.suffix))
+            with atomic_path(run_dir / INPUTS / (key + path.suffix)) as beside:
+                shutil.copyfile(path, beside)

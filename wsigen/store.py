@@ -18,6 +18,7 @@ since a flipped bit would otherwise be read back silently.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Coroutine, Iterator
 from functools import cached_property
@@ -29,11 +30,16 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from wsigen.chunkfiles import ChunkFiles
 from wsigen.errors import DamagedChunkError, RunError
+from wsigen.files import target_of_leftover
 from wsigen.geometry import Box, ChunkGrid
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]
+
+_STATE_KEY = re.compile(r"latents/c/(\d+)/0/(\d+)/(\d+)")
+_PARTIAL_KEY = re.compile(r"partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
 
 _NO_CLASS = 254
 """What a class map reads where its chunk is missing; no class has this index."""
@@ -169,15 +175,27 @@ class PassState:
         return f"history/c/{step}/0/{ij[0]}/{ij[1]}"
 
     def record(self) -> dict[Index, set[int]]:
-        """The half-steps whose keys exist, by chunk."""
+        """The half-steps whose keys exist, by chunk. Whatever else lies there (what killed writers left) is none."""
         found: dict[Index, set[int]] = {}
         for key in self._keys("latents/c"):
-            state, _channels, row, column = (int(part) for part in key.split("/")[-4:])
-            found.setdefault((row, column), set()).add(2 * state)
+            if name := _STATE_KEY.fullmatch(key):
+                found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]))
         for key in self._keys("partials/c"):
-            step, i, j = (int(part) for part in key.split("/")[-6:-3])
-            found.setdefault((i, j), set()).add(2 * step + 1)
+            if name := _PARTIAL_KEY.fullmatch(key):
+                found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]) + 1)
         return found
+
+    def delete_unfinished(self) -> None:
+        """Delete what writers that were killed left unfinished."""
+        for key in list(self._keys("")):
+            if target_of_leftover(key.rpartition("/")[2]):
+                self._delete(key)
+
+    def delete_all(self) -> None:
+        """Delete every half-step, so that the pass starts over; class map and activity stay."""
+        for array in ("latents", "partials", "history"):
+            for key in list(self._keys(f"{array}/c")):
+                self._delete(key)
 
     def delete(self, half_step: int, ij: Index) -> None:
         """Delete a half-step's key and the history that goes with it; not an error if they are gone."""
@@ -185,13 +203,19 @@ class PassState:
         if self._history is not None and half_step > 0 and half_step % 2 == 0:
             keys.insert(0, self._history_key(half_step // 2 - 1, ij))
         for key in keys:
-            _wait(self.group.store.delete(f"{self.group.path}/{key}"))
+            self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        _wait(self.group.store.delete(f"{self.group.path}/{key}"))
 
     def _keys(self, prefix: str) -> Iterator[str]:
-        async def collect() -> list[str]:
-            return [key async for key in self.group.store.list_prefix(f"{self.group.path}/{prefix}")]
+        """Keys below a prefix, relative to the pass's group."""
+        start = f"{self.group.path}/"
 
-        yield from _wait(collect())
+        async def collect() -> list[str]:
+            return [key async for key in self.group.store.list_prefix(start + prefix)]
+
+        yield from (key.removeprefix(start) for key in _wait(collect()))
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named."""
@@ -216,7 +240,8 @@ class RunStore:
 
     def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> PassState:
         """Make the arrays of a pass, with a history if its sampler needs one; an unfinished attempt is replaced."""
-        group = zarr.open_group(str(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
+        self.path.mkdir(exist_ok=True)
+        group = zarr.open_group(ChunkFiles(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
         c, reach = grid.chunk, grid.chunk + side
         live = {
             "dtype": "float32",
@@ -252,7 +277,7 @@ class RunStore:
             If they are not there.
         """
         try:
-            group = zarr.open_group(str(self.path), mode="r+")[f"pass-{index}"]
+            group = zarr.open_group(ChunkFiles(self.path), mode="r+")[f"pass-{index}"]
             return PassState(group, grid)
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise RunError(f"{self.path}: pass {index} is missing or unreadable ({error}); start the run anew") from None

@@ -39,6 +39,7 @@ def fill(spool: Spool, spec: PyramidSpec, rgb: NDArray[np.uint8], backwards: boo
 def make_slide(folder: Path, spec: PyramidSpec, rgb: NDArray[np.uint8], backwards: bool = False) -> Path:
     """Write ``folder/x.ome.tiff``."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spool").mkdir(exist_ok=True)
     spool = Spool(folder / "spool")
     fill(spool, spec, rgb, backwards)
     path = folder / "x.ome.tiff"

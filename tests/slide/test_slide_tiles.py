@@ -92,6 +92,7 @@ def test_a_flipped_bit_is_damage(at: int, bit: int) -> None:
 
 
 def test_spool_keeps_blocks_by_their_place(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
     spool = Spool(tmp_path / "spool")
     assert spool.done() == set()
     assert not spool.has((1, 1))

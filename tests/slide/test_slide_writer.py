@@ -127,6 +127,7 @@ def test_level0_sha256_is_that_of_the_tiles(tmp_path: Path) -> None:
 
 def test_a_failure_in_mid_write_leaves_the_old_slide(tmp_path: Path) -> None:
     spec = PyramidSpec(2100, 2100, 0.5, 20)
+    (tmp_path / "spool").mkdir()
     spool = Spool(tmp_path / "spool")
     fill(spool, spec, tissue(2100, 2100))
     last = tmp_path / "spool" / "00001_00001.blk"
@@ -143,6 +144,7 @@ def test_a_failure_in_mid_write_leaves_the_old_slide(tmp_path: Path) -> None:
 
 def test_missing_blocks_are_counted(tmp_path: Path) -> None:
     spec = PyramidSpec(2100, 2100, 0.5, 20)
+    (tmp_path / "spool").mkdir()
     spool = Spool(tmp_path / "spool")
     fill(spool, spec, tissue(2100, 2100))
     spool.discard((0, 1))
@@ -151,6 +153,7 @@ def test_missing_blocks_are_counted(tmp_path: Path) -> None:
 
 
 def test_blocks_of_another_slide_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
     spool = Spool(tmp_path / "spool")
     fill(spool, PyramidSpec(600, 600, 0.5, 20, quality=80), tissue(600, 600))
     with pytest.raises(DamagedChunkError, match="its quality is 80, expected 90"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def main() -> None:
@@ -21,5 +25,16 @@ def main() -> None:
         print(f"wsigen: error: {error}{advice}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("wsigen: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave_at_once()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's word for it
+            _leave_at_once()
+        raise
+
+
+def _leave_at_once() -> None:
+    """End without waiting for tasks that still run in threads: files are whole or not there, so nothing is lost."""
+    print("wsigen: interrupted", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)

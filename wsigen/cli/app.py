@@ -70,7 +70,7 @@ Quality = Annotated[int | None, typer.Option("--quality", help="JPEG quality, 1-
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...")]
 Precision = Annotated[str | None, typer.Option("--precision", help="fp32 | bf16")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="state of the run (default: OUT.run beside the slide)")]
-KeepRun = Annotated[bool | None, typer.Option("--keep-run", help="keep the run directory after success")]
+KeepRun = Annotated[bool | None, typer.Option("--keep-run/--no-keep-run", help="keep the run directory after success")]
 WorkerCount = Annotated[int | None, typer.Option("--workers", help="local workers (default: one per core)")]
 Processes = Annotated[bool | None, typer.Option("--processes", help="workers as processes instead of threads")]
 Threads = Annotated[int | None, typer.Option("--threads", help="model threads of each worker")]
@@ -82,7 +82,7 @@ Overwrite = Annotated[bool | None, typer.Option("--overwrite", help="replace an 
 
 def _settings(values: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """Split a command's parameters into settings and the configuration file."""
-    settings = {k: v for k, v in values.items() if k not in {"output", "config"} and v is not None and v is not False}
+    settings = {k: v for k, v in values.items() if k not in {"output", "config"} and v is not None}
     return settings, values.get("config")
 
 

@@ -25,6 +25,8 @@ def progress() -> Iterator[Watcher]:
 
 def describe(stage: Stage) -> str:
     """One line about a stage: tasks, model calls per second, time left, workers."""
+    if stage.note:
+        return f"{stage.name}: {stage.note}"
     share = f"{100 * stage.done / max(1, stage.total):3.0f} %"
     text = f"{stage.name}: {share}  {stage.done}/{stage.total} tasks"
     if stage.calls and stage.seconds:
@@ -53,7 +55,7 @@ class _Plain:
 
     def __call__(self, stage: Stage) -> None:
         now = monotonic()
-        if stage.finished or stage.workers == 0 or now - self._last >= PLAIN_EVERY_S:
+        if stage.finished or stage.note or stage.workers == 0 or now - self._last >= PLAIN_EVERY_S:
             self._last = now
             print(describe(stage), file=sys.stderr, flush=True)
 
@@ -68,6 +70,9 @@ def _live() -> Iterator[Watcher]:
         tasks: dict[str, object] = {}
 
         def watch(stage: Stage) -> None:
+            if stage.note:
+                bars.console.print(describe(stage), highlight=False, markup=False)
+                return
             if stage.name not in tasks:
                 tasks[stage.name] = bars.add_task(stage.name, total=stage.total)
             done = stage.total if stage.finished else stage.done

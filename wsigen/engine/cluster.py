@@ -8,15 +8,24 @@ run for minutes and the driver would hold gigabytes.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from wsigen.engine.queue import is_queue_file, submit_jobs
 from wsigen.errors import ResourceError, WsigenError
 
 T = TypeVar("T")
+
+AWAY_S = 60.0
+"""Seconds a scheduler may be away before the run stops (and can be resumed)."""
+
+POLL_S = 0.2
+LEAVE_S = 10.0
+"""Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""
 
 
 class WorkerLostError(Exception):
@@ -28,35 +37,36 @@ class Cluster:
 
     Parameters
     ----------
-    client:
-        A ``distributed.Client``.
+    connect:
+        Makes a ``distributed.Client``; called again if the scheduler went away and came back.
     """
 
-    def __init__(self, client: Any) -> None:
-        from distributed import as_completed
-
-        self._client = client
-        self._running = as_completed(loop=client.loop)
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
+        self._use(connect())
 
     @property
     def in_flight(self) -> int:
         """Tasks submitted and not yet taken back."""
-        return len(self._labels)
+        return len(self._labels) + len(self._lost)
 
     @property
     def workers(self) -> int:
         """Worker slots (threads of all workers) there are now."""
-        return sum(self._client.nthreads().values())
+        return sum(self._ask(lambda client: client.nthreads()).values())
 
     def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
         """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
-        future = self._client.submit(function, *args, pure=False, retries=0)
+        future = self._ask(lambda client: client.submit(function, *args, pure=False, retries=0))
         self._labels[future] = label
         self._running.add(future)
 
     def take(self) -> tuple[Any, Any | Exception]:
         """Wait for any task and return its label and its result, or the exception it ended with."""
+        if self._lost:
+            return self._lost.popleft(), WorkerLostError("the scheduler went away")
         future = next(self._running)
         label = self._labels.pop(future)
         try:
@@ -65,6 +75,39 @@ class Cluster:
             return label, _translate(error)
         finally:
             future.release()
+
+    def close(self, patience_s: float) -> None:
+        """Take leave of the scheduler."""
+        self._client.close(timeout=patience_s)
+
+    def _use(self, client: Any) -> None:
+        from distributed import as_completed
+
+        self._client = client
+        self._running = as_completed(loop=client.loop)
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        """Ask the scheduler; if it does not answer, wait for it to come back (ResourceError if it does not)."""
+        end = monotonic() + AWAY_S
+        while True:
+            try:
+                if self._client.status == "running":
+                    return question(self._client)
+                if self._client.status != "connecting":
+                    self._reconnect()
+            except (OSError, TimeoutError, RuntimeError, ResourceError) as error:
+                if monotonic() > end:
+                    raise ResourceError(f"the scheduler went away ({error}); start it again, then resume the run") from None
+            if monotonic() > end:
+                raise ResourceError("the scheduler went away; start it again, then resume the run")
+            sleep(POLL_S)
+
+    def _reconnect(self) -> None:
+        """A new client; what the old one had sent is lost."""
+        client = self._connect()
+        self._lost.extend(self._labels.values())
+        self._labels.clear()
+        self._use(client)
 
     def ask_all(self, function: Callable[..., T], *args: Any) -> dict[str, T]:
         """Call a function once on every worker; its answers by address.
@@ -134,15 +177,20 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
             own = _local(workers, processes)
         elif is_queue_file(scheduler):
             own = submit_jobs(Path(scheduler))
-        client = _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
+        cluster = Cluster(lambda: _connect(str(scheduler)) if own is None else Client(own, set_as_default=False))
+        patience_s = LEAVE_S
         try:
-            yield Cluster(client)
+            yield cluster
+        except KeyboardInterrupt:
+            patience_s = LEAVE_S if is_queue_file(scheduler or "") else 1.0  # jobs are to be taken back from their queue
+            raise
         finally:
             # A task may outlive the patience of either; what ended the run matters, not how the workers take their leave.
-            for part in (client, own):
-                with suppress(Exception):
-                    if part is not None:
-                        part.close(timeout=10)
+            with suppress(Exception):
+                cluster.close(patience_s)
+            with suppress(Exception):
+                if own is not None:
+                    own.close(timeout=patience_s)
 
 
 def _local(workers: int, processes: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def project(
         decode = window**2 * model.decoder_width * DECODER_PLANES * 4 + slide.block**2 * 3 * 6
         worker = max(worker, 5 * reach + max(unet, decode))
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
-        live = 4 * part.chunk**2 * channels * 4 + 2 * reach  # two states and, with some samplers, two estimates
+        live = 6 * part.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
     driver = sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0
@@ -104,11 +105,15 @@ def demand_memory(projection: Projection, workers: int, processes: bool, allowed
 
 
 def demand_disk(projection: Projection, run_dir: Path, output: Path) -> None:
-    """Refuse a run whose projected disk need exceeds the free space of where it would lie (ResourceError)."""
+    """Refuse a run whose projected disk need exceeds the free space of where it would lie (ResourceError).
+
+    What a run to be gone on with has there already counts as free.
+    """
     import shutil
 
     needs: dict[int, tuple[Path, int]] = {}
-    for path, need in ((run_dir, projection.disk_state + projection.disk_output // 2), (output, projection.disk_output // 2)):
+    rest = max(0, projection.disk_state + projection.disk_output // 2 - _size(run_dir))
+    for path, need in ((run_dir, rest), (output, projection.disk_output // 2)):
         place = existing_parent(path)
         device = place.stat().st_dev
         needs[device] = (place, needs.get(device, (place, 0))[1] + need)
@@ -118,6 +123,15 @@ def demand_disk(projection: Projection, run_dir: Path, output: Path) -> None:
             raise ResourceError(
                 f"projected disk space {gib(need)} exceeds the {gib(free)} free at {place}; free some or use --run-dir"
             )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder, 0 if it is not there."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a late worker may still write there
+            total += path.stat().st_size
+    return total
 
 
 def existing_parent(path: Path) -> Path:

@@ -39,6 +39,8 @@ class Stage:
         Worker slots; 0 while a scheduler has no workers yet.
     seconds:
         Since the stage began.
+    note:
+        Something that a person should know; then the numbers say nothing.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     seconds: float = 0.0
     finished: bool = False
     before: int = 0
+    note: str = ""
 
 
 class Watcher(Protocol):
@@ -136,23 +139,39 @@ def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total:
 def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> None:
     """Denoise one pass: from whatever its keys say is done to its last state.
 
+    A damaged chunk is made again from what it was made from. If that is damaged or gone as well, the pass starts over.
+
     Raises
     ------
     RunError
-        If a task failed three times, or a chunk is damaged and what it was made from is gone.
+        If a task failed three times, or a chunk turns out damaged however often it is made.
     DamagedChunkError
         If a chunk of an earlier pass is damaged.
     """
+    damages: Counter[str] = Counter()
+    for _ in range(TRIES):
+        try:
+            return _go_on_with_pass(dispatcher, part, name, watch, damages)
+        except _BeyondMendingError as error:
+            dispatcher.drain()
+            dispatcher.run.passes[part].state.delete_all()
+            watch(Stage(name, 0, note=f"{error}; what it was made from is gone, too: the pass starts over"))
+    raise RunError(f"{name}: damaged beyond mending {TRIES} times; is the disk failing? Start anew on another one")
+
+
+class _BeyondMendingError(Exception):
+    """A chunk is damaged, and so is what it was made from."""
+
+
+def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher, damages: Counter[str]) -> None:
     context = dispatcher.run.passes[part]
     state = context.state
     active = [(int(i), int(j)) for i, j in zip(*state.activity.nonzero(), strict=True)]
     record = state.record()
     wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
-    for h, ij in wave.leftovers(record):
-        state.delete(h, ij)
+    _sweep(wave, state)
     stage = _begin(dispatcher, name, wave.total, wave.completed, watch)
     begin = monotonic()
-    damages: Counter[str] = Counter()
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
@@ -168,8 +187,16 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
                 _mend(wave, part, state, result, damages)
             wave.retry(half_step, task.ij)
         watch(stage)
+    _sweep(wave, state)
     stage.finished = True
     watch(stage)
+
+
+def _sweep(wave: Wavefront, state: PassState) -> None:
+    """Delete what no task reads: left by a driver that was killed, or written late by a worker that was thought dead."""
+    state.delete_unfinished()
+    for h, ij in wave.leftovers(state.record()):
+        state.delete(h, ij)
 
 
 def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
@@ -187,9 +214,7 @@ def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkErro
             f"{damage}; made {TRIES} times with the same result: the model gives no finite numbers here, or the disk fails"
         )
     if not wave.roll_back(h, ij):
-        raise RunError(
-            f"{damage}; what it was made from is already gone, so this run cannot go on: delete it and generate again"
-        )
+        raise _BeyondMendingError(str(damage))
     state.delete(h, ij)
 
 

@@ -5,9 +5,9 @@ Half-steps of a chunk: 0 writes y[0]; 2 s + 1 (denoise) writes the partial of st
 **Rule: a chunk may run half-step h if and only if all its active 3x3 neighbours have finished h - 1.** No barrier;
 neighbours differ by at most one half-step.
 
-A key is deleted once nobody can need it: y[s] is read by the neighbours' denoise and the chunk's own assemble, a partial by
-the neighbours' assemble; both wait for one more denoise, which reads what was made from them. So at most two versions of a
-chunk live at any time, and a damaged one can mostly be made again.
+A key is deleted once nobody can need it, not even to make another one again: y[s] is read by the neighbours' denoise and the
+chunk's own assemble, a partial by the neighbours' assemble; and as long as anybody may read a key, what it was made from stays.
+So at most three versions of a chunk live at any time, and any one of them can be lost or damaged without harm.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from wsigen.geometry import ChunkGrid
 
 Index = tuple[int, int]
 HalfStep = tuple[int, Index]
+
+
+KEPT = 4
+"""Half-steps behind the slowest neighbour from which on keys are kept."""
 
 
 @dataclass(slots=True)
@@ -154,13 +158,13 @@ class Wavefront:
         return all(self._chunks[n].done >= h - 1 for n in self._neighbours(ij))
 
     def _dead_up_to(self, ij: Index) -> int:
-        """All keys of a chunk up to this half-step may go; the last state and what made it are kept for the decoder.
+        """All keys of a chunk up to this half-step may go; the last state is kept for the decoder.
 
-        A partial h is read by the neighbours at h + 1, a state h by the neighbours at h + 1 and the chunk itself at
-        h + 2. Both stay until the state they lead to was read once more, by the denoise that follows it, so that a
-        damaged state is found while what it was made from is there.
+        A key h is read until all neighbours, and for a state the chunk itself, are at h + 1 or h + 2. What it was made from
+        (h - 1 of all neighbours, h - 2 of the chunk) stays until then: nobody's keys above the lowest half-step of the
+        neighbourhood less 4 go. States and partials go in pairs.
         """
-        dead = min(self._chunks[n].done for n in self._neighbours(ij)) - 2
+        dead = min(self._chunks[n].done for n in self._neighbours(ij)) - KEPT
         return max(-1, dead if dead % 2 else dead - 1)
 
     def _sweep(self, ij: Index) -> list[HalfStep]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from wsigen.errors import DamagedChunkError
-from wsigen.files import write_atomic
+from wsigen.files import target_of_leftover, write_atomic
 from wsigen.slide.tiles import EncodedBlock, read_block
 
 _NAME = re.compile(r"(\d+)_(\d+)\.blk")
@@ -17,15 +17,14 @@ class Spool:
     """A folder with one file per block, shared by any number of writers.
 
     Files appear whole or not at all. A block's bytes depend on its pixels only, so a worker that was thought
-    dead and writes late replaces a file by an equal one.
+    dead and writes late replaces a file by an equal one; if the run is over and the folder gone, it fails.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
 
     def write(self, ij: tuple[int, int], blob: bytes) -> None:
-        """Store the blob of block ``ij``."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Store the blob of block ``ij``; the folder must be there (FileNotFoundError)."""
         write_atomic(self._path(ij), blob)
 
     def has(self, ij: tuple[int, int]) -> bool:
@@ -60,6 +59,12 @@ class Spool:
     def discard(self, ij: tuple[int, int]) -> None:
         """Remove block ``ij``, so that it will be made again."""
         self._path(ij).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left; nobody may be writing now, or their blocks are made again."""
+        for entry in list(self.directory.iterdir()):
+            if target_of_leftover(entry.name):
+                entry.unlink(missing_ok=True)
 
     def _path(self, ij: tuple[int, int]) -> Path:
         return self.directory / self.key(ij)

@@ -1,0 +1,50 @@
+"""Bytes of a run's store that go wrong."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+
+def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
+    """Cut off or flip something in one chunk or encoded block of a run.
+
+    Returns
+    -------
+    str or None
+        The file, relative to the run directory; None if there was none to harm.
+    """
+    files = stored(run_dir)
+    chance.shuffle(files)
+    for path in files:
+        try:
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                if truncate:
+                    file.truncate(chance.randrange(size))
+                else:
+                    file.seek(place := chance.randrange(size))
+                    byte = file.read(1)[0]
+                    file.seek(place)
+                    file.write(bytes([byte ^ (1 << chance.randrange(8))]))
+            return str(path.relative_to(run_dir))
+        except (FileNotFoundError, IndexError, ValueError):
+            continue  # deleted or emptied meanwhile: the run goes on
+    return None
+
+
+def stored(run_dir: Path) -> list[Path]:
+    """Chunks and blocks that are there now, in a fixed order."""
+    chunks = [p for p in _walk(run_dir / "state.zarr") if "c" in p.parts and p.suffix != ".partial"]
+    return sorted([*chunks, *(p for p in _walk(run_dir / "spool") if p.suffix == ".blk")])
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Files below a folder in which others delete and write."""
+    found = []
+    try:
+        for entry in folder.iterdir():
+            found += _walk(entry) if entry.is_dir() else [entry]
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    return found

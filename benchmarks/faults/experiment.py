@@ -1,0 +1,138 @@
+"""The whole experiment: an undisturbed run, a disturbed one, and what differs between them."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from benchmarks.faults.campaign import Campaign, CampaignError, draw
+from benchmarks.faults.disk import make_disk
+from benchmarks.faults.fleet import Driver, Fleet
+from benchmarks.faults.kinds import KINDS, NETWORK, Scene
+from benchmarks.faults.network import make_network
+from benchmarks.faults.progress import contents, half_steps
+from benchmarks.faults.report import Report
+from benchmarks.faults.subject import Place, Subject
+
+DISK_MIB = 1024
+"""Size of the small disk: room for the run, and filled in a second."""
+
+SIDECARS = (".ome.tiff", ".geojson", ".json", ".png", ".groovy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
+
+    Attributes
+    ----------
+    faults, seed, kinds:
+        How many, what draws them, of which kinds.
+    end:
+        Of them, kills of the driver while it writes or clears.
+    workers:
+        Worker processes.
+    """
+
+    faults: int
+    seed: int = 0
+    kinds: list[str] = field(default_factory=lambda: list(KINDS))
+    end: int = 0
+    workers: int = 2
+
+
+def experiment(subject: Subject, plan: Plan, folder: Path) -> Report:
+    """Make the slide undisturbed and disturbed, and compare.
+
+    Parameters
+    ----------
+    folder:
+        An empty folder for both.
+    """
+    calm = Place(folder / "calm" / "slide.ome.tiff", folder / "calm" / "slide.run")
+    calm.output.parent.mkdir()
+    _undisturbed(subject, calm)
+    network, why_not = make_network(plan.workers)
+    disk = make_disk(folder / "disk", DISK_MIB)
+    skipped = {} if network.can_be_cut else {kind: why_not for kind in NETWORK if kind in plan.kinds}
+    chance = random.Random(plan.seed)
+    report = Report(plan.seed, disk.kind, skipped, tasks=half_steps(calm.run_dir), expected=calm.digest())
+    place = Place(folder / "disturbed" / "slide.ome.tiff", disk.folder / "slide.run")
+    place.output.parent.mkdir()
+    fleet = Fleet(folder / "fleet", plan.workers, network)
+    how = ["--scheduler", fleet.address]
+    generate = subject.command(place.output, "--run-dir", str(place.run_dir), "--keep-run", *how)
+    driver = Driver(folder, generate, ["resume", str(place.run_dir), *how])
+    scene = Scene(fleet, driver, network, disk, place.run_dir, chance)
+    campaign = Campaign(scene, report.tasks)
+    kinds = draw(plan.faults - plan.end, [kind for kind in plan.kinds if kind not in skipped], chance)
+    begin = monotonic()
+    try:
+        fleet.start()
+        campaign.strike_all(kinds)
+        campaign.finish()
+        report.problems += _differences(contents(calm.run_dir), contents(place.run_dir))
+        driver.resume.append("--no-keep-run")
+        campaign.strike_the_end(plan.end)
+    except CampaignError as error:
+        report.problems.append(str(error))
+    finally:
+        driver.kill()
+        late = fleet.stop()
+        left = _leftovers(place)
+        disk.close()
+        network.close()
+    report.seconds, report.starts, report.faults = monotonic() - begin, driver.starts, campaign.faults
+    report.problems += [*campaign.odd, *left, *(f"{name} did not end when asked to" for name in late)]
+    _compare_outputs(report, calm, place, driver)
+    shutil.rmtree(calm.run_dir)
+    return report
+
+
+def _undisturbed(subject: Subject, calm: Place) -> None:
+    """The same slide in one process, on threads."""
+    from wsigen.cli import main
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    given, sys.argv = sys.argv, ["wsigen", *subject.command(calm.output, "--keep-run")]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    finally:
+        sys.argv = given
+
+
+def _differences(calm: dict[str, bytes], disturbed: dict[str, bytes]) -> list[str]:
+    """Files of the finished run's store that are not as in the undisturbed run: swept alike, and equal to the byte."""
+    found = [f"left over in the store: {name}" for name in sorted(disturbed.keys() - calm.keys())]
+    found += [f"missing from the store: {name}" for name in sorted(calm.keys() - disturbed.keys())]
+    both = sorted(calm.keys() & disturbed.keys())
+    return found + [f"not as undisturbed: {name}" for name in both if calm[name] != disturbed[name]]
+
+
+def _leftovers(place: Place) -> list[str]:
+    """Anything but the slide and its sidecars."""
+    found = [f"left over: {path}" for path in sorted(place.run_dir.parent.iterdir())]
+    expected = {place.beside(suffix) for suffix in SIDECARS}
+    return found + [f"left over: {path}" for path in sorted(set(place.output.parent.iterdir()) - expected)]
+
+
+def _compare_outputs(report: Report, calm: Place, place: Place, driver: Driver) -> None:
+    """Pixels, annotations, and no traceback in the driver's log."""
+    try:
+        report.digest = place.digest()
+        if place.beside(".geojson").read_bytes() != calm.beside(".geojson").read_bytes():
+            report.problems.append("the annotations are not those of the undisturbed run")
+        if place.output.read_bytes() != calm.output.read_bytes():
+            report.problems.append("the slide's file is not the one of the undisturbed run")
+    except OSError as error:
+        report.problems.append(f"no slide: {error}")
+    if "Traceback" in driver.log.read_text(errors="replace"):
+        report.problems.append(f"a traceback in {driver.log}")

@@ -1,0 +1,200 @@
+"""A scheduler, workers and a driver: each a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+from benchmarks.faults.network import Network
+
+POLL_S = 0.05
+TTL_S = 8.0
+"""Seconds without a heartbeat after which the scheduler gives a worker up (dask's own default is five minutes)."""
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL_S:g}s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
+}
+
+
+@dataclass
+class Fleet:
+    """The scheduler and its workers.
+
+    Parameters
+    ----------
+    folder:
+        Where the processes have their folders and logs.
+    count:
+        Workers.
+    network:
+        Gives every process its address, and workers their network namespaces if there are any.
+
+    Attributes
+    ----------
+    deaths:
+        Processes that ended without being killed from here; they are started again.
+    """
+
+    folder: Path
+    count: int
+    network: Network
+    deaths: int = 0
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _port: int = 0
+
+    def __post_init__(self) -> None:
+        self._port = _free_port(self.network.host)
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler; the same after every restart."""
+        return f"tcp://{self.network.host}:{self._port}"
+
+    @property
+    def workers(self) -> list[str]:
+        """Names of the workers."""
+        return [f"worker-{k}" for k in range(self.count)]
+
+    def start(self) -> None:
+        """Start the scheduler and all workers."""
+        for name in ["scheduler", *self.workers]:
+            self._start(name)
+
+    def tend(self) -> None:
+        """Start again what has ended: a worker that was given up ends by itself."""
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None:
+                self.deaths += 1
+                self._start(name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a process and start it again at once."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+        self._start(name)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP a worker: it holds its tasks and answers nobody."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT: it goes on where it was, and writes late."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [self._processes[name].pid for name in self.workers]
+
+    def stop(self) -> list[str]:
+        """End all; returns the names of those that did not end by themselves when asked to."""
+        late = []
+        for process in self._processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for name, process in self._processes.items():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                late.append(name)
+                process.kill()
+                process.wait()
+        self._processes.clear()
+        return late
+
+    def _start(self, name: str) -> None:
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if name == "scheduler":
+            options = ["scheduler", "--host", self.network.host, "--port", str(self._port)]
+            options += ["--dashboard-address", "127.0.0.1:0"]
+            prefix: list[str] = []
+        else:
+            number = int(name.rpartition("-")[2])
+            options = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "60"]
+            options += ["--host", self.network.worker_host(number)]
+            prefix = self.network.prefix(number)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            command = [*prefix, sys.executable, "-m", "dask", *options]
+            self._processes[name] = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+
+
+@dataclass
+class Driver:
+    """``wsigen generate`` and ``wsigen resume`` of one slide.
+
+    Parameters
+    ----------
+    folder:
+        Its working directory; its log is ``driver.log``.
+    generate, resume:
+        Arguments of the two commands.
+    """
+
+    folder: Path
+    generate: list[str]
+    resume: list[str]
+    starts: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs or before it was started."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def log(self) -> Path:
+        """What it said, of all starts together."""
+        return self.folder / "driver.log"
+
+    def start(self, begun: bool) -> None:
+        """Start it: ``resume`` if a run has begun, else ``generate``."""
+        self.starts += 1
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "wsigen", *(self.resume if begun else self.generate)]
+            self._process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; whether it has ended."""
+        end = monotonic() + seconds
+        while self.running and monotonic() < end:
+            sleep(POLL_S)
+        return not self.running
+
+    def last_line(self) -> str:
+        """Its last line, mostly the error."""
+        return (self.last_words().strip().splitlines() or [""])[-1]
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+
+
+def environment() -> dict[str, str]:
+    """The environment of all processes: this one's, one model thread, and a scheduler that loses patience soon."""
+    return {**os.environ, **ENVIRONMENT}
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

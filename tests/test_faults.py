@@ -1,0 +1,250 @@
+"""Kills at awkward moments, late writers, damage at rest: the same slide, and nothing left over."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import pytest
+from test_engine import interrupt_in_the_middle, settings_of
+
+from wsigen import rundir
+from wsigen.chunkfiles import ChunkFiles
+from wsigen.errors import ResourceError
+from wsigen.files import atomic_path, remove_tree
+from wsigen.generation import generate, resume
+from wsigen.tasks import context
+from wsigen.tasks.context import RunContext
+from wsigen.tasks.perform import Task, perform
+
+
+class StopError(BaseException):
+    """Stands for SIGKILL: nothing in the program catches it."""
+
+
+@pytest.mark.parametrize("steps_of_clearing", range(9))
+def test_stopped_while_it_clears(bundle, tmp_path, monkeypatch, steps_of_clearing):
+    """Wherever clearing is cut short, resume ends it without making anything again."""
+    settings = settings_of(bundle, tmp_path, steps=1, keep_run=False)
+    left = steps_of_clearing
+    remove = rundir.remove_leftovers
+
+    def cut(path):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise StopError
+        remove(path)
+
+    monkeypatch.setattr(rundir, "remove_leftovers", cut)
+    try:
+        whole = generate(tmp_path / "a.ome.tiff", **settings)
+    except StopError:
+        monkeypatch.undo()
+        if not (tmp_path / "a.run" / rundir.FINISHED).exists():
+            return  # only the empty folder was left
+        written = (tmp_path / "a.ome.tiff").stat().st_mtime_ns
+        whole = resume(tmp_path / "a.run")
+        assert (tmp_path / "a.ome.tiff").stat().st_mtime_ns == written
+    assert whole.level0_sha256
+    assert whole.area_px["Tumor"] > 0
+    assert whole.script.exists()
+    assert not (tmp_path / "a.run").exists()
+
+
+def test_a_finished_run_whose_slide_is_gone_is_made_anew(bundle, tmp_path, monkeypatch):
+    settings = settings_of(bundle, tmp_path, steps=1, keep_run=False)
+    monkeypatch.setattr(rundir, "_remove", stop)
+    with pytest.raises(StopError):
+        generate(tmp_path / "a.ome.tiff", **settings)
+    monkeypatch.undo()
+    first = (tmp_path / "a.ome.tiff").read_bytes()
+    for path in tmp_path.glob("a.*"):
+        if path.is_file():
+            path.unlink()
+    result = generate(tmp_path / "a.ome.tiff", **settings)
+    assert result.slide.read_bytes() == first
+    assert not (tmp_path / "a.run").exists()
+
+
+def stop(*args):
+    raise StopError
+
+
+def test_who_writes_late_leaves_nothing(bundle, tmp_path):
+    """A worker that comes back when the run is cleared fails, and makes no folder anew."""
+    settings = settings_of(bundle, tmp_path, steps=1)
+    generate(tmp_path / "a.ome.tiff", **settings)
+    run_dir = tmp_path / "a.run"
+    run = RunContext(run_dir)
+    values = run.passes[-1].state.read_latents(1, run.passes[-1].plan.grid.box((1, 1)))
+    blob = next((run_dir / "spool").iterdir()).read_bytes()
+    resume(run_dir, keep_run=False)
+    with pytest.raises(FileNotFoundError):
+        run.passes[-1].state.write_latents(1, (1, 1), values)
+    with pytest.raises(FileNotFoundError):
+        run.spool.write((0, 0), blob)
+    assert not run_dir.exists()
+
+
+def test_what_was_left_unfinished_is_no_key(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=22)
+    group = tmp_path / "cut.run" / "state.zarr" / "pass-0"
+    record = RunContext(tmp_path / "cut.run").passes[0].state.record()
+    beyond = max(h for steps in record.values() for h in steps) + 4
+    for name in (f"latents/c/{beyond // 2}/0/1/.0123456789ab.1", f"partials/c/{beyond // 2}/1/1/0/0/.0123456789ab.0"):
+        (group / name).parent.mkdir(parents=True, exist_ok=True)
+        (group / name).write_bytes(b"half")
+    assert RunContext(tmp_path / "cut.run").passes[0].state.record() == record
+    assert resume(tmp_path / "cut.run").level0_sha256 == whole
+    assert not list((tmp_path / "cut.run").rglob(".*"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_file_of_a_run_at_rest_may_be_damaged(bundle, tmp_path, seed):
+    chance = random.Random(seed)
+    settings = settings_of(bundle, tmp_path, steps=5, sampler="dpm++")
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=chance.randrange(10, 60))
+    files = sorted(p for p in (tmp_path / "cut.run" / "state.zarr").rglob("*") if p.is_file() and "c" in p.parts)
+    path = chance.choice(files)
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(bytes(data) if seed % 2 else bytes(data[: len(data) // 2]))
+    context._contexts.clear()  # as in a process of its own
+    notes = []
+    result = resume(tmp_path / "cut.run", watch=lambda stage: notes.append(stage.note))
+    assert result.level0_sha256 == whole
+    assert not any(notes)
+
+
+def test_a_pass_starts_over_if_a_chunk_and_its_sources_are_lost(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, steps=5)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=85)
+    state = RunContext(tmp_path / "cut.run").passes[0].state
+    for ij, steps in state.record().items():
+        if ij[0] == 1:
+            for h in steps:
+                state.delete(h, ij)
+    notes = set()
+    result = resume(tmp_path / "cut.run", watch=lambda stage: notes.add(stage.note))
+    assert result.level0_sha256 == whole
+    assert any("starts over" in note for note in notes)
+
+
+def test_resume_asks_for_the_disk_it_still_needs(bundle, tmp_path, monkeypatch):
+    settings = settings_of(bundle, tmp_path)
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=22)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**30, 2**30, 1000))
+    with pytest.raises(ResourceError, match="free at"):
+        resume(tmp_path / "cut.run")
+    (tmp_path / "cut.run" / "ballast").write_bytes(bytes(2**24))  # what is there counts as done
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**30, 2**30, 2**22))
+    assert resume(tmp_path / "cut.run").slide.exists()
+
+
+def test_a_queue_named_by_a_relative_path_is_found_again(bundle, tmp_path, monkeypatch):
+    from wsigen.config import make_config
+    from wsigen.preparation import prepare
+
+    monkeypatch.chdir(tmp_path)
+    settings = {"model": str(bundle), "class_name": "Tumor", "size": (600, 600), "scheduler": "queue.yaml"}
+    kept = prepare(make_config(settings), tmp_path / "a.ome.tiff").manifest.settings
+    assert kept["scheduler"] == str(tmp_path / "queue.yaml")
+
+
+def test_chunks_and_kept_inputs_reach_the_disk_before_their_names(bundle, tmp_path, monkeypatch):
+    """What a power cut can lose: nothing that has a name."""
+    flushed = set()
+    fsync = os.fsync
+
+    def note(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    result = generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, steps=1))
+    run_dir = tmp_path / "a.run"
+    files = [p for name in ("state.zarr", "spool", rundir.INPUTS) for p in (run_dir / name).rglob("*") if p.is_file()]
+    files += [run_dir / "run.json", result.slide, result.annotations, result.manifest, result.thumbnail, result.script]
+    assert len(files) > 20
+    assert [p for p in files if p.stat().st_ino not in flushed] == []
+
+
+def test_a_tree_that_others_write_into_is_removed(tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "a").mkdir(parents=True)
+    (tree / "a" / "b").write_bytes(b"1")
+    with pytest.raises(FileNotFoundError), atomic_path(tree / "a" / "c") as beside:
+        interfere(tree, beside)
+    assert list(tmp_path.iterdir()) == []
+    remove_tree(tree)
+
+
+def interfere(tree, beside):
+    beside.write_bytes(b"late")
+    remove_tree(tree)
+
+
+def test_a_store_is_not_made_by_who_writes_to_it(tmp_path):
+    import zarr
+
+    with pytest.raises(FileNotFoundError):
+        zarr.open_group(ChunkFiles(tmp_path / "state.zarr"), mode="r+")
+    (tmp_path / "state.zarr").mkdir()
+    array = zarr.create_array(ChunkFiles(tmp_path / "state.zarr"), shape=(4, 4), chunks=(2, 2), dtype="f4")
+    array[:] = 1
+    remove_tree(tmp_path / "state.zarr")
+    with pytest.raises(FileNotFoundError):
+        array[:] = 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_late_task_of_a_cleared_run_is_an_error_and_no_folder(bundle, tmp_path):
+    settings = settings_of(bundle, tmp_path, steps=1)
+    generate(tmp_path / "a.ome.tiff", **settings)
+    digest = RunContext(tmp_path / "a.run").manifest.hash
+    resume(tmp_path / "a.run", keep_run=False)
+    with pytest.raises(OSError, match=r"run\.json"):
+        perform(str(tmp_path / "a.run"), digest, 1, Task("start", 0, (1, 1)))
+    assert not (tmp_path / "a.run").exists()
+
+
+SLEEPY = """
+import sys, time
+import wsigen.engine.run as run
+def sleep_long(*args):
+    import time
+    time.sleep(60)
+run.perform = sleep_long
+if __name__ == "__main__":
+    from wsigen.cli import main
+    main()
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--processes"]])
+def test_ctrl_c_does_not_wait_for_a_running_task(bundle, tmp_path, more):
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    command = [sys.executable, "sleepy.py", "generate", "a.ome.tiff", "--model", str(bundle), "--class", "Tumor"]
+    command += ["--size", "600x600", "--steps", "1", "--workers", "1", *more]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        while "denoise" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(3)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=100)
+        assert time.monotonic() - begin < 30
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "wsigen resume" in err
