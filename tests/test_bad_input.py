@@ -177,10 +177,11 @@ def test_run_directory_that_is_no_run(run, tmp_path):
 
 
 def test_second_driver(run, tmp_path, bundle):
-    from wsigen.manifest import driver_lock
+    from wsigen.folder.opening import open_folder
+    from wsigen.manifest import LOCK
 
     interrupted(tmp_path, bundle)
-    with driver_lock(tmp_path / "out.run"):
+    with open_folder(tmp_path / "out.run").lock(LOCK):
         assert "another driver" in run("resume", "out.run")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import pytest
 from test_engine import interrupt_in_the_middle, settings_of
 
 from wsigen import rundir
-from wsigen.chunkfiles import ChunkFiles
 from wsigen.errors import ResourceError
 from wsigen.files import atomic_path, remove_tree
+from wsigen.folder import local
+from wsigen.folder.chunkfiles import ChunkFiles
 from wsigen.generation import generate, resume
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext
@@ -25,12 +27,28 @@ class StopError(BaseException):
     """Stands for SIGKILL: nothing in the program catches it."""
 
 
+@pytest.fixture(scope="module")
+def finished(bundle, tmp_path_factory):
+    """A finished run that was kept."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, generate(folder / "a.ome.tiff", **settings_of(bundle, folder, steps=1)).level0_sha256
+
+
+@pytest.fixture
+def kept(finished, tmp_path):
+    """A run directory to be cleared, of a slide that is there."""
+    folder, _ = finished
+    shutil.copytree(folder / "a.run", tmp_path / "spare")
+    yield folder / "a.run"
+    shutil.rmtree(folder / "a.run", ignore_errors=True)
+    shutil.copytree(tmp_path / "spare", folder / "a.run")
+
+
 @pytest.mark.parametrize("steps_of_clearing", range(9))
-def test_stopped_while_it_clears(bundle, tmp_path, monkeypatch, steps_of_clearing):
+def test_stopped_while_it_clears(finished, kept, monkeypatch, steps_of_clearing):
     """Wherever clearing is cut short, resume ends it without making anything again."""
-    settings = settings_of(bundle, tmp_path, steps=1, keep_run=False)
     left = steps_of_clearing
-    remove = rundir.remove_leftovers
+    remove = local.remove_leftovers
 
     def cut(path):
         nonlocal left
@@ -39,25 +57,26 @@ def test_stopped_while_it_clears(bundle, tmp_path, monkeypatch, steps_of_clearin
             raise StopError
         remove(path)
 
-    monkeypatch.setattr(rundir, "remove_leftovers", cut)
+    monkeypatch.setattr(local, "remove_leftovers", cut)
     try:
-        whole = generate(tmp_path / "a.ome.tiff", **settings)
+        result = resume(kept, keep_run=False)
     except StopError:
         monkeypatch.undo()
-        if not (tmp_path / "a.run" / rundir.FINISHED).exists():
+        if not (kept / rundir.FINISHED).exists():
             return  # only the empty folder was left
-        written = (tmp_path / "a.ome.tiff").stat().st_mtime_ns
-        whole = resume(tmp_path / "a.run")
-        assert (tmp_path / "a.ome.tiff").stat().st_mtime_ns == written
-    assert whole.level0_sha256
-    assert whole.area_px["Tumor"] > 0
-    assert whole.script.exists()
-    assert not (tmp_path / "a.run").exists()
+        slide = kept.with_name("a.ome.tiff")
+        written = slide.stat().st_mtime_ns
+        result = resume(kept)
+        assert slide.stat().st_mtime_ns == written
+    assert result.level0_sha256 == finished[1]
+    assert result.area_px["Tumor"] > 0
+    assert result.script.exists()
+    assert not kept.exists()
 
 
 def test_a_finished_run_whose_slide_is_gone_is_made_anew(bundle, tmp_path, monkeypatch):
     settings = settings_of(bundle, tmp_path, steps=1, keep_run=False)
-    monkeypatch.setattr(rundir, "_remove", stop)
+    monkeypatch.setattr(local.LocalFolder, "discard", stop)
     with pytest.raises(StopError):
         generate(tmp_path / "a.ome.tiff", **settings)
     monkeypatch.undo()
@@ -103,6 +122,16 @@ def test_what_was_left_unfinished_is_no_key(bundle, tmp_path):
     assert RunContext(tmp_path / "cut.run").passes[0].state.record() == record
     assert resume(tmp_path / "cut.run").level0_sha256 == whole
     assert not list((tmp_path / "cut.run").rglob(".*"))
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "pass-0/zarr.json", "pass-0/latents/zarr.json", "pass-0/classes/zarr.json"])
+def test_damaged_metadata_is_written_again(finished, kept, name):
+    for block in (kept / "spool").iterdir():
+        block.unlink()
+    path = kept / "state.zarr" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    context._contexts.clear()  # as in a process of its own
+    assert resume(kept).level0_sha256 == finished[1]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -9,9 +9,9 @@ import wsigen
 
 ROOT = Path(wsigen.__file__).parent
 ROWS = [
-    {"errors", "geometry", "classes", "noise", "config", "files", "yaml_file"},
+    {"errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file"},
     {"sampling", "models", "layout", "slide"},
-    {"store", "chunkfiles", "manifest", "cohort"},
+    {"store", "runstore", "manifest", "cohort"},
     {"tasks"},
     {"engine"},
     {

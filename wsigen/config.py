@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsigen.errors import ConfigError, suggest
+from wsigen.folder.opening import as_place, is_url
 from wsigen.yaml_file import first_fault, read_mapping
 
 MAX_SIDE_PX = 1_000_000
@@ -75,8 +76,8 @@ class RunConfig(BaseModel):
     device, precision:
         Where the model runs (*cpu*, *cuda*, ...) and in which numbers (``fp32``, ``bf16``).
     run_dir, keep_run, overwrite:
-        *Execution.* State of the run (``OUT.run`` beside the slide by default); keep it after success; replace an
-        existing slide.
+        *Execution.* State of the run (a folder, ``OUT.run`` beside the slide by default, or ``s3://bucket/prefix``); keep it
+        after success; replace an existing slide.
     workers, processes, threads, scheduler, window:
         *Execution.* Dask workers, whether they are processes, torch threads of each, the address of a running scheduler
         instead, tasks in flight per worker.
@@ -115,7 +116,7 @@ class RunConfig(BaseModel):
     quality: int = Field(default=90, ge=1, le=100)
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
-    run_dir: Path | None = None
+    run_dir: str | Path | None = None
     keep_run: bool = False
     workers: int | None = Field(default=None, ge=1)
     processes: bool = False
@@ -131,6 +132,11 @@ class RunConfig(BaseModel):
         if value not in (None, 1, 2, 4):
             raise ValueError(f"{value}: 1, 2 or 4; other numbers of model threads change the last bits of a CPU's results")
         return value
+
+    @field_validator("run_dir")
+    @classmethod
+    def _parse_run_dir(cls, value: str | Path | None) -> str | Path | None:
+        return None if value is None else as_place(value)
 
     @field_validator("size", mode="before")
     @classmethod
@@ -209,7 +215,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         name = str(key).replace("-", "_")
         name = "class_name" if name == "class" else name
         word = name == "layout" and value == SAMPLE
-        if name in _PATHS and isinstance(value, str) and not word:
+        if name in _PATHS and isinstance(value, str) and not word and not is_url(value):
             value = file.parent / value
         if name in ("model", "scheduler") and isinstance(value, str) and (file.parent / value).exists():
             value = str(file.parent / value)

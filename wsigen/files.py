@@ -65,6 +65,19 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
                 other.unlink(missing_ok=True)
 
 
+def make_below(root: Path, folder: Path) -> None:
+    """Make a folder and those between it and ``root``, but not the root itself (FileNotFoundError if it is not there)."""
+    if folder == root:
+        return
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        if folder.parent == root:
+            raise
+        make_below(root, folder.parent)
+        folder.mkdir(exist_ok=True)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder that others may still write into: it loses its name first, by which they would find it."""
     aside = _beside(folder)

@@ -21,8 +21,10 @@ from wsigen.config import RunConfig, make_config
 from wsigen.engine.memory import demand_disk, demand_memory
 from wsigen.engine.run import MADE_ONCE, TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
 from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
+from wsigen.folder.base import Folder, Lock
+from wsigen.folder.opening import is_url, open_folder
 from wsigen.layout.layout import Layout
-from wsigen.manifest import Manifest, driver_lock
+from wsigen.manifest import LOCK, Manifest
 from wsigen.outputs import Files, files_of, write_outputs
 from wsigen.preparation import (
     Prepared,
@@ -31,7 +33,17 @@ from wsigen.preparation import (
     reread_layout,
 )
 from wsigen.projection import allowed_memory, plans_of, project_run, tissue_share
-from wsigen.rundir import begin_outputs, check_unchanged, claim, clear, finished, kept_inputs, make_run_dir, run_dir_of
+from wsigen.rundir import (
+    begin_outputs,
+    check_unchanged,
+    claim,
+    clear,
+    demand_usable,
+    finished,
+    kept_inputs,
+    make_run_dir,
+    run_dir_of,
+)
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -116,10 +128,10 @@ def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watc
     demand_disk(projection, run_dir, output)
     _demand_tissue(prepared)
     with _cluster(workers) as cluster:
-        make_run_dir(run_dir, output)
-        with driver_lock(run_dir):
-            claim(run_dir, prepared)
-            return _work(run_dir, prepared.layout, config, cluster, workers, watch)
+        folder = make_run_dir(run_dir, output)
+        with folder.lock(LOCK) as lock:
+            claim(folder, prepared)
+            return _work(folder, prepared.layout, config, cluster, workers, _while_held(lock, watch))
 
 
 def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
@@ -128,7 +140,7 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     Parameters
     ----------
     run_dir:
-        The run's directory.
+        The run's directory, or its URL in an object store.
     execution:
         Execution settings that replace those of the first start: ``workers``, ``processes``, ``threads``, ``scheduler``,
         ``window``, ``keep_run``.
@@ -140,21 +152,23 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     """
     from wsigen.models.bundle import bundle_hash, check_bundle
 
-    run_dir = Path(run_dir)
-    if finished(run_dir) is not None:
-        return _clear_finished(run_dir)
-    manifest = Manifest.load(run_dir)
+    folder = open_folder(run_dir)
+    if is_url(folder.name):
+        demand_usable(folder)
+    if finished(folder) is not None:
+        return _clear_finished(folder)
+    manifest = Manifest.load(folder)
     given = {key: value for key, value in manifest.settings.items() if value is not None}
     given.update({key: value for key, value in execution.items() if value is not None})
-    config = make_config({**given, **kept_inputs(run_dir, given)})
-    folder = Path(manifest.model)
-    card = check_bundle(folder)
-    check_unchanged(run_dir, manifest, config, bundle_hash(folder))
+    config = make_config({**given, **kept_inputs(folder, given)})
+    model = Path(manifest.model)
+    card = check_bundle(model)
+    check_unchanged(folder, manifest, config, bundle_hash(model))
     layout = reread_layout(config, card, manifest)
-    demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output))
+    demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
     workers = Workers.of(config)
-    with _cluster(workers) as cluster, driver_lock(run_dir):
-        return _work(run_dir, layout, config, cluster, workers, watch)
+    with _cluster(workers) as cluster, folder.lock(LOCK) as lock:
+        return _work(folder, layout, config, cluster, workers, _while_held(lock, watch))
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -195,12 +209,11 @@ def _demand_tissue(prepared: Prepared) -> None:
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None) -> Result:
+def _work(folder: Folder, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher) -> Result:
     """Work through all stages, skipping what is done."""
-    watch = watch or _silent
-    manifest = Manifest.load(run_dir)
-    run = run_context(str(run_dir.absolute()), manifest.hash)
-    (run_dir / "spool").mkdir(exist_ok=True)
+    manifest = Manifest.load(folder)
+    run = run_context(folder.name, manifest.hash)
+    folder.sub("spool").make()
     dispatcher = Dispatcher(run, cluster, workers.window, workers.threads)
     files = files_of(Path(manifest.output))
     try:
@@ -214,17 +227,29 @@ def _work(run_dir: Path, layout: Layout, config: RunConfig, cluster: Any, worker
     named = [str(path) for path in files.all]
     outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
     if not config.keep_run:
-        clear(run_dir, outcome)
+        clear(folder, outcome)
     return _result(outcome)
 
 
-def _clear_finished(run_dir: Path) -> Result:
+def _while_held(lock: Lock, watch: Watcher | None) -> Watcher:
+    """Watch, and stop at the next task if another driver has taken over (RunError)."""
+
+    def look(stage: Stage) -> None:
+        if lock.lost:
+            raise RunError(f"another driver ({lock.lost}) has taken this run over, as nothing was heard of this one for long")
+        if watch is not None:
+            watch(stage)
+
+    return look
+
+
+def _clear_finished(folder: Folder) -> Result:
     """Go on with a run that was stopped while it was cleared: the slide is there, only the clearing is not done."""
-    with driver_lock(run_dir):
-        outcome = finished(run_dir)
+    with folder.lock(LOCK):
+        outcome = finished(folder)
         if outcome is None:
-            raise RunError(f"{run_dir}: was cleared by another driver just now")
-        clear(run_dir, outcome)
+            raise RunError(f"{folder.name}: was cleared by another driver just now")
+        clear(folder, outcome)
         return _result(outcome)
 
 
@@ -241,7 +266,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
     watch(Stage("write slide", 1, workers=1))
-    begin_outputs(run.run_dir, run.manifest, overwrite)
+    begin_outputs(run.folder, run.manifest, overwrite)
     written = write_outputs(run, files)
     watch(Stage("write slide", 1, done=1, workers=1, finished=True))
     return written
@@ -290,11 +315,12 @@ def _cluster(workers: Workers) -> AbstractContextManager[Any]:
 def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
     """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
     plan = part.plan
-    if run.store.has_pass(plan.index):
-        return
-    card_channels = len(run.manifest.glass["latent"])
+    channels = len(run.manifest.glass["latent"])
     history = run.manifest.sampling["sampler"] == "dpm++"
-    state = run.store.create_pass(plan.index, plan.grid, card_channels, plan.steps, plan.side, history)
+    if run.store.has_pass(plan.index):
+        run.store.restore_metadata(plan.index, plan.grid, channels, plan.steps, plan.side, history)
+        return
+    state = run.store.create_pass(plan.index, plan.grid, channels, plan.steps, plan.side, history)
     _write_classes(part, layout)
     state.write_activity(_activity(run, part))
 
@@ -332,7 +358,3 @@ def _decode(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
 
 def _level_name(run: RunContext, part: PassContext) -> str:
     return f"{10.0 / (run.slide.mpp * part.plan.scale):.3g}x"
-
-
-def _silent(stage: Stage) -> None:
-    """Watch nothing."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import atomic_path
-from wsigen.manifest import Manifest
+from wsigen.files import write_atomic
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.state import held_pixels
+
+PICTURE = "timesteps.png"
+"""Name of the timestep map in the run directory."""
 
 PICTURE_SIDE = 1024
 """Longest side of the timestep map in px."""
@@ -26,16 +29,16 @@ class RunReport:
     """Lines for people, and where the picture is."""
 
     lines: list[str]
-    picture: Path | None
+    picture: str | None
 
 
-def inspect_run(run_dir: Path, picture: Path | None = None) -> RunReport:
+def inspect_run(run_dir: str | Path, picture: Path | None = None) -> RunReport:
     """Read a run's record and draw its timestep map.
 
     Parameters
     ----------
     run_dir:
-        Directory of a run, in progress, interrupted or kept.
+        Directory or URL of a run, in progress, interrupted or kept.
     picture:
         PNG to write; ``RUN_DIR/timesteps.png`` by default.
 
@@ -44,7 +47,6 @@ def inspect_run(run_dir: Path, picture: Path | None = None) -> RunReport:
     RunError
         If the directory holds no run.
     """
-    Manifest.load(run_dir)
     run = RunContext(run_dir)
     m = run.manifest
     lines = [
@@ -61,8 +63,12 @@ def inspect_run(run_dir: Path, picture: Path | None = None) -> RunReport:
     lines.append(f"decode: {len(run.spool.done())} of {len(run.slide.grid)} blocks")
     if drawn is None:
         return RunReport([*lines, "nothing was started yet"], None)
-    target = picture or run_dir / "timesteps.png"
-    _write_png(target, timestep_map(run, drawn), drawn.plan.steps)
+    png = _png(timestep_map(run, drawn), drawn.plan.steps)
+    if picture is not None:
+        write_atomic(picture, png)
+    else:
+        run.folder.write(PICTURE, png)
+    target = str(picture or f"{run_dir}/{PICTURE}")
     return RunReport([*lines, f"timestep map: {target}"], target)
 
 
@@ -104,7 +110,7 @@ def _pass_line(run: RunContext, part: PassContext) -> str:
     return f"{title}: {100 * total:.0f} %, {len(done)} chunks between step {min(steps)} and {max(steps)} of {plan.steps}"
 
 
-def _write_png(path: Path, steps: NDArray[np.int32], total: int) -> None:
+def _png(steps: NDArray[np.int32], total: int) -> bytes:
     """Dark: much left to do; rose: finished; white: glass."""
     from PIL import Image
 
@@ -113,5 +119,6 @@ def _write_png(path: Path, steps: NDArray[np.int32], total: int) -> None:
     colour[steps < 0] = _GLASS
     image = Image.fromarray(colour.astype(np.uint8))
     scale = max(1, 512 // max(image.size))
-    with atomic_path(path) as beside:
-        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(beside, format="PNG")
+    buffer = BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import platform
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from wsigen import __version__
 from wsigen.errors import RunError
-from wsigen.files import write_atomic
+from wsigen.folder.base import MANIFEST, Folder
 
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
 FORMAT = 1
-FILE = "run.json"
+FILE = MANIFEST
 LOCK = "driver.lock"
 
 
@@ -76,13 +70,13 @@ class Manifest:
         """SHA-256 of everything in the manifest."""
         return json_hash(asdict(self))
 
-    def save(self, run_dir: Path) -> None:
-        """Write ``run.json`` (beside, then renamed)."""
+    def save(self, folder: Folder) -> None:
+        """Write ``run.json``, whole or not at all."""
         text = json.dumps({**asdict(self), "hash": self.hash}, indent=2, sort_keys=True)
-        write_atomic(run_dir / FILE, text.encode())
+        folder.write(FILE, text.encode())
 
     @classmethod
-    def load(cls, run_dir: Path) -> Manifest:
+    def load(cls, folder: Folder) -> Manifest:
         """Read ``run.json``.
 
         Raises
@@ -90,21 +84,22 @@ class Manifest:
         RunError
             If it is missing, unreadable, of another format, or its hash does not fit its content.
         """
+        where = f"{folder.name}/{FILE}"
         try:
-            content = json.loads((run_dir / FILE).read_text())
-        except FileNotFoundError:
-            raise RunError(f"{run_dir}: not a run directory (there is no {FILE})") from None
+            content = json.loads(folder.read(FILE))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(f"{folder.name}: not a run directory (there is no {FILE})") from None
         except (OSError, ValueError) as error:
-            raise RunError(f"{run_dir / FILE}: unreadable ({error}); start the run anew in another directory") from None
+            raise RunError(f"{where}: unreadable ({error}); start the run anew in another directory") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise RunError(f"{run_dir / FILE}: not a run of format {FORMAT}; use the wsigen version that made it")
+            raise RunError(f"{where}: not a run of format {FORMAT}; use the wsigen version that made it")
         expected = content.pop("hash", None)
         try:
             manifest = cls(**{f.name: content[f.name] for f in fields(cls)})
         except KeyError as error:
-            raise RunError(f"{run_dir / FILE}: {error} is missing; start the run anew") from None
+            raise RunError(f"{where}: {error} is missing; start the run anew") from None
         if manifest.hash != expected:
-            raise RunError(f"{run_dir / FILE}: its hash does not fit its content; it was edited: start the run anew")
+            raise RunError(f"{where}: its hash does not fit its content; it was edited: start the run anew")
         return manifest
 
 
@@ -133,33 +128,3 @@ def first_difference(mine: Any, theirs: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if mine == theirs else f"{path}: {mine!r} here, {theirs!r} in the run"
-
-
-@contextmanager
-def driver_lock(run_dir: Path) -> Iterator[None]:
-    """Hold a run for one driver; the operating system releases it with the process, however that ends.
-
-    Raises
-    ------
-    RunError
-        If another driver holds it (the message says who), or the file cannot be locked.
-    """
-    path = run_dir / LOCK
-    try:
-        file = path.open("a+")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise RunError(f"{run_dir}: held by another driver ({holder}); wait for it or stop it") from None
-        except OSError as error:
-            raise RunError(f"{path}: this file system cannot lock files ({error.strerror}); choose another --run-dir") from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield

@@ -17,22 +17,16 @@ since a flipped bit would otherwise be read back silently.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
-from collections.abc import Coroutine, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 
-from wsigen.chunkfiles import ChunkFiles
-from wsigen.errors import DamagedChunkError, RunError
-from wsigen.files import target_of_leftover
+from wsigen.errors import DamagedChunkError
+from wsigen.folder.base import Folder
 from wsigen.geometry import Box, ChunkGrid
 
 Array = NDArray[np.float32]
@@ -41,7 +35,7 @@ Index = tuple[int, int]
 _STATE_KEY = re.compile(r"latents/c/(\d+)/0/(\d+)/(\d+)")
 _PARTIAL_KEY = re.compile(r"partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
 
-_NO_CLASS = 254
+NO_CLASS = 254
 """What a class map reads where its chunk is missing; no class has this index."""
 
 
@@ -54,6 +48,8 @@ class PassState:
         The pass's zarr group.
     grid:
         Chunks of the latent canvas.
+    folder:
+        Where the group's keys lie.
 
     Attributes
     ----------
@@ -63,8 +59,9 @@ class PassState:
         Half a crop side: how far a chunk's crops reach beyond it, latent px.
     """
 
-    def __init__(self, group: Any, grid: ChunkGrid) -> None:
+    def __init__(self, group: Any, grid: ChunkGrid, folder: Folder) -> None:
         self.group = group
+        self._folder = folder
         self.grid = grid
         self._latents = group["latents"]
         self._partials = group["partials"]
@@ -116,7 +113,7 @@ class PassState:
     def read_classes(self, box: Box) -> NDArray[np.uint8]:
         """The class map on ``box`` (inside the canvas), uint8 ``[h, w]``."""
         classes = np.asarray(self._checked("classes", lambda: self._classes[box.slices]))
-        if (classes == _NO_CLASS).any():
+        if (classes == NO_CLASS).any():
             key = f"{self.group.path}/classes"
             raise DamagedChunkError(f"{key}: a chunk of the class map is missing", key)
         return classes
@@ -177,25 +174,22 @@ class PassState:
     def record(self) -> dict[Index, set[int]]:
         """The half-steps whose keys exist, by chunk. Whatever else lies there (what killed writers left) is none."""
         found: dict[Index, set[int]] = {}
-        for key in self._keys("latents/c"):
+        for key in self._folder.names("latents/c"):
             if name := _STATE_KEY.fullmatch(key):
                 found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]))
-        for key in self._keys("partials/c"):
+        for key in self._folder.names("partials/c"):
             if name := _PARTIAL_KEY.fullmatch(key):
                 found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]) + 1)
         return found
 
     def delete_unfinished(self) -> None:
         """Delete what writers that were killed left unfinished."""
-        for key in list(self._keys("")):
-            if target_of_leftover(key.rpartition("/")[2]):
-                self._delete(key)
+        self._folder.sweep()
 
     def delete_all(self) -> None:
         """Delete every half-step, so that the pass starts over; class map and activity stay."""
         for array in ("latents", "partials", "history"):
-            for key in list(self._keys(f"{array}/c")):
-                self._delete(key)
+            self._folder.discard(f"{array}/c")
 
     def delete(self, half_step: int, ij: Index) -> None:
         """Delete a half-step's key and the history that goes with it; not an error if they are gone."""
@@ -203,19 +197,7 @@ class PassState:
         if self._history is not None and half_step > 0 and half_step % 2 == 0:
             keys.insert(0, self._history_key(half_step // 2 - 1, ij))
         for key in keys:
-            self._delete(key)
-
-    def _delete(self, key: str) -> None:
-        _wait(self.group.store.delete(f"{self.group.path}/{key}"))
-
-    def _keys(self, prefix: str) -> Iterator[str]:
-        """Keys below a prefix, relative to the pass's group."""
-        start = f"{self.group.path}/"
-
-        async def collect() -> list[str]:
-            return [key async for key in self.group.store.list_prefix(start + prefix)]
-
-        yield from (key.removeprefix(start) for key in _wait(collect()))
+            self._folder.delete(key)
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named."""
@@ -224,78 +206,3 @@ class PassState:
         except (ValueError, RuntimeError, IndexError) as error:
             reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
             raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", f"{self.group.path}/{key}") from error
-
-
-class RunStore:
-    """The zarr group of a run.
-
-    Parameters
-    ----------
-    path:
-        Folder of the group, e.g. ``RUN/state.zarr``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> PassState:
-        """Make the arrays of a pass, with a history if its sampler needs one; an unfinished attempt is replaced."""
-        self.path.mkdir(exist_ok=True)
-        group = zarr.open_group(ChunkFiles(self.path), mode="a").create_group(f"pass-{index}", overwrite=True)
-        c, reach = grid.chunk, grid.chunk + side
-        live = {
-            "dtype": "float32",
-            "fill_value": np.nan,
-            "compressors": [Crc32cCodec()],
-            "config": {"write_empty_chunks": True},
-        }
-        shape = (steps + 1, channels, grid.height, grid.width)
-        group.create_array("latents", shape=shape, chunks=(1, channels, c, c), **live)
-        if history:
-            shape = (steps, channels, grid.height, grid.width)
-            group.create_array("history", shape=shape, chunks=(1, channels, c, c), **live)
-        partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
-        group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
-        packed = [BloscCodec(cname="zstd", clevel=3), Crc32cCodec()]
-        group.create_array(
-            "classes",
-            shape=(grid.height, grid.width),
-            chunks=(c, c),
-            dtype="uint8",
-            fill_value=_NO_CLASS,
-            compressors=packed,
-            config={"write_empty_chunks": True},
-        )
-        return PassState(group, grid)
-
-    def open_pass(self, index: int, grid: ChunkGrid) -> PassState:
-        """Open the arrays of a pass.
-
-        Raises
-        ------
-        RunError
-            If they are not there.
-        """
-        try:
-            group = zarr.open_group(ChunkFiles(self.path), mode="r+")[f"pass-{index}"]
-            return PassState(group, grid)
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise RunError(f"{self.path}: pass {index} is missing or unreadable ({error}); start the run anew") from None
-
-    def has_pass(self, index: int) -> bool:
-        """Whether a pass was prepared to the end."""
-        return (self.path / f"pass-{index}" / "activity" / "c" / "0" / "0").exists()
-
-
-_loop: asyncio.AbstractEventLoop | None = None
-_loop_lock = threading.Lock()
-
-
-def _wait(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine of a zarr store from ordinary code, on one background event loop of this process."""
-    global _loop
-    with _loop_lock:
-        if _loop is None:
-            _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="wsigen-store", daemon=True).start()
-    return asyncio.run_coroutine_threadsafe(work, _loop).result()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsigen.folder.opening import absolute_place
 from wsigen.manifest import DECIDING
 from wsigen.tasks.introduce import Introduction, introduce
 
@@ -27,7 +28,7 @@ class WorkerReport:
     problems: list[str]
 
 
-def check_workers(scheduler: str, model: str = "default", run_dir: Path | None = None) -> WorkerReport:
+def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | None = None) -> WorkerReport:
     """Ask every worker of a running cluster about itself, and compare the answers with this process.
 
     Parameters
@@ -37,7 +38,7 @@ def check_workers(scheduler: str, model: str = "default", run_dir: Path | None =
     model:
         The bundle a run would use.
     run_dir:
-        A folder that driver and workers must share, or None.
+        A folder or URL that driver and workers must share, or None.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def check_workers(scheduler: str, model: str = "default", run_dir: Path | None =
     """
     from wsigen.engine.cluster import open_cluster
 
-    place = None if run_dir is None else str(run_dir.absolute())
+    place = None if run_dir is None else str(absolute_place(run_dir))
     here = introduce(DECIDING, model, place)
     with open_cluster(0, True, scheduler) as cluster:
         answers: dict[str, Introduction] = cluster.ask_all(introduce, DECIDING, model, place)
@@ -78,5 +79,7 @@ def _own_problems(here: Introduction, answers: Mapping[str, Introduction]) -> li
         if answer.model.startswith("none"):
             found.append(f"{address}: no model ({answer.model.removeprefix('none: ')})")
         if answer.run_dir not in (None, "writable"):
-            found.append(f"{address}: cannot use the run directory ({answer.run_dir}); choose a shared folder")
+            found.append(
+                f"{address}: cannot use the run directory ({answer.run_dir}); choose a shared folder or an object store"
+            )
     return found

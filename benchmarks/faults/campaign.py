@@ -113,6 +113,7 @@ class Campaign:
     def _strike(self, kind: str, done: int) -> None:
         scene, fault = self.scene, Fault(kind, done)
         before = scene.driver.running
+        in_flight = 2 * scene.fleet.count if KINDS[kind].stops else 0  # of the old driver: they end without a new one
         KINDS[kind].strike(scene)
         begin = monotonic()
         low = half_steps(scene.run_dir)
@@ -120,7 +121,7 @@ class Campaign:
             self._keep_going(fault)
             now = half_steps(scene.run_dir)
             low = min(low, now)
-            if (now > low and scene.driver.running) or scene.driver.code == 0:
+            if (now > low + in_flight and scene.driver.running) or scene.driver.code == 0:
                 break
             if monotonic() - begin > PATIENCE_S:
                 raise CampaignError(f"no work for {PATIENCE_S:g} s after {kind}:\n{scene.driver.last_words()}")

@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from benchmarks.faults.network import Network
 
-POLL_S = 0.05
+POLL_S = 0.2
 TTL_S = 8.0
 """Seconds without a heartbeat after which the scheduler gives a worker up (dask's own default is five minutes)."""
 

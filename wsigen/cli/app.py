@@ -69,7 +69,9 @@ Compression = Annotated[str | None, typer.Option("--compression", help="jpeg | d
 Quality = Annotated[int | None, typer.Option("--quality", help="JPEG quality, 1-100")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...")]
 Precision = Annotated[str | None, typer.Option("--precision", help="fp32 | bf16")]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", help="state of the run (default: OUT.run beside the slide)")]
+RunDir = Annotated[
+    str | None, typer.Option("--run-dir", metavar="DIR|URL", help="state of the run, a folder or s3://... (default: OUT.run)")
+]
 KeepRun = Annotated[bool | None, typer.Option("--keep-run/--no-keep-run", help="keep the run directory after success")]
 WorkerCount = Annotated[int | None, typer.Option("--workers", help="local workers (default: one per core)")]
 Processes = Annotated[bool | None, typer.Option("--processes", help="workers as processes instead of threads")]
@@ -188,7 +190,7 @@ def estimate(
 
 @app.command()
 def resume(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="the directory of an interrupted run")],
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="the directory or URL of an interrupted run")],
     keep_run: KeepRun = None,
     workers: WorkerCount = None,
     processes: Processes = None,
@@ -207,7 +209,7 @@ def resume(
 
 @app.command()
 def inspect(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="the directory of a run, finished or not")],
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="the directory or URL of a run, finished or not")],
     picture: Annotated[Path | None, typer.Option("--picture", help="timestep map (default: RUN_DIR/timesteps.png)")] = None,
 ) -> None:
     """Show the progress of a run, and its timestep map as a picture."""
@@ -227,7 +229,7 @@ def models() -> None:
 @app.command("worker-check")
 def worker_check(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="of the dask scheduler, e.g. tcp://host:8786")],
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="a folder all workers must be able to write to")] = None,
+    run_dir: Annotated[str | None, typer.Option("--run-dir", help="a folder or URL all workers must reach")] = None,
     model: ModelName = None,
 ) -> None:
     """Ask every worker of a cluster for versions, device, model and run directory; exit code 1 if they do not fit."""

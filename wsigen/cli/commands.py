@@ -25,7 +25,7 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> N
     _announce(result)
 
 
-def run_resume(run_dir: Path, settings: dict[str, Any]) -> None:
+def run_resume(run_dir: str, settings: dict[str, Any]) -> None:
     """``wsigen resume``."""
     from wsigen.cli.display import progress
     from wsigen.generation import resume
@@ -35,7 +35,7 @@ def run_resume(run_dir: Path, settings: dict[str, Any]) -> None:
     _announce(result)
 
 
-def run_inspect(run_dir: Path, picture: Path | None) -> None:
+def run_inspect(run_dir: str, picture: Path | None) -> None:
     """``wsigen inspect``."""
     from wsigen.inspection import inspect_run
 
@@ -67,7 +67,7 @@ def run_models() -> None:
         print(f"  note:    {card.not_for}")
 
 
-def run_worker_check(address: str, model: str, run_dir: Path | None) -> None:
+def run_worker_check(address: str, model: str, run_dir: str | None) -> None:
     """``wsigen worker-check``."""
     from wsigen.workers import check_workers
 
@@ -106,15 +106,24 @@ def _stoppable(watch: Watcher) -> Watcher:
 class _resumable:  # noqa: N801  (a context manager, used like a function)
     """Say how to go on when a run is interrupted or fails."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: str | Path) -> None:
         self._run_dir = run_dir
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and (self._run_dir / "run.json").exists():
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._begun():
             print(f"\nStopped; nothing is lost. Go on with:\n  wsigen resume {self._run_dir}", file=sys.stderr)
+
+    def _begun(self) -> bool:
+        from wsigen.folder.opening import open_folder
+        from wsigen.manifest import FILE
+
+        try:
+            return open_folder(self._run_dir).has(FILE)
+        except OSError:  # an object store that is away: the run may well be there
+            return True
 
 
 def _announce(result: Any) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.errors import ResourceError
+from wsigen.folder.opening import is_url
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 
@@ -104,16 +104,24 @@ def demand_memory(projection: Projection, workers: int, processes: bool, allowed
         )
 
 
-def demand_disk(projection: Projection, run_dir: Path, output: Path) -> None:
+def demand_disk(projection: Projection, run_dir: str | Path, output: Path, there: int = 0) -> None:
     """Refuse a run whose projected disk need exceeds the free space of where it would lie (ResourceError).
 
-    What a run to be gone on with has there already counts as free.
+    An object store (``run_dir`` a URL) has no free space to ask for.
+
+    Parameters
+    ----------
+    there:
+        Bytes that a run to be gone on with has there already.
     """
     import shutil
 
     needs: dict[int, tuple[Path, int]] = {}
-    rest = max(0, projection.disk_state + projection.disk_output // 2 - _size(run_dir))
-    for path, need in ((run_dir, rest), (output, projection.disk_output // 2)):
+    rest = max(0, projection.disk_state + projection.disk_output // 2 - there)
+    wanted = [(output, projection.disk_output // 2)]
+    if not is_url(run_dir):
+        wanted.append((Path(run_dir), rest))
+    for path, need in wanted:
         place = existing_parent(path)
         device = place.stat().st_dev
         needs[device] = (place, needs.get(device, (place, 0))[1] + need)
@@ -123,15 +131,6 @@ def demand_disk(projection: Projection, run_dir: Path, output: Path) -> None:
             raise ResourceError(
                 f"projected disk space {gib(need)} exceeds the {gib(free)} free at {place}; free some or use --run-dir"
             )
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files below a folder, 0 if it is not there."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a late worker may still write there
-            total += path.stat().st_size
-    return total
 
 
 def existing_parent(path: Path) -> Path:

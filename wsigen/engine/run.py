@@ -90,7 +90,7 @@ class Dispatcher:
 
     def send(self, task: Task) -> None:
         """Submit a task."""
-        self.cluster.submit(task, perform, str(self.run.run_dir), self.run.manifest.hash, self.threads, task)
+        self.cluster.submit(task, perform, self.run.folder.name, self.run.manifest.hash, self.threads, task)
 
     def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError]:
         """Wait for a task; errors that more tries cannot mend are raised with the task's name."""

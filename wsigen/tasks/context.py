@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.errors import RunError
+from wsigen.folder.opening import open_folder
 from wsigen.manifest import DECIDING, FILE, Manifest, package_versions
+from wsigen.runstore import RunStore
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import Schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.store import PassState, RunStore
+from wsigen.store import PassState
 
 if TYPE_CHECKING:
     from wsigen.layout.reference import Reference
@@ -56,16 +58,16 @@ class RunContext:
     Parameters
     ----------
     run_dir:
-        Folder with ``run.json``, ``state.zarr`` and ``spool``.
+        Folder or URL with ``run.json``, ``state.zarr`` and ``spool``.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.manifest = Manifest.load(run_dir)
-        self.store = RunStore(run_dir / "state.zarr")
+    def __init__(self, run_dir: str | Path) -> None:
+        self.folder = open_folder(run_dir)
+        self.manifest = Manifest.load(self.folder)
+        self.store = RunStore(self.folder.sub("state.zarr"))
         self.passes = [PassContext(fields, self.store) for fields in self.manifest.passes]
         self.slide = PyramidSpec(**self.manifest.slide)
-        self.spool = Spool(run_dir / "spool")
+        self.spool = Spool(self.folder.sub("spool"))
 
     @cached_property
     def model(self) -> Model:
@@ -121,7 +123,7 @@ def _load(path: str, stamp: tuple[tuple[str, int, int], ...], device: str, preci
 
 
 _MOST_CONTEXTS = 4
-_contexts: dict[tuple[str, str, int], RunContext] = {}
+_contexts: dict[tuple[str, str, str], RunContext] = {}
 _contexts_lock = threading.Lock()
 
 
@@ -134,18 +136,18 @@ def run_context(run_dir: str, run_hash: str) -> RunContext:
         If the manifest there is not the one of ``run_hash``, or a package that decides bits has another version here.
     """
     with _contexts_lock:
-        key = (run_dir, run_hash, (Path(run_dir) / FILE).stat().st_mtime_ns)
+        key = (run_dir, run_hash, open_folder(run_dir).stamp(FILE))
         if key not in _contexts:
             while len(_contexts) >= _MOST_CONTEXTS:
                 _contexts.pop(next(iter(_contexts)))
-            _contexts[key] = _checked_context(Path(run_dir), run_hash)
+            _contexts[key] = _checked_context(run_dir, run_hash)
         return _contexts[key]
 
 
-def _checked_context(run_dir: Path, run_hash: str) -> RunContext:
+def _checked_context(run_dir: str, run_hash: str) -> RunContext:
     run = RunContext(run_dir)
     if run.manifest.hash != run_hash:
-        raise RunError(f"{run_dir / FILE}: this worker reads another manifest than the driver; do they share the file system?")
+        raise RunError(f"{run_dir}/{FILE}: this worker reads another manifest than the driver; do they share the file system?")
     here = package_versions()
     for name in DECIDING:
         if here[name] != run.manifest.versions.get(name):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
+
+from wsigen.folder.opening import open_folder, why_not_usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Int
     model:
         Name, folder or hub id of the bundle.
     run_dir:
-        A folder the worker must be able to write to, or None.
+        A folder or URL the worker must be able to write to, or None.
     """
     return Introduction(
         host=socket.gethostname(),
@@ -58,7 +57,7 @@ def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Int
         devices=_devices(),
         memory_gib=_memory_gib(),
         model=_model_hash(model),
-        run_dir=None if run_dir is None else _reach(Path(run_dir)),
+        run_dir=None if run_dir is None else _reach(run_dir),
     )
 
 
@@ -100,15 +99,12 @@ def _model_hash(model: str) -> str:
         return f"none: {error}"
 
 
-def _reach(folder: Path) -> str:
-    """Write a small file beside what is there, read it back and remove it."""
-    if not folder.is_dir():
-        return f"{folder}: no such folder here"
-    probe = folder / f".probe-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+def _reach(place: str) -> str:
+    """Put a value where runs may lie, read it back and remove it."""
+    from wsigen.errors import ConfigError
+
     try:
-        probe.write_bytes(b"wsigen")
-        return "writable" if probe.read_bytes() == b"wsigen" else f"{folder}: does not give back what was written"
-    except OSError as error:
-        return f"{folder}: {error.strerror}"
-    finally:
-        probe.unlink(missing_ok=True)
+        problem = why_not_usable(open_folder(place))
+    except ConfigError as error:
+        return str(error)
+    return f"{place}: {problem}" if problem else "writable"

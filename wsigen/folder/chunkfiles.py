@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from wsigen.files import write_atomic
+from wsigen.files import make_below, write_atomic
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
@@ -38,16 +37,3 @@ class ChunkFiles(LocalStore):
         path = self.root / key
         make_below(self.root, path.parent)
         write_atomic(path, value.as_buffer_like(), flush_folder=False)
-
-
-def make_below(root: Path, folder: Path) -> None:
-    """Make a folder and those between it and ``root``, but not the root itself (FileNotFoundError if it is not there)."""
-    if folder == root:
-        return
-    try:
-        folder.mkdir(exist_ok=True)
-    except FileNotFoundError:
-        if folder.parent == root:
-            raise
-        make_below(root, folder.parent)
-        folder.mkdir(exist_ok=True)

@@ -1,0 +1,104 @@
+"""The interface of a run's folder: whole values under names, whatever keeps them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MANIFEST = "run.json"
+"""The one name every run has; where it is gone, the run is over, and who writes late must fail."""
+
+
+class Lock(Protocol):
+    """A folder held by one driver."""
+
+    @property
+    def lost(self) -> str:
+        """Who took it away; empty while it is held."""
+        ...
+
+
+class Folder(Protocol):
+    """Values under names like ``spool/00000_00001.blk``.
+
+    A value appears whole or not at all, under its name, for all processes alike; the last writer of a name wins. Errors of the
+    place itself are ``OSError``.
+
+    Attributes
+    ----------
+    name:
+        Path or URL, by which another process opens the same folder.
+    """
+
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        ...
+
+    def sub(self, name: str) -> Folder:
+        """A folder in this one; who writes into it fails with FileNotFoundError once the run is over."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """A value (FileNotFoundError if there is none)."""
+        ...
+
+    def write(self, key: str, data: Buffer) -> None:
+        """Set a value."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value of this name."""
+        ...
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all values in the folder, or in the one called ``prefix``; relative to this folder."""
+        ...
+
+    def top(self) -> list[str]:
+        """Names of values and folders that lie right in this one, unfinished ones, too."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a value; not an error if it is gone."""
+        ...
+
+    def stamp(self, key: str) -> str:
+        """A word that changes whenever the value is set (FileNotFoundError if there is none)."""
+        ...
+
+    def local(self, key: str) -> Path:
+        """A file with the value, for readers that want one; it stays as long as this object."""
+        ...
+
+    def chunks(self) -> Any:
+        """A zarr store in this folder."""
+        ...
+
+    def lock(self, key: str) -> AbstractContextManager[Lock]:
+        """Hold the folder for one driver (RunError if another does)."""
+        ...
+
+    def make(self) -> None:
+        """Make the folder, where folders are things of their own."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left unfinished; nobody may be writing now, or it is made again."""
+        ...
+
+    def discard(self, name: str) -> None:
+        """Remove the value or the folder of this name, and what killed writers left of it; late writers do not make it anew."""
+        ...
+
+    def leave(self) -> None:
+        """Remove the folder itself, if nothing is in it."""
+        ...
+
+    def size(self) -> int:
+        """Bytes of all values."""
+        ...

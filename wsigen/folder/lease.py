@@ -1,0 +1,166 @@
+"""One driver per run on an object store, where nothing releases a lock when its holder dies: a lease.
+
+The lock is an object that its holder puts again every few seconds; one that was not renewed for long is nobody's. Its age is
+read from the store's clock, never from this machine's. Weaker than a file lock: a driver that stood still for longer than the
+lease (a frozen machine) may find that another has taken over; it then stops at its next task. Until then both may work on the
+same run, and write equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event, Thread
+from time import sleep
+from typing import Any, Protocol
+
+import psutil
+
+from wsigen.errors import RunError
+
+RENEW_S = 10.0
+"""Seconds between renewals."""
+
+EXPIRES_S = 60.0
+"""Seconds without a renewal after which a lease is nobody's."""
+
+SETTLE_S = 1.0
+"""Seconds after which two that took over at the same moment see who was last."""
+
+
+class Objects(Protocol):
+    """What a lease needs of an object store."""
+
+    name: str
+
+    def read(self, key: str) -> bytes:
+        """Bytes of an object."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put it."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put it if there is none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove it."""
+        ...
+
+    def modified(self, key: str) -> datetime:
+        """When it was put."""
+        ...
+
+
+@dataclass
+class Lease:
+    """A folder held by this process.
+
+    Attributes
+    ----------
+    lost:
+        Who took it away; empty while it is held.
+    """
+
+    folder: Objects
+    key: str
+    token: str
+    lost: str = ""
+
+    @property
+    def text(self) -> bytes:
+        """The object's content."""
+        return json.dumps({"token": self.token, "host": socket.gethostname(), "process": os.getpid()}).encode()
+
+    def renew(self) -> None:
+        """Put the object again, unless another driver has taken over."""
+        found = _read(self.folder, self.key)
+        if found.get("token") == self.token:
+            self.folder.write(self.key, self.text)
+        else:
+            self.lost = _holder(found)
+
+
+@contextmanager
+def hold(folder: Objects, key: str) -> Iterator[Lease]:
+    """Hold a folder until the end of the block.
+
+    Raises
+    ------
+    RunError
+        If another driver holds it.
+    """
+    lease = Lease(folder, key, uuid.uuid4().hex)
+    _take(lease)
+    stop = Event()
+    thread = Thread(target=_keep, args=(lease, stop), name="wsigen-lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        stop.set()
+        thread.join(RENEW_S)
+        with suppress(OSError):
+            if _read(folder, key).get("token") == lease.token:
+                folder.delete(key)
+
+
+def _take(lease: Lease) -> None:
+    """Put the lock if there is none, or if its holder is dead; then make sure that nobody else did so as well."""
+    if lease.folder.create(lease.key, lease.text):
+        return
+    found = _read(lease.folder, lease.key)
+    age = _age(lease.folder, lease.key)
+    if age < EXPIRES_S and not _is_dead(found):
+        raise RunError(
+            f"{lease.folder.name}: held by another driver ({_holder(found)}, heard of {age:.0f} s ago); stop it, or, if it is "
+            f"dead, wait {EXPIRES_S - age:.0f} s"
+        )
+    lease.folder.write(lease.key, lease.text)
+    sleep(SETTLE_S)
+    found = _read(lease.folder, lease.key)
+    if found.get("token") != lease.token:
+        raise RunError(f"{lease.folder.name}: another driver ({_holder(found)}) was faster; wait for it or stop it")
+
+
+def _keep(lease: Lease, stop: Event) -> None:
+    while not stop.wait(RENEW_S) and not lease.lost:
+        with suppress(OSError):  # a network that is away for a moment: the next renewal comes in time
+            lease.renew()
+
+
+def _read(folder: Objects, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(folder.read(key))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_dead(found: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more; of other machines nobody knows."""
+    return found.get("host") == socket.gethostname() and not psutil.pid_exists(int(found.get("process", -1)))
+
+
+def _age(folder: Objects, key: str) -> float:
+    """Seconds since an object was put, by the store's clock: a probe says what time it is there."""
+    probe = f"{key}/{uuid.uuid4().hex[:8]}"
+    folder.write(probe, b"")
+    try:
+        return (folder.modified(probe) - folder.modified(key)).total_seconds()
+    except FileNotFoundError:
+        return EXPIRES_S  # released meanwhile
+    finally:
+        folder.delete(probe)
+
+
+def _holder(found: dict[str, Any]) -> str:
+    return f"process {found['process']} on {found['host']}" if "process" in found and "host" in found else "another process"

@@ -1,0 +1,162 @@
+"""A run's folder as a folder of a file system."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsigen.errors import RunError
+from wsigen.files import make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from wsigen.folder.chunkfiles import ChunkFiles
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock of the operating system: nobody can take it away."""
+
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """Values are files, written beside, flushed and renamed (``wsigen.files``).
+
+    Attributes
+    ----------
+    path:
+        The folder. It is made by ``make`` alone, never by who writes into it.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The absolute path."""
+        return str(self.path.absolute())
+
+    def sub(self, name: str) -> LocalFolder:
+        """A folder in this one."""
+        return LocalFolder(self.path / name)
+
+    def read(self, key: str) -> bytes:
+        """Bytes of a file."""
+        return (self.path / key).read_bytes()
+
+    def write(self, key: str, data: Buffer) -> None:
+        """Write a file; folders between this one and it are made."""
+        target = self.path / key
+        make_below(self.path, target.parent)
+        write_atomic(target, data)
+
+    def has(self, key: str) -> bool:
+        """Whether the file is there."""
+        return (self.path / key).is_file()
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Files below the folder; unfinished ones are none."""
+        return [key for key in self._files(prefix) if target_of_leftover(key.rpartition("/")[2]) is None]
+
+    def top(self) -> list[str]:
+        """What lies right in the folder."""
+        return [entry.name for entry in self.path.iterdir()]
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (self.path / key).unlink()
+
+    def stamp(self, key: str) -> str:
+        """Time and inode of the file."""
+        found = (self.path / key).stat()
+        return f"{found.st_mtime_ns} {found.st_ino}"
+
+    def local(self, key: str) -> Path:
+        """The file itself."""
+        return self.path / key
+
+    def chunks(self) -> ChunkFiles:
+        """Chunks as files."""
+        from wsigen.folder.chunkfiles import ChunkFiles
+
+        return ChunkFiles(self.path)
+
+    def make(self) -> None:
+        """Make the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def sweep(self) -> None:
+        """Remove files that are being written, or were when their writer was killed."""
+        for key in self._files(""):
+            if target_of_leftover(key.rpartition("/")[2]):
+                self.delete(key)
+
+    def discard(self, name: str) -> None:
+        """Remove a file or a folder; a folder loses its name first, by which late writers would find it."""
+        path = self.path / name
+        if path.is_dir():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            remove_leftovers(path)
+
+    def leave(self) -> None:
+        """Remove the folder, unless something lies in it."""
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        total = 0
+        for key in self._files(""):
+            with suppress(FileNotFoundError):  # a late worker may still write and rename there
+                total += (self.path / key).stat().st_size
+        return total
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[HeldLock]:
+        """Hold the folder; the operating system releases it with the process, however that ends.
+
+        Raises
+        ------
+        RunError
+            If another driver holds it (the message says who), or the file cannot be locked.
+        """
+        path = self.path / key
+        try:
+            file = path.open("a+")
+        except OSError as error:
+            raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise RunError(f"{self.path}: held by another driver ({holder}); wait for it or stop it") from None
+            except OSError as error:
+                advice = "this file system cannot lock files"
+                raise RunError(f"{path}: {advice} ({error.strerror}); choose another --run-dir") from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield HeldLock()
+
+    def _files(self, prefix: str) -> list[str]:
+        """All files below a folder in which others may write and delete."""
+        found = []
+        for folder, _, names in os.walk(self.path / prefix):
+            inner = Path(folder).relative_to(self.path)
+            found += [str(inner / name) for name in names]
+        return found

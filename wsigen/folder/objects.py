@@ -1,0 +1,207 @@
+"""A run's folder as a prefix of an object store: any that fsspec knows (``s3://``, ``gs://``, ``abfs://``).
+
+What the store must give: a PUT that appears whole or not at all, and listings and reads that show it from then on (S3, GCS
+and Azure do, as do MinIO and Ceph). Folders are no things of their own there, so what late writers find gone is the manifest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from wsigen.errors import ConfigError, RunError
+from wsigen.folder.base import MANIFEST, Lock
+from wsigen.folder.lease import hold
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from wsigen.folder.chunkobjects import ChunkObjects
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OPTIONS = {"use_listings_cache": False, "skip_instance_cache": True}
+"""Other processes write there: what was listed a moment ago is no longer true."""
+
+
+def open_objects(url: str) -> ObjectFolder:
+    """Open a prefix of an object store; nothing is asked of it yet.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind of URL, or the package that knows it is not installed.
+    """
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    try:
+        system, root = fsspec.core.url_to_fs(url, **OPTIONS)
+    except ImportError as error:
+        package = "pip install 'wsigen[s3]'" if scheme == "s3" else str(error)
+        raise ConfigError(f"{url}: object stores of this kind need another package: {package}") from None
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}; give a path or a URL like s3://bucket/prefix") from None
+    if "/" not in root.strip("/"):
+        raise ConfigError(f"{url}: names no place of its own in the bucket; add a prefix, e.g. {url}/slide.run")
+    return ObjectFolder(url, system, root.rstrip("/"))
+
+
+def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
+    """Errors of a client library become ``OSError``, which callers know as trouble with the place."""
+
+    @wraps(method)
+    def told(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (OSError, RunError):
+            raise
+        except Exception as error:
+            raise OSError(f"{args[0].name}: {type(error).__name__}: {error}") from error  # type: ignore[attr-defined]  # self
+
+    return told
+
+
+class ObjectFolder:
+    """Values are objects.
+
+    Parameters
+    ----------
+    name:
+        The URL.
+    system, root:
+        fsspec's file system, and the prefix in it.
+    guard:
+        An object without which nothing is written: the run's manifest, in folders of a run.
+    """
+
+    def __init__(self, name: str, system: Any, root: str, guard: str | None = None) -> None:
+        self.name = name
+        self._system = system
+        self._root = root
+        self._guard = guard
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+
+    def sub(self, name: str) -> ObjectFolder:
+        """A prefix below this one."""
+        guard = self._guard or f"{self._root}/{MANIFEST}"
+        return ObjectFolder(f"{self.name}/{name}", self._system, f"{self._root}/{name}", guard)
+
+    @_as_os_error
+    def read(self, key: str) -> bytes:
+        """Bytes of an object."""
+        return bytes(self._system.cat_file(self._path(key)))
+
+    @_as_os_error
+    def write(self, key: str, data: Buffer) -> None:
+        """Put an object."""
+        if self._guard is not None and not self._system.exists(self._guard):
+            raise FileNotFoundError(f"{self.name}: there is no run (any more)")
+        self._system.pipe_file(self._path(key), bytes(data))
+
+    @_as_os_error
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object if there is none, in one step where the store can (S3's ``If-None-Match``); whether it was put."""
+        try:
+            self._system.pipe_file(self._path(key), data, mode="create")
+        except FileExistsError:
+            return False
+        except (TypeError, ValueError, NotImplementedError):
+            if self.has(key):
+                return False
+            self._system.pipe_file(self._path(key), data)
+        except OSError as error:
+            if "precondition" not in str(error).lower():
+                raise
+            return False
+        return True
+
+    @_as_os_error
+    def has(self, key: str) -> bool:
+        """Whether the object is there."""
+        return bool(self._system.isfile(self._path(key)))
+
+    @_as_os_error
+    def names(self, prefix: str = "") -> list[str]:
+        """Objects below a prefix."""
+        try:
+            found = self._system.find(f"{self._root}/{prefix}".rstrip("/"))
+        except FileNotFoundError:
+            return []
+        return [path.removeprefix(f"{self._root}/") for path in found]
+
+    @_as_os_error
+    def top(self) -> list[str]:
+        """First parts of the names below the prefix."""
+        try:
+            return [path.rstrip("/").rpartition("/")[2] for path in self._system.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    @_as_os_error
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        with suppress(FileNotFoundError):
+            self._system.rm_file(self._path(key))
+
+    @_as_os_error
+    def stamp(self, key: str) -> str:
+        """The object's ETag and time."""
+        found = self._system.info(self._path(key))
+        return f"{found.get('ETag')} {found.get('LastModified') or found.get('created')}"
+
+    @_as_os_error
+    def modified(self, key: str) -> datetime:
+        """When the object was put, by the store's clock."""
+        return datetime.fromisoformat(str(self._system.modified(self._path(key))))
+
+    def local(self, key: str) -> Path:
+        """A copy in a temporary folder."""
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory(prefix="wsigen-")
+        target = Path(self._files.name) / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self.read(key))
+        return target
+
+    def chunks(self) -> ChunkObjects:
+        """Chunks as objects."""
+        from wsigen.folder.chunkobjects import open_chunks
+
+        return open_chunks(self.name, self._guard)
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[Lock]:
+        """Hold the folder by a lease (``wsigen.folder.lease``)."""
+        with hold(self, key) as lease:
+            yield lease
+
+    def make(self) -> None:
+        """Nothing to do: prefixes are no things of their own."""
+
+    def sweep(self) -> None:
+        """Nothing to do: a PUT that was cut short leaves no object."""
+
+    @_as_os_error
+    def discard(self, name: str) -> None:
+        """Remove an object, or all below a prefix."""
+        self.delete(name)
+        with suppress(FileNotFoundError):
+            self._system.rm(self._path(name), recursive=True)
+
+    def leave(self) -> None:
+        """Nothing to do: prefixes are no things of their own."""
+
+    @_as_os_error
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return int(sum(info["size"] for info in self._system.find(self._root, detail=True).values()))
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"

@@ -1,0 +1,61 @@
+"""From a path or a URL to a folder."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from wsigen.folder.base import Folder
+from wsigen.folder.local import LocalFolder
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is an object store's prefix (``s3://bucket/prefix``) and not a path."""
+    return isinstance(place, str) and "://" in place and not place.startswith("file://")
+
+
+def as_place(place: str | Path) -> str | Path:
+    """A path as ``Path``, a URL as text without its last slash."""
+    if is_url(place):
+        return str(place).rstrip("/")
+    return Path(str(place).removeprefix("file://"))
+
+
+def absolute_place(place: str | Path) -> str | Path:
+    """The same from any working directory."""
+    found = as_place(place)
+    return found.absolute() if isinstance(found, Path) else found
+
+
+def open_folder(place: str | Path) -> Folder:
+    """Open a run's folder; it need not be there yet.
+
+    Raises
+    ------
+    ConfigError
+        If nothing here knows URLs of this kind.
+    """
+    found = as_place(place)
+    if isinstance(found, Path):
+        return LocalFolder(found)
+    from wsigen.folder.objects import open_objects
+
+    return open_objects(found)
+
+
+def why_not_usable(folder: Folder) -> str:
+    """Put a value, read it back and remove it; why that fails in this process, empty if it does not."""
+    probe, content = f".probe-{uuid.uuid4().hex[:12]}", b"wsigen"
+    try:
+        folder.write(probe, content)
+        return "" if folder.read(probe) == content else "does not give back what was written"
+    except FileNotFoundError:
+        return "no such bucket" if is_url(folder.name) else "no such folder here"
+    except PermissionError as error:
+        return f"access refused ({error.strerror or error})"
+    except OSError as error:
+        return f"cannot be reached ({error.strerror or error})"
+    finally:
+        with suppress(OSError):
+            folder.delete(probe)
