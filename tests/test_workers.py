@@ -24,9 +24,9 @@ def dask(folder, *args, env):
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wsigen(*args, cwd, env=ENVIRONMENT):
+def wsigen(*args, cwd, env=ENVIRONMENT, timeout=150):
     command = [sys.executable, "-m", "wsigen", *(str(a) for a in args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=150, env=env)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
 
 
 @contextmanager

@@ -104,7 +104,12 @@ def sha256_of(files: Mapping[str, Path]) -> str:
 
 def _beside(path: Path) -> Path:
     """A name of its own for what will become, or was, ``path``; ``target_of_leftover`` knows it again."""
-    return path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    return path.with_name(leftover_name(path.name))
+
+
+def leftover_name(name: str) -> str:
+    """A new name for what stands beside ``name`` for a moment."""
+    return f".{uuid.uuid4().hex[:12]}.{name}"
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import psutil
 
 from wsigen.errors import RunError
+from wsigen.files import leftover_name
 
 RENEW_S = 10.0
 """Seconds between renewals."""
@@ -152,7 +153,7 @@ def _is_dead(found: dict[str, Any]) -> bool:
 
 def _age(folder: Objects, key: str) -> float:
     """Seconds since an object was put, by the store's clock: a probe says what time it is there."""
-    probe = f"{key}/{uuid.uuid4().hex[:8]}"
+    probe = leftover_name(key)
     folder.write(probe, b"")
     try:
         return (folder.modified(probe) - folder.modified(key)).total_seconds()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.errors import ConfigError, RunError
+from wsigen.files import target_of_leftover
 from wsigen.folder.base import MANIFEST, Lock
 from wsigen.folder.lease import hold
 
@@ -191,7 +192,9 @@ class ObjectFolder:
     @_as_os_error
     def discard(self, name: str) -> None:
         """Remove an object, or all below a prefix."""
-        self.delete(name)
+        for other in self.top():
+            if other == name or target_of_leftover(other) == name:
+                self.delete(other)
         with suppress(FileNotFoundError):
             self._system.rm(self._path(name), recursive=True)
 

@@ -1,0 +1,229 @@
+"""Folders of runs: the same behaviour on a file system and on an object store, and one driver at a time."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_engine import interrupt_in_the_middle, settings_of
+
+from wsigen.errors import ConfigError, OutputError, RunError
+from wsigen.folder import lease
+from wsigen.folder.local import LocalFolder
+from wsigen.folder.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
+from wsigen.generation import generate, resume
+
+
+@pytest.fixture(params=["files", "objects"])
+def folder(request, tmp_path):
+    """An empty folder."""
+    if request.param == "files":
+        (tmp_path / "run").mkdir()
+        return open_folder(tmp_path / "run")
+    return open_folder(f"memory://{tmp_path.name}/run")
+
+
+KEYS = ["run.json", "state.zarr/zarr.json", "state.zarr/pass-0/c/0/1", "state.zarr/pass-0/c/0/12", "spool/a.blk"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["write", "delete"]), st.sampled_from(KEYS), st.binary(max_size=9)), max_size=30))
+def test_a_folder_is_a_mapping(tmp_path_factory, steps):
+    root = tmp_path_factory.mktemp("folder")
+    for folder in (LocalFolder(root), open_folder(f"memory://{root.name}/run")):
+        expected = {}
+        for what, key, data in steps:
+            if what == "write":
+                folder.write(key, data)
+                expected[key] = data
+            else:
+                folder.delete(key)
+                expected.pop(key, None)
+        assert {key: folder.read(key) for key in folder.names()} == expected
+        assert sorted(folder.names("state.zarr/pass-0")) == sorted(k for k in expected if k.startswith("state.zarr/pass-0/"))
+        assert folder.size() == sum(map(len, expected.values()))
+        assert all(folder.has(key) == (key in expected) for key in KEYS)
+        for name in ("state.zarr", "spool", "run.json"):
+            folder.discard(name)
+        assert folder.names() == []
+
+
+def test_what_is_missing_is_said(folder):
+    with pytest.raises(FileNotFoundError):
+        folder.read("nothing")
+    with pytest.raises(FileNotFoundError):
+        folder.stamp("nothing")
+    folder.delete("nothing")
+    folder.discard("nothing")
+    assert not folder.has("nothing")
+    assert folder.top() == []
+    assert why_not_usable(folder) == ""
+    assert folder.names() == []
+
+
+def test_who_writes_when_the_run_is_over_fails(folder):
+    folder.write("run.json", b"{}")
+    spool = folder.sub("spool")
+    spool.make()
+    spool.write("a", b"1")
+    assert folder.local("spool/a").read_bytes() == b"1"
+    folder.discard("spool")
+    folder.discard("run.json")
+    with pytest.raises(FileNotFoundError):
+        spool.write("b", b"2")
+    assert folder.names() == []
+
+
+def test_a_stamp_changes_with_the_value(folder):
+    folder.write("run.json", b"1")
+    first = folder.stamp("run.json")
+    assert folder.stamp("run.json") == first
+    folder.write("run.json", b"22")
+    assert folder.stamp("run.json") != first
+
+
+def test_one_driver_at_a_time(folder):
+    with folder.lock("driver.lock") as lock:
+        with pytest.raises(RunError, match="held by another driver"), folder.lock("driver.lock"):
+            pass
+        assert lock.lost == ""
+    with folder.lock("driver.lock"):
+        pass
+
+
+def test_places():
+    assert is_url("s3://a/b")
+    assert not is_url("a/b")
+    assert as_place("s3://a/b/") == "s3://a/b"
+    assert as_place("file:///a/b").as_posix() == "/a/b"
+    assert absolute_place("a").is_absolute()
+    with pytest.raises(ConfigError, match="Protocol not known"):
+        open_folder("nonsense://a/b")
+    with pytest.raises(ConfigError, match="prefix"):
+        open_folder("memory://bucket")
+
+
+class Clock:
+    """Objects in memory, put at a time that the test sets."""
+
+    name = "clock://x"
+
+    def __init__(self):
+        self.now, self.values = 0.0, {}
+
+    def read(self, key):
+        if key not in self.values:
+            raise FileNotFoundError(key)
+        return self.values[key][0]
+
+    def write(self, key, data):
+        self.values[key] = (data, self.now)
+
+    def create(self, key, data):
+        if key in self.values:
+            return False
+        self.write(key, data)
+        return True
+
+    def delete(self, key):
+        self.values.pop(key, None)
+
+    def modified(self, key):
+        self.read(key)
+        return datetime.fromtimestamp(self.values[key][1], UTC)
+
+
+def another(host, process=1):
+    return json.dumps({"token": "theirs", "host": host, "process": process}).encode()
+
+
+def test_a_lease_that_was_not_renewed_is_taken_over(monkeypatch):
+    monkeypatch.setattr(lease, "SETTLE_S", 0.0)
+    objects = Clock()
+    objects.write("lock", another("elsewhere"))
+    objects.now = lease.EXPIRES_S - 1
+    with pytest.raises(RunError, match="process 1 on elsewhere, heard of 59 s ago"), lease.hold(objects, "lock"):
+        pass
+    assert list(objects.values) == ["lock"]
+    objects.now = lease.EXPIRES_S
+    with lease.hold(objects, "lock"):
+        assert b"theirs" not in objects.read("lock")
+    assert objects.values == {}
+
+
+def test_a_dead_holder_of_this_machine_is_not_waited_for(monkeypatch):
+    import socket
+
+    monkeypatch.setattr(lease, "SETTLE_S", 0.0)
+    objects = Clock()
+    objects.write("lock", another(socket.gethostname(), process=2**22 + 1))
+    with lease.hold(objects, "lock"):
+        pass
+    assert objects.values == {}
+
+
+def test_of_two_that_take_over_one_is_told(monkeypatch):
+    objects = Clock()
+    objects.write("lock", another("elsewhere"))
+    objects.now = 2 * lease.EXPIRES_S
+    monkeypatch.setattr(lease, "sleep", lambda seconds: objects.write("lock", another("elsewhere")))
+    with pytest.raises(RunError, match="was faster"), lease.hold(objects, "lock"):
+        pass
+    assert b"theirs" in objects.read("lock")
+
+
+def test_who_lost_its_lease_hears_of_it_and_leaves_the_other_alone(monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    objects = Clock()
+    with lease.hold(objects, "lock") as mine:
+        time.sleep(0.3)
+        assert mine.lost == ""
+        objects.write("lock", another("elsewhere"))
+        time.sleep(0.5)
+        assert "elsewhere" in mine.lost
+    assert b"theirs" in objects.read("lock")
+
+
+def test_a_run_in_an_object_store_is_the_same(bundle, tmp_path):
+    """Interrupted and gone on with; nothing stays in the store."""
+    settings = settings_of(bundle, tmp_path, steps=2, keep_run=False)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings)
+    place = f"memory://{tmp_path.name}/cut.run"
+    interrupt_in_the_middle(tmp_path / "cut.ome.tiff", {**settings, "run_dir": place}, after=15)
+    assert any(name.startswith("state.zarr/pass-0/latents/c/") for name in open_folder(place).names())
+    (tmp_path / "layout.geojson").unlink()  # the run has its own copy
+    result = resume(place)
+    assert result.level0_sha256 == whole.level0_sha256
+    assert result.annotations.read_bytes() == whole.annotations.read_bytes()
+    assert open_folder(place).names() == []
+
+
+def test_a_driver_that_lost_its_run_stops(bundle, tmp_path, monkeypatch):
+    place = f"memory://{tmp_path.name}/a.run"
+
+    made = []
+    make = lease.Lease
+    monkeypatch.setattr(lease, "Lease", lambda *args: made.append(make(*args)) or made[-1])
+
+    def steal(stage):
+        if stage.done == 5:
+            made[0].lost = "process 1 on elsewhere"
+
+    with pytest.raises(RunError, match="process 1 on elsewhere"):
+        generate(tmp_path / "a.ome.tiff", watch=steal, run_dir=place, **settings_of(bundle, tmp_path, steps=1))
+    assert not (tmp_path / "a.ome.tiff").exists()
+
+
+def test_objects_of_somebody_else_are_not_touched(bundle, tmp_path):
+    place = f"memory://{tmp_path.name}/data"
+    open_folder(place).write("precious.txt", b"1")
+    with pytest.raises(RunError, match=r"precious\.txt"):
+        generate(tmp_path / "a.ome.tiff", run_dir=place, **settings_of(bundle, tmp_path, steps=1))
+    assert open_folder(place).names() == ["precious.txt"]
+
+
+def test_a_run_directory_that_cannot_be_written(bundle, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be made"):
+        generate(tmp_path / "a.ome.tiff", run_dir=tmp_path / "file" / "run", **settings_of(bundle, tmp_path, steps=1))
