@@ -72,7 +72,16 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     with state.main_process_first():
         encode = encoder_of(vae, state.device, recipe.loop.precision)
         key = f"{weights_key(vae)} {recipe.loop.precision}"
-        cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants, batch=4, watch=_told)
+        cache = cache_latents(
+            cohort,
+            encode,
+            out / "latents",
+            key,
+            variants=recipe.latent_variants,
+            jitter=recipe.stain_jitter,
+            batch=4,
+            watch=_told,
+        )
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
     side = cohort.settings.patch_px // FACTOR
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, f"{cohort.key} {key}")

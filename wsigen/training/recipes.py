@@ -192,6 +192,9 @@ class DenoiserRecipe(Settings):
         Of the training schedule; with ``start`` its own by default, else ``v_prediction`` and the cosine schedule.
     p_unc, unlabelled_share:
         Share of crops whose condition is taken away; share drawn from images without any label. DiffInfinite: 0.5 each.
+    latent_variants, stain_jitter:
+        Turned copies of every patch that are encoded; largest relative change of their optical densities. A denoiser paints
+        the stains it saw: with jitter, neighbouring places of a slide may come out in different ones.
     quarter_share:
         Share of the steps whose crops are cut in four: four times as many noise levels for the same work.
     """
@@ -208,6 +211,7 @@ class DenoiserRecipe(Settings):
     unlabelled_share: Share | None = None
     level_shares: tuple[NotNegative, ...] | None = None
     latent_variants: Annotated[int, Field(ge=1, le=8)] = 1
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     quarter_share: Share = 0.0
     network: DenoiserNetwork = DenoiserNetwork()
     entropy: EntropySettings = EntropySettings()
