@@ -36,8 +36,9 @@ def measure(options: Options) -> Figure:
     spread = f"{FEW} slides: median of {len(fews)}, {min(fews) / 2**20:.0f} .. {max(fews) / 2**20:.0f}"
     each = (many - few) / (2 * (MANY - FEW)) / 2**20
     detail = (
-        f"{many / 2**20:.0f} over {few / 2**20:.0f} MiB ({spread}), {each:.2f} MiB a slide; {crops} crops of 256 px a side, "
-        f"embedded extractor, JPEG pyramids; slide made in {made:.0f} s, {perf_counter() - begin:.0f} s in all"
+        f"{many / 2**20:.0f} over {few / 2**20:.0f} MiB (VmHWM; {spread}), {each:.2f} MiB a slide; "
+        f"{crops} crops of 256 px a side, embedded extractor, JPEG pyramids; slide made in {made:.0f} s, "
+        f"{perf_counter() - begin:.0f} s in all"
     )
     if options.quick:
         detail += f"; quick: {QUICK_PX} px stands for {SIZE_PX} px"
