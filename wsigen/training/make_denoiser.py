@@ -142,6 +142,8 @@ def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | N
         unet = load_unet(recipe.start, kind, channels, classes, levels)
     else:
         width = 0 if prompts is None else prompts.shape[-1]
-        unet = build_unet(recipe.network, kind, channels, classes, levels, card.crop_latent, width)
+        unet = build_unet(
+            recipe.network, kind, channels, classes, levels, card.crop_latent // (2 if recipe.quarter_share else 1), width
+        )
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
     return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)
