@@ -1,6 +1,6 @@
 """``python -m benchmarks.quality``: seams of every mode and taper, and the model calls each costs, on slides made here.
 
-The table goes between the marks of ``docs/quality.md`` (``--out``). The defaults of wsigen were chosen from it.
+With ``--out`` the table goes between two marks of a Markdown document.
 """
 
 from __future__ import annotations
