@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.figure import Figure
 
-NAMES = ("overhead", "memory", "glass", "crops", "repeatable", "training", "evaluation", "demo")
+NAMES = ("overhead", "memory", "glass", "crops", "repeatable", "training", "evaluation", "peers", "demo")
 NOT_QUICK = ("demo",)
 
 
@@ -26,11 +26,12 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, here and in every process started
     names = args.only or [name for name in NAMES if not (args.quick and name in NOT_QUICK)]
     begin = perf_counter()
-    found = [figure for name in names if (figure := _measure(name, args))]
+    measured = [figures for name in names if (figures := _measure(name, args))]
+    found = [figure for figures in measured for figure in figures]
     _print(found, perf_counter() - begin)
     if args.json:
         args.json.write_text(json.dumps([figure.to_json() for figure in found], indent=2), encoding="utf-8")
-    if len(found) < len(names):
+    if len(measured) < len(names):
         return 2
     return 0 if all(figure.reached for figure in found) else 1
 
@@ -46,22 +47,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(name: str, args: argparse.Namespace) -> Figure | None:
-    """Measure one figure in a folder of its own; an error becomes a line, and the others are measured all the same."""
+def _measure(name: str, args: argparse.Namespace) -> list[Figure]:
+    """Run one benchmark in a folder of its own; an error becomes a line, and the others are measured all the same."""
     from benchmarks.figure import Options
     from wsigen.errors import WsigenError
 
     print(f"measuring {name} ...", file=sys.stderr, flush=True)
     begin = perf_counter()
-    figure: Figure | None = None
+    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="wsigen-bench-", dir=args.tmp) as folder:
         options = Options(Path(folder), args.model, args.quick, args.seed)
         try:
-            figure = importlib.import_module(f"benchmarks.{name}").measure(options)
+            made: Figure | list[Figure] = importlib.import_module(f"benchmarks.{name}").measure(options)
+            figures = made if isinstance(made, list) else [made]
         except (WsigenError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             print(f"{name}: not measured: {error}", file=sys.stderr)
     print(f"{name}: {perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
-    return figure
+    return figures
 
 
 def _print(figures: list[Figure], seconds: float) -> None:
@@ -75,11 +77,12 @@ def _print(figures: list[Figure], seconds: float) -> None:
     table.add_column("how", ratio=1)
     for figure in figures:
         verdict = "[green]met[/]" if figure.reached else "[red]missed[/]"
-        numbers = (f"{number:.4g} {figure.unit}".strip() for number in (figure.value, figure.target))
-        value, target = numbers
-        table.add_row(figure.name, value, f"<= {target}", verdict, f"{figure.what}\n[dim]{figure.detail}[/]")
+        value = f"{figure.value:.4g} {figure.unit}".strip()
+        table.add_row(figure.name, value, figure.promise, verdict, f"{figure.what}\n[dim]{figure.detail}[/]")
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(table)
+    for text in dict.fromkeys(figure.table for figure in figures if figure.table):
+        print(f"\n{text}\n")
     load = os.getloadavg()[0]
     console.print(
         f"Ratios within one run; wall times are medians of repetitions in turn. Load {load:.1f} on "

@@ -34,9 +34,10 @@ def measure(options: Options) -> Figure:
     fews = [_peak(sides[FEW], crops) for _ in range(1 if options.quick else 3)]
     few, many = median(fews), _peak(sides[MANY], crops)
     spread = f"{FEW} slides: median of {len(fews)}, {min(fews) / 2**20:.0f} .. {max(fews) / 2**20:.0f}"
+    each = (many - few) / (2 * (MANY - FEW)) / 2**20
     detail = (
-        f"{many / 2**20:.0f} over {few / 2**20:.0f} MiB (VmHWM; {spread}), "
-        f"{(many - few) / (2 * (MANY - FEW)) / 2**20:.2f} MiB a slide; {crops} crops of 256 px a side, embedded extractor, JPEG pyramids; slide made in {made:.0f} s, "
+        f"{many / 2**20:.0f} over {few / 2**20:.0f} MiB (VmHWM; {spread}), {each:.2f} MiB a slide; "
+        f"{crops} crops of 256 px a side, embedded extractor, JPEG pyramids; slide made in {made:.0f} s, "
         f"{perf_counter() - begin:.0f} s in all"
     )
     if options.quick:

@@ -34,7 +34,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure; lower is better, at most ``target`` is promised.
+    """One measured figure; at most ``target`` is promised (lower is better), and at least ``floor`` if there is one.
 
     Attributes
     ----------
@@ -44,6 +44,10 @@ class Figure:
         The numbers compared, and what they count (``"x"`` for a ratio).
     detail:
         How the value came about.
+    floor:
+        For figures that may be off to either side (a projection over what was measured).
+    table:
+        Markdown with what lies behind the figure, printed below.
     """
 
     name: str
@@ -52,11 +56,19 @@ class Figure:
     target: float
     detail: str
     unit: str = "x"
+    floor: float | None = None
+    table: str = ""
 
     @property
     def reached(self) -> bool:
         """Whether the target is met."""
-        return self.value <= self.target
+        return (self.floor is None or self.value >= self.floor) and self.value <= self.target
+
+    @property
+    def promise(self) -> str:
+        """The target as text."""
+        target = f"{self.target:.4g} {self.unit}".strip()
+        return f"<= {target}" if self.floor is None else f"{self.floor:.4g} .. {target}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,9 +76,9 @@ class Figure:
 
 
 class Benchmark(Protocol):
-    """A function that measures one figure."""
+    """A function that measures one figure, or some that belong together."""
 
-    def __call__(self, options: Options) -> Figure:
+    def __call__(self, options: Options) -> Figure | list[Figure]:
         """Measure; may take minutes."""
         ...
 

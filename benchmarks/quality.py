@@ -1,6 +1,6 @@
 """``python -m benchmarks.quality``: seams of every mode and taper, and the model calls each costs, on slides made here.
 
-The table goes between the marks of ``docs/quality.md`` (``--out``). The defaults of wsigen were chosen from it.
+With ``--out`` the table goes between two marks of a Markdown document.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
             manifest = read_manifest(path)
             assert manifest is not None
             scores = [s for s in slide_seams(open_reference(path), manifest) if "windows" in s.name]
-            last.append(scores[-1])
-            late += scores[-LAST:]
+            last.append(_pooled(scores[-1:]))
+            late.append(_pooled(scores[-LAST:]))
             plan = plans_of(manifest)[-1]
-    return Row(case, calls_per_step(plan), _pooled(last), _pooled(late))
+    return Row(case, calls_per_step(plan), _over_slides(last), _over_slides(late))
 
 
 def calls_per_step(plan: Any, side_px: int = 8192) -> float:
@@ -115,11 +115,15 @@ def calls_per_step(plan: Any, side_px: int = 8192) -> float:
 
 
 def _pooled(scores: Sequence[Any]) -> tuple[float, float]:
-    """Mean over pieces, and its standard error."""
+    """Mean over the steps of one slide, and a standard error that holds if all steps have the same borders (pathup)."""
     known = [s for s in scores if math.isfinite(s.score)]
     total = sum(s.pieces for s in known)
-    error = math.sqrt(sum((s.pieces * s.noise) ** 2 for s in known)) / total
-    return sum(s.pieces * s.score for s in known) / total, error
+    return sum(s.pieces * s.score for s in known) / total, sum(s.pieces * s.noise for s in known) / total
+
+
+def _over_slides(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean over slides, which are independent, and its standard error."""
+    return mean(score for score, _ in scores), math.sqrt(sum(error**2 for _, error in scores)) / len(scores)
 
 
 def _head(args: argparse.Namespace) -> str:

@@ -79,7 +79,7 @@ def make_sides(cohort: Cohort, data: Path, out: Path, model: str, count: int) ->
     if not twin.exists():
         # what nobody labelled lies inside the tissue: stroma there, not holes
         layout = data / f"{Path(section.name).stem}.geojson"
-        wsigen.generate(twin, model=model, layout=layout, background="Stroma", size=(height, width), mpp=mpp, seed=1)
+        wsigen.generate(twin, model=model, layout=layout, background="Stroma", size=(width, height), mpp=mpp, seed=1)
     parts = []
     for index, tissue in enumerate(cohort.table):
         if index != glass:

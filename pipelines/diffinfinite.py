@@ -3,8 +3,8 @@
     python -m pipelines.diffinfinite configs/diffinfinite-small.yaml --data DIR --out OUT [--resume]
 
 1. Sparsely annotated and unlabelled slides: pixels nobody annotated are unknown.
-2. An autoencoder, and a denoiser told a class per pixel. Half of its crops are unlabelled or lose their map (semi-supervised
-   classifier-free guidance, p_unc 0.5); unknown pixels carry the null condition.
+2. An autoencoder, and a denoiser told a class per pixel. Half of its crops are unlabelled and carry the null condition
+   (semi-supervised classifier-free guidance); unknown pixels carry the null condition.
 3. Slides of drawn layouts by random patches: every crop one guided prediction, every pixel owned by its first crop.
 4. Fidelity and memorisation against the slides that training never saw.
 """

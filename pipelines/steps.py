@@ -72,6 +72,8 @@ def read_pipeline(file: Path) -> PipelineSettings:
     ):
         content = getattr(plan, part) | dict.fromkeys(needed, file)
         validated(kind, content, f"{file}: {part}", ConfigError)
+    for recipe in (plan.autoencoder, plan.denoiser):
+        recipe.update({key: str(file.parent / recipe[key]) for key in ("start", "text") if key in recipe})
     layouts = tuple(file.parent / path for path in plan.slides.layouts)
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 

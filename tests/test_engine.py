@@ -445,3 +445,15 @@ def test_what_ended_the_run_is_told_though_a_task_goes_on():
 
     with pytest.raises(RunError, match="the real reason"):
         fail()
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_workers_do_not_watch_themselves(processes):
+    """dask's sampling of its workers takes a few per cent of a core."""
+    import dask
+
+    from wsigen.engine.cluster import open_cluster
+
+    with open_cluster(1, processes, None) as cluster:
+        (answer,) = cluster.ask_all(dask.config.get, "distributed.worker.profile.enabled").values()
+    assert answer is False

@@ -9,7 +9,7 @@ import wsigen
 
 ROOT = Path(wsigen.__file__).parent
 ROWS = [
-    {"errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file"},
+    {"errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file", "cgroup"},
     {"sampling", "models", "layout", "slide"},
     {"store", "runstore", "manifest", "cohort"},
     {"tasks"},

@@ -68,8 +68,8 @@ def digest_of(folder, name):
 
 def options_of(bundle, tmp_path, steps=4):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
-    options = ["--model", bundle, "--layout", layout, "--size", "640x600", "--steps", steps, "--mode", "shifted", "--chunk", "32"]
-    return [str(option) for option in [*options, "--workers", "1"]]
+    options = ["--model", bundle, "--layout", layout, "--size", "640x600", "--steps", steps, "--mode", "shifted"]
+    return [str(option) for option in [*options, "--chunk", "32", "--workers", "1"]]
 
 
 def test_a_killed_driver_goes_on_and_the_slide_is_the_same(bundle, tmp_path, server):

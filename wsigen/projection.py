@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsigen.cgroup import memory_left
 from wsigen.config import RunConfig
 from wsigen.engine.memory import ModelSize, Projection, project
 from wsigen.geometry import Box
@@ -52,10 +53,13 @@ def tissue_share(layout: Layout, glass: int | None) -> float:
 
 
 def allowed_memory(config: RunConfig) -> int:
-    """Bytes all local workers may use: as set, or what is available now."""
+    """Bytes all local workers may use: as set, or what this machine and this process's control groups have left."""
     import psutil
 
-    return int(config.memory_gb * 2**30) if config.memory_gb else int(psutil.virtual_memory().available)
+    if config.memory_gb:
+        return int(config.memory_gb * 2**30)
+    machine, group = int(psutil.virtual_memory().available), memory_left()
+    return machine if group is None else min(machine, group)
 
 
 def model_size(folder: Path) -> ModelSize:

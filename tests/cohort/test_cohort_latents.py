@@ -137,3 +137,13 @@ def test_unlabelled_share_decides_the_maps(cohort, tmp_path):
 def _image(cohort, cache, row):
     member = cohort.members[cache.patches.member[row]]
     return member.image(cache.patches.box(row, 128), cohort.mpps[cache.patches.level[row]])
+
+
+def test_stains_are_jittered_only_if_asked_for_and_only_in_turned_copies(cohort, tmp_path):
+    plain = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    jittered = cache_latents(cohort, encode, tmp_path / "b", "key", variants=2, jitter=0.3)
+    a, b = plain.group["latents"][:], jittered.group["latents"][:]
+    assert np.array_equal(a[:, 0], b[:, 0])
+    assert not np.array_equal(a[:, 1], b[:, 1])
+    # a turned copy without jitter has the very colours of the patch
+    assert np.allclose(a[:, 0].mean((2, 3)), a[:, 1].mean((2, 3)), atol=1e-2)

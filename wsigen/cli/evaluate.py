@@ -21,7 +21,7 @@ def evaluate(
     synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="the same, of what was generated")],
     training: Annotated[Path | None, typer.Option("--training", help="what the model saw; REAL is then held out")] = None,
     features: Annotated[
-        str, typer.Option("--features", help="embedded | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
+        str, typer.Option("--features", help="embedded | imagenet | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
     ] = "embedded",
     crops: Annotated[int, typer.Option("--crops", help="random crops of each side")] = 2000,
     size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,

@@ -31,7 +31,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120, markup=False)
     for split, s in summary["splits"].items():
         mpp = "" if s["um_per_px"] is None else f", {s['um_per_px'][0]}-{s['um_per_px'][1]} um/px"
         title = f"{split}: {s['images']} images ({s['labelled_images']} with labels) of {s['groups']} groups{mpp}"

@@ -107,16 +107,11 @@ def build_index(
     CohortError
         If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
     """
-    kept, opened, skipped = _open_all(settings, found, cache, skip_bad)
-    masks: list[Mask | None] = []
+    kept, opened, masks, skipped = _open_all(settings, found, cache, skip_bad, watch)
     parts: list[Patches] = []
     count = len(settings.classes)
     areas = np.zeros((len(kept), len(settings.levels), count + 1), np.int64)
     for i, (f, o) in enumerate(zip(kept, opened, strict=True)):
-        if watch is not None:
-            watch(i, len(kept), f.name)
-        whole = isinstance(settings.sources[f.source], TileSource)
-        masks.append(None if whole else find_tissue(Reference(o.pixels, o.height, o.width, o.mpp), o.mpp))
         member = make_member(settings, f, o, labels[f.name], masks[i], groups[f.name], None)
         for k, level in enumerate(settings.levels):
             assert level.mpp is not None
@@ -136,12 +131,20 @@ def build_index(
 
 
 def _open_all(
-    settings: CohortSettings, found: Sequence[Found], cache: Path, skip_bad: bool
-) -> tuple[list[Found], list[Opened], list[tuple[str, str]]]:
+    settings: CohortSettings, found: Sequence[Found], cache: Path, skip_bad: bool, watch: Watch | None
+) -> tuple[list[Found], list[Opened], list[Mask | None], list[tuple[str, str]]]:
+    """Open every image and find its tissue: some files open and cannot be read."""
     kept, opened, bad = [], [], []
-    for f in found:
+    masks: list[Mask | None] = []
+    for i, f in enumerate(found):
+        if watch is not None:
+            watch(i, len(found), f.name)
+        source = settings.sources[f.source]
         try:
-            opened.append(open_image(f.path, f.name, settings.sources[f.source], cache))
+            o = open_image(f.path, f.name, source, cache)
+            whole = isinstance(source, TileSource)
+            masks.append(None if whole else find_tissue(Reference(o.pixels, o.height, o.width, o.mpp), o.mpp))
+            opened.append(o)
             kept.append(f)
         except ReferenceImageError as error:
             bad.append((f.name, str(error)))
@@ -151,7 +154,7 @@ def _open_all(
             f"{len(bad)} of {len(found)} images cannot be opened ({names}); the first: {bad[0][1].split(';')[0]}; "
             "mend them, or leave them out with --skip-bad"
         )
-    return kept, opened, bad
+    return kept, opened, masks, bad
 
 
 def _check_classes(

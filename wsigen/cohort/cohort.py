@@ -162,7 +162,9 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
         save_index(index_path(cache), index, key if index.skipped else strict)  # with nothing left out both are the same
     members = _members(settings, found, index, labels, groups, subtypes)
     notes += coarse_images(settings, members)
-    return Cohort(settings, key, members, held_out, index.patches, index.areas, index.skipped, notes)
+    return Cohort(
+        settings, key if index.skipped else strict, members, held_out, index.patches, index.areas, index.skipped, notes
+    )
 
 
 def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:

@@ -77,7 +77,7 @@ def _images(settings: CohortSettings, source: Source, position: int) -> Iterator
         if path.is_dir():
             paths = _listed(path)
         elif any(c in text for c in "*?["):
-            base = Path(path.anchor)
+            base = Path(path.anchor) if Path(text).is_absolute() else settings.root  # brackets in the root are no pattern
             paths = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
             if not paths:
                 raise CohortError(f"{path}: no file matches (source {position}); check 'images' and 'root'")

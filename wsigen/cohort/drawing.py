@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from wsigen.cohort.patches import Patches
 from wsigen.errors import CohortError
 
-P_UNC = 0.5
-"""Share of unlabelled crops where there are both kinds (DiffInfinite's p_unc)."""
 PRESENT = 1 / 64
 """Share of a patch a class must cover to be drawn for it, unless it covers so much in no patch."""
 
@@ -30,7 +28,7 @@ class Drawer:
     level_shares:
         Share of every level, or None: equal shares of the levels that have patches.
     unlabelled_share:
-        Share of patches without any label; None: `P_UNC` on a level with both kinds.
+        Share of patches without any label (DiffInfinite's p_unc: 0.5); None: as many as there are.
 
     Raises
     ------
@@ -50,11 +48,13 @@ class Drawer:
             raise CohortError("no patches in this split; hold out other groups, or lower min_tissue in the cohort's file")
         self._by_class: list[dict[int, Rows]] = []
         self._unlabelled: list[Rows] = []
+        self._natural: list[float] = []
         for level in range(levels):
             rows = np.flatnonzero(patches.level == level)
             counts = patches.counts[rows]
             self._by_class.append(_by_class(rows, counts, max(1.0, cells * PRESENT)))
             self._unlabelled.append(rows[~counts.any(axis=1)])
+            self._natural.append(len(self._unlabelled[-1]) / max(1, len(rows)))
         self._shares = self._level_shares(level_shares)
         self._unlabelled_share = unlabelled_share
         if unlabelled_share is not None and not 0 <= unlabelled_share <= 1:
@@ -66,7 +66,7 @@ class Drawer:
         """Draw a row and the class it was drawn for, None for an unlabelled one."""
         level = int(rng.choice(len(self._shares), p=self._shares))
         unlabelled, by_class = self._unlabelled[level], self._by_class[level]
-        share = self._unlabelled_share if self._unlabelled_share is not None else P_UNC
+        share = self._natural[level] if self._unlabelled_share is None else self._unlabelled_share
         if not by_class or (len(unlabelled) and rng.random() < share):
             return int(unlabelled[rng.integers(len(unlabelled))]), None
         label = list(by_class)[int(rng.integers(len(by_class)))]

@@ -1,6 +1,6 @@
 """Latents of a cohort's patches, encoded once and kept in a zarr group; and a stream of them.
 
-Layout of the group, for n patches and v variants (0 as it is, others turned and jittered in stain)::
+Layout of the group, for n patches and v variants (0 as it is, others turned and, if asked for, jittered in stain)::
 
     latents  float16 [n, v, C, p, p]   one shard per block of patches and variant, one inner chunk per patch, CRC-32C
     classes  uint8   [n, v, p, p]      the same
@@ -98,6 +98,7 @@ def cache_latents(
     *,
     split: Split = "training",
     variants: int = 1,
+    jitter: float = 0.0,
     batch: int = 8,
     training: LatentCache | None = None,
     watch: Callable[[int, int], None] | None = None,
@@ -111,7 +112,9 @@ def cache_latents(
     key:
         Names the encoder, e.g. the hash of its weights.
     variants:
-        How often each patch is encoded; beyond the first it is turned and jittered in stain.
+        How often each patch is encoded; beyond the first it is turned.
+    jitter:
+        Of the stains of turned patches: largest relative change of optical densities (`augment.jitter_stain`).
     batch:
         Patches encoded at a time.
     training:
@@ -130,8 +133,8 @@ def cache_latents(
     patches = cohort.split_patches(split)
     if not len(patches):
         raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
-    maker = _Encoder(cohort, patches, encode, batch)
-    group = _open_group(Path(folder), maker, [key, cohort.key, split, variants])
+    maker = _Encoder(cohort, patches, encode, batch, jitter)
+    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants])
     moments = group["moments"]
     done = np.isfinite(moments[:]).all(axis=(2, 3))
     for number, (block, variant) in enumerate(np.argwhere(~done)):
@@ -160,8 +163,8 @@ def _check_training(split: Split, training: LatentCache | None, identity: list[s
 class _Encoder:
     """Reads, augments and encodes patches."""
 
-    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int) -> None:
-        self.cohort, self.patches, self._encode, self._batch = cohort, patches, encode, batch
+    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
+        self.cohort, self.patches, self._encode, self._batch, self._jitter = cohort, patches, encode, batch, jitter
 
     def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
         """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
@@ -200,7 +203,8 @@ class _Encoder:
         glass = [i for i, c in enumerate(cohort.table) if c.background]
         tissue = tissue & ~np.isin(classes, glass)
         if variant:
-            image = jitter_stain(image, np.random.default_rng((cohort.settings.seed, row, variant)))
+            rng = np.random.default_rng((cohort.settings.seed, row, variant))
+            image = jitter_stain(image, rng, self._jitter) if self._jitter else image
             image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
         return image, classes, tissue
 

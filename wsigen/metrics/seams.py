@@ -68,7 +68,7 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
         last = range(max(0, plan.steps - (MOST_STEPS if finest else 1)), plan.steps)
         for step in last:
             groups[f"pass {plan.index + 1}, windows of step {step + 1} of {plan.steps}"] = _windows(plan, step, size)
-        groups[f"pass {plan.index + 1}, chunks"] = _edges([plan.grid.box(ij) for ij in plan.grid], plan.cell_px, size)
+        groups[f"pass {plan.index + 1}, chunks"] = edges([plan.grid.box(ij) for ij in plan.grid], plan.cell_px, size)
     return {name: borders for name, borders in groups.items() if borders}
 
 
@@ -103,10 +103,10 @@ def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
 
 def _windows(plan: PassPlan, step: int, size: tuple[int, int]) -> list[Border]:
     crops = plan.crop_plan().crops(step, Box(0, 0, plan.height, plan.width))
-    return _edges([crop.box for crop in crops], plan.cell_px, size)
+    return edges([crop.box for crop in crops], plan.cell_px, size)
 
 
-def _edges(boxes: list[Box], cell_px: int, size: tuple[int, int]) -> list[Border]:
+def edges(boxes: list[Box], cell_px: int, size: tuple[int, int]) -> list[Border]:
     """The edges of boxes of latent pixels, on level 0 and within it."""
     height, width = size
     found = []

@@ -47,6 +47,9 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
         except WsigenError as error:
             warnings.append(str(error))
             continue
+        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:  # a manifest can say anything
+            warnings.append(f"{member.path.name}: the manifest beside it cannot be used ({type(error).__name__}: {error})")
+            continue
         if check.seams or check.levels or check.areas:
             found.append(check)
         warnings += [

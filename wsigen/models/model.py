@@ -32,7 +32,8 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
     Parameters
     ----------
     device:
-        torch's name of the device.
+        torch's name of the device. With CUDA, TF32 and the search for the fastest convolution are switched off
+        in this process: both decide bits, and ``fp32`` shall mean it.
     precision:
         ``fp32``, or ``bf16``: the denoiser runs in mixed precision; the autoencoder stays in fp32, as eight
         bits of mantissa would show as banding.
@@ -46,7 +47,19 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: possible: {', '.join(PRECISIONS)}")
+    if device.startswith("cuda"):
+        _demand_equal_bits()
     return Model(load_parts(path, device), device, precision)
+
+
+def _demand_equal_bits() -> None:
+    """Let torch's CUDA libraries compute in full float32, by algorithms that give the same bits each time."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # on by default
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 class Model:

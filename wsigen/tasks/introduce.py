@@ -22,7 +22,7 @@ class Introduction:
     devices:
         ``cpu`` and the accelerators torch sees there.
     memory_gib:
-        Memory of its machine, GiB.
+        Memory of its machine, or what its control groups allow (a container, a job of a queue), GiB.
     model:
         SHA-256 of the bundle, or why it has none.
     run_dir:
@@ -84,7 +84,10 @@ def _devices() -> list[str]:
 def _memory_gib() -> float:
     import psutil
 
-    return round(psutil.virtual_memory().total / 2**30, 1)
+    from wsigen.cgroup import memory_limit
+
+    machine, group = int(psutil.virtual_memory().total), memory_limit()
+    return round((machine if group is None else min(machine, group)) / 2**30, 1)
 
 
 def _model_hash(model: str) -> str:

@@ -209,7 +209,7 @@ class AutoencoderTask:
         batch = self._stream.batch(step * loop.parts + part, loop.part)
         side = self.recipe.crop_px // FACTOR
         shape = (loop.part, int(self.vae.config["latent_channels"]), side, side)
-        rng = np.random.default_rng((self.recipe.seed, step, part))
+        rng = np.random.default_rng((self.recipe.seed, step, part, 1))  # not that of the stream's crops
         drawn = {"images": to_unit(batch.images), "noise": torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))}
         deviation = self.recipe.latent_noise * rng.random((loop.part, 1, 1, 1), dtype=np.float32)
         return drawn | {"added": torch.from_numpy(deviation * rng.standard_normal(shape, dtype=np.float32))}

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler
 
 
+NOISE, QUARTERS = 1, 2
+"""What a random generator of a step is for; not 0, which would be the generator of the stream's crops."""
+
+
 class Denoiser(nn.Module):
     """The U-Net, and what comes out of its middle block, in one forward pass (as several processes need it)."""
 
@@ -126,8 +130,9 @@ class DenoiserTask:
         """Noisy latents, their targets, and class maps with some conditions hidden."""
         loop = self.recipe.loop
         batch = self._stream.batch(step * loop.parts + part, loop.part)
-        rng = np.random.default_rng((self.recipe.seed, step, part))
-        if rng.random() < self.recipe.quarter_share:
+        # The last word keeps these draws apart from those of the stream, the step's own from those of its parts.
+        rng = np.random.default_rng((self.recipe.seed, step, part, NOISE))
+        if np.random.default_rng((self.recipe.seed, step, 0, QUARTERS)).random() < self.recipe.quarter_share:
             batch = quartered(batch)
         class_maps = batch.class_maps.copy()
         hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)

@@ -19,7 +19,7 @@ from wsigen.errors import TrainingError
 from wsigen.training.prefetch import prefetched
 from wsigen.training.recipes import LoopSettings
 from wsigen.training.reports import Reports
-from wsigen.training.snapshot import Identity
+from wsigen.training.snapshot import Identity, load_snapshot
 from wsigen.training.task import Task, Tensors
 from wsigen.training.trainer import Trainer
 
@@ -59,8 +59,7 @@ def train(
         earlier step stays); processes that do not divide the parts of a step.
     """
     path = folder / CHECKPOINT
-    if not resume and path.exists():
-        raise TrainingError(f"{path}: a training is there already; go on with --resume, or give another --out")
+    refuse_begun(path, resume)
     trainer = Trainer(task, settings, _accelerator(settings), seed)
     first = trainer.load(path, identity) if resume else 0
     columns = ("loss", *task.columns, "gradient", "rate")
@@ -76,6 +75,19 @@ def train(
             reports.close()
     trainer.average.bake()
     return outcome
+
+
+def check_folder(folder: Path, identity: Identity, resume: bool) -> None:
+    """Raise what `train` would, before anything costly is done for it."""
+    refuse_begun(folder / CHECKPOINT, resume)
+    if resume:
+        load_snapshot(folder / CHECKPOINT, identity)
+
+
+def refuse_begun(path: Path, resume: bool) -> None:
+    """Refuse to begin where a checkpoint is."""
+    if not resume and path.exists():
+        raise TrainingError(f"{path}: a training is there already; go on with --resume, or give another --out")
 
 
 def _accelerator(settings: LoopSettings) -> Accelerator:

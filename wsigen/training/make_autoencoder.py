@@ -33,24 +33,29 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
     out:
         Gets the checkpoint, the losses, sample grids and the result.
     """
-    stream = cohort.crops("training", recipe.crop_px, recipe.seed, recipe.level_shares)
+    stream = cohort.crops(
+        "training", recipe.crop_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share
+    )
     task = AutoencoderTask(recipe, stream)
     settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"})
     identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
     outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         save_autoencoder(task.vae, out / "vae")
-        if cohort.held_out:
+        if len(cohort.split_patches("held_out")):
             write_figures(task.vae, recipe, cohort, out, outcome.step)
     return outcome
 
 
 def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, out: Path, steps: int) -> dict[str, float]:
-    """Measure an autoencoder on the held-out split at the finest level, and write ``out/figures.json``."""
+    """Measure an autoencoder on the held-out split at the finest level it has, and write ``out/figures.json``."""
     side = min(MEASURED_PX, cohort.settings.patch_px)
-    shares = tuple(float(level == 0) for level in range(len(cohort.levels)))
+    finest = int(cohort.split_patches("held_out").level.min())
+    shares = tuple(float(level == finest) for level in range(len(cohort.levels)))
     background = tuple(i for i, tissue in enumerate(cohort.table) if tissue.background)
-    figures = measure_autoencoder(vae, cohort.crops("held_out", side, recipe.seed, shares, augment=False), background)
+    figures = measure_autoencoder(
+        vae, cohort.crops("held_out", side, recipe.seed, shares, unlabelled_share=None, augment=False), background
+    )
     figures["steps"] = float(steps)
     with atomic_path(out / FIGURES) as beside:
         beside.write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -18,11 +18,11 @@ from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text
 from wsigen.training.denoiser_model import DenoiserTask, decoder_of
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
-from wsigen.training.loop import Outcome, train
+from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.make_autoencoder import FIGURES, is_main
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
-from wsigen.training.snapshot import identity_of
+from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -59,6 +59,8 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
         Gets the latents, the checkpoint, the losses, sample grids and the bundle.
     """
     vae = load_vae(recipe.autoencoder)
+    # Latents of another cohort are replaced: first be sure that they are wanted.
+    check_folder(out, identity(recipe, data_key(recipe, cohort, vae)), resume)
     return train_denoiser(recipe, cached(recipe, cohort, vae, out), vae, out, resume=resume)
 
 
@@ -71,11 +73,20 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     state = PartialState()
     with state.main_process_first():
         encode = encoder_of(vae, state.device, recipe.loop.precision)
-        key = f"{weights_key(vae)} {recipe.loop.precision}"
-        cache = cache_latents(cohort, encode, out / "latents", key, variants=recipe.latent_variants, batch=4, watch=_told)
+        key = encoder_key(recipe, vae)
+        cache = cache_latents(
+            cohort,
+            encode,
+            out / "latents",
+            key,
+            variants=recipe.latent_variants,
+            jitter=recipe.stain_jitter,
+            batch=4,
+            watch=_told,
+        )
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
     side = cohort.settings.patch_px // FACTOR
-    return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, f"{cohort.key} {key}")
+    return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
 
 
 def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
@@ -85,9 +96,7 @@ def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL,
     scheduler, text = build_schedule(recipe), _text(recipe)
     unet, conditioner = _network(recipe, card, text)
     task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
-    identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key})
-    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
         figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
@@ -106,6 +115,22 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
     if not file.is_file():
         return {}
     return {f"autoencoder_{name}": float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def identity(recipe: DenoiserRecipe, key: str) -> Identity:
+    """The settings and data that decide the weights."""
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
+
+
+def data_key(recipe: DenoiserRecipe, cohort: Any, vae: nn.Module) -> str:
+    """Name the cohort and what encoded it."""
+    return f"{cohort.key} {encoder_key(recipe, vae)}"
+
+
+def encoder_key(recipe: DenoiserRecipe, vae: nn.Module) -> str:
+    """Name the autoencoder's weights and the precision they encoded in."""
+    return f"{weights_key(vae)} {recipe.loop.precision}"
 
 
 def weights_key(vae: nn.Module) -> str:
@@ -133,6 +158,8 @@ def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | N
         unet = load_unet(recipe.start, kind, channels, classes, levels)
     else:
         width = 0 if prompts is None else prompts.shape[-1]
-        unet = build_unet(recipe.network, kind, channels, classes, levels, card.crop_latent, width)
+        unet = build_unet(
+            recipe.network, kind, channels, classes, levels, card.crop_latent // (2 if recipe.quarter_share else 1), width
+        )
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
     return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)

@@ -116,6 +116,8 @@ class AutoencoderRecipe(Settings):
     ----------
     cohort, start:
         Cohort file; folder of an ``AutoencoderKL`` to begin at (or a bundle), by default none.
+    unlabelled_share:
+        Share of crops drawn from images without any label; by default as many as there are.
     added_latents:
         Latent channels beyond those of ``start``; the decoder begins by ignoring them.
     latent_noise:
@@ -131,6 +133,7 @@ class AutoencoderRecipe(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     level_shares: tuple[NotNegative, ...] | None = None
+    unlabelled_share: Share | None = None
     latent_noise: NotNegative = 0.0
     decoder_only: bool = False
     network: AutoencoderNetwork = AutoencoderNetwork()
@@ -191,7 +194,11 @@ class DenoiserRecipe(Settings):
     prediction, betas:
         Of the training schedule; with ``start`` its own by default, else ``v_prediction`` and the cosine schedule.
     p_unc, unlabelled_share:
-        Share of crops whose condition is taken away; share drawn from images without any label. DiffInfinite: 0.5 each.
+        Share of crops whose condition is taken away; share drawn from images without any label (by
+        default as many as there are). DiffInfinite: 0 and 0.5.
+    latent_variants, stain_jitter:
+        Turned copies of every patch that are encoded; largest relative change of their optical densities. A denoiser paints
+        the stains it saw: with jitter, neighbouring places of a slide may come out in different ones.
     quarter_share:
         Share of the steps whose crops are cut in four: four times as many noise levels for the same work.
     """
@@ -208,6 +215,7 @@ class DenoiserRecipe(Settings):
     unlabelled_share: Share | None = None
     level_shares: tuple[NotNegative, ...] | None = None
     latent_variants: Annotated[int, Field(ge=1, le=8)] = 1
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     quarter_share: Share = 0.0
     network: DenoiserNetwork = DenoiserNetwork()
     entropy: EntropySettings = EntropySettings()

@@ -1,0 +1,156 @@
+"""wsigen beside two loops as its peers write them: the same weights, steps, sampler, layout and machine.
+
+* A whole-canvas loop: MultiDiffusion as diffusers' panorama does it (window 64, stride 8, averaged).
+* A one-crop loop: random patches as DiffInfinite describes them (one prediction per label and one for the null condition).
+
+Each row is a process of its own with one thread. In turns each denoises a step of the canvas (the peers: a part of one, scaled
+to a step, as all windows cost the same); the first turn warms up. A figure is the median over the turns of the ratio of one
+turn's seconds to those of the turn beside it. Then each decodes its canvas in its own way, where a whole canvas takes most
+memory. The seams come from a smaller slide, made to the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.bundles import Square, write_squares
+from benchmarks.figure import Figure, Options, spread
+from benchmarks.peers.rows import MODES, ONE_CROP, PANORAMA, PART, Job
+from benchmarks.peers.turns import Turn, Worker
+
+NAMES = (*MODES, ONE_CROP, PANORAMA)
+SQUARE_PX = 256
+"""The layout is a chequered board of two classes; a crop of 512 px has both in it wherever it lies."""
+
+TARGETS = {ONE_CROP: 1 / 3, PANORAMA: 1 / 10}
+STEPS_DONE = 20
+"""Steps the table's whole times are for: the default model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large a comparison is: px of the timed slide, turns, px and steps of the slide whose seams are measured."""
+
+    size: int
+    turns: int
+    seam_size: int
+    seam_steps: int
+
+
+FULL, QUICK = Scale(2048, 4, 1024, 6), Scale(1024, 3, 768, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one way to make a slide; the warming turn is left out of ``turns``."""
+
+    name: str
+    turns: list[Turn]
+    rows: float
+    peak: int
+    seam: tuple[float, float]
+
+    @property
+    def wall(self) -> float:
+        """Wall seconds of a step, median."""
+        return median(turn.wall / turn.steps for turn in self.turns)
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of a step, median."""
+        return median(turn.cpu / turn.steps for turn in self.turns)
+
+
+def measure(options: Options) -> list[Figure]:
+    from wsigen.models.bundle import check_bundle, find_bundle
+
+    scale = QUICK if options.quick else FULL
+    folder = find_bundle(options.model)
+    labels = [c.name for c in check_bundle(folder).table if not c.background][:2]
+    layout = write_squares(options.folder / "board.geojson", board(labels, scale.size))
+    small = write_squares(options.folder / "small.geojson", board(labels, scale.seam_size))
+
+    def job(name: str, timed: bool) -> Job:
+        size, steps = (scale.size, STEPS_DONE) if timed else (scale.seam_size, scale.seam_steps)
+        drawn = layout if timed else small
+        place = options.folder / ("timed" if timed else "seams")
+        place.mkdir(exist_ok=True)
+        return Job(name, str(folder), str(drawn), str(place), size, steps, scale.turns if timed else 0)
+
+    turns, peaks = _in_turns([job(name, timed=True) for name in NAMES])
+    seams = {name: _seam(job(name, timed=False)) for name in NAMES}
+    rows = {name: Row(name, turns[name][1:], _rows_per_step(turns[name]), peaks[name], seams[name]) for name in NAMES}
+    table = _table(rows, scale)
+    return [_figure(rows["shifted"], rows[peer], scale, table) for peer in TARGETS]
+
+
+def board(labels: list[str], size: int) -> list[Square]:
+    """Squares of two classes in turn over a slide of ``size`` px."""
+    places = range(0, size, SQUARE_PX)
+    return [(labels[(x // SQUARE_PX + y // SQUARE_PX) % 2], x, y, SQUARE_PX) for y in places for x in places]
+
+
+def _in_turns(jobs: list[Job]) -> tuple[dict[str, list[Turn]], dict[str, int]]:
+    """Let all jobs work in turns, then end one after the other; their turns and peak memory."""
+    turns: dict[str, list[Turn]] = {job.name: [] for job in jobs}
+    peaks = {}
+    with ExitStack() as stack:
+        workers = {job.name: Worker("benchmarks.peers", job.text) for job in jobs}
+        for worker in workers.values():
+            stack.callback(worker.stop)
+        for _ in range(jobs[0].turns):
+            for name, worker in workers.items():
+                turns[name].append(worker.turn())
+                print(f"peers: {name}: {turns[name][-1]}", file=sys.stderr, flush=True)
+        for name, worker in workers.items():
+            worker.go()
+            peaks[name] = int(worker.end()["peak"])
+    return turns, peaks
+
+
+def _seam(job: Job) -> tuple[float, float]:
+    found = Worker("benchmarks.peers", job.text).end()
+    return float(found["score"]), float(found["noise"])
+
+
+def _rows_per_step(turns: list[Turn]) -> float:
+    return sum(turn.rows for turn in turns) / sum(turn.steps for turn in turns)
+
+
+def _figure(ours: Row, peer: Row, scale: Scale, table: str) -> Figure:
+    walls, cpus = (
+        [getattr(a, kind) / a.steps / (getattr(b, kind) / b.steps) for a, b in zip(ours.turns, peer.turns, strict=True)]
+        for kind in ("wall", "cpu")
+    )
+    detail = (
+        f"wall: {spread(walls)} over the turns = {1 / median(walls):.1f} times as fast; CPU time: {median(cpus):.3f} = "
+        f"{1 / median(cpus):.1f} times; crops through the network {ours.rows:.0f} / {peer.rows:.0f} a step; one thread each"
+    )
+    what = f"a denoising step of a {scale.size} px slide with guidance and two labels, shifted over the {peer.name} loop"
+    return Figure("peers", what, median(walls), TARGETS[peer.name], detail, table=table)
+
+
+def _table(rows: dict[str, Row], scale: Scale) -> str:
+    titles = {name: f"wsigen, {name}" for name in MODES} | {
+        ONE_CROP: "one crop at a time (DiffInfinite)",
+        PANORAMA: "whole canvas, stride 8 (diffusers' panorama)",
+    }
+    lines = [
+        f"{scale.size} x {scale.size} px, two labels in every crop, guidance, DDIM, one thread. Seconds of a step: medians of",
+        f"{scale.turns - 1} turns; a turn of the peers is {PART[ONE_CROP]} and {PART[PANORAMA]} windows, scaled to a step. "
+        f"{STEPS_DONE} steps: scaled from one.",
+        f"Seams: windows of the last step on {scale.seam_size} px, {scale.seam_steps} steps. Crops: rows through the network.",
+        "",
+        f"| way | wall s a step | CPU s a step | {STEPS_DONE} steps, CPU min | crops a step | peak memory | seam score |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        score, noise = row.seam
+        lines.append(
+            f"| {titles[name]} | {row.wall:.1f} | {row.cpu:.1f} | {STEPS_DONE * row.cpu / 60:.1f} | {row.rows:.0f} | "
+            f"{row.peak / 2**20:.0f} MiB | {score:.3f} ± {noise:.3f} |"
+        )
+    return "\n".join(lines)

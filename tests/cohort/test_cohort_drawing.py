@@ -1,0 +1,43 @@
+"""`Drawer` itself: shares of what it draws, with room for chance alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsigen.cohort.drawing import Drawer
+from wsigen.cohort.patches import Patches
+
+DRAWS = 4000
+
+
+def table(labelled: int, unlabelled: int) -> Patches:
+    """Patches of 64 cells: a third of the labelled ones of class 1, the rest of class 0."""
+    n = labelled + unlabelled
+    counts = np.zeros((n, 2), np.int32)
+    counts[:labelled, 0] = 64
+    counts[: labelled // 3] = (0, 64)
+    zeros = np.zeros(n, np.int32)
+    return Patches(zeros, zeros, zeros, zeros, counts)
+
+
+def drawn(drawer: Drawer, draws: int = DRAWS) -> tuple[np.ndarray, list[int | None]]:
+    rows, labels = zip(*(drawer.draw(np.random.default_rng((0, i))) for i in range(draws)), strict=True)
+    return np.array(rows), list(labels)
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(10_000, 3), (300, 100), (30, 300)])
+def test_without_a_share_unlabelled_patches_come_as_often_as_they_are_there(labelled: int, unlabelled: int) -> None:
+    rows, _ = drawn(Drawer(table(labelled, unlabelled), 64, 1))
+    share = unlabelled / (labelled + unlabelled)
+    assert abs((rows >= labelled).mean() - share) < 4 * np.sqrt(share * (1 - share) / DRAWS) + 1e-9
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_that_was_asked_for_is_kept(share: float) -> None:
+    rows, labels = drawn(Drawer(table(900, 5), 64, 1, unlabelled_share=share))
+    assert abs((rows >= 900).mean() - share) <= 4 * np.sqrt(share * (1 - share) / DRAWS)
+    assert all((label is None) == (row >= 900) for row, label in zip(rows, labels, strict=True))
+    known = np.array([label for label in labels if label is not None])
+    if len(known):
+        assert abs((known == 1).mean() - 0.5) < 4 * np.sqrt(0.25 / len(known))

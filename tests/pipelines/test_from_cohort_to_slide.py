@@ -1,0 +1,89 @@
+"""From slides to a slide: cohort, autoencoder, denoiser, generate, as the pipelines and ``wsigen train`` run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+import torch
+import yaml
+from cohort.cohort_making import CLASSES, annotated, slide
+
+import wsigen
+from pipelines.steps import open_data, read_pipeline, train_models
+from wsigen.errors import TrainingError
+
+LOOP = {"steps": 4, "batch": 2, "learning_rate": 1e-3, "sample_every": 0, "checkpoint_minutes": 0}
+PLAN: dict[str, Any] = {
+    "cohort": {
+        "classes": CLASSES[1:],
+        "levels": [{"name": "patch", "mpp": 0.5}],
+        "patch_px": 128,
+        "overlap_px": 32,
+        "sources": [
+            {"kind": "annotated", "images": "slides", "mpp": 0.5},
+            {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
+        ],
+        "held_out": ["h1"],
+    },
+    "autoencoder": {
+        "crop_px": 64,
+        "network": {"channels": [8, 8, 8, 8], "latent_channels": 4, "norm_groups": 4},
+        "loop": LOOP,
+    },
+    "denoiser": {
+        "network": {"channels": [8, 16], "layers": 1, "norm_groups": 4, "head_dim": 8},
+        "quarter_share": 0.5,
+        "latent_variants": 2,
+        "loop": LOOP,
+        "bundle": {"name": "tiny", "title": "A tiny model", "licence": "CC0-1.0", "not_for": "anything but tests", "steps": 2},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The folder of the slides, that of the pipeline, and the bundle."""
+    torch.set_num_threads(1)
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out")
+    annotated(data / "slides")
+    slide(data / "plain" / "u1.png", seed=5)
+    slide(data / "plain" / "h1.png", seed=6)
+    (out / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    plan = read_pipeline(out / "plan.yaml")
+    return data, out, train_models(plan, open_data(plan, data, out), out, resume=False)
+
+
+def test_the_bundle_makes_a_slide(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, out, bundle = trained
+    wsigen.generate(tmp_path / "a.ome.tiff", model=str(bundle), class_name="Stroma", size=(512, 640), seed=1)
+    image = tifffile.imread(tmp_path / "a.ome.tiff")
+    assert image.shape == (640, 512, 3)
+    assert image.std() > 1
+    figures = yaml.safe_load((out / "autoencoder" / "figures.json").read_text())
+    assert 3 < figures["psnr_db"] < 60
+    assert f"autoencoder_psnr_db: {figures['psnr_db']:.5g}" in (bundle / "README.md").read_text()
+
+
+def test_finished_steps_are_not_done_again(trained: tuple[Path, Path, Path]) -> None:
+    data, out, bundle = trained
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("cohort.yaml", "plan.yaml")}
+    plan = read_pipeline(out / "plan.yaml")
+    assert train_models(plan, open_data(plan, data, out), out, resume=True) == bundle
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_other_data_is_refused_and_the_latents_stay(trained: tuple[Path, Path, Path]) -> None:
+    from wsigen.training.make_denoiser import make_denoiser
+    from wsigen.training.recipes import DenoiserRecipe
+
+    data, out, _ = trained
+    plan = read_pipeline(out / "plan.yaml")
+    other = plan.model_copy(update={"cohort": {**plan.cohort, "overlap_px": 0}})
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"})
+    latents = {p: p.stat().st_mtime_ns for p in (out / "denoiser" / "latents").rglob("*") if p.is_file()}
+    with pytest.raises(TrainingError, match="checkpoint"):
+        make_denoiser(recipe, open_data(other, data, out / "other"), out / "denoiser", resume=True)
+    assert {p: p.stat().st_mtime_ns for p in latents} == latents
