@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from wsigen.files import target_of_leftover
+
 
 def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
     """Cut off or flip something in one chunk or encoded block of a run.
@@ -35,7 +37,8 @@ def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
 
 def stored(run_dir: Path) -> list[Path]:
     """Chunks and blocks that are there now, in a fixed order."""
-    chunks = [p for p in _walk(run_dir / "state.zarr") if "c" in p.parts and p.suffix != ".partial"]
+    state = run_dir / "state.zarr"
+    chunks = [p for p in _walk(state) if "c" in p.relative_to(state).parts and target_of_leftover(p.name) is None]
     return sorted([*chunks, *(p for p in _walk(run_dir / "spool") if p.suffix == ".blk")])
 
 
