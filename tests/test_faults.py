@@ -13,7 +13,8 @@ import pytest
 from test_engine import interrupt_in_the_middle, settings_of
 
 from wsigen import rundir
-from wsigen.errors import ResourceError
+from wsigen.engine import dispatch
+from wsigen.errors import ResourceError, RunError
 from wsigen.files import atomic_path, remove_tree
 from wsigen.folder import local
 from wsigen.folder.chunkfiles import ChunkFiles
@@ -167,6 +168,29 @@ def test_a_pass_starts_over_if_a_chunk_and_its_sources_are_lost(bundle, tmp_path
     assert any("starts over" in note for note in notes)
 
 
+def fail_in_one_corner(run_dir, run_hash, threads, task):
+    if task.ij == (0, 0) and task.step == 0 and task.kind == "denoise":
+        raise ValueError("odd shape")
+    return perform(run_dir, run_hash, threads, task)
+
+
+def test_what_does_not_wait_for_a_failing_task_is_done(bundle, tmp_path, monkeypatch):
+    """Five chunks a row: the farthest one ends its pass, though a task in the corner fails each time."""
+    settings = {"model": str(bundle), "class_name": "Tumor", "size": (1200, 520), "steps": 2, "chunk": 32, "workers": 1}
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    monkeypatch.setattr(dispatch, "perform", fail_in_one_corner)
+    notes = set()
+    words = r"denoise step 0 of chunk \(0, 0\).* failed 3 times.*odd shape \(in test_faults\.py:\d+\)"
+    with pytest.raises(RunError, match=words):
+        generate(tmp_path / "a.ome.tiff", watch=lambda stage: notes.add(stage.note), **settings)
+    assert any("odd shape" in note for note in notes)
+    record = RunContext(tmp_path / "a.run").passes[0].state.record()
+    assert max(record[2, 4]) == 4
+    assert max(record[0, 0]) == 0
+    monkeypatch.undo()
+    assert resume(tmp_path / "a.run").level0_sha256 == whole
+
+
 def test_resume_asks_for_the_disk_it_still_needs(bundle, tmp_path, monkeypatch):
     settings = settings_of(bundle, tmp_path)
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=22)
@@ -248,7 +272,7 @@ def test_a_late_task_of_a_cleared_run_is_an_error_and_no_folder(bundle, tmp_path
 
 SLEEPY = """
 import sys, time
-import wsigen.engine.run as run
+import wsigen.engine.dispatch as run
 def sleep_long(*args):
     import time
     time.sleep(60)

@@ -66,9 +66,9 @@ def digest_of(folder, name):
     return json.loads((folder / f"{name}.json").read_text())["sha256"]["level0_tiles"]
 
 
-def options_of(bundle, tmp_path, steps=4):
+def options_of(bundle, tmp_path, steps=2):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
-    options = ["--model", bundle, "--layout", layout, "--size", "640x600", "--steps", steps, "--mode", "shifted"]
+    options = ["--model", bundle, "--layout", layout, "--size", "520x500", "--steps", steps, "--mode", "shifted"]
     return [str(option) for option in [*options, "--chunk", "32", "--workers", "1"]]
 
 

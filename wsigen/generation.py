@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from wsigen.config import RunConfig, make_config
+from wsigen.engine.dispatch import TRIES, Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import MADE_ONCE, TRIES, Dispatcher, Stage, Watcher, place_of_key, run_independent, run_pass
+from wsigen.engine.run import MADE_ONCE, Stage, Watcher, place_of_key, run_independent, run_pass
 from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder

@@ -1,9 +1,13 @@
 """How often a task may fail, and how many workers it may lose."""
 
+import errno
+from itertools import cycle
+
 import pytest
 
 from wsigen.engine.cluster import WorkerLostError
-from wsigen.engine.run import LOSSES, TRIES, Dispatcher, place_of_key
+from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
+from wsigen.engine.run import place_of_key
 from wsigen.errors import RunError
 from wsigen.tasks.perform import Report, Task
 
@@ -13,22 +17,45 @@ TASK = Task("denoise", 1, (0, 2), 3)
 class Results:
     """A cluster that gives back what it was given."""
 
-    def __init__(self, *results):
-        self._results = iter(results)
+    def __init__(self, *results, tasks=(TASK,)):
+        self._results, self._tasks = iter(results), cycle(tasks)
 
     def take(self):
-        return TASK, next(self._results)
+        return next(self._tasks), next(self._results)
 
 
-@pytest.mark.parametrize(
-    ("error", "limit", "words"),
-    [(ValueError("odd shape"), TRIES, "ValueError: odd shape"), (WorkerLostError("tcp://a died"), LOSSES, "enough memory")],
-)
-def test_a_task_is_given_up_by_name(error, limit, words):
-    dispatcher = Dispatcher(None, Results(*[error] * limit))
-    for _ in range(limit - 1):
+def test_a_task_is_given_up_by_name():
+    dispatcher = Dispatcher(None, Results(*[ValueError("odd shape")] * TRIES))
+    for _ in range(TRIES - 1):
         assert isinstance(dispatcher.take()[1], WorkerLostError)
-    with pytest.raises(RunError, match=rf"denoise step 3 of chunk \(0, 2\) in pass 1 .*{words}"):
+    assert isinstance(dispatcher.take()[1], GivenUp)
+    with pytest.raises(RunError, match=r"denoise step 3 of chunk \(0, 2\) in pass 1 .*ValueError: odd shape.*resume the run"):
+        dispatcher.demand_none_given_up()
+
+
+def test_a_task_that_kills_its_workers_stops_the_run():
+    dispatcher = Dispatcher(None, Results(*[WorkerLostError("tcp://a died")] * LOSSES))
+    for _ in range(LOSSES - 1):
+        assert isinstance(dispatcher.take()[1], WorkerLostError)
+    with pytest.raises(RunError, match=r"denoise step 3 of chunk \(0, 2\) in pass 1 .*enough memory"):
+        dispatcher.take()
+
+
+def test_many_tasks_given_up_stop_a_run_at_once():
+    tasks = [Task("decode", 0, (0, column)) for column in range(GIVEN_UP)]
+    dispatcher = Dispatcher(None, Results(*[ValueError("odd shape")] * (TRIES * GIVEN_UP), tasks=tasks))
+    for _ in range(TRIES * GIVEN_UP - 1):
+        dispatcher.take()
+    with pytest.raises(RunError, match=rf"and {GIVEN_UP - 1} more tasks"):
+        dispatcher.take()
+    assert len(dispatcher.given_up) == GIVEN_UP
+
+
+def test_a_full_disk_stops_a_run_without_trying_other_tasks():
+    dispatcher = Dispatcher(None, Results(*[OSError(errno.EDQUOT, "quota exceeded")] * TRIES))
+    for _ in range(TRIES - 1):
+        dispatcher.take()
+    with pytest.raises(RunError, match=r"quota exceeded.*resume the run"):
         dispatcher.take()
 
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from wsigen.engine.cluster import Cluster, WorkerLostError
+from wsigen.engine.cluster import WorkerLostError
+from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp
 from wsigen.engine.wavefront import HalfStep, Wavefront
-from wsigen.errors import DamagedChunkError, RunError, WsigenError
+from wsigen.errors import DamagedChunkError, RunError
 from wsigen.store import PassState
-from wsigen.tasks.context import RunContext
-from wsigen.tasks.perform import Kind, Report, Task, perform
-
-TRIES = 3
-"""Times a task may fail before the run stops and names its chunk."""
-
-LOSSES = 10
-"""Workers a task may lose: more than its own errors, as a worker mostly dies of something else; a task that kills every worker
-it is given (for want of memory, say) still comes to an end."""
+from wsigen.tasks.perform import Kind, Report, Task
 
 
 @dataclass(slots=True)
@@ -62,60 +55,6 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Dispatcher:
-    """Sends tasks of one run to a cluster and takes their results back.
-
-    Attributes
-    ----------
-    window:
-        Tasks in flight per worker slot.
-    threads:
-        Torch threads of each worker.
-    tries, losses:
-        How often each task failed, and how many workers it lost.
-    """
-
-    run: RunContext
-    cluster: Cluster
-    window: int = 2
-    threads: int | None = None
-    tries: Counter[Task] = field(default_factory=Counter)
-    losses: Counter[Task] = field(default_factory=Counter)
-
-    @property
-    def full(self) -> bool:
-        """Whether enough tasks are in flight."""
-        return self.cluster.in_flight >= max(1, self.window * max(1, self.cluster.workers))
-
-    def send(self, task: Task) -> None:
-        """Submit a task."""
-        self.cluster.submit(task, perform, self.run.folder.name, self.run.manifest.hash, self.threads, task)
-
-    def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError]:
-        """Wait for a task; errors that more tries cannot mend are raised with the task's name."""
-        task, result = self.cluster.take()
-        if isinstance(result, Report | DamagedChunkError):
-            return task, result
-        if isinstance(result, WsigenError):
-            raise result
-        lost = isinstance(result, WorkerLostError)
-        count, limit = (self.losses, LOSSES) if lost else (self.tries, TRIES)
-        count[task] += 1
-        if count[task] >= limit:
-            what = f"lost {limit} workers (is there enough memory?)" if lost else f"failed {limit} times"
-            raise RunError(
-                f"{task.name} {what}; last: {type(result).__name__}: {result}. "
-                "What is finished is kept: mend the cause, then resume the run"
-            )
-        return task, WorkerLostError(str(result))
-
-    def drain(self) -> None:
-        """Let all tasks in flight end, whatever they bring."""
-        while self.cluster.in_flight:
-            self.cluster.take()
-
-
 def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total: int, watch: Watcher) -> None:
     """Run tasks that do not depend on each other (decoding, calibration)."""
     stage = _begin(dispatcher, name, total, total - len(tasks), watch)
@@ -129,9 +68,12 @@ def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total:
             raise result
         if isinstance(result, WorkerLostError):
             waiting.append(task)
-            continue
-        _note(stage, result, dispatcher, begin)
-        watch(stage)
+        elif isinstance(result, GivenUp):
+            watch(Stage(name, 0, note=result.reason))
+        else:
+            _note(stage, result, dispatcher, begin)
+            watch(stage)
+    dispatcher.demand_none_given_up()
     stage.finished = True
     watch(stage)
 
@@ -144,7 +86,8 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
     Raises
     ------
     RunError
-        If a task failed three times, or a chunk turns out damaged however often it is made.
+        If a task failed three times (all that does not wait for it is done first), or a chunk turns out damaged however
+        often it is made.
     DamagedChunkError
         If a chunk of an earlier pass is damaged.
     """
@@ -175,6 +118,8 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
+        if not dispatcher.cluster.in_flight:
+            break  # all that is left waits for a task that was given up
         task, result = dispatcher.take()
         half_step = _half_step_of(task)
         if isinstance(result, Report):
@@ -182,11 +127,14 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
                 state.delete(h, ij)
             _note(stage, result, dispatcher, begin)
             stage.done = wave.completed
+        elif isinstance(result, GivenUp):
+            watch(Stage(name, 0, note=result.reason))
         else:
             if isinstance(result, DamagedChunkError):
                 _mend(wave, part, state, result, damages)
             wave.retry(half_step, task.ij)
         watch(stage)
+    dispatcher.demand_none_given_up()
     _sweep(wave, state)
     stage.finished = True
     watch(stage)
