@@ -42,6 +42,25 @@ def test_generate_in_every_mode(bundle, tmp_path, mode):
     assert re.search(r"denoise .*: 100 %", done.stderr)
 
 
+def test_a_log_for_programs(bundle, tmp_path):
+    """Every line of progress is an object with the run's id, and so is the error that ends a run."""
+    tumor_in_stroma(tmp_path / "layout.geojson")
+    done = wsigen("generate", "a.ome.tiff", *options(bundle, steps=1), "--log", "json", "--keep-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    run_id = json.loads((tmp_path / "a.run" / "run.json").read_text())["run_id"]
+    assert {line["run"] for line in lines} == {run_id}
+    ended = {line["name"]: line for line in lines if line["finished"]}
+    assert ended["write slide"]["done"] == ended["write slide"]["total"]
+    assert any(name.startswith("denoise") and line["calls"] > 0 for name, line in ended.items())
+    done = wsigen("resume", "nowhere", "--log", "json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stderr)["error"] == "RunError"
+    done = wsigen("resume", "nowhere", "--log", "xml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "choose text or json" in done.stderr
+
+
 def test_the_slide_opens_everywhere_and_areas_come_back(bundle, tmp_path):
     import openslide
     import pyvips

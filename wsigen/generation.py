@@ -132,7 +132,7 @@ def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watc
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
-            return _work(folder, prepared.layout, config, cluster, workers, _while_held(lock, watch))
+            return _work(folder, prepared.layout, config, cluster, workers, _while_held(lock, prepared.manifest, watch))
 
 
 def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
@@ -169,7 +169,7 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
     workers = Workers.of(config)
     with _cluster(workers) as cluster, folder.lock(LOCK) as lock:
-        return _work(folder, layout, config, cluster, workers, _while_held(lock, watch))
+        return _work(folder, layout, config, cluster, workers, _while_held(lock, manifest, watch))
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -232,12 +232,13 @@ def _work(folder: Folder, layout: Layout, config: RunConfig, cluster: Any, worke
     return _result(outcome)
 
 
-def _while_held(lock: Lock, watch: Watcher | None) -> Watcher:
-    """Watch, and stop at the next task if another driver has taken over (RunError)."""
+def _while_held(lock: Lock, manifest: Manifest, watch: Watcher | None) -> Watcher:
+    """Watch under the run's id, and stop at the next task if another driver has taken over (RunError)."""
 
     def look(stage: Stage) -> None:
         if lock.lost:
             raise RunError(f"another driver ({lock.lost}) has taken this run over, as nothing was heard of this one for long")
+        stage.run = manifest.run_id
         if watch is not None:
             watch(stage)
 

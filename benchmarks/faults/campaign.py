@@ -12,12 +12,11 @@ from benchmarks.faults.fleet import POLL_S
 from benchmarks.faults.kinds import END, END_WHAT, KINDS, Scene
 from benchmarks.faults.progress import half_steps
 
-PATIENCE_S = 180.0
-"""Seconds after a fault within which work must go on."""
+PATIENCE_S = 600.0
+"""Seconds after a fault within which work must go on: far more than it takes, for machines that are busy with other work."""
 
 STARTS = 4
 """Times in a row a driver may end without having done anything."""
-
 
 END_S = 0.6
 """Seconds over which the moments of kills at the end are spread: writing and clearing take about so long."""
@@ -149,7 +148,7 @@ class Campaign:
                 return now
             sleep(POLL_S)
             idle += monotonic() - before
-            if idle > 20 * PATIENCE_S:
+            if idle > 12 * PATIENCE_S:
                 raise CampaignError(f"the run does not end:\n{self.scene.driver.last_words()}")
 
     def _keep_going(self, fault: Fault | None) -> None:

@@ -79,12 +79,13 @@ Threads = Annotated[int | None, typer.Option("--threads", help="model threads of
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="address of a running dask scheduler")]
 MemoryGb = Annotated[float | None, typer.Option("--memory-gb", help="memory all local workers may use")]
 Window = Annotated[int | None, typer.Option("--window", help="tasks in flight per worker")]
+Log = Annotated[str | None, typer.Option("--log", metavar="text|json", help="progress as lines, or as lines of JSON")]
 Overwrite = Annotated[bool | None, typer.Option("--overwrite", help="replace an existing slide")]
 
 
 def _settings(values: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """Split a command's parameters into settings and the configuration file."""
-    settings = {k: v for k, v in values.items() if k not in {"output", "config"} and v is not None}
+    settings = {k: v for k, v in values.items() if k not in {"output", "config", "log"} and v is not None}
     return settings, values.get("config")
 
 
@@ -138,12 +139,13 @@ def generate(
     memory_gb: MemoryGb = None,
     window: Window = None,
     overwrite: Overwrite = None,
+    log: Log = None,
 ) -> None:
     """Generate a synthetic slide from a layout, a class or a reference."""
     settings, file = _settings(dict(locals()))
     from wsigen.cli.commands import run_generate
 
-    run_generate(output, settings, file)
+    run_generate(output, settings, file, log)
 
 
 @app.command()
@@ -197,6 +199,7 @@ def resume(
     threads: Threads = None,
     scheduler: Scheduler = None,
     window: Window = None,
+    log: Log = None,
 ) -> None:
     """Go on with a run after any interruption."""
     values = dict(locals())
@@ -204,7 +207,7 @@ def resume(
     settings, _ = _settings(values)
     from wsigen.cli.commands import run_resume
 
-    run_resume(run_dir, settings)
+    run_resume(run_dir, settings, log)
 
 
 @app.command()

@@ -12,25 +12,27 @@ if TYPE_CHECKING:
     from wsigen.engine.run import Stage, Watcher
 
 
-def run_generate(output: Path, settings: dict[str, Any], file: Path | None) -> None:
+def run_generate(output: Path, settings: dict[str, Any], file: Path | None, log: str | None) -> None:
     """``wsigen generate``."""
-    from wsigen.cli.display import progress
+    from wsigen.cli.display import check_format, progress
     from wsigen.config import make_config
     from wsigen.generation import generate
     from wsigen.rundir import run_dir_of
 
+    check_format(log)
     config = make_config(settings, file)
-    with _resumable(run_dir_of(config, output)), progress() as watch:
+    with _resumable(run_dir_of(config, output)), progress(log) as watch:
         result = generate(output, config, watch=_stoppable(watch))
     _announce(result)
 
 
-def run_resume(run_dir: str, settings: dict[str, Any]) -> None:
+def run_resume(run_dir: str, settings: dict[str, Any], log: str | None) -> None:
     """``wsigen resume``."""
-    from wsigen.cli.display import progress
+    from wsigen.cli.display import check_format, progress
     from wsigen.generation import resume
 
-    with _resumable(run_dir), progress() as watch:
+    check_format(log)
+    with _resumable(run_dir), progress(log) as watch:
         result = resume(run_dir, watch=_stoppable(watch), **settings)
     _announce(result)
 

@@ -1,26 +1,42 @@
-"""Progress for people: a live display on a terminal, plain lines elsewhere."""
+"""Progress for people: a live display on a terminal, plain lines elsewhere; or for programs: lines of JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from time import monotonic
 
 from wsigen.engine.run import Stage, Watcher
+from wsigen.errors import ConfigError, WsigenError
+
+FORMATS = ("text", "json")
+"""What ``--log`` may be."""
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain lines of one stage."""
 
 
+def check_format(log: str | None) -> None:
+    """Refuse a form of log that is none (ConfigError)."""
+    if log is not None and log not in FORMATS:
+        raise ConfigError(f"--log: {log!r} is no form of log; choose {' or '.join(FORMATS)}")
+
+
 @contextmanager
-def progress() -> Iterator[Watcher]:
-    """Give a watcher that fits where the output goes."""
-    if sys.stderr.isatty():
+def progress(log: str | None = None) -> Iterator[Watcher]:
+    """Give a watcher that fits where the output goes; with ``log`` "json", one that writes an object per line."""
+    if log == "json":
+        with _structured() as watch:
+            yield watch
+    elif log is None and sys.stderr.isatty():
         with _live() as watch:
             yield watch
     else:
-        yield _Plain()
+        yield _Plain(lambda stage: f"{stage.run}  {describe(stage)}")
 
 
 def describe(stage: Stage) -> str:
@@ -48,16 +64,38 @@ def _clock(seconds: float) -> str:
 
 
 class _Plain:
-    """A line per stage at its end and every few seconds in between."""
+    """A line per stage at its end and every few seconds in between, and one for everything a person should know."""
 
-    def __init__(self) -> None:
-        self._last = 0.0
+    def __init__(self, line: Callable[[Stage], str]) -> None:
+        self._line, self._last = line, 0.0
 
     def __call__(self, stage: Stage) -> None:
         now = monotonic()
         if stage.finished or stage.note or stage.workers == 0 or now - self._last >= PLAIN_EVERY_S:
             self._last = now
-            print(describe(stage), file=sys.stderr, flush=True)
+            print(self._line(stage), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _structured() -> Iterator[Watcher]:
+    """Lines of JSON: the fields of a ``Stage`` and the time; the error that ends a run as the last of them."""
+    run = ""
+
+    def line(stage: Stage) -> str:
+        nonlocal run
+        run = stage.run
+        return json.dumps({"time": _now(), **asdict(stage)})
+
+    try:
+        yield _Plain(line)
+    except (WsigenError, OSError) as error:
+        said = {"time": _now(), "run": run, "error": type(error).__name__, "message": str(error)}
+        print(json.dumps(said), file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Stage:
         Since the stage began.
     note:
         Something that a person should know; then the numbers say nothing.
+    run:
+        Id of the run.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Stage:
     finished: bool = False
     before: int = 0
     note: str = ""
+    run: str = ""
 
 
 class Watcher(Protocol):
