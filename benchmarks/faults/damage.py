@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -44,10 +45,4 @@ def stored(run_dir: Path) -> list[Path]:
 
 def _walk(folder: Path) -> list[Path]:
     """Files below a folder in which others delete and write."""
-    found = []
-    try:
-        for entry in folder.iterdir():
-            found += _walk(entry) if entry.is_dir() else [entry]
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    return found
+    return [Path(inner, name) for inner, _, names in os.walk(folder) for name in names]

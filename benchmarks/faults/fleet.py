@@ -13,7 +13,9 @@ from time import monotonic, sleep
 
 from benchmarks.faults.network import Network
 
-POLL_S = 0.2
+POLL_S = 0.5
+"""Seconds between looks at the run; on a busy machine each takes time from it."""
+
 TTL_S = 8.0
 """Seconds without a heartbeat after which the scheduler gives a worker up (dask's own default is five minutes)."""
 
