@@ -16,6 +16,9 @@ from benchmarks.faults.network import Network
 POLL_S = 0.5
 """Seconds between looks at the run; on a busy machine each takes time from it."""
 
+ENDS_S = 60.0
+"""Seconds a process may take to end when asked to: it may be importing torch on a busy machine."""
+
 TTL_S = 8.0
 """Seconds without a heartbeat after which the scheduler gives a worker up (dask's own default is five minutes)."""
 
@@ -97,19 +100,24 @@ class Fleet:
         return [self._processes[name].pid for name in self.workers]
 
     def stop(self) -> list[str]:
-        """End all; returns the names of those that did not end by themselves when asked to."""
+        """End all; returns the names of those that did not end by themselves when asked to.
+
+        Workers first: a dask worker that hears SIGTERM and its scheduler's farewell at the same moment may wait for ever (seen
+        with 2026.8: "Reason: scheduler-close" within 10 ms of the signal, then heartbeats to nobody).
+        """
         late = []
-        for process in self._processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for name, process in self._processes.items():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                late.append(name)
-                process.kill()
-                process.wait()
-        self._processes.clear()
+        for names in (self.workers, ["scheduler"]):
+            there = {name: self._processes.pop(name) for name in names if name in self._processes}
+            for process in there.values():
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+            for name, process in there.items():
+                try:
+                    process.wait(ENDS_S)
+                except subprocess.TimeoutExpired:
+                    late.append(name)
+                    process.kill()
+                    process.wait()
         return late
 
     def _start(self, name: str) -> None:

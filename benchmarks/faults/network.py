@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def make_network(workers: int) -> tuple[Network, str]:
     missing = [tool for tool in ("ip", "bridge") if shutil.which(tool) is None]
     if missing:
         return Network(), f"no {missing[0]} command here (iproute2)"
-    number = os.getpid() % 200
+    number = _free_number()
     network = Network(f"10.213.{number}.1", f"wsf{number}", workers)
     try:
         _run("ip", "link", "add", network.name, "type", "bridge")
@@ -93,6 +94,13 @@ def make_network(workers: int) -> tuple[Network, str]:
         network.close()
         return Network(), f"no right to make network namespaces ({error.stderr.strip() or error})"
     return network, ""
+
+
+def _free_number() -> int:
+    """A number no other network of this kind has, here or from a campaign that was killed."""
+    taken = {path.name for path in Path("/sys/class/net").iterdir()}
+    numbers = (k % 200 for k in range(os.getpid(), os.getpid() + 200))
+    return next((k for k in numbers if f"wsf{k}" not in taken), 0)
 
 
 def _add_worker(network: Network, number: int) -> None:
