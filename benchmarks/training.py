@@ -11,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.figure import Figure, Options, spread
 
+if TYPE_CHECKING:
+    from wsigen.models.card import BundleCard
+
 BLOCK, TARGET = 10, 1 / 0.9
 CLASSES, LEVELS, CHANNELS, SIDE = 5, 2, 8, 32
+WORDS = {"name": "b", "title": "b", "licence": "CC0-1.0", "not_for": "b"}
 
 
 class Stream:
@@ -75,6 +79,24 @@ def alternating(task: Any) -> tuple[Any, list[float]]:
     return task, ratios
 
 
+def card() -> BundleCard:
+    """What the denoiser is told and works on."""
+    from wsigen.models.card import make_card
+
+    return make_card(
+        {
+            "format": 1,
+            **WORDS,
+            "classes": [{"name": f"class {i}", "color": (i, i, i)} for i in range(CLASSES)],
+            "levels": [{"name": f"level {i}"} for i in range(LEVELS)],
+            "conditioning": {"kind": "class-map"},
+            "latent": {"channels": CHANNELS, "factor": 8},
+            "crop_latent": SIDE,
+        },
+        "benchmark",
+    )
+
+
 def measure(options: Options) -> Figure:
     """Train a denoiser of some millions of parameters for a few blocks."""
     from wsigen.training.conditions import Conditioner
@@ -84,15 +106,14 @@ def measure(options: Options) -> Figure:
     from wsigen.training.recipes import DenoiserRecipe
 
     blocks, batch = (4, 4) if options.quick else (10, 8)
-    words = {"name": "b", "title": "b", "licence": "CC0-1.0", "not_for": "b"}
     recipe = DenoiserRecipe(
         cohort=Path("none"),
         autoencoder=Path("none"),
-        bundle=words,  # type: ignore[arg-type]  # pydantic reads it
+        bundle=WORDS,  # type: ignore[arg-type]  # pydantic reads it
         network={"channels": (64, 96, 128)},  # type: ignore[arg-type]  # likewise
         loop={"steps": BLOCK * blocks, "batch": batch, "sample_every": 0},  # type: ignore[arg-type]  # likewise
     )
-    unet = build_unet(recipe.network, "class-map", CHANNELS, CLASSES, LEVELS, SIDE)
+    unet = build_unet(recipe.network, card(), SIDE)
     conditioner = Conditioner("class-map", CLASSES, LEVELS, True)
     task, ratios = alternating(DenoiserTask(recipe, unet, build_schedule(recipe), conditioner, Stream()))
     train(task, recipe.loop, options.folder / "training", {})

@@ -2,10 +2,11 @@
 
     python -m pipelines.default_model_report configs/default-model.yaml --data OUT/slides --out WORK --docs docs/default-model
 
-``OUT`` is that of ``python -m pipelines.default_model``. Slides made on the way stay in WORK and are not made again:
+``OUT`` is that of ``python -m pipelines.default_model``. Slides made on the way stay in WORK, in a folder per model and
+setting, and are not made again:
 
 1. A twin of the held-out section: a slide of its size and class map. Its crops against the section's at the same places.
-2. A slide of 4096 px and an overview of every class.
+2. A slide and an overview of every class.
 3. KID and its kin, a linear probe, memorisation, the nearest training crops; ``figures.md`` and pictures go to DOCS.
 """
 
@@ -25,27 +26,47 @@ from pipelines.steps import open_data, read_pipeline
 from wsigen.metrics import memorisation
 from wsigen.metrics.evaluation import fidelity_numbers
 from wsigen.metrics.extractors import open_extractor
+from wsigen.models.bundle import bundle_hash, find_bundle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsigen.cohort.cohort import Cohort
+    from wsigen.cohort.members import Member
+    from wsigen.geometry import Box
     from wsigen.metrics.extractors import Extractor
 
 SIDE = 512
 """px of the crops that are compared."""
-SLIDE_PX = 4096
 SHOWN = ("kid", "fid", "precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What is compared: crops of `SIDE` px."""
+    """What is compared: crops of `SIDE` px of real tissue, of the twin, and of the slides of one class."""
 
     held_out: Crops
     training: Crops
     twin: Crops
     classes: Crops
+
+
+@dataclass(frozen=True)
+class Slides:
+    """The slides of one model, in a folder of their own; ``px`` is the side of those of one class."""
+
+    folder: Path
+    model: str
+    px: int
+
+    @property
+    def twin(self) -> Path:
+        """That of the held-out section."""
+        return self.folder / "twin.ome.tiff"
+
+    def of(self, kind: str, tissue: str) -> Path:
+        """A ``slide`` or ``overview`` of one class."""
+        return self.folder / f"{kind}-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
 
 
 def main() -> None:
@@ -55,55 +76,84 @@ def main() -> None:
     cohort = open_data(plan, args.data, args.out)
     args.docs.mkdir(parents=True, exist_ok=True)
     extractor = open_extractor(args.features)
-    sides = make_sides(cohort, args.data, args.out, args.model, args.crops)
+    slides = slides_of(args.model, args.out, args.slide_px)
+    make_twin(cohort, args.data, slides)
+    make_class_slides(cohort, slides)
+    sides = cut_sides(cohort, slides, args.crops)
     lines = [f"Features: {extractor.name} ({extractor.version}), {args.crops} crops of {SIDE} px.", ""]
     earlier = None
     if args.earlier:
-        earlier = make_sides(cohort, args.data, args.out / "earlier", args.earlier, args.crops)
+        before = slides_of(args.earlier, args.out, args.slide_px)
+        make_twin(cohort, args.data, before)
+        earlier = twin_crops(before.twin, held_out_places(cohort, args.crops), cohort.mpps[0], len(cohort.table))
     lines += fidelity_table(extractor, sides, earlier)
     lines += probe_table(extractor, sides, cohort)
     lines += memorisation_table(extractor, sides)
     (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(extractor, sides, cohort, args.out, args.docs)
+    draw(extractor, sides, cohort, slides, args.docs)
     print("\n".join(lines))
 
 
-def make_sides(cohort: Cohort, data: Path, out: Path, model: str, count: int) -> Sides:
-    """Generate what is not there yet, and cut all crops."""
-    mpp, classes = cohort.mpps[0], len(cohort.table)
-    glass = next(i for i, c in enumerate(cohort.table) if c.background)
+def slides_of(model: str, work: Path, px: int) -> Slides:
+    """Name the folder of a model's slides after what identifies the model."""
+    folder = work / bundle_hash(find_bundle(model))[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    return Slides(folder, model, px)
+
+
+def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
+    """Generate a slide of the held-out section's size and class map, if it is not there."""
+    if slides.twin.exists():
+        return
+    mpp = cohort.mpps[0]
     (section,) = cohort.held_out
     height, width = section.canvas(mpp)
-    twin = out / "twin.ome.tiff"
-    out.mkdir(parents=True, exist_ok=True)
-    if not twin.exists():
-        # what nobody labelled lies inside the tissue: stroma there, not holes
-        layout = data / f"{Path(section.name).stem}.geojson"
-        wsigen.generate(twin, model=model, layout=layout, background="Stroma", size=(width, height), mpp=mpp, seed=1)
-    parts = []
+    # what nobody labelled lies inside the tissue: stroma there, not holes
+    layout = data / f"{Path(section.name).stem}.geojson"
+    size = (width, height)
+    wsigen.generate(slides.twin, model=slides.model, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1)
+
+
+def make_class_slides(cohort: Cohort, slides: Slides) -> None:
+    """Generate a slide and, of a quarter of its side, an overview of every class that are not there."""
+    kinds = (("slide", slides.px, cohort.mpps[0]), ("overview", slides.px // 4, cohort.mpps[-1]))
     for index, tissue in enumerate(cohort.table):
-        if index != glass:
-            for name, size, at in (("slide", SLIDE_PX, mpp), ("overview", SLIDE_PX // 4, cohort.mpps[-1])):
-                path = slide_path(out, name, tissue.name)
-                if not path.exists():
-                    wsigen.generate(path, model=model, class_name=tissue.name, size=(size, size), mpp=at, seed=index)
-            parts.append(tiles(slide_path(out, "slide", tissue.name), SIDE, index))
-    where = places(cohort.held_out, mpp, SIDE, count, glass, 0)
-    training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, glass, 1), mpp, classes)
-    return Sides(real_crops(where, mpp, classes), training, twin_crops(twin, where, mpp, classes), joined(parts))
+        for kind, px, mpp in () if tissue.background else kinds:
+            path = slides.of(kind, tissue.name)
+            if not path.exists():
+                wsigen.generate(path, model=slides.model, class_name=tissue.name, size=(px, px), mpp=mpp, seed=index)
 
 
-def slide_path(out: Path, kind: str, tissue: str) -> Path:
-    """Where a slide of one class lies."""
-    return out / f"{kind}-{tissue.replace(' ', '-').lower()}.ome.tiff"
+def held_out_places(cohort: Cohort, count: int) -> list[tuple[Member, Box]]:
+    """Where crops of the held-out section and of its twins are cut."""
+    return places(cohort.held_out, cohort.mpps[0], SIDE, count, _glass(cohort), 0)
 
 
-def fidelity_table(extractor: Extractor, sides: Sides, earlier: Sides | None) -> list[str]:
+def cut_sides(cohort: Cohort, slides: Slides, count: int) -> Sides:
+    """Cut all crops."""
+    mpp, classes = cohort.mpps[0], len(cohort.table)
+    where = held_out_places(cohort, count)
+    training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, _glass(cohort), 1), mpp, classes)
+    tissues = [(i, c.name) for i, c in enumerate(cohort.table) if not c.background]
+    drawn = joined([tiles(slides.of("slide", name), SIDE, index) for index, name in tissues])
+    return Sides(real_crops(where, mpp, classes), training, twin_crops(slides.twin, where, mpp, classes), drawn)
+
+
+def picture_of(slide: Path) -> Path:
+    """The small picture that lies beside a slide."""
+    return slide.with_suffix("").with_suffix(".png")
+
+
+def _glass(cohort: Cohort) -> int:
+    return next(i for i, c in enumerate(cohort.table) if c.background)
+
+
+def fidelity_table(extractor: Extractor, sides: Sides, earlier: Crops | None) -> list[str]:
     """Held-out crops against the twin's at the same places; against as many training crops, as the measure's floor."""
     real = extractor.features(sides.held_out.images)
     rows = {"training crops": sides.training.some(len(real)), "this model": sides.twin}
     if earlier is not None:
-        rows["the version before"] = earlier.twin
+        rows["the version before"] = earlier
     found = {name: fidelity_numbers(real, extractor.features(crops.images), 0) for name, crops in rows.items()}
     lines = [
         "| against held-out crops | KID x 1000 | FID | precision | recall | density | coverage |",
@@ -157,7 +207,7 @@ def memorisation_table(extractor: Extractor, sides: Sides) -> list[str]:
     ]
 
 
-def draw(extractor: Extractor, sides: Sides, cohort: Cohort, out: Path, docs: Path) -> None:
+def draw(extractor: Extractor, sides: Sides, cohort: Cohort, slides: Slides, docs: Path) -> None:
     """Pictures: crops side by side, the twin beside its section, one slide and overview per class, nearest crops."""
     chosen = np.random.default_rng(5).permutation(len(sides.held_out.images))[:6]
     rows = [np.concatenate(list(crops.images[chosen]), axis=1) for crops in (sides.held_out, sides.twin)]
@@ -165,12 +215,12 @@ def draw(extractor: Extractor, sides: Sides, cohort: Cohort, out: Path, docs: Pa
     (section,) = cohort.held_out
     real = Image.open(section.path)
     Image.MAX_IMAGE_PIXELS = None
-    twin = Image.open(out / "twin.png")
+    twin = Image.open(picture_of(slides.twin))
     pair = [np.asarray(im.convert("RGB").resize((900, 900 * real.height // real.width))) for im in (real, twin)]
     save(np.concatenate(pair, axis=1), docs / "twin.jpg", 1800)
     names = [c.name for c in cohort.table if not c.background]
     for kind in ("slide", "overview"):
-        pictures = [Image.open(slide_path(out, kind, name).with_suffix("").with_suffix(".png")) for name in names]
+        pictures = [Image.open(picture_of(slides.of(kind, name))) for name in names]
         save(
             np.concatenate([np.asarray(p.convert("RGB").resize((512, 512))) for p in pictures], axis=1),
             docs / f"{kind}s.jpg",
@@ -198,6 +248,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the slides that the model was trained on, with C3")
     parser.add_argument("--out", type=Path, required=True, help="folder of the slides made on the way")
     parser.add_argument("--docs", type=Path, required=True, help="folder of figures.md and the pictures")
+    parser.add_argument("--slide-px", type=int, default=4096, help="side of the slides of one class (default: %(default)s)")
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument("--earlier", help="another bundle to compare with")
     parser.add_argument("--features", default="embedded", help="extractor (default: %(default)s)")

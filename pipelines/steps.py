@@ -13,9 +13,12 @@ from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.settings import CohortSettings, read_settings
 from wsigen.errors import ConfigError
 from wsigen.files import atomic_path
-from wsigen.training.loop import CHECKPOINT
+from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.loop import CHECKPOINT, check_folder
+from wsigen.training.make_autoencoder import identity as autoencoder_identity
 from wsigen.training.make_autoencoder import make_autoencoder
-from wsigen.training.make_denoiser import make_denoiser
+from wsigen.training.make_denoiser import data_key, make_denoiser
+from wsigen.training.make_denoiser import identity as denoiser_identity
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
 from wsigen.yaml_file import read_mapping, validated
 
@@ -40,8 +43,16 @@ class EvaluationSettings(BaseModel):
     features: str = "embedded"
 
 
+class KeptAutoencoder(BaseModel):
+    """An autoencoder that is used as it is: a diffusers ``AutoencoderKL``'s folder, or a bundle (beside the YAML)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: Path
+
+
 class PipelineSettings(BaseModel):
-    """A pipeline from data to figures."""
+    """A pipeline from data to figures; ``autoencoder`` is a recipe, or ``{use: FOLDER}`` (`KeptAutoencoder`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,15 +76,14 @@ def read_arguments(description: str) -> argparse.Namespace:
 def read_pipeline(file: Path) -> PipelineSettings:
     """Read and check a pipeline's YAML; layouts count from its folder (ConfigError)."""
     plan = validated(PipelineSettings, read_mapping(file, ConfigError), str(file), ConfigError)
-    for part, kind, needed in (
-        ("cohort", CohortSettings, ()),
-        ("autoencoder", AutoencoderRecipe, ("cohort",)),
-        ("denoiser", DenoiserRecipe, ("cohort", "autoencoder")),
-    ):
-        content = getattr(plan, part) | dict.fromkeys(needed, file)
-        validated(kind, content, f"{file}: {part}", ConfigError)
+    validated(CohortSettings, plan.cohort, f"{file}: cohort", ConfigError)
+    if _kept(plan):
+        validated(KeptAutoencoder, plan.autoencoder, f"{file}: autoencoder", ConfigError)
+    else:
+        validated(AutoencoderRecipe, plan.autoencoder | {"cohort": file}, f"{file}: autoencoder", ConfigError)
+    validated(DenoiserRecipe, plan.denoiser | {"cohort": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
     for recipe in (plan.autoencoder, plan.denoiser):
-        recipe.update({key: str(file.parent / recipe[key]) for key in ("start", "text") if key in recipe})
+        recipe.update({key: str(file.parent / recipe[key]) for key in ("start", "text", "use") if key in recipe})
     layouts = tuple(file.parent / path for path in plan.slides.layouts)
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 
@@ -99,16 +109,32 @@ def cohort_file(out: Path) -> Path:
 
 
 def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path:
-    """Train the autoencoder, then the denoiser on its latents; what is finished is not done again. Returns the bundle."""
-    bundle = out / "denoiser" / "bundle"
-    if not (out / "autoencoder" / "vae").exists():
-        recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": out})
-        make_autoencoder(recipe, cohort, out / "autoencoder", resume=resume and _begun(out / "autoencoder"))
-    if not bundle.exists():
-        settings = {**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"}
-        denoiser = DenoiserRecipe.model_validate(settings)
-        make_denoiser(denoiser, cohort, out / "denoiser", resume=resume and _begun(out / "denoiser"))
-    return bundle
+    """Train the autoencoder, then the denoiser on its latents. Returns the bundle.
+
+    What is finished is not done again; TrainingError if it was made of other data or settings.
+    """
+    autoencoder = Path(plan.autoencoder["use"]) if _kept(plan) else _autoencoder(plan, cohort, out, resume)
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": out, "autoencoder": autoencoder})
+    folder = out / "denoiser"
+    if not (folder / "bundle").exists():
+        make_denoiser(recipe, cohort, folder, resume=resume and _begun(folder))
+    elif _begun(folder):
+        check_folder(folder, denoiser_identity(recipe, data_key(recipe, cohort, load_vae(autoencoder))), resume=True)
+    return folder / "bundle"
+
+
+def _autoencoder(plan: PipelineSettings, cohort: Cohort, out: Path, resume: bool) -> Path:
+    folder = out / "autoencoder"
+    recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": out})
+    if not (folder / "vae").exists():
+        make_autoencoder(recipe, cohort, folder, resume=resume and _begun(folder))
+    elif _begun(folder):
+        check_folder(folder, autoencoder_identity(recipe, cohort), resume=True)
+    return folder
+
+
+def _kept(plan: PipelineSettings) -> bool:
+    return "use" in plan.autoencoder
 
 
 def _begun(folder: Path) -> bool:

@@ -33,6 +33,12 @@ def test_a_class_of_the_annotations_the_config_does_not_name(tmp_path):
     refused(tmp_path, r"unknown class 'Tumour' \(did you mean 'Tumor'\?\); mend", ANNOTATED)
 
 
+def test_a_scale_of_an_image_that_is_not_there(tmp_path):
+    annotated(tmp_path / "slides")
+    given = {"s1.png": 0.5, "s3.pgn": 0.5}
+    refused(tmp_path, r"source 0: 'mpp' speaks of 's3\.pgn', .*did you mean 's", {**ANNOTATED, "mpp": given})
+
+
 def test_a_class_no_source_carries(tmp_path):
     annotated(tmp_path / "slides")
     extra = [*CLASSES[1:], {"name": "Necrosis", "color": [0, 0, 0]}]

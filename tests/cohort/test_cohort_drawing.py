@@ -41,3 +41,17 @@ def test_a_share_that_was_asked_for_is_kept(share: float) -> None:
     known = np.array([label for label in labels if label is not None])
     if len(known):
         assert abs((known == 1).mean() - 0.5) < 4 * np.sqrt(0.25 / len(known))
+
+
+def test_told_one_class_of_a_patch_it_is_drawn_for_the_most_frequent_alone() -> None:
+    """Class 0 fills most of every patch but ten of class 1; class 2 is a minority wherever it is."""
+    counts = np.tile(np.array([[40, 0, 20]], np.int32), (100, 1))
+    counts[:10] = (10, 50, 4)
+    zeros = np.zeros(100, np.int32)
+    patches = Patches(zeros, zeros, zeros, zeros, counts)
+    assert Drawer(patches, 64, 1).drawn == [{0, 1, 2}]
+    drawer = Drawer(patches, 64, 1, most_frequent=True)
+    assert drawer.drawn == [{0, 1}]
+    rows, labels = drawn(drawer, 500)
+    assert all((row < 10) == (label == 1) for row, label in zip(rows, labels, strict=True))
+    assert 0.4 < np.mean([label == 1 for label in labels]) < 0.6

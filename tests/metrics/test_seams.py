@@ -91,6 +91,24 @@ def test_borders_at_a_period_of_any_image(tmp_path):
         periodic_seams(reference, 16)
 
 
+def test_borders_elsewhere_take_no_place_to_compare_with():
+    """A slide of random windows has a border at nearly every line, each of them short."""
+    pixels = image(6, 2048)
+    length = 256
+    borders = [Border(0, at, length * (k % 8), length * (k % 8) + length) for k, at in enumerate(range(64, 1984, 8))]
+    found = seam_scores(lambda box: pixels[box.slices], (2048, 2048), {"x": borders})[0]
+    assert (found.pieces, found.left_out) == (len(borders), 0)
+    assert abs(found.score - 1) < 3 * found.noise
+
+
+def test_borders_all_around_are_told():
+    pixels = image(6)
+    borders = [Border(0, at, 0, 1024) for at in range(64, 960, 8)]
+    found = seam_scores(lambda box: pixels[box.slices], (1024, 1024), {"x": borders})[0]
+    assert found.pieces + found.left_out == len(borders) * 4
+    assert found.left_out > 0
+
+
 def test_overlapping_borders_count_once():
     assert merged([Border(0, 8, 0, 10), Border(0, 8, 5, 20), Border(0, 8, 30, 40), Border(1, 8, 0, 5)]) == [
         Border(0, 8, 0, 20),

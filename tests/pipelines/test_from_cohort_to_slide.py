@@ -10,10 +10,13 @@ import tifffile
 import torch
 import yaml
 from cohort.cohort_making import CLASSES, annotated, slide
+from drawing import feature, square, write_layout
 
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_models
 from wsigen.errors import TrainingError
+from wsigen.training.make_denoiser import make_denoiser
+from wsigen.training.recipes import DenoiserRecipe
 
 LOOP = {"steps": 4, "batch": 2, "learning_rate": 1e-3, "sample_every": 0, "checkpoint_minutes": 0}
 PLAN: dict[str, Any] = {
@@ -75,10 +78,27 @@ def test_finished_steps_are_not_done_again(trained: tuple[Path, Path, Path]) -> 
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
-def test_other_data_is_refused_and_the_latents_stay(trained: tuple[Path, Path, Path]) -> None:
-    from wsigen.training.make_denoiser import make_denoiser
-    from wsigen.training.recipes import DenoiserRecipe
+def test_a_changed_plan_is_not_taken_for_what_is_finished(trained: tuple[Path, Path, Path]) -> None:
+    data, out, _ = trained
+    plan = read_pipeline(out / "plan.yaml")
+    cohort = open_data(plan, data, out)
+    for part, name in (("autoencoder", "crop_px"), ("denoiser", "p_unc")):
+        other = plan.model_copy(update={part: {**getattr(plan, part), name: {"crop_px": 128, "p_unc": 0.3}[name]}})
+        with pytest.raises(TrainingError, match=f"{part}.*{name}"):
+            train_models(other, cohort, out, resume=True)
 
+
+def test_an_autoencoder_may_be_kept_as_it_is(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    data, out, _ = trained
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"autoencoder": {"use": str(out / "autoencoder")}}))
+    plan = read_pipeline(tmp_path / "plan.yaml")
+    bundle = train_models(plan, open_data(plan, data, tmp_path), tmp_path, resume=False)
+    assert not (tmp_path / "autoencoder").exists()
+    stored, given = (f / "vae" / "diffusion_pytorch_model.safetensors" for f in (bundle, out / "autoencoder"))
+    assert stored.stat().st_size == given.stat().st_size
+
+
+def test_other_data_is_refused_and_the_latents_stay(trained: tuple[Path, Path, Path]) -> None:
     data, out, _ = trained
     plan = read_pipeline(out / "plan.yaml")
     other = plan.model_copy(update={"cohort": {**plan.cohort, "overlap_px": 0}})
@@ -87,3 +107,20 @@ def test_other_data_is_refused_and_the_latents_stay(trained: tuple[Path, Path, P
     with pytest.raises(TrainingError, match="checkpoint"):
         make_denoiser(recipe, open_data(other, data, out / "other"), out / "denoiser", resume=True)
     assert {p: p.stat().st_mtime_ns for p in latents} == latents
+
+
+def test_a_class_that_tokens_would_never_tell_is_refused_before_anything_is_encoded(tmp_path: Path) -> None:
+    """Every patch has more stroma than tumour."""
+    slide(tmp_path / "data" / "s1.png", seed=5)
+    slide(tmp_path / "data" / "s2.png", seed=6)
+    for name in ("s1", "s2"):
+        spots = [feature("Tumor", square(100 + 128 * i, 100 + 128 * j, 40)) for i in range(4) for j in range(3)]
+        write_layout(tmp_path / "data" / f"{name}.geojson", feature("Stroma", square(0, 0, 600)), *spots)
+    cohort = {**PLAN["cohort"], "sources": [{"kind": "annotated", "images": "", "mpp": 0.5}], "held_out": ["s2"]}
+    denoiser = {**PLAN["denoiser"], "conditioning": {"kind": "class-tokens"}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"cohort": cohort, "denoiser": denoiser}))
+    plan = read_pipeline(tmp_path / "plan.yaml")
+    data = open_data(plan, tmp_path / "data", tmp_path)
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": tmp_path, "autoencoder": tmp_path / "none"})
+    with pytest.raises(TrainingError, match=r"class 'Tumor' is the most frequent of no patch.*use conditioning class-map"):
+        make_denoiser(recipe, data, tmp_path / "denoiser")

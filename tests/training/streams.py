@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from wsigen.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.cohort.batch import Batch, LatentBatch
-from wsigen.models.card import Level
+from wsigen.models.card import BundleCard, Level, make_card
 
 TABLE = ClassTable((TissueClass("Glass", (235, 235, 240), True), TissueClass("Tumor", (200, 0, 0))))
 LEVELS = (Level(name="patch", mpp=0.5), Level(name="overview", mpp=2.0))
 COLOURS = np.array([[235, 235, 240], [180, 60, 140]], dtype=np.float32)
 WORDS = {"name": "tiny", "title": "A tiny model", "licence": "CC0-1.0", "not_for": "anything but tests", "steps": 4}
+
+
+def card_of_kind(kind: str, classes: Sequence[str] = "AB", mpps: Sequence[float] = (0.5, 2.0)) -> BundleCard:
+    """A card of four latent channels."""
+    content = {
+        **{k: v for k, v in WORDS.items() if k != "steps"},
+        "format": 1,
+        "classes": [{"name": name, "color": (10, 20, 30)} for name in classes],
+        "levels": [{"name": f"level {i}", "mpp": mpp} for i, mpp in enumerate(mpps)],
+        "conditioning": {"kind": kind},
+        "latent": {"channels": 4, "factor": 8},
+        "crop_latent": 8,
+    }
+    return make_card(content, "test")
 
 
 def class_maps(rng: np.random.Generator, count: int, side: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from diffusers import DDIMScheduler
-from streams import Latents, denoiser_settings
+from streams import Latents, card_of_kind, denoiser_settings
 
 from wsigen.classes import UNKNOWN
 from wsigen.errors import TrainingError
@@ -20,6 +20,7 @@ from wsigen.training.conditions import Conditioner, crop_labels, one_hot_maps
 from wsigen.training.denoiser_model import DenoiserTask, hide_conditions
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.recipes import DenoiserRecipe
+from wsigen.training.starting import latent_scale_of
 
 MAPS = np.array([[[0, 0], [1, UNKNOWN]], [[UNKNOWN, UNKNOWN], [UNKNOWN, 1]], [[UNKNOWN] * 2] * 2], dtype=np.uint8)
 
@@ -48,7 +49,7 @@ def test_maps_and_tokens_equal_the_engines() -> None:
 def test_unknown_pixels_train_no_class_channel() -> None:
     """The weights that read class channels get no gradient from crops that are wholly unknown."""
     recipe = DenoiserRecipe.model_validate(denoiser_settings(p_unc=1.0))
-    unet = build_unet(recipe.network, "class-map", 4, 2, 2, 8)
+    unet = build_unet(recipe.network, card_of_kind("class-map"), 8)
     task = DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", 2, 2, True), Latents())
     loss, _ = task.loss("model", {"model": task.players()["model"].module}, task.draw(0, 0), 0.0)
     loss.backward()
@@ -77,16 +78,55 @@ def test_unlabelled_crops_are_always_null_and_others_with_probability_p_unc() ->
 @pytest.mark.parametrize("kind", ["class-map", "class-tokens"])
 def test_a_network_of_other_inputs_begins_as_it_was(kind: str, tmp_path: Path) -> None:
     recipe = DenoiserRecipe.model_validate(denoiser_settings())
-    old = build_unet(recipe.network, "none", 4, 2, 2, 8).eval()
+    old = build_unet(recipe.network, card_of_kind("none"), 8).eval()
     torch.nn.init.zeros_(old.class_embedding.weight)
     old.save_pretrained(tmp_path / "unet")
-    new = load_unet(tmp_path, kind, 4, 5, 3).eval()  # type: ignore[arg-type]
+    new = load_unet(tmp_path, card_of_kind(kind, "ABCDE", (0.5, 1.0, 2.0))).eval()
     noisy, level = torch.randn(1, 4, 8, 8), torch.tensor([0])
     sample, extra = Conditioner(kind, 5, 3, kind == "class-map")(noisy, torch.ones(1, 8, 8, dtype=torch.uint8), level)  # type: ignore[arg-type]
     with torch.no_grad():
         expected = old(noisy, 100, class_labels=level).sample
         torch.testing.assert_close(new(sample, 100, **extra).sample, expected)
     assert yaml.safe_load((tmp_path / "unet" / "config.json").read_text())["in_channels"] == 4
+
+
+@pytest.mark.parametrize("kind", ["class-map", "class-tokens", "none"])
+def test_classes_and_levels_known_to_the_start_keep_what_they_learnt(kind: str, tmp_path: Path) -> None:
+    """A bundle of classes (A, B) and levels (0.5, 2), gone on with as (New, B, A) and (2, 0.5)."""
+    recipe = DenoiserRecipe.model_validate(denoiser_settings())
+    first, second = card_of_kind(kind, "AB", (0.5, 2.0)), card_of_kind(kind, ["New", "B", "A"], (0.4, 2.1, 3.0))
+    old = build_unet(recipe.network, first, 8).eval()
+    old.save_pretrained(tmp_path / "unet")
+    (tmp_path / "wsigen.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json")))
+    new = load_unet(tmp_path, second).eval()
+    noisy = torch.randn(1, 4, 8, 8)
+
+    def predict(unet: torch.nn.Module, classes: int, levels: int, label: int, level: int) -> torch.Tensor:
+        maps = torch.full((1, 8, 8), label, dtype=torch.uint8)
+        sample, extra = Conditioner(kind, classes, levels, kind != "class-tokens")(noisy, maps, torch.tensor([level]))  # type: ignore[arg-type]
+        with torch.no_grad():
+            return unet(sample, 100, **extra).sample
+
+    same = {2: 0, 1: 1, 0: UNKNOWN, UNKNOWN: UNKNOWN}
+    for label, before in same.items():
+        for level, old_level in {0: 0, 1: 1, 2: 1}.items():
+            expected = predict(old, 2, 2, before, old_level)
+            torch.testing.assert_close(predict(new, 3, 3, label, level), expected)
+
+
+def test_latents_keep_the_scale_of_the_start_if_the_autoencoder_is_the_same() -> None:
+    import tiny_bundles
+
+    start = card("class-map")
+    torch.manual_seed(0)
+    one, other = tiny_bundles.tiny_kl(), tiny_bundles.tiny_kl()
+    copy = tiny_bundles.tiny_kl()
+    copy.load_state_dict({k: v.half().float() for k, v in one.state_dict().items()})
+    scale = latent_scale_of(start, one, copy)
+    assert scale is not None
+    np.testing.assert_allclose(scale, [start.latent.mean, start.latent.std])
+    assert latent_scale_of(start, one, other) is None
+    assert latent_scale_of(None, one, copy) is None
 
 
 def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path: Path) -> None:

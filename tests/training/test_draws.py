@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streams import denoiser_settings
+from streams import card_of_kind, denoiser_settings
 
 from wsigen.cohort.batch import LatentBatch
 from wsigen.training.conditions import Conditioner
@@ -31,7 +31,7 @@ class Coins:
 
 def task(**changes: Any) -> DenoiserTask:
     recipe = DenoiserRecipe.model_validate(denoiser_settings(**changes))
-    unet = build_unet(recipe.network, "class-map", 4, 3, 2, SIDE)
+    unet = build_unet(recipe.network, card_of_kind("class-map", "ABC"), SIDE)
     return DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", 3, 2, True), Coins(recipe.seed))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from streams import Latents, denoiser_settings
+from streams import Latents, card_of_kind, denoiser_settings
 
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser_model import Denoiser, DenoiserTask
@@ -54,7 +54,7 @@ def test_crops_without_a_prompt_take_no_part() -> None:
 def make_unet(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     recipe = DenoiserRecipe.model_validate(denoiser_settings())
-    return build_unet(recipe.network, kind, 4, 2, 2, 8)  # type: ignore[arg-type]
+    return build_unet(recipe.network, card_of_kind(kind), 8)
 
 
 def test_the_gradient_reaches_the_encoder_blocks_and_not_the_memory_nor_the_decoder() -> None:

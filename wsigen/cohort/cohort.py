@@ -99,6 +99,17 @@ class Cohort:
         """Each member's split, `groups.TRAINING` or `groups.HELD_OUT`."""
         return np.array([m.group in self.held_out_groups for m in self.members], np.int64)
 
+    def drawer(
+        self,
+        split: Split,
+        level_shares: Sequence[float] | None = None,
+        unlabelled_share: float | None = None,
+        most_frequent: bool = False,
+    ) -> Drawer:
+        """Return what draws the patches of a split; see `Drawer`."""
+        cells = (self.settings.patch_px // CELL_PX) ** 2
+        return Drawer(self.split_patches(split), cells, len(self.levels), level_shares, unlabelled_share, most_frequent)
+
     def crops(
         self,
         split: Split,
@@ -119,8 +130,7 @@ class Cohort:
         patch = self.settings.patch_px
         if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
             raise CohortError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the cohort's patch_px {patch}")
-        patches = self.split_patches(split)
-        drawer = Drawer(patches, (patch // CELL_PX) ** 2, len(self.levels), level_shares, unlabelled_share)
+        patches, drawer = self.split_patches(split), self.drawer(split, level_shares, unlabelled_share)
         return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment)
 
     def summary(self) -> dict[str, Any]:

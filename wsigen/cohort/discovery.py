@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.cohort.settings import CohortSettings, Source, TileSource
-from wsigen.errors import CohortError
+from wsigen.cohort.tables import keys
+from wsigen.errors import CohortError, suggest
 
 SUFFIXES = frozenset(
     ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
@@ -42,7 +43,11 @@ def find_images(settings: CohortSettings) -> list[Found]:
     """
     found: dict[str, Found] = {}
     for position, source in enumerate(settings.sources):
-        items = _tiles(settings, source, position) if isinstance(source, TileSource) else _images(settings, source, position)
+        if isinstance(source, TileSource):
+            items = list(_tiles(settings, source, position))
+        else:
+            items = list(_images(settings, source, position))
+            _check_mpp(source.mpp, position, items)
         for item in items:
             if item.name in found:
                 raise CohortError(f"{item.name}: named by source {found[item.name].source} and {position}; name it once")
@@ -87,6 +92,14 @@ def _images(settings: CohortSettings, source: Source, position: int) -> Iterator
             raise CohortError(f"{path}: no such image or folder (source {position}); check 'images' and 'root'")
         for p in paths:
             yield Found(_name(settings, p), p, position)
+
+
+def _check_mpp(stated: float | dict[str, float] | None, position: int, items: list[Found]) -> None:
+    """Refuse an um/px stated for an image that the source does not have."""
+    known = {key for item in items for key in keys(item.name)}
+    for key in stated if isinstance(stated, dict) else ():
+        if key not in known:
+            raise CohortError(f"source {position}: 'mpp' speaks of {key!r}, which is no image of it{suggest(key, known)}")
 
 
 def _listed(folder: Path) -> list[Path]:

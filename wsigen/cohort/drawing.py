@@ -29,6 +29,9 @@ class Drawer:
         Share of every level, or None: equal shares of the levels that have patches.
     unlabelled_share:
         Share of patches without any label (DiffInfinite's p_unc: 0.5); None: as many as there are.
+    most_frequent:
+        Draw a patch for its most frequent class alone, as a model that is told one class of a patch must; by default for
+        any class that is present in it.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class Drawer:
         levels: int,
         level_shares: Sequence[float] | None = None,
         unlabelled_share: float | None = None,
+        most_frequent: bool = False,
     ) -> None:
         if not len(patches):
             raise CohortError("no patches in this split; hold out other groups, or lower min_tissue in the cohort's file")
@@ -52,7 +56,7 @@ class Drawer:
         for level in range(levels):
             rows = np.flatnonzero(patches.level == level)
             counts = patches.counts[rows]
-            self._by_class.append(_by_class(rows, counts, max(1.0, cells * PRESENT)))
+            self._by_class.append(_most(rows, counts) if most_frequent else _present(rows, counts, max(1.0, cells * PRESENT)))
             self._unlabelled.append(rows[~counts.any(axis=1)])
             self._natural.append(len(self._unlabelled[-1]) / max(1, len(rows)))
         self._shares = self._level_shares(level_shares)
@@ -61,6 +65,11 @@ class Drawer:
             raise CohortError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
         for used in np.flatnonzero(self._shares):
             self._check_kinds(int(used))
+
+    @property
+    def drawn(self) -> list[set[int]]:
+        """Classes that patches are drawn for, level by level."""
+        return [set(found) for found in self._by_class]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
         """Draw a row and the class it was drawn for, None for an unlabelled one."""
@@ -93,7 +102,13 @@ class Drawer:
             raise CohortError(f"unlabelled_share {share}: level {level} has no labelled patches; set it to 1 or add labels")
 
 
-def _by_class(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
+def _most(rows: Rows, counts: NDArray[np.int32]) -> dict[int, Rows]:
+    """Rows by their most frequent class, the lowest of equals, as `training.conditions.crop_labels` has it."""
+    labels = np.where(counts.any(axis=1), counts.argmax(axis=1) if counts.shape[1] else 0, -1)
+    return {int(label): rows[labels == label] for label in np.unique(labels[labels >= 0])}
+
+
+def _present(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
     found = {}
     for label in np.flatnonzero(counts.any(axis=0)):
         enough = counts[:, label] >= least

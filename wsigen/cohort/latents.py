@@ -44,16 +44,20 @@ class LatentCache:
 
     cohort: Cohort
     patches: Patches
+    split: Split
     group: Any
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
     def stream(
-        self, seed: int, level_shares: Sequence[float] | None = None, unlabelled_share: float | None = None
+        self,
+        seed: int,
+        level_shares: Sequence[float] | None = None,
+        unlabelled_share: float | None = None,
+        most_frequent: bool = False,
     ) -> LatentStream:
         """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
-        cells = (self.cohort.settings.patch_px // CELL_PX) ** 2
-        drawer = Drawer(self.patches, cells, len(self.cohort.levels), level_shares, unlabelled_share)
+        drawer = self.cohort.drawer(self.split, level_shares, unlabelled_share, most_frequent)
         return CachedLatents(self, drawer, seed)
 
 
@@ -146,11 +150,11 @@ def cache_latents(
         if watch is not None:
             watch(int(done.sum()) + number + 1, done.size)
     if training is not None:
-        return LatentCache(cohort, patches, group, training.mean, training.std)
+        return LatentCache(cohort, patches, split, group, training.mean, training.std)
     count, total, squares = moments[:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
-    return LatentCache(cohort, patches, group, mean.astype(np.float32), std.astype(np.float32))
+    return LatentCache(cohort, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
 
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:

@@ -71,6 +71,8 @@ class SeamScore:
         The ratio and its standard error; NaN where there was nothing to compare.
     pieces:
         Pieces of border measured.
+    left_out:
+        Pieces without a place to be compared with, because other borders lie all around them.
     profile:
         Mean gradient at ``-REACH_PX .. REACH_PX`` px from the borders, over that of the places compared with.
     """
@@ -79,6 +81,7 @@ class SeamScore:
     score: float
     noise: float
     pieces: int
+    left_out: int
     profile: tuple[float, ...]
 
     @property
@@ -93,6 +96,7 @@ class _Sums:
 
     on: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
+    left_out: int = 0
     profile: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * REACH_PX + 1))
     lengths: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * REACH_PX + 1))
 
@@ -107,11 +111,11 @@ def seam_scores(read: ReadBox, size: tuple[int, int], groups: dict[str, list[Bor
     size:
         ``(height, width)``, px.
     groups:
-        Borders by name. Other borders of a group are kept clear of; those of other groups are not.
+        Borders by name. Other borders of a group that run beside a piece are kept clear of; those of other groups are not.
     """
     sums = {name: _Sums() for name in groups}
     placed = {name: _by_block(borders, size) for name, borders in groups.items()}
-    others = {name: _positions(borders) for name, borders in groups.items()}
+    beside = {name: _beside(blocks) for name, blocks in placed.items()}
     grid = ChunkGrid(*size, BLOCK_PX)
     margin = max(REACH_PX, PERIOD * max(CONTROLS)) + 1
     for ij in grid:
@@ -125,7 +129,7 @@ def seam_scores(read: ReadBox, size: tuple[int, int], groups: dict[str, list[Bor
             for piece in blocks.get(ij, []):
                 along = origin[1 - piece.axis]
                 part = gradients[piece.axis][:, piece.start - along : piece.stop - along].mean(axis=1, dtype=np.float64)
-                _collect(sums[name], part, piece, origin[piece.axis], others[name][piece.axis])
+                _collect(sums[name], part, piece, origin[piece.axis], beside[name][_strip(piece)])
     return [_score(name, found) for name, found in sums.items()]
 
 
@@ -169,10 +173,21 @@ def _by_block(borders: Iterable[Border], size: tuple[int, int]) -> dict[tuple[in
     return found
 
 
-def _positions(borders: Iterable[Border]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where borders lie along either axis, sorted."""
-    both = [sorted({b.at for b in borders if b.axis == axis}) for axis in (0, 1)]
-    return np.array(both[0], np.int64), np.array(both[1], np.int64)
+def _strip(piece: Border) -> tuple[int, int]:
+    """The strip of the image, ``PIECE_PX`` wide, that a piece crosses: its axis, and its place across it."""
+    return piece.axis, piece.start // PIECE_PX
+
+
+def _beside(blocks: dict[tuple[int, int], list[Border]]) -> dict[tuple[int, int], NDArray[np.int64]]:
+    """Where the pieces within one strip lie, sorted.
+
+    Only they are beside each other: a slide of randomly placed windows has a border somewhere at nearly every line.
+    """
+    found: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for pieces in blocks.values():
+        for piece in pieces:
+            found[_strip(piece)].add(piece.at)
+    return {strip: np.array(sorted(places), np.int64) for strip, places in found.items()}
 
 
 def _collect(sums: _Sums, part: NDArray[np.float64], piece: Border, origin: int, others: NDArray[np.int64]) -> None:
@@ -181,6 +196,7 @@ def _collect(sums: _Sums, part: NDArray[np.float64], piece: Border, origin: int,
     places = [k * PERIOD for k in CONTROLS if 0 <= at + k * PERIOD < len(part)]
     clear = [d for d in places if _distance(others, piece.at + d) >= CLEAR_PX]
     if not clear:
+        sums.left_out += 1
         return
     length = piece.stop - piece.start
     sums.on.append(float(part[at]) * length)
@@ -200,9 +216,9 @@ def _score(name: str, sums: _Sums) -> SeamScore:
     on, off = np.array(sums.on), np.array(sums.off)
     n = len(on)
     if n < 2 or off.sum() == 0:
-        return SeamScore(name, math.nan, math.nan, n, ())
+        return SeamScore(name, math.nan, math.nan, n, sums.left_out, ())
     ratio = on.sum() / off.sum()
     noise = math.sqrt(n / (n - 1) * ((on - ratio * off) ** 2).sum()) / off.sum()
     level = off.sum() / sums.lengths[REACH_PX]
     profile = np.divide(sums.profile, sums.lengths, out=np.full(len(sums.profile), np.nan), where=sums.lengths > 0) / level
-    return SeamScore(name, float(ratio), noise, n, tuple(float(v) for v in profile))
+    return SeamScore(name, float(ratio), noise, n, sums.left_out, tuple(float(v) for v in profile))

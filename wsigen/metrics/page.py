@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsigen.errors import WsigenError
 from wsigen.metrics.drawings import boxes, lines, scatter
 from wsigen.metrics.evaluation import Evaluation
-from wsigen.metrics.gradients import REACH_PX
+from wsigen.metrics.gradients import REACH_PX, SeamScore
 from wsigen.metrics.html import document, picture, section, table, warned
 from wsigen.metrics.memorisation import nearest_training
 from wsigen.metrics.sides import read_crop
@@ -105,13 +105,17 @@ def _quantiles(values: NDArray[np.float64]) -> list[float]:
     return [float(v) for v in np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
 
 
+def _pieces(seam: SeamScore) -> str:
+    return f"{seam.pieces} of {seam.pieces + seam.left_out}" if seam.left_out else str(seam.pieces)
+
+
 def _seams(found: Evaluation) -> str:
     parts = []
     for slide in found.slides:
         if not slide.seams:
             continue
         body = [
-            (s.name, f"{s.score:.4f}", f"{s.noise:.4f}", str(s.pieces), "can be found" if s.found else "") for s in slide.seams
+            (s.name, f"{s.score:.4f}", f"{s.noise:.4f}", _pieces(s), "can be found" if s.found else "") for s in slide.seams
         ]
         at = list(range(-REACH_PX, REACH_PX + 1))
         series = [(s.name, s.profile) for s in (*slide.seams[-2:],) if s.profile]
@@ -121,7 +125,8 @@ def _seams(found: Evaluation) -> str:
         )
     note = (
         "1.00: nobody can find the borders. Found: more than three standard errors above. Teeth every 8 px in the profile are "
-        "JPEG's blocks and the autoencoder's cells; borders are compared with places 16, 32 and 48 px away, on the same teeth."
+        "JPEG's blocks and the autoencoder's cells; borders are compared with places 16, 32 and 48 px away, on the same teeth; "
+        "pieces with other borders all around are left out."
     )
     return section("Seams", "".join(parts), note) if parts else ""
 

@@ -9,30 +9,19 @@ import torch
 from torch import nn
 
 from wsigen.errors import TrainingError
-from wsigen.models.card import Kind
+from wsigen.models.card import BundleCard
 from wsigen.training.recipes import DenoiserNetwork, DenoiserRecipe
+from wsigen.training.starting import card_of, embeddings, fit, input_channels
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
 
 
-def embeddings(kind: Kind, classes: int, levels: int) -> int | None:
-    """Rows of the network's class embedding: tokens, or levels where the network is told the level besides."""
-    if kind == "class-tokens":
-        return levels * classes + 1
-    return None if kind == "text" else levels
-
-
-def input_channels(kind: Kind, latent_channels: int, classes: int) -> int:
-    """Channels of the network's sample."""
-    return latent_channels + (classes + 1 if kind == "class-map" else 0)
-
-
-def build_unet(
-    settings: DenoiserNetwork, kind: Kind, latent_channels: int, classes: int, levels: int, side: int, text_width: int = 0
-) -> nn.Module:
+def build_unet(settings: DenoiserNetwork, card: BundleCard, side: int, text_width: int = 0) -> nn.Module:
     """Build an untrained U-Net; ``side`` of the crops in latent px, ``text_width`` of CLIP's embeddings."""
     from diffusers import UNet2DConditionModel, UNet2DModel
+
+    kind = card.conditioning.kind
 
     depth = len(settings.channels)
     if side % 2 ** (depth - 1):
@@ -46,8 +35,8 @@ def build_unet(
         raise TrainingError(f"network.channels {settings.channels[-1]} is no multiple of network.head_dim {settings.head_dim}")
     shared: dict[str, Any] = {
         "sample_size": side,
-        "in_channels": input_channels(kind, latent_channels, classes),
-        "out_channels": latent_channels,
+        "in_channels": input_channels(card),
+        "out_channels": card.latent.channels,
         "block_out_channels": settings.channels,
         "layers_per_block": settings.layers,
         "norm_num_groups": settings.norm_groups,
@@ -65,15 +54,12 @@ def build_unet(
         down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
         attention_head_dim=settings.head_dim,
-        num_class_embeds=embeddings(kind, classes, levels),
+        num_class_embeds=embeddings(card),
     )
 
 
-def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, levels: int) -> nn.Module:
-    """Load the U-Net of a diffusers folder and make its inputs fit.
-
-    A class-map network whose ``conv_in`` sees the latents alone gets further input channels of weight 0, so that it begins
-    as it was; an embedding of another number of rows is made anew.
+def load_unet(folder: Path, card: BundleCard) -> nn.Module:
+    """Load the U-Net of a bundle or diffusers folder and make its inputs fit the card (`starting.fit`).
 
     Raises
     ------
@@ -82,6 +68,7 @@ def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, leve
     """
     import diffusers
 
+    kind, latent_channels = card.conditioning.kind, card.latent.channels
     wanted = "UNet2DConditionModel" if kind == "text" else "UNet2DModel"
     found = folder / "unet" if (folder / "unet").is_dir() else folder
     try:
@@ -97,38 +84,8 @@ def load_unet(folder: Path, kind: Kind, latent_channels: int, classes: int, leve
     if unet.config["out_channels"] != latent_channels:
         given = unet.config["out_channels"]
         raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
-    _fit_inputs(unet, input_channels(kind, latent_channels, classes), latent_channels, found)
-    rows = embeddings(kind, classes, levels)
-    if rows is not None:
-        _fit_embeddings(unet, rows)
+    fit(unet, card, card_of(folder), found)
     return unet
-
-
-@torch.no_grad()
-def _fit_inputs(unet: Any, channels: int, latent_channels: int, folder: Path) -> None:
-    old = unet.conv_in
-    if old.in_channels == channels:
-        return
-    if old.in_channels != latent_channels:
-        raise TrainingError(
-            f"{folder}: its network sees {old.in_channels} channels; {latent_channels} or {channels} are needed"
-        )
-    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
-    new.weight.zero_()
-    new.weight[:, :latent_channels] = old.weight
-    new.bias.copy_(old.bias)
-    unet.conv_in = new
-    unet.register_to_config(in_channels=channels)
-
-
-@torch.no_grad()
-def _fit_embeddings(unet: Any, rows: int) -> None:
-    if unet.config["num_class_embeds"] == rows:
-        return
-    width = unet.config["block_out_channels"][0] * 4
-    unet.class_embedding = nn.Embedding(rows, width)
-    unet.class_embedding.weight.zero_()  # added to the time embedding: begins as the network was
-    unet.register_to_config(num_class_embeds=rows)
 
 
 def build_schedule(recipe: DenoiserRecipe) -> DDIMScheduler:

@@ -12,7 +12,7 @@ from wsigen.training.loop import Outcome, train
 from wsigen.training.measure import measure_autoencoder
 from wsigen.training.publish import save_autoencoder
 from wsigen.training.recipes import AutoencoderRecipe
-from wsigen.training.snapshot import identity_of
+from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -37,14 +37,18 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
         "training", recipe.crop_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share
     )
     task = AutoencoderTask(recipe, stream)
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"})
-    identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
-    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, cohort), seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         save_autoencoder(task.vae, out / "vae")
         if len(cohort.split_patches("held_out")):
             write_figures(task.vae, recipe, cohort, out, outcome.step)
     return outcome
+
+
+def identity(recipe: AutoencoderRecipe, cohort: Any) -> Identity:
+    """The settings and data that decide the weights."""
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"})
+    return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
 
 
 def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, out: Path, steps: int) -> dict[str, float]:

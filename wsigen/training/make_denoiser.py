@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from wsigen.classes import ClassTable
 from wsigen.cohort.batch import LatentStream
+from wsigen.errors import TrainingError
 from wsigen.models.card import BundleCard, Level
 from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text
@@ -23,6 +24,7 @@ from wsigen.training.make_autoencoder import FIGURES, is_main
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of
+from wsigen.training.starting import card_of, latent_scale_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -58,6 +60,7 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
     out:
         Gets the latents, the checkpoint, the losses, sample grids and the bundle.
     """
+    _check_classes(recipe, cohort)
     vae = load_vae(recipe.autoencoder)
     # Latents of another cohort are replaced: first be sure that they are wanted.
     check_folder(out, identity(recipe, data_key(recipe, cohort, vae)), resume)
@@ -84,9 +87,20 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
             batch=4,
             watch=_told,
         )
-    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
+    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
+    scale = _scale_of_start(recipe, vae)
+    if scale is not None:
+        cache = replace(cache, mean=scale[0], std=scale[1])
     side = cohort.settings.patch_px // FACTOR
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
+
+
+def _scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
+    """A network that training begins at knows latents as they were standardised for it (see `starting`)."""
+    card = card_of(recipe.start)
+    if recipe.start is None or card is None or not (recipe.start / "vae").is_dir():
+        return None
+    return latent_scale_of(card, vae, load_vae(recipe.start))
 
 
 def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
@@ -103,6 +117,29 @@ def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL,
         trained = Trained(vae, unet, scheduler, figures, text)
         publish_bundle(trained, card, out / "bundle", recipe.bundle.half)
     return outcome
+
+
+def tells_one_class(recipe: DenoiserRecipe) -> bool:
+    """Whether the denoiser is told one class of a crop (tokens, prompts), not each of its pixels'."""
+    return recipe.conditioning.kind in ("class-tokens", "text")
+
+
+def _check_classes(recipe: DenoiserRecipe, cohort: Any) -> None:
+    """Find, before anything is encoded, the classes that a denoiser told one class of a crop could never learn."""
+    if not tells_one_class(recipe):
+        return
+    told = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
+    present = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
+    for label in sorted(set().union(*present)):
+        without = [level for level in range(len(told)) if label in present[level] - told[level]]
+        problem = f"class {cohort.table.names[label]!r} is the most frequent of no patch"
+        if not any(label in found for found in told):
+            raise TrainingError(
+                f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
+                "one; use conditioning class-map, a smaller patch_px, or leave the class out"
+            )
+        for level in without:
+            print(f"note: {problem} of level {level}: its condition is not trained there", flush=True)
 
 
 def _told(done: int, blocks: int) -> None:
@@ -151,15 +188,13 @@ def _text(recipe: DenoiserRecipe) -> tuple[Any, Any] | None:
 def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
     import torch
 
-    kind, channels, classes, levels = recipe.conditioning.kind, card.latent.channels, len(card.classes), len(card.levels)
+    kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
     prompts = None if text is None else embed_prompts(card, *text)
     torch.manual_seed(recipe.seed)
     if recipe.start:
-        unet = load_unet(recipe.start, kind, channels, classes, levels)
+        unet = load_unet(recipe.start, card)
     else:
         width = 0 if prompts is None else prompts.shape[-1]
-        unet = build_unet(
-            recipe.network, kind, channels, classes, levels, card.crop_latent // (2 if recipe.quarter_share else 1), width
-        )
+        unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
     return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)

@@ -1,0 +1,36 @@
+"""The report of the default model compares a section with its twin at the same places, whatever the section's shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from cohort.cohort_making import CLASSES, annotated, settings, slide
+from drawing import feature, square, write_layout
+
+from pipelines import default_model_report as report
+from wsigen.cohort.cohort import open_cohort
+from wsigen.layout.reference import open_reference
+
+
+def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_path: Path) -> None:
+    annotated(tmp_path / "data")
+    slide(tmp_path / "data" / "s2.png", 704, 832, (0, 0, 704, 832))
+    write_layout(tmp_path / "data" / "s2.geojson", feature("Stroma", square(0, 0, 700)))
+    source = {"kind": "annotated", "images": "data", "mpp": 0.5, "background": "Glass"}
+    cohort = open_cohort(settings(tmp_path, source, classes=CLASSES, held_out=["s2"]), tmp_path / "cache")
+    (section,) = cohort.held_out
+    height, width = section.canvas(cohort.mpps[0])
+    assert height != width
+    slides = report.slides_of(str(bundle), tmp_path / "work", 512)
+    report.make_twin(cohort, tmp_path / "data", slides)
+    twin = open_reference(slides.twin)
+    assert (twin.height, twin.width) == (height, width)
+    before = slides.twin.stat().st_mtime_ns
+    report.make_twin(cohort, tmp_path / "data", slides)
+    assert slides.twin.stat().st_mtime_ns == before, "what is there is not made again"
+    assert report.slides_of(str(bundle), tmp_path / "work", 512).twin == slides.twin
+    where = report.held_out_places(cohort, 2)
+    crops = report.twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
+    for image, (_, box) in zip(crops.images, where, strict=True):
+        np.testing.assert_array_equal(image, twin.region(box, (height, width)))
