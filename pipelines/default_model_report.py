@@ -13,6 +13,7 @@ setting, and are not made again:
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,25 +97,31 @@ def main() -> None:
 
 
 def slides_of(model: str, args: argparse.Namespace) -> Slides:
-    """Name the folder of a model's slides after what identifies the model and how it is sampled."""
+    """Name the folder of a model's slides after what identifies the model, how it is sampled, and wsigen's version."""
     bundle = find_bundle(model)
     steps = args.steps or read_card(bundle).steps
-    folder = args.out / f"{bundle_hash(bundle)[:12]}-{args.sampler}-{steps}"
+    folder = args.out / f"{bundle_hash(bundle)[:12]}-{args.sampler}-{steps}-{wsigen.__version__}"
     folder.mkdir(parents=True, exist_ok=True)
     return Slides(folder, args.slide_px, {"model": model, "sampler": args.sampler, "steps": steps})
 
 
 def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
     """Generate a slide of the held-out section's size and class map, if it is not there."""
-    if slides.twin.exists():
-        return
     mpp = cohort.mpps[0]
     (section,) = cohort.held_out
     height, width = section.canvas(mpp)
-    # what nobody labelled lies inside the tissue: stroma there, not holes
     layout = data / f"{Path(section.name).stem}.geojson"
+    made_of = slides.folder / "twin-of.txt"
+    asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
+    if slides.twin.exists() and made_of.exists() and made_of.read_text() == asked:
+        return
+    made_of.unlink(missing_ok=True)
+    # what nobody labelled lies inside the tissue: stroma there, not holes
     size = (width, height)
-    wsigen.generate(slides.twin, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1, **slides.settings)
+    wsigen.generate(
+        slides.twin, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1, overwrite=True, **slides.settings
+    )
+    made_of.write_text(asked)
 
 
 def make_class_slides(cohort: Cohort, slides: Slides) -> None:
