@@ -23,6 +23,7 @@ ROWS = [
         "inspection",
         "generation",
         "estimate",
+        "speed",
         "training",
         "metrics",
         "workers",

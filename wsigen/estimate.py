@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import numpy as np
 
-from wsigen.classes import UNKNOWN
 from wsigen.config import RunConfig
 from wsigen.engine.memory import Projection, gib
 from wsigen.generation import Workers
@@ -17,16 +16,22 @@ from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.preparation import Prepared, prepare
-from wsigen.projection import plans_of, project_run
+from wsigen.projection import plans_of, project_run, tissue_share
 from wsigen.sampling.multiscale import PassPlan
+from wsigen.speed import Clock, Speed, measure_speed
 from wsigen.tasks.context import load_shared_model
-from wsigen.tasks.decode import WINDOW
+from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
+from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 from wsigen.tasks.predict import calls_of_crop
 
 SAMPLED_CHUNKS = 24
 """Chunks whose crops are counted exactly; more are extrapolated."""
 
-MEASURED_BATCHES = 5
+SAMPLED_STEPS = 4
+"""Steps whose crops are counted: their number changes from step to step in some modes."""
+
+CALIBRATION_COST = 1.4
+"""Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Estimate:
     windows:
         Decoded windows.
     seconds:
-        Of model time over all workers, from a short measurement on this machine.
+        Of the run from its start to the slide, from a short measurement on this machine.
     projection:
         Memory and disk.
     """
@@ -64,37 +69,89 @@ class Estimate:
         ]
 
 
-def estimate(config: RunConfig) -> Estimate:
+def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     """Count and measure without generating anything.
+
+    Parameters
+    ----------
+    clock:
+        What seconds are: of wall time, or of this process alone (``time.process_time``).
 
     Raises
     ------
     WsigenError
         As ``generate`` does for the same settings.
     """
+    begin = clock()
     prepared = prepare(config, Path("estimate.ome.tiff"))
+    started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
     workers = Workers.of(config)
-    calls = sum(count_calls(prepared, plan) for plan in plans_of(prepared.manifest))
-    windows = _count_windows(prepared.layout, prepared.manifest)
-    per_call, per_window = _measure(prepared, workers.threads)
-    seconds = (calls * per_call + windows * per_window) / workers.count
-    return Estimate(calls, windows, seconds, project_run(prepared.manifest, prepared.card, prepared.layout), workers)
+    speed = measure_speed(prepared, workers.threads, clock)
+    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
+    plans = plans_of(prepared.manifest)
+    calls = [count_calls(prepared, plan) for plan in plans]
+    model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
+    windows, area = _count_windows(prepared.layout, prepared.manifest, model.halo)
+    many = _at_once(workers, prepared.manifest.device)
+    share = tissue_share(prepared.layout, prepared.manifest.glass["index"])
+    denoise = sum(
+        (count * speed.call + share * guide_seconds(plans, plan.index, model.halo, speed)) / min(many, len(plan.grid))
+        for count, plan in zip(calls, plans, strict=True)
+    )
+    decode = area * (speed.decode + speed.pack) / min(many, projection.blocks)
+    if model.has_norms:
+        measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans)
+        decode += measured * speed.decode * CALIBRATION_COST
+    return Estimate(sum(calls), windows, started + denoise + decode, projection, workers)
+
+
+def guide_seconds(plans: list[PassPlan], index: int, halo: int, speed: Speed) -> float:
+    """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
+
+    Parameters
+    ----------
+    halo:
+        Of a decoded window: a pass that starts from the one before decodes its part of that with every window it encodes.
+    """
+    plan = plans[index]
+    if plan.start == "noise":
+        return 0.0
+    side = ENCODE_WINDOW + 2 * ENCODE_HALO
+    seconds = min(side**2, plan.height * plan.width) * speed.encode
+    if plan.start == "previous":
+        coarse = plans[index - 1]
+        below = side * plan.scale // coarse.scale + 2 * halo
+        seconds += min(below**2, coarse.height * coarse.width) * speed.decode
+    return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
+
+
+def _at_once(workers: Workers, device: str) -> int:
+    """Workers that work at once: those of this machine share its cores."""
+    if workers.scheduler is not None or not device.startswith("cpu"):
+        return workers.count
+    return max(1, min(workers.count, (os.cpu_count() or 1) // workers.threads))
 
 
 def count_calls(prepared: Prepared, plan: PassPlan) -> int:
-    """Rows of model calls of one pass: exact for a sample of chunks at the first step, scaled to all chunks and steps."""
+    """Rows of model calls of one pass, padding included: exact for a sample of chunks and steps, scaled to all."""
     glass = prepared.manifest.glass["index"]
     grid = list(plan.grid)
-    picks = [grid[k] for k in sorted({round(k) for k in np.linspace(0, len(grid) - 1, SAMPLED_CHUNKS)})]
-    counted = sum(_calls_of_chunk(prepared, plan, ij, glass) for ij in picks)
-    return round(counted * len(grid) / len(picks) * plan.steps)
+    picks = [grid[k] for k in _spread(len(grid), SAMPLED_CHUNKS)]
+    steps = _spread(plan.steps, SAMPLED_STEPS)
+    counted = sum(_calls_of_chunk(prepared, plan, ij, step, glass) for ij in picks for step in steps)
+    return round(counted * len(grid) / len(picks) * plan.steps / len(steps))
 
 
-def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], glass: int | None) -> int:
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many of ``0 .. count - 1``, evenly spread."""
+    return sorted({round(k) for k in np.linspace(0, count - 1, most)})
+
+
+def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], step: int, glass: int | None) -> int:
     chunk = plan.grid.box(ij)
     inside = chunk.dilate(plan.side // 2).intersect(plan.grid.canvas)
     classes = prepared.layout.class_map(inside, plan.cell_px)
-    windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(0, chunk)]
+    windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     guidance = float(prepared.manifest.sampling["guidance"])
     batch = int(prepared.manifest.sampling["batch"])
@@ -102,36 +159,20 @@ def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], gla
     return -(-rows // batch) * batch
 
 
-def _count_windows(layout: Layout, manifest: Manifest) -> int:
-    """Decoded windows that hold tissue, from a coarse class map."""
-    side = WINDOW * int(manifest.passes[-1]["factor"])
+def _count_windows(layout: Layout, manifest: Manifest, halo: int) -> tuple[int, int]:
+    """Decoded windows that hold tissue, from a coarse class map, and the latent pixels in them and their halos."""
+    finest = manifest.passes[-1]
+    side = WINDOW * int(finest["factor"])
     box = Box(0, 0, -(-layout.height // side), -(-layout.width // side))
     fine = layout.class_map(Box(0, 0, box.height * 8, box.width * 8), side // 8)
     glass = manifest.glass["index"]
     tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
-    return int(tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3)).sum())
+    found = tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3))
+    heights, widths = (_with_halos(int(finest[extent]), halo) for extent in ("height", "width"))
+    return int(found.sum()), int((found * np.outer(heights, widths)).sum())
 
 
-def _measure(prepared: Prepared, threads: int) -> tuple[float, float]:
-    """Seconds per row of a model call and per decoded window: medians of a few, on this machine."""
-    import torch
-
-    from wsigen.models.conditioning import conditions_of
-
-    torch.set_num_threads(threads)
-    m, card = prepared.manifest, prepared.card
-    model = load_shared_model(m.model, m.device, m.precision)
-    batch, side = int(m.sampling["batch"]), card.crop_latent
-    rng = np.random.default_rng(0)
-    latents = rng.standard_normal((batch, card.latent.channels, side, side)).astype(np.float32)
-    condition = conditions_of(card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
-    times = []
-    for _ in range(MEASURED_BATCHES):
-        begin = perf_counter()
-        model.predict(latents, int(m.passes[-1]["timesteps"][0]), [condition] * batch, 0)
-        times.append(perf_counter() - begin)
-    window = rng.standard_normal((card.latent.channels, WINDOW + 16, WINDOW + 16)).astype(np.float32)
-    model.decode(window)
-    begin = perf_counter()
-    model.decode(window)
-    return median(times) / batch, perf_counter() - begin
+def _with_halos(extent: int, halo: int) -> list[int]:
+    """Sides of the decoded windows along an axis, with their halos inside the canvas, latent px."""
+    starts = range(0, extent, WINDOW)
+    return [min(extent, start + WINDOW + halo) - max(0, start - halo) for start in starts]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
+from wsigen.models.configs import read_config
+from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.tasks.decode import WINDOW
 
-DECODE_HALO = 16
-"""Largest halo of a decoded window, latent px."""
+LOADED = ("unet", "vae", "text_encoder")
+"""Parts of a bundle that stay in memory."""
 
 SAMPLE_SIDE = 256
 """Cells per side of the coarse class map from which the share of tissue is read."""
@@ -64,10 +68,19 @@ def allowed_memory(config: RunConfig) -> int:
 
 def model_size(folder: Path) -> ModelSize:
     """Weights in bytes once loaded as float32, and the widths that decide the activations."""
-    weights = sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
+    weights = 4 * sum(_parameters(path) for part in LOADED for path in (folder / part).glob("*.safetensors"))
     unet = _widths(folder / "unet" / "config.json", "block_out_channels")
     decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
-    return ModelSize(2 * weights, unet[0], decoder[0], DECODE_HALO)
+    radius = decoder_radius(read_config(folder, "vae"))
+    return ModelSize(weights, unet[0], decoder[0], min(radius, EFFECTIVE_HALO))
+
+
+def _parameters(path: Path) -> int:
+    """Numbers in a safetensors file, whatever their type: its header is JSON with the shape of each tensor."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def _widths(path: Path, *keys: str) -> list[int]:

@@ -13,17 +13,21 @@ from wsigen.slide.pyramid import PyramidSpec
 
 MIB = 2**20
 
-PROCESS = 450 * MIB
-"""A worker process with torch, diffusers, zarr and dask loaded, before any array (measured: 380-430 MiB)."""
+PROCESS = 500 * MIB
+"""A process with torch, diffusers, zarr and dask loaded, before any weight or array (measured: 480-495 MiB)."""
 
 DRIVER_PER_CHUNK = 400
 """Bytes the driver keeps per chunk: its place in the wavefront."""
 
-UNET_PLANES = 14
-"""Full-resolution float32 feature maps alive at the widest point of a U-Net, over its first width (measured: 9-12)."""
+UNET_PLANES, UNET_FIXED = 28, 20 * MIB
+"""Full-resolution float32 feature maps over a U-Net's first width: about 12 are alive at its widest point, but the heap, cut up
+by freed ones, grows to 25-31 for 1 to 16 crops (measured; most of it stays with the process). Then what no crop adds to."""
 
-DECODER_PLANES = 5
-"""The same for the decoder, over its last width (measured: 3-4)."""
+DECODER_PLANES, DECODER_FIXED = 6, 100 * MIB
+"""The same for the decoder, over its last width (measured: 326, 502, 768, 1221 MiB for 512, 768, 1024, 1280 px at width 32)."""
+
+BLOCK_COPIES = 4
+"""Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +42,42 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Projected need of a run in bytes."""
+    """Projected need of a run in bytes.
 
-    worker: int
+    Attributes
+    ----------
+    denoise, decode:
+        Arrays and activations of one task.
+    chunks, blocks:
+        Tasks of either kind that there are: more workers than that have nothing to do.
+    weights:
+        Of the model, once per process.
+    driver:
+        The driver's books.
+    disk_state, disk_output:
+        Of the run directory's state; of the spool and the slide together.
+    """
+
+    denoise: int
+    decode: int
+    chunks: int
+    blocks: int
+    weights: int
     driver: int
     disk_state: int
     disk_output: int
 
+    @property
+    def worker(self) -> int:
+        """What one worker takes for its tasks, on top of its process: a decoded window beside what denoising left behind."""
+        return self.denoise + self.decode
+
     def total(self, workers: int, processes: bool) -> int:
         """Memory of ``workers`` local workers and the driver; threads share one process and one model."""
-        per_process = PROCESS if processes else 0
-        return PROCESS + self.driver + workers * (self.worker + per_process)
+        denoising, decoding = min(workers, self.chunks), min(workers, self.blocks)
+        tasks = denoising * self.denoise + decoding * self.decode
+        others = max(denoising, decoding) if processes else 0
+        return self.driver + tasks + (1 + others) * (PROCESS + self.weights)
 
 
 def project(
@@ -60,7 +89,7 @@ def project(
     active_share: float,
     decode_window: int,
 ) -> Projection:
-    """Project memory of one worker task, the driver's books, and the disk a run needs.
+    """Project memory of one worker's tasks, the driver's books, and the disk a run needs.
 
     Parameters
     ----------
@@ -73,24 +102,38 @@ def project(
 
     Notes
     -----
-    A task holds its chunk's reach (chunk + crop side, squared) as state, noise and sum, plus a chunk in transit; model
-    activations come on top for denoising, decoded windows and a block of the slide for decoding.
+    A denoising task holds its chunk's reach (chunk + crop side, squared) as state, noise and sum, plus a chunk in transit, and
+    the activations of a batch. A decoding task holds those of a window with its halo, and a block of the slide.
     """
-    worker = 0
-    state = 0
+    denoise = decode = state = 0
     for part in passes:
-        reach = (min(part.chunk, max(part.height, part.width)) + part.side) ** 2 * channels * 4
-        unet = batch * part.side**2 * model.unet_width * UNET_PLANES * 4
-        window = (decode_window + 2 * model.halo) * part.factor
-        decode = window**2 * model.decoder_width * DECODER_PLANES * 4 + slide.block**2 * 3 * 6
-        worker = max(worker, 5 * reach + max(unet, decode))
+        extent = max(part.height, part.width)
+        reach = (min(part.chunk, extent) + part.side) ** 2 * channels * 4
+        unet = batch * part.side**2 * model.unet_width * 4 * UNET_PLANES + UNET_FIXED
+        denoise = max(denoise, 5 * reach + unet)
+        window = math.prod(_window(side, decode_window, model.halo) * part.factor for side in (part.height, part.width))
+        decode = max(decode, window * model.decoder_width * 4 * DECODER_PLANES + DECODER_FIXED)
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
         live = 4 * part.chunk**2 * channels * 4 + 2 * reach  # two states and, with some samplers, two estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
-    driver = sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0
     output = int(slide.width * slide.height * 4 / 3 * bytes_per_px * max(active_share, 0.05))
-    return Projection(worker + model.weights, driver, state, 2 * output)
+    return Projection(
+        denoise=denoise,
+        decode=decode + min(slide.block, max(slide.width, slide.height)) ** 2 * 3 * BLOCK_COPIES,
+        chunks=max(len(part.grid) for part in passes),
+        blocks=len(slide.grid),
+        weights=model.weights,
+        driver=sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK,
+        disk_state=state,
+        disk_output=2 * output,
+    )
+
+
+def _window(extent: int, side: int, halo: int) -> int:
+    """Side of the largest decoded window along an axis of ``extent`` latent px: only an inner one has both its halos."""
+    halos = min(2, -(-extent // side) - 1)
+    return min(extent, side + halos * halo)
 
 
 def demand_memory(projection: Projection, workers: int, processes: bool, allowed: int) -> None:

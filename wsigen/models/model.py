@@ -80,6 +80,8 @@ class Model:
         surroundings alone.
     radius:
         How far it depends on them, in latent px.
+    has_norms:
+        Whether the decoder has GroupNorms, whose statistics can be shared.
     halo:
         Context in latent px to decode around a window so that its core is right: the radius, but at most
         ``receptive.EFFECTIVE_HALO``.
@@ -91,6 +93,7 @@ class Model:
         self.prediction_type: str = parts.prediction_type
         self.clip: float | None = parts.clip
         self.decoder_is_local: bool = parts.decoder_is_local
+        self.has_norms: bool = bool(parts.norms)
         self.radius: int = decoder_radius(parts.vae_config)
         self.halo: int = min(self.radius, EFFECTIVE_HALO)
         self.device, self.precision = device, precision

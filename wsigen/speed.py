@@ -1,0 +1,107 @@
+"""How fast this machine is: a short measurement of one worker's model calls, decoding and encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from wsigen.classes import UNKNOWN
+from wsigen.preparation import Prepared
+from wsigen.slide.codec import encode_tile
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.tasks.context import load_shared_model
+from wsigen.tasks.decode import WINDOW
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsigen.models.model import Model
+
+MEASURED_BATCHES = 5
+
+Clock = Callable[[], float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds of one worker on this machine.
+
+    Attributes
+    ----------
+    call:
+        A row of a model call.
+    decode:
+        A latent pixel decoded (its halo is pixels, too).
+    pack:
+        A latent pixel's part of the tiles of all levels.
+    encode:
+        A latent pixel encoded; 0 if no pass starts from a picture.
+    """
+
+    call: float
+    decode: float
+    pack: float
+    encode: float = 0.0
+
+
+def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
+    """Measure on random latents: the median of some batches, one window each way, and one tile.
+
+    Parameters
+    ----------
+    threads:
+        torch's, as a worker has.
+    clock:
+        What seconds are.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    m = prepared.manifest
+    model = load_shared_model(m.model, m.device, m.precision)
+    extent = min(WINDOW + 2 * model.halo, *(int(m.passes[-1][name]) for name in ("height", "width")))
+    window = _noise(model, (), extent)
+    model.decode(window[:, : model.card.crop_latent, : model.card.crop_latent])  # the first call of a process is slow
+    decode, picture = _timed(clock, lambda: model.decode(window))
+    rgb = np.rint(picture).astype(np.uint8)
+    guided = any(part["start"] != "noise" for part in m.passes)
+    encode = _timed(clock, lambda: model.encode(rgb))[0] if guided else 0.0
+    return Speed(_call(prepared, model, clock), decode / extent**2, _pack(prepared, rgb, clock), encode / extent**2)
+
+
+def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
+    """Seconds of a row of a model call."""
+    from wsigen.models.conditioning import conditions_of
+
+    m, card = prepared.manifest, prepared.card
+    batch, side = int(m.sampling["batch"]), card.crop_latent
+    condition = conditions_of(card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
+    latents, timestep = _noise(model, (batch,), side), int(m.passes[-1]["timesteps"][0])
+    times = [
+        _timed(clock, lambda: model.predict(latents, timestep, [condition] * batch, 0))[0] for _ in range(1 + MEASURED_BATCHES)
+    ]
+    return median(times[1:]) / batch  # the first call of a process is slow
+
+
+def _pack(prepared: Prepared, rgb: NDArray[np.uint8], clock: Clock) -> float:
+    """Seconds of a latent pixel's part of the tiles: all levels together are 4 / 3 of the finest."""
+    spec = PyramidSpec(**prepared.manifest.slide)
+    seconds, _ = _timed(clock, lambda: encode_tile(spec, rgb[: spec.tile, : spec.tile]))
+    return seconds * 4 / 3 / (spec.tile / prepared.card.latent.factor) ** 2
+
+
+def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float32]:
+    shape = (*batch, model.card.latent.channels, side, side)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _timed(clock: Clock, work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds that work took, and what it gave."""
+    begin = clock()
+    found = work()
+    return clock() - begin, found
