@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.figure import Figure
 
-NAMES = ("overhead", "memory", "glass", "crops", "repeatable", "training", "evaluation", "peers", "estimate", "demo")
+NAMES = ("overhead", "memory", "glass", "crops", "repeatable", "training", "evaluation", "peers", "estimate", "pack", "demo")
 NOT_QUICK = ("demo",)
 
 

@@ -15,6 +15,7 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, Options
 from benchmarks.memory import peak_rss
@@ -48,8 +49,6 @@ def measure(options: Options) -> Figure:
 
 def make_slide(folder: Path, size: int) -> Path:
     """Write a slide of stained noise that repeats every block, ``folder/slide.ome.tiff``."""
-    from scipy.ndimage import gaussian_filter
-
     from wsigen.slide.ome import ome_xml
     from wsigen.slide.pyramid import PyramidSpec
     from wsigen.slide.spool import Spool
@@ -57,8 +56,7 @@ def make_slide(folder: Path, size: int) -> Path:
     from wsigen.slide.writer import write_slide
 
     spec = PyramidSpec(size, size, 0.5, 20.0)
-    noise = gaussian_filter(np.random.default_rng(0).standard_normal((spec.block, spec.block, 3)), (2, 2, 0), mode="wrap")
-    pixels = np.clip(noise / noise.std() * 20 + (200, 140, 180), 0, 255).astype(np.uint8)
+    pixels = stained_noise(spec.block)
     spool = Spool(folder / "spool")
     for ij in spec.grid:
         height, width = spec.grid.box(ij).shape
@@ -66,6 +64,14 @@ def make_slide(folder: Path, size: int) -> Path:
     path = folder / "slide.ome.tiff"
     write_slide(path, spec, spool, ome_xml(spec, "benchmark", {}))
     return path
+
+
+def stained_noise(side: int) -> NDArray[np.uint8]:
+    """Noise in the colours of a stain, uint8 ``[side, side, 3]``, that goes on where it is repeated."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal((side, side, 3)), (2, 2, 0), mode="wrap")
+    return np.clip(noise / noise.std() * 20 + (200, 140, 180), 0, 255).astype(np.uint8)
 
 
 def _linked(slide: Path, folder: Path, count: int) -> Path:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from slide_making import exact_mean, tissue
 
 from wsigen.errors import DamagedChunkError
-from wsigen.slide.codec import area_mean, encode_tile
+from wsigen.slide.codec import area_mean, area_means, encode_tile
+from wsigen.slide.halving import HALVED, halved_means
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import encode_block, read_block
@@ -24,6 +25,20 @@ def test_area_mean_is_rounded_once(factor: int) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     error = area_mean(rgb, factor) - exact_mean(rgb, factor)
     assert np.abs(error).max() <= 0.5 + 1e-3
+
+
+@settings(max_examples=30)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 20)),
+    count=st.integers(1, 3),
+    seed=st.integers(0, 9),
+    white=st.booleans(),
+)
+def test_shared_sums_give_each_mean_for_itself(size: tuple[int, int], count: int, seed: int, white: bool) -> None:
+    shape = (size[0] * 8, size[1] * 8, 3)
+    rgb = np.full(shape, 255, np.uint8) if white else np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    for factor, found in zip(HALVED, halved_means(rgb, count), strict=False):
+        assert np.array_equal(found, area_mean(rgb, factor) if factor > 2 else area_means(rgb, (factor, 3))[0])
 
 
 def test_area_mean_at_an_edge_uses_the_pixels_that_exist() -> None:

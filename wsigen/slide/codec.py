@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.slide.halving import HALVED, halved_means
 from wsigen.slide.pyramid import PyramidSpec
 
 RGB = NDArray[np.uint8]
@@ -47,8 +48,10 @@ def area_mean(rgb: RGB, factor: int) -> RGB:
     return area_means(rgb, (factor,))[0]
 
 
-def area_means(rgb: RGB, factors: Iterable[int]) -> list[RGB]:
-    """Shrink the same image by several factors (see `area_mean`), which saves converting it each time."""
+def area_means(rgb: RGB, factors: Sequence[int]) -> list[RGB]:
+    """Shrink the same image by several factors (see `area_mean`), which saves looking at it each time."""
+    if tuple(factors) == HALVED[: len(factors)] and not (rgb.shape[0] % factors[-1] or rgb.shape[1] % factors[-1]):
+        return halved_means(rgb, len(factors))
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(rgb))
