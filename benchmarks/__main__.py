@@ -13,6 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from benchmarks.document import rewrite
+
 if TYPE_CHECKING:
     from benchmarks.figure import Figure
 
@@ -29,6 +31,10 @@ def main() -> int:
     measured = [figures for name in names if (figures := _measure(name, args))]
     found = [figure for figures in measured for figure in figures]
     _print(found, perf_counter() - begin)
+    if args.document:
+        for figure in found:
+            if figure.table:
+                rewrite(args.document, f"python -m benchmarks --only {figure.name}", figure.table)
     if args.json:
         args.json.write_text(json.dumps([figure.to_json() for figure in found], indent=2), encoding="utf-8")
     if len(measured) < len(names):
@@ -43,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="default", help="bundle of overhead and demo (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments of kills (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="rewrite the tables of these figures in this document")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where slides go (a few GB; default: the system's)")
     return parser
 

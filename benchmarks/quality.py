@@ -15,7 +15,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-BEGIN, END = "<!-- table: python -m benchmarks.quality -->", "<!-- end of table -->"
+from benchmarks.document import rewrite
+
+COMMAND = "python -m benchmarks.quality"
 LAST = 8
 """Steps whose windows count: earlier ones leave no visible borders."""
 
@@ -75,7 +77,7 @@ def main() -> None:
         print(_line(row), flush=True)
         rows.append(row)
     if args.out:
-        _rewrite(args.out, "\n".join([_head(args), *map(_line, rows)]))
+        rewrite(args.out, COMMAND, "\n".join([_head(args), *map(_line, rows)]))
 
 
 def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
@@ -95,8 +97,8 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
             manifest = read_manifest(path)
             assert manifest is not None
             scores = [s for s in slide_seams(open_reference(path), manifest) if "windows" in s.name]
-            last.append(_pooled(scores[-1:]))
-            late.append(_pooled(scores[-LAST:]))
+            last.append(pooled(scores[-1:]))
+            late.append(pooled(scores[-LAST:]))
             plan = plans_of(manifest)[-1]
     return Row(case, calls_per_step(plan), _over_slides(last), _over_slides(late))
 
@@ -114,7 +116,7 @@ def calls_per_step(plan: Any, side_px: int = 8192) -> float:
     return mean(len(crops.crops(step, canvas)) for step in range(plan.steps)) / math.ceil(extent / plan.side) ** 2
 
 
-def _pooled(scores: Sequence[Any]) -> tuple[float, float]:
+def pooled(scores: Sequence[Any]) -> tuple[float, float]:
     """Mean over the steps of one slide, and a standard error that holds if all steps have the same borders (pathup)."""
     known = [s for s in scores if math.isfinite(s.score)]
     total = sum(s.pieces for s in known)
@@ -138,12 +140,6 @@ def _line(row: Row) -> str:
     found = any(score - 1 > 3 * error for score, error in (row.last, row.late))
     cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
     return f"| {row.case.name} | {row.calls:.2f} | {cells[0]} | {cells[1]} | {'yes' if found else 'no'} |"
-
-
-def _rewrite(document: Path, table: str) -> None:
-    before, rest = document.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
