@@ -18,7 +18,20 @@ from benchmarks.document import rewrite
 if TYPE_CHECKING:
     from benchmarks.figure import Figure
 
-NAMES = ("overhead", "memory", "glass", "crops", "repeatable", "training", "evaluation", "peers", "estimate", "pack", "demo")
+NAMES = (
+    "overhead",
+    "memory",
+    "glass",
+    "crops",
+    "repeatable",
+    "training",
+    "evaluation",
+    "peers",
+    "estimate",
+    "pack",
+    "workers",
+    "demo",
+)
 NOT_QUICK = ("demo",)
 
 
