@@ -13,9 +13,10 @@ setting, and are not made again:
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,7 @@ from wsigen.metrics import memorisation
 from wsigen.metrics.evaluation import fidelity_numbers
 from wsigen.metrics.extractors import open_extractor
 from wsigen.models.bundle import bundle_hash, find_bundle
+from wsigen.models.card import read_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,11 +55,11 @@ class Sides:
 
 @dataclass(frozen=True)
 class Slides:
-    """The slides of one model, in a folder of their own; ``px`` is the side of those of one class."""
+    """The slides of one model and solver, in a folder of their own; ``px`` is the side of those of one class."""
 
     folder: Path
-    model: str
     px: int
+    settings: dict[str, Any]
 
     @property
     def twin(self) -> Path:
@@ -76,14 +78,14 @@ def main() -> None:
     cohort = open_data(plan, args.data, args.out)
     args.docs.mkdir(parents=True, exist_ok=True)
     extractor = open_extractor(args.features)
-    slides = slides_of(args.model, args.out, args.slide_px)
+    slides = slides_of(args.model, args)
     make_twin(cohort, args.data, slides)
     make_class_slides(cohort, slides)
     sides = cut_sides(cohort, slides, args.crops)
     lines = [f"Features: {extractor.name} ({extractor.version}), {args.crops} crops of {SIDE} px.", ""]
     earlier = None
     if args.earlier:
-        before = slides_of(args.earlier, args.out, args.slide_px)
+        before = slides_of(args.earlier, args)
         make_twin(cohort, args.data, before)
         earlier = twin_crops(before.twin, held_out_places(cohort, args.crops), cohort.mpps[0], len(cohort.table))
     lines += fidelity_table(extractor, sides, earlier)
@@ -94,24 +96,32 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def slides_of(model: str, work: Path, px: int) -> Slides:
-    """Name the folder of a model's slides after what identifies the model."""
-    folder = work / bundle_hash(find_bundle(model))[:12]
+def slides_of(model: str, args: argparse.Namespace) -> Slides:
+    """Name the folder of a model's slides after what identifies the model, how it is sampled, and wsigen's version."""
+    bundle = find_bundle(model)
+    steps = args.steps or read_card(bundle).steps
+    folder = args.out / f"{bundle_hash(bundle)[:12]}-{args.sampler}-{steps}-{wsigen.__version__}"
     folder.mkdir(parents=True, exist_ok=True)
-    return Slides(folder, model, px)
+    return Slides(folder, args.slide_px, {"model": model, "sampler": args.sampler, "steps": steps})
 
 
 def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
     """Generate a slide of the held-out section's size and class map, if it is not there."""
-    if slides.twin.exists():
-        return
     mpp = cohort.mpps[0]
     (section,) = cohort.held_out
     height, width = section.canvas(mpp)
-    # what nobody labelled lies inside the tissue: stroma there, not holes
     layout = data / f"{Path(section.name).stem}.geojson"
+    made_of = slides.folder / "twin-of.txt"
+    asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
+    if slides.twin.exists() and made_of.exists() and made_of.read_text() == asked:
+        return
+    made_of.unlink(missing_ok=True)
+    # what nobody labelled lies inside the tissue: stroma there, not holes
     size = (width, height)
-    wsigen.generate(slides.twin, model=slides.model, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1)
+    wsigen.generate(
+        slides.twin, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1, overwrite=True, **slides.settings
+    )
+    made_of.write_text(asked)
 
 
 def make_class_slides(cohort: Cohort, slides: Slides) -> None:
@@ -121,7 +131,7 @@ def make_class_slides(cohort: Cohort, slides: Slides) -> None:
         for kind, px, mpp in () if tissue.background else kinds:
             path = slides.of(kind, tissue.name)
             if not path.exists():
-                wsigen.generate(path, model=slides.model, class_name=tissue.name, size=(px, px), mpp=mpp, seed=index)
+                wsigen.generate(path, class_name=tissue.name, size=(px, px), mpp=mpp, seed=index, **slides.settings)
 
 
 def held_out_places(cohort: Cohort, count: int) -> list[tuple[Member, Box]]:
@@ -248,6 +258,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the slides that the model was trained on, with C3")
     parser.add_argument("--out", type=Path, required=True, help="folder of the slides made on the way")
     parser.add_argument("--docs", type=Path, required=True, help="folder of figures.md and the pictures")
+    parser.add_argument("--steps", type=int, help="of every slide (default: the bundle's)")
+    parser.add_argument("--sampler", default="dpm++", help="of every slide (default: %(default)s)")
     parser.add_argument("--slide-px", type=int, default=4096, help="side of the slides of one class (default: %(default)s)")
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument("--earlier", help="another bundle to compare with")

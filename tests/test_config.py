@@ -7,7 +7,7 @@ from wsigen.errors import ConfigError
 
 def test_zeros_on_the_command_line_are_settings():
     values = {"guidance": 0.0, "seed": 0, "overlap": 0, "eta": 0.0, "keep_run": False, "steps": None, "config": None}
-    assert _settings(values) == ({"guidance": 0.0, "seed": 0, "overlap": 0, "eta": 0.0}, None)
+    assert _settings(values) == ({"guidance": 0.0, "seed": 0, "overlap": 0, "eta": 0.0, "keep_run": False}, None)
 
 
 def test_options_override_yaml_and_its_paths_count_from_its_folder(tmp_path):

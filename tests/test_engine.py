@@ -237,7 +237,7 @@ def test_damaged_chunk_is_made_again_where_its_inputs_exist(bundle, tmp_path, ha
 def test_damaged_history_is_made_again(bundle, tmp_path, harm):
     settings = settings_of(bundle, tmp_path, mode="shifted", sampler="dpm++", steps=5)
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
-    assert not list((tmp_path / "whole.run" / "state.zarr" / "pass-0" / "history" / "c").glob("[0-2]/*/*/*"))
+    assert not list((tmp_path / "whole.run" / "state.zarr" / "pass-0" / "history" / "c").glob("[01]/*/*/*"))
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=30)
     damage_newest(tmp_path / "cut.run", harm, array="history")
     assert resume(tmp_path / "cut.run").level0_sha256 == whole.level0_sha256

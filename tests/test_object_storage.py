@@ -68,7 +68,7 @@ def digest_of(folder, name):
 
 def options_of(bundle, tmp_path, steps=2):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
-    options = ["--model", bundle, "--layout", layout, "--size", "520x500", "--steps", steps, "--mode", "shifted"]
+    options = ["--model", bundle, "--layout", layout, "--size", "520x512", "--steps", steps, "--mode", "shifted"]
     return [str(option) for option in [*options, "--chunk", "32", "--workers", "1"]]
 
 
@@ -146,7 +146,7 @@ def test_refused_credentials_are_one_line(bundle, tmp_path, server):
         assert "access refused" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     finally:
-        reset(server, "inf")
+        reset(server, "1000000000")
 
 
 def reset(env, actions):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.bundles import make_bundle
+from benchmarks.peers import FULL, QUICK, board
 from benchmarks.peers.network import Network
 from benchmarks.peers.one_crop import OneCrop
 from benchmarks.peers.panorama import STRIDE, Panorama
@@ -103,3 +104,10 @@ def test_a_process_that_dies_in_its_turn_is_told():
     with pytest.raises(RuntimeError, match="exit code 1"):
         worker.turn()
     worker.stop()
+
+
+@pytest.mark.parametrize("scale", [FULL, QUICK])
+def test_boards_end_where_their_slides_end(scale):
+    for size in (scale.size, scale.seam_size):
+        squares = board(["a", "b"], size)
+        assert max(x + side for _, x, _, side in squares) == max(y + side for _, _, y, side in squares) == size

@@ -52,6 +52,8 @@ def test_told_one_class_of_a_patch_it_is_drawn_for_the_most_frequent_alone() -> 
     assert Drawer(patches, 64, 1).drawn == [{0, 1, 2}]
     drawer = Drawer(patches, 64, 1, most_frequent=True)
     assert drawer.drawn == [{0, 1}]
+    two = Patches(zeros, np.arange(100, dtype=np.int32) % 2, zeros, zeros, counts)
+    assert Drawer(two, 64, 2, [1, 0], most_frequent=True).drawn == [{0, 1}, set()], "a level that is not drawn teaches nothing"
     rows, labels = drawn(drawer, 500)
     assert all((row < 10) == (label == 1) for row, label in zip(rows, labels, strict=True))
     assert 0.4 < np.mean([label == 1 for label in labels]) < 0.6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,15 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     (section,) = cohort.held_out
     height, width = section.canvas(cohort.mpps[0])
     assert height != width
-    slides = report.slides_of(str(bundle), tmp_path / "work", 512)
+    options = Namespace(out=tmp_path / "work", steps=2, sampler="dpm++", slide_px=512)
+    slides = report.slides_of(str(bundle), options)
     report.make_twin(cohort, tmp_path / "data", slides)
     twin = open_reference(slides.twin)
     assert (twin.height, twin.width) == (height, width)
     before = slides.twin.stat().st_mtime_ns
     report.make_twin(cohort, tmp_path / "data", slides)
     assert slides.twin.stat().st_mtime_ns == before, "what is there is not made again"
-    assert report.slides_of(str(bundle), tmp_path / "work", 512).twin == slides.twin
+    assert report.slides_of(str(bundle), options).twin == slides.twin
     where = report.held_out_places(cohort, 2)
     crops = report.twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
     for image, (_, box) in zip(crops.images, where, strict=True):

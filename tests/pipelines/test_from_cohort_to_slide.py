@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tifffile
 import torch
@@ -15,7 +17,8 @@ from drawing import feature, square, write_layout
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_models
 from wsigen.errors import TrainingError
-from wsigen.training.make_denoiser import make_denoiser
+from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.make_denoiser import cached, make_denoiser
 from wsigen.training.recipes import DenoiserRecipe
 
 LOOP = {"steps": 4, "batch": 2, "learning_rate": 1e-3, "sample_every": 0, "checkpoint_minutes": 0}
@@ -86,6 +89,28 @@ def test_a_changed_plan_is_not_taken_for_what_is_finished(trained: tuple[Path, P
         other = plan.model_copy(update={part: {**getattr(plan, part), name: {"crop_px": 128, "p_unc": 0.3}[name]}})
         with pytest.raises(TrainingError, match=f"{part}.*{name}"):
             train_models(other, cohort, out, resume=True)
+
+
+def test_latents_of_a_start_keep_its_scale_in_the_stream_and_in_the_card(
+    trained: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Going on from a bundle with other data: what the network learnt of is what its card says."""
+    data, out, bundle = trained
+    start = tmp_path / "start"
+    shutil.copytree(bundle, start)
+    card = yaml.safe_load((start / "wsigen.yaml").read_text())
+    card["latent"] |= {"mean": [3.0] * 4, "std": [0.5] * 4}
+    (start / "wsigen.yaml").write_text(yaml.safe_dump(card))
+    plan = read_pipeline(out / "plan.yaml")
+    cohort = open_data(plan, data, tmp_path)
+    settings = {**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"}
+    vae = load_vae(out / "autoencoder")
+    before = cached(DenoiserRecipe.model_validate(settings), cohort, vae, tmp_path)
+    after = cached(DenoiserRecipe.model_validate({**settings, "start": start}), cohort, vae, tmp_path)
+    np.testing.assert_allclose(after.mean, 3.0)
+    np.testing.assert_allclose(after.std, 0.5)
+    raw = before.stream.batch(0, 4).latents * before.std[:, None, None] + before.mean[:, None, None]
+    np.testing.assert_allclose(after.stream.batch(0, 4).latents, (raw - 3.0) / 0.5, rtol=1e-3, atol=1e-3)
 
 
 def test_an_autoencoder_may_be_kept_as_it_is(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Drawer:
     @property
     def drawn(self) -> list[set[int]]:
         """Classes that patches are drawn for, level by level."""
-        return [set(found) for found in self._by_class]
+        return [set(found) if share else set() for found, share in zip(self._by_class, self._shares, strict=True)]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
         """Draw a row and the class it was drawn for, None for an unlabelled one."""

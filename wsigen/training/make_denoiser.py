@@ -73,6 +73,7 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
 
     from wsigen.cohort.latents import cache_latents
 
+    scale = _scale_of_start(recipe, vae)
     state = PartialState()
     with state.main_process_first():
         encode = encoder_of(vae, state.device, recipe.loop.precision)
@@ -87,10 +88,9 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
             batch=4,
             watch=_told,
         )
-    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
-    scale = _scale_of_start(recipe, vae)
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])
+    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
     side = cohort.settings.patch_px // FACTOR
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
 
@@ -100,7 +100,10 @@ def _scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.fl
     card = card_of(recipe.start)
     if recipe.start is None or card is None or not (recipe.start / "vae").is_dir():
         return None
-    return latent_scale_of(card, vae, load_vae(recipe.start))
+    try:
+        return latent_scale_of(card, vae, load_vae(recipe.start))
+    except TrainingError:
+        return None  # an autoencoder of another kind: its latents are other ones
 
 
 def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
