@@ -6,7 +6,7 @@
 setting, and are not made again:
 
 1. A twin of the held-out section: a slide of its size and class map. Its crops against the section's at the same places.
-2. A slide and an overview of every class.
+2. A slide of every class, and a window of the overview level.
 3. KID and its kin, a linear probe, memorisation, the nearest training crops; ``figures.md`` and pictures go to DOCS.
 """
 
@@ -23,12 +23,14 @@ from PIL import Image
 
 import wsigen
 from pipelines.her2st.crops import Crops, joined, places, real_crops, tiles, twin_crops
+from pipelines.her2st.overviews import draw_window
 from pipelines.steps import open_data, read_pipeline
 from wsigen.metrics import memorisation
 from wsigen.metrics.evaluation import fidelity_numbers
 from wsigen.metrics.extractors import open_extractor
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
+from wsigen.models.model import load_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,9 +68,9 @@ class Slides:
         """That of the held-out section."""
         return self.folder / "twin.ome.tiff"
 
-    def of(self, kind: str, tissue: str) -> Path:
-        """A ``slide`` or ``overview`` of one class."""
-        return self.folder / f"{kind}-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
+    def of(self, tissue: str) -> Path:
+        """That of one class."""
+        return self.folder / f"slide-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
 
 
 def main() -> None:
@@ -125,13 +127,12 @@ def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
 
 
 def make_class_slides(cohort: Cohort, slides: Slides) -> None:
-    """Generate a slide and, of a quarter of its side, an overview of every class that are not there."""
-    kinds = (("slide", slides.px, cohort.mpps[0]), ("overview", slides.px // 4, cohort.mpps[-1]))
+    """Generate a slide of every class that is not there."""
+    size = (slides.px, slides.px)
     for index, tissue in enumerate(cohort.table):
-        for kind, px, mpp in () if tissue.background else kinds:
-            path = slides.of(kind, tissue.name)
-            if not path.exists():
-                wsigen.generate(path, class_name=tissue.name, size=(px, px), mpp=mpp, seed=index, **slides.settings)
+        path = slides.of(tissue.name)
+        if not tissue.background and not path.exists():
+            wsigen.generate(path, class_name=tissue.name, size=size, mpp=cohort.mpps[0], seed=index, **slides.settings)
 
 
 def held_out_places(cohort: Cohort, count: int) -> list[tuple[Member, Box]]:
@@ -145,7 +146,7 @@ def cut_sides(cohort: Cohort, slides: Slides, count: int) -> Sides:
     where = held_out_places(cohort, count)
     training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, _glass(cohort), 1), mpp, classes)
     tissues = [(i, c.name) for i, c in enumerate(cohort.table) if not c.background]
-    drawn = joined([tiles(slides.of("slide", name), SIDE, index) for index, name in tissues])
+    drawn = joined([tiles(slides.of(name), SIDE, index) for index, name in tissues])
     return Sides(real_crops(where, mpp, classes), training, twin_crops(slides.twin, where, mpp, classes), drawn)
 
 
@@ -228,14 +229,12 @@ def draw(extractor: Extractor, sides: Sides, cohort: Cohort, slides: Slides, doc
     twin = Image.open(picture_of(slides.twin))
     pair = [np.asarray(im.convert("RGB").resize((900, 900 * real.height // real.width))) for im in (real, twin)]
     save(np.concatenate(pair, axis=1), docs / "twin.jpg", 1800)
-    names = [c.name for c in cohort.table if not c.background]
-    for kind in ("slide", "overview"):
-        pictures = [Image.open(picture_of(slides.of(kind, name))) for name in names]
-        save(
-            np.concatenate([np.asarray(p.convert("RGB").resize((512, 512))) for p in pictures], axis=1),
-            docs / f"{kind}s.jpg",
-            2048,
-        )
+    tissues = [(i, c.name) for i, c in enumerate(cohort.table) if not c.background]
+    pictures = [np.asarray(Image.open(picture_of(slides.of(name))).convert("RGB").resize((512, 512))) for _, name in tissues]
+    save(np.concatenate(pictures, axis=1), docs / "slides.jpg", 2048)
+    model = load_model(find_bundle(slides.settings["model"]))
+    windows = [draw_window(model, index, len(cohort.mpps) - 1, seed=index) for index, _ in tissues]
+    save(np.concatenate(windows, axis=1), docs / "overviews.jpg", 2048)
     samples = joined([sides.twin, sides.classes]).some(8, seed=3).images
     _, nearest = memorisation.nearest_training(extractor.features(sides.training.images), extractor.features(samples))
     save(
