@@ -30,13 +30,9 @@ NAMES = (
     "estimate",
     "pack",
     "workers",
-<<<<<<< HEAD
     "resume",
     "demo",
     "faults",
-=======
-    "demo",
->>>>>>> compare
 )
 NOT_QUICK = ("demo",)
 ON_REQUEST = ("faults",)

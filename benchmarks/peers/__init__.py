@@ -40,11 +40,7 @@ class Scale:
     seam_steps: int
 
 
-<<<<<<< HEAD
-FULL, QUICK = Scale(2048, 4, 1024, 6), Scale(1024, 2, 640, 2)
-=======
 FULL, QUICK = Scale(2048, 4, 1024, 6), Scale(1024, 2, 768, 2)
->>>>>>> compare
 
 
 @dataclass(frozen=True, slots=True)
