@@ -68,7 +68,7 @@ def digest_of(folder, name):
 
 def options_of(bundle, tmp_path, steps=2):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
-    options = ["--model", bundle, "--layout", layout, "--size", "520x512", "--steps", steps, "--mode", "shifted"]
+    options = ["--model", bundle, "--layout", layout, "--size", "560x560", "--steps", steps, "--mode", "shifted"]
     return [str(option) for option in [*options, "--chunk", "32", "--workers", "1"]]
 
 
@@ -151,7 +151,8 @@ def test_refused_credentials_are_one_line(bundle, tmp_path, server):
 
 def reset(env, actions):
     """moto's own switch: so many actions go without authentication."""
-    request = urllib.request.Request(f"{env['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=actions.encode(), method="POST")
+    url, plain = f"{env['AWS_ENDPOINT_URL']}/moto-api/reset-auth", {"Content-Type": "text/plain"}  # a form would be parsed
+    request = urllib.request.Request(url, data=actions.encode(), headers=plain, method="POST")
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
 
