@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 SIDE = 512
 """px of the crops that are compared."""
+BATCH = 16
+"""Crops that the extractor sees at a time."""
 SHOWN = ("kid", "fid", "precision", "recall", "density", "coverage")
 
 
@@ -73,13 +75,29 @@ class Slides:
         return self.folder / f"slide-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
 
 
+class Batched:
+    """An extractor that sees few crops at a time, and none twice: 450 crops of 512 px at once would take 8 GB."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self._known: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
+        self.name, self.version = extractor.name, extractor.version
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]``."""
+        if id(images) not in self._known:
+            parts = [self._extractor.features(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+            self._known[id(images)] = images, np.concatenate(parts)  # the images stay, so that nothing else gets their id
+        return self._known[id(images)][1]
+
+
 def main() -> None:
     """Make slides, measure, draw."""
     args = _arguments()
     plan = read_pipeline(args.config)
     cohort = open_data(plan, args.data, args.out)
     args.docs.mkdir(parents=True, exist_ok=True)
-    extractor = open_extractor(args.features)
+    extractor = Batched(open_extractor(args.features))
     slides = slides_of(args.model, args)
     make_twin(cohort, args.data, slides)
     make_class_slides(cohort, slides)
@@ -159,7 +177,7 @@ def _glass(cohort: Cohort) -> int:
     return next(i for i, c in enumerate(cohort.table) if c.background)
 
 
-def fidelity_table(extractor: Extractor, sides: Sides, earlier: Crops | None) -> list[str]:
+def fidelity_table(extractor: Batched, sides: Sides, earlier: Crops | None) -> list[str]:
     """Held-out crops against the twin's at the same places; against as many training crops, as the measure's floor."""
     real = extractor.features(sides.held_out.images)
     rows = {"training crops": sides.training.some(len(real)), "this model": sides.twin}
@@ -178,7 +196,7 @@ def fidelity_table(extractor: Extractor, sides: Sides, earlier: Crops | None) ->
     return [*lines, "", f"KID over that of training crops: {', '.join(said)}.", ""]
 
 
-def probe_table(extractor: Extractor, sides: Sides, cohort: Cohort) -> list[str]:
+def probe_table(extractor: Batched, sides: Sides, cohort: Cohort) -> list[str]:
     """A linear probe trained on real training crops names the classes of held-out and of synthetic crops."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -186,7 +204,7 @@ def probe_table(extractor: Extractor, sides: Sides, cohort: Cohort) -> list[str]
 
     known = sides.training.classes >= 0
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
-    probe.fit(extractor.features(sides.training.images[known]), sides.training.classes[known])
+    probe.fit(extractor.features(sides.training.images)[known], sides.training.classes[known])
     trained = np.unique(sides.training.classes[known])
     lines = ["| class recognised by a linear probe | training crops | held-out crops | one-class slides |", "|---|---|---|---|"]
     for c in trained:
@@ -199,7 +217,7 @@ def probe_table(extractor: Extractor, sides: Sides, cohort: Cohort) -> list[str]
     return [*lines, "", f"Chance is {1 / len(trained):.2f}.", ""]
 
 
-def memorisation_table(extractor: Extractor, sides: Sides) -> list[str]:
+def memorisation_table(extractor: Batched, sides: Sides) -> list[str]:
     """Authenticity of 200 samples beside that of held-out crops, and the data's own near duplicates."""
     training = extractor.features(sides.training.images)
     held_out = extractor.features(sides.held_out.images)
@@ -218,7 +236,7 @@ def memorisation_table(extractor: Extractor, sides: Sides) -> list[str]:
     ]
 
 
-def draw(extractor: Extractor, sides: Sides, cohort: Cohort, slides: Slides, docs: Path) -> None:
+def draw(extractor: Batched, sides: Sides, cohort: Cohort, slides: Slides, docs: Path) -> None:
     """Pictures: crops side by side, the twin beside its section, one slide and overview per class, nearest crops."""
     chosen = np.random.default_rng(5).permutation(len(sides.held_out.images))[:6]
     rows = [np.concatenate(list(crops.images[chosen]), axis=1) for crops in (sides.held_out, sides.twin)]
