@@ -1,5 +1,6 @@
 """Folders of runs: the same behaviour on a file system and on an object store, and one driver at a time."""
 
+import errno
 import json
 import time
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from test_engine import interrupt_in_the_middle, settings_of
 from wsigen.errors import ConfigError, OutputError, RunError
 from wsigen.folder import lease
 from wsigen.folder.local import LocalFolder
+from wsigen.folder.objects import ObjectFolder
 from wsigen.folder.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
 from wsigen.generation import generate, resume
+from wsigen.runstore import RunStore
 
 
 @pytest.fixture(params=["files", "objects"])
@@ -90,6 +93,60 @@ def test_one_driver_at_a_time(folder):
         assert lock.lost == ""
     with folder.lock("driver.lock"):
         pass
+
+
+class Stub:
+    """A store whose client tells errors as the test says."""
+
+    def __init__(self, info=None, pipe=None):
+        self._info, self._pipe, self.put = info or FileNotFoundError("no key"), pipe, []
+
+    def info(self, path):
+        if isinstance(self._info, Exception):
+            raise self._info
+        return self._info
+
+    def pipe_file(self, path, data, mode="overwrite"):
+        if self._pipe is not None:
+            raise self._pipe
+        self.put.append(path)
+
+
+THERE = {"type": "file"}
+REFUSED = [
+    OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold"),  # MinIO's 412 as s3fs gives it
+    OSError(errno.EIO, "ConditionalRequestConflict"),
+    FileExistsError("here"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSED)
+def test_an_object_that_is_there_is_not_made_whatever_the_store_says(error):
+    assert not ObjectFolder("stub://a/b", Stub(THERE, error), "a/b").create("lock", b"")
+
+
+def test_an_object_that_cannot_be_made_is_an_error():
+    with pytest.raises(OSError, match="no space"):
+        ObjectFolder("stub://a/b", Stub(pipe=OSError(errno.EIO, "no space")), "a/b").create("lock", b"")
+    assert ObjectFolder("stub://a/b", Stub(), "a/b").create("lock", b"")
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("Forbidden"), OSError(errno.EBUSY, "SlowDown"), RuntimeError("session closed")]
+)
+def test_a_store_that_does_not_answer_says_neither_yes_nor_no(error):
+    """Who asks deletes what is not there: a pass that "was not prepared", a run that "is none"."""
+    folder = ObjectFolder("stub://a/b", Stub(error), "a/b")
+    word = str(error).split()[-1]
+    with pytest.raises(OSError, match=word) as told:
+        folder.has("run.json")
+    assert "stub://a/b" in str(told.value)
+    with pytest.raises(OSError, match=word):
+        RunStore(folder.sub("state.zarr")).has_pass(0)
+    with pytest.raises(OSError, match=word):
+        folder.sub("spool").write("a", b"1")
+    assert not ObjectFolder("stub://a/b", Stub(), "a/b").has("run.json")
+    assert not ObjectFolder("stub://a/b", Stub({"type": "directory"}), "a/b").has("run.json")
 
 
 def test_places():
