@@ -153,7 +153,7 @@ def start(bundle, folder, *more):
 
 def wait_for_state(folder, process, seconds=90):
     deadline = time.monotonic() + seconds
-    while not list(folder.glob("cut.run/state.zarr/pass-0/latents/c/*")):
+    while not list(folder.glob("cut.run/work-*/state.zarr/pass-0/latents/c/*")):
         if process.poll() is not None or time.monotonic() > deadline:
             return
         time.sleep(0.02)

@@ -70,6 +70,11 @@ def predict(model, y, classes, timestep, w, abar):
     return x0 if model.clip is None else np.clip(x0, -model.clip, model.clip)
 
 
+def work_of(run_dir):
+    """The folder of a run's state and spool."""
+    return next(run_dir.glob("work-*"))
+
+
 def settings_of(bundle, tmp_path, **more):
     layout = tumor_in_stroma(tmp_path / "layout.geojson")
     base = {"model": str(bundle), "layout": layout, "size": (640, 584), "steps": 3, "guidance": 0.5, "seed": 5, "chunk": 32}
@@ -237,7 +242,7 @@ def test_damaged_chunk_is_made_again_where_its_inputs_exist(bundle, tmp_path, ha
 def test_damaged_history_is_made_again(bundle, tmp_path, harm):
     settings = settings_of(bundle, tmp_path, mode="shifted", sampler="dpm++", steps=5)
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
-    assert not list((tmp_path / "whole.run" / "state.zarr" / "pass-0" / "history" / "c").glob("[01]/*/*/*"))
+    assert not list((work_of(tmp_path / "whole.run") / "state.zarr" / "pass-0" / "history" / "c").glob("[01]/*/*/*"))
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=30)
     damage_newest(tmp_path / "cut.run", harm, array="history")
     assert resume(tmp_path / "cut.run").level0_sha256 == whole.level0_sha256
@@ -247,10 +252,10 @@ def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
     run_dir = tmp_path / "whole.run"
-    for block in (run_dir / "spool").iterdir():
+    for block in (work_of(run_dir) / "spool").iterdir():
         block.unlink()
     part = RunContext(run_dir).passes[-1]
-    path = run_dir / "state.zarr" / f"pass-{part.plan.index}" / part.state.key(2 * part.plan.steps, (1, 1))
+    path = work_of(run_dir) / "state.zarr" / f"pass-{part.plan.index}" / part.state.key(2 * part.plan.steps, (1, 1))
     data = bytearray(path.read_bytes())
     data[99] ^= 1
     path.write_bytes(bytes(data))
@@ -263,9 +268,9 @@ def test_what_is_made_once_is_made_again(bundle, tmp_path, name, harm):
     settings = settings_of(bundle, tmp_path, mode="shifted", steps=1, chunk=16)
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
     run_dir = tmp_path / "whole.run"
-    for block in (run_dir / "spool").iterdir():
+    for block in (work_of(run_dir) / "spool").iterdir():
         block.unlink()
-    path = run_dir / "state.zarr" / "pass-0" / name
+    path = work_of(run_dir) / "state.zarr" / "pass-0" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes({"flip": bytes(data), "truncate": bytes(data[: len(data) // 2]), "empty": b""}[harm])
@@ -276,7 +281,7 @@ def test_what_is_made_once_is_made_again(bundle, tmp_path, name, harm):
 def test_damaged_block_is_decoded_again(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
-    block = next((tmp_path / "whole.run" / "spool").glob("*.blk"))
+    block = next((work_of(tmp_path / "whole.run") / "spool").glob("*.blk"))
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
     block.write_bytes(bytes(data))
@@ -327,10 +332,10 @@ def damage_newest(run_dir, harm, array="state"):
     part = RunContext(run_dir).passes[0]
     record = part.state.record()
     ij = max(record, key=lambda c: max(record[c]))
-    path = run_dir / "state.zarr" / "pass-0" / part.state.key(max(record[ij]), ij)
+    path = work_of(run_dir) / "state.zarr" / "pass-0" / part.state.key(max(record[ij]), ij)
     if array == "history":  # of a chunk whose next denoise is to come
         h, (i, j) = max((max(steps), c) for c, steps in record.items() if max(steps) % 2 == 0)
-        path = run_dir / "state.zarr" / "pass-0" / "history" / "c" / f"{h // 2 - 1}" / "0" / f"{i}" / f"{j}"
+        path = work_of(run_dir) / "state.zarr" / "pass-0" / "history" / "c" / f"{h // 2 - 1}" / "0" / f"{i}" / f"{j}"
     data = bytearray(path.read_bytes())
     if harm == "delete":
         path.unlink()
@@ -353,7 +358,7 @@ def test_late_duplicate_rewrites_equal_bytes(bundle, tmp_path):
         h = max(steps)
         if h % 2 == 0:
             continue
-        path = run_dir / "state.zarr" / "pass-0" / run.passes[0].state.key(h, ij)
+        path = work_of(run_dir) / "state.zarr" / "pass-0" / run.passes[0].state.key(h, ij)
         before = path.read_bytes()
         perform(str(run_dir.absolute()), run.manifest.hash, 1, Task("denoise", 0, ij, h // 2))
         assert path.read_bytes() == before

@@ -10,7 +10,7 @@ import time
 from collections import namedtuple
 
 import pytest
-from test_engine import interrupt_in_the_middle, settings_of
+from test_engine import interrupt_in_the_middle, settings_of, work_of
 
 from wsigen import rundir
 from wsigen.engine import dispatch
@@ -101,7 +101,7 @@ def test_who_writes_late_leaves_nothing(bundle, tmp_path):
     run_dir = tmp_path / "a.run"
     run = RunContext(run_dir)
     values = run.passes[-1].state.read_latents(1, run.passes[-1].plan.grid.box((1, 1)))
-    blob = next((run_dir / "spool").iterdir()).read_bytes()
+    blob = next((work_of(run_dir) / "spool").iterdir()).read_bytes()
     resume(run_dir, keep_run=False)
     with pytest.raises(FileNotFoundError):
         run.passes[-1].state.write_latents(1, (1, 1), values)
@@ -114,7 +114,7 @@ def test_what_was_left_unfinished_is_no_key(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path)
     whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=22)
-    group = tmp_path / "cut.run" / "state.zarr" / "pass-0"
+    group = work_of(tmp_path / "cut.run") / "state.zarr" / "pass-0"
     record = RunContext(tmp_path / "cut.run").passes[0].state.record()
     beyond = max(h for steps in record.values() for h in steps) + 4
     for name in (f"latents/c/{beyond // 2}/0/1/.0123456789ab.1", f"partials/c/{beyond // 2}/1/1/0/0/.0123456789ab.0"):
@@ -127,9 +127,9 @@ def test_what_was_left_unfinished_is_no_key(bundle, tmp_path):
 
 @pytest.mark.parametrize("name", ["zarr.json", "pass-0/zarr.json", "pass-0/latents/zarr.json", "pass-0/classes/zarr.json"])
 def test_damaged_metadata_is_written_again(finished, kept, name):
-    for block in (kept / "spool").iterdir():
+    for block in (work_of(kept) / "spool").iterdir():
         block.unlink()
-    path = kept / "state.zarr" / name
+    path = work_of(kept) / "state.zarr" / name
     path.write_bytes(path.read_bytes()[:-9])
     context._contexts.clear()  # as in a process of its own
     assert resume(kept).level0_sha256 == finished[1]
@@ -141,7 +141,7 @@ def test_any_file_of_a_run_at_rest_may_be_damaged(bundle, tmp_path, seed):
     settings = settings_of(bundle, tmp_path, steps=5, sampler="dpm++")
     whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=chance.randrange(10, 60))
-    files = sorted(p for p in (tmp_path / "cut.run" / "state.zarr").rglob("*") if p.is_file() and "c" in p.parts)
+    files = sorted(p for p in (work_of(tmp_path / "cut.run") / "state.zarr").rglob("*") if p.is_file() and "c" in p.parts)
     path = chance.choice(files)
     data = bytearray(path.read_bytes())
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -225,7 +225,7 @@ def test_chunks_and_kept_inputs_reach_the_disk_before_their_names(bundle, tmp_pa
     monkeypatch.setattr(os, "fsync", note)
     result = generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, steps=1))
     run_dir = tmp_path / "a.run"
-    files = [p for name in ("state.zarr", "spool", rundir.INPUTS) for p in (run_dir / name).rglob("*") if p.is_file()]
+    files = [p for folder in (work_of(run_dir), run_dir / rundir.INPUTS) for p in folder.rglob("*") if p.is_file()]
     files += [run_dir / "run.json", result.slide, result.annotations, result.manifest, result.thumbnail, result.script]
     assert len(files) > 20
     assert [p for p in files if p.stat().st_ino not in flushed] == []

@@ -3,8 +3,10 @@
 import errno
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,10 @@ from wsigen.folder.local import LocalFolder
 from wsigen.folder.objects import ObjectFolder
 from wsigen.folder.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
 from wsigen.generation import generate, resume
+from wsigen.manifest import WORK
 from wsigen.runstore import RunStore
+from wsigen.slide.tiles import encode_block
+from wsigen.tasks.context import RunContext
 
 
 @pytest.fixture(params=["files", "objects"])
@@ -248,12 +253,60 @@ def test_a_run_in_an_object_store_is_the_same(bundle, tmp_path):
     whole = generate(tmp_path / "whole.ome.tiff", **settings)
     place = f"memory://{tmp_path.name}/cut.run"
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", {**settings, "run_dir": place}, after=15)
-    assert any(name.startswith("state.zarr/pass-0/latents/c/") for name in open_folder(place).names())
+    assert any("/state.zarr/pass-0/latents/c/" in name for name in open_folder(place).names())
     (tmp_path / "layout.geojson").unlink()  # the run has its own copy
     result = resume(place)
     assert result.level0_sha256 == whole.level0_sha256
     assert result.annotations.read_bytes() == whole.annotations.read_bytes()
     assert open_folder(place).names() == []
+
+
+def test_who_writes_while_the_run_is_cleared_leaves_nothing(bundle, tmp_path, monkeypatch):
+    place = f"memory://{tmp_path.name}/a.run"
+    generate(tmp_path / "a.ome.tiff", run_dir=place, **settings_of(bundle, tmp_path, steps=1))
+    late = RunContext(place)
+    discard, refused = ObjectFolder.discard, []
+
+    def interfered(folder, name):
+        discard(folder, name)
+        if WORK.fullmatch(name):
+            with pytest.raises(FileNotFoundError):
+                late.spool.write((0, 0), b"late")
+            refused.append(name)
+
+    monkeypatch.setattr(ObjectFolder, "discard", interfered)
+    resume(place, keep_run=False)
+    assert refused == [late.manifest.work]
+    assert open_folder(place).names() == []
+
+
+@pytest.mark.parametrize("kind", ["files", "objects"])
+def test_late_work_of_an_old_run_is_no_part_of_the_next_slide(bundle, tmp_path, kind):
+    """A worker of a run that is over wakes up when another run is at the same place, and before that as well."""
+    settings = settings_of(bundle, tmp_path, keep_run=False)
+    whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
+    place = f"memory://{tmp_path.name}/a.run" if kind == "objects" else str(tmp_path / "a.run")
+    generate(tmp_path / "a.ome.tiff", run_dir=place, **{**settings, "seed": 99, "keep_run": True})
+    late = RunContext(place)
+    written = late.passes[-1].state.write_latents
+    values = np.zeros((late.passes[-1].state.channels, *late.passes[-1].plan.grid.box((0, 0)).shape), np.float32)
+    resume(place, keep_run=False)
+    folder = open_folder(place)
+    folder.make()
+    folder.write(f"{late.manifest.work}/spool/00000_00000.blk", black(late))  # asked for the manifest before it went
+    interrupt_in_the_middle(tmp_path / "b.ome.tiff", {**settings, "run_dir": place}, after=25)
+    assert not [name for name in folder.names() if name.startswith(late.manifest.work)]
+    with suppress(FileNotFoundError):
+        late.spool.write((0, 0), black(late))
+    with suppress(FileNotFoundError):
+        written(late.passes[-1].plan.steps, (0, 0), values)
+    assert resume(place).level0_sha256 == whole
+    assert not folder.names()
+
+
+def black(run):
+    """A whole block of the run, of wrong pixels."""
+    return encode_block(run.slide, (0, 0), np.zeros((*run.slide.grid.box((0, 0)).shape, 3), np.uint8))
 
 
 def test_a_driver_that_lost_its_run_stops(bundle, tmp_path, monkeypatch):

@@ -214,7 +214,7 @@ def _work(folder: Folder, layout: Layout, config: RunConfig, cluster: Any, worke
     """Work through all stages, skipping what is done."""
     manifest = Manifest.load(folder)
     run = run_context(folder.name, manifest.hash)
-    folder.sub("spool").make()
+    run.spool.make()
     dispatcher = Dispatcher(run, cluster, workers.window, workers.threads)
     files = files_of(Path(manifest.output))
     try:

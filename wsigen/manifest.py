@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,9 +17,12 @@ from wsigen.folder.base import MANIFEST, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT = 1
+FORMAT = 2
 FILE = MANIFEST
 LOCK = "driver.lock"
+
+WORK = re.compile(r"work-[0-9a-f]{12}")
+"""Names of folders with the state and the spool of a run (``Manifest.work``)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,16 @@ class Manifest:
     def hash(self) -> str:
         """SHA-256 of everything in the manifest."""
         return json_hash(asdict(self))
+
+    @property
+    def work(self) -> str:
+        """The folder of the run's state and spool.
+
+        Its name tells this run from all others at the same place: what a worker of one that is over writes late never becomes
+        part of this slide. Runs that share the name write equal bytes.
+        """
+        deciding = {name: self.versions.get(name) for name in DECIDING}
+        return f"work-{json_hash({'identity': self.identity, 'versions': deciding})[:12]}"
 
     def save(self, folder: Folder) -> None:
         """Write ``run.json``, whole or not at all."""

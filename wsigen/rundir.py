@@ -11,7 +11,7 @@ from wsigen.errors import OutputError, RunError
 from wsigen.files import sha256, target_of_leftover
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import is_url, open_folder, why_not_usable
-from wsigen.manifest import DECIDING, FILE, LOCK, Manifest, first_difference, package_versions
+from wsigen.manifest import DECIDING, FILE, LOCK, WORK, Manifest, first_difference, package_versions
 from wsigen.outputs import files_of
 from wsigen.preparation import Prepared
 
@@ -27,8 +27,11 @@ BEGUN = "outputs-begun"
 FINISHED = "finished.json"
 """A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to."""
 
-_OWN = ("state.zarr", "spool", INPUTS, "timesteps.png", BEGUN, FILE, LOCK, FINISHED)
-"""All a run makes in its directory; the mark of a finished one goes last, so that it is known as one however little is left."""
+_OWN = (INPUTS, "timesteps.png", BEGUN, FILE, LOCK, FINISHED)
+"""All a run makes in its directory besides its work folder."""
+
+_LAST = {LOCK: 1, FINISHED: 2}
+"""What is cleared after all else, in this order: a run that is finished is known as one however little is left of it."""
 
 
 def run_dir_of(config: RunConfig, output: Path) -> str | Path:
@@ -70,10 +73,8 @@ def claim(folder: Folder, prepared: Prepared) -> None:
     RunError
         If the directory holds another run (the message names the first setting that differs).
     """
-    if finished(folder) is not None or (folder.has(FINISHED) and not folder.has(FILE)):
-        for name in _OWN:
-            if name != LOCK:
-                folder.discard(name)
+    if finished(folder) is not None or not folder.has(FILE):
+        _discard_all(folder, keep=LOCK)  # also what was written late, by workers of a run that is over
     if folder.has(FILE):
         there = Manifest.load(folder)
         difference = first_difference(prepared.manifest.identity, there.identity)
@@ -97,8 +98,7 @@ def clear(folder: Folder, outcome: dict[str, Any]) -> None:
         What the run came to, in plain values: if clearing is cut short, ``finished`` gives it back.
     """
     folder.write(FINISHED, json.dumps(outcome).encode())
-    for name in _OWN:
-        folder.discard(name)
+    _discard_all(folder)
     folder.leave()
 
 
@@ -157,8 +157,18 @@ def begin_outputs(folder: Folder, manifest: Manifest, overwrite: bool) -> None:
 
 
 def _own(name: str) -> bool:
-    """Whether a run makes files of this name, or a writer of one of them that was killed."""
-    return name in _OWN or target_of_leftover(name) in _OWN
+    """Whether a run makes files or folders of this name, or a writer of one of them that was killed."""
+    target = target_of_leftover(name) or name
+    return target in _OWN or WORK.fullmatch(target) is not None
+
+
+def _discard_all(folder: Folder, keep: str = "") -> None:
+    """Remove all that runs made here; the manifest first, without which nobody writes into an object store any more."""
+    if folder.has(FILE):
+        folder.discard(FILE)
+    found = {target_of_leftover(name) or name for name in folder.top() if _own(name)} - {keep}
+    for name in sorted(found, key=lambda name: (_LAST.get(name, 0), name)):
+        folder.discard(name)
 
 
 def _keep_inputs(config: RunConfig, folder: Folder) -> None:

@@ -21,7 +21,7 @@ class RunStore:
     Parameters
     ----------
     folder:
-        Of the group, e.g. ``RUN/state.zarr``.
+        Of the group, e.g. ``RUN/work-0123456789ab/state.zarr``.
     """
 
     def __init__(self, folder: Folder) -> None:

@@ -38,9 +38,12 @@ def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
 
 def stored(run_dir: Path) -> list[Path]:
     """Chunks and blocks that are there now, in a fixed order."""
-    state = run_dir / "state.zarr"
-    chunks = [p for p in _walk(state) if "c" in p.relative_to(state).parts and target_of_leftover(p.name) is None]
-    return sorted([*chunks, *(p for p in _walk(run_dir / "spool") if p.suffix == ".blk")])
+    chunks, blocks = [], []
+    for work in run_dir.glob("work-*"):
+        state = work / "state.zarr"
+        chunks += [p for p in _walk(state) if "c" in p.relative_to(state).parts and target_of_leftover(p.name) is None]
+        blocks += [p for p in _walk(work / "spool") if p.suffix == ".blk"]
+    return sorted([*chunks, *blocks])
 
 
 def _walk(folder: Path) -> list[Path]:

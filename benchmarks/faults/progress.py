@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.faults.damage import stored
 
-_STATE = re.compile(r"state\.zarr/(pass-\d+)/latents/c/(\d+)/0/(\d+)/(\d+)")
-_PARTIAL = re.compile(r"state\.zarr/(pass-\d+)/partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
+_STATE = re.compile(r"work-[^/]+/state\.zarr/(pass-\d+)/latents/c/(\d+)/0/(\d+)/(\d+)")
+_PARTIAL = re.compile(r"work-[^/]+/state\.zarr/(pass-\d+)/partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
 
 
 def half_steps(run_dir: Path) -> int:
@@ -27,5 +27,5 @@ def half_steps(run_dir: Path) -> int:
 
 def contents(run_dir: Path) -> dict[str, bytes]:
     """Every file of a run's state and spool."""
-    folders = (run_dir / "state.zarr", run_dir / "spool")
-    return {str(p.relative_to(run_dir)): p.read_bytes() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = (p for folder in sorted(run_dir.glob("work-*")) for p in sorted(folder.rglob("*")))
+    return {str(p.relative_to(run_dir)): p.read_bytes() for p in files if p.is_file()}

@@ -36,10 +36,10 @@ def run_dir(tmp_path):
         "latents/c/0/0/1/.0123456789ab.1",
     ]
     for name in names:
-        path = tmp_path / "c" / "state.zarr" / "pass-0" / name
+        path = tmp_path / "c" / "work-0123456789ab" / "state.zarr" / "pass-0" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(range(64)))
-    spool = tmp_path / "c" / "spool"
+    spool = tmp_path / "c" / "work-0123456789ab" / "spool"
     spool.mkdir()
     (spool / "00000_00000.blk").write_bytes(bytes(64))
     return tmp_path / "c"

@@ -23,7 +23,7 @@ class Lock(Protocol):
 
 
 class Folder(Protocol):
-    """Values under names like ``spool/00000_00001.blk``.
+    """Values under names like ``work-0123456789ab/spool/00000_00001.blk``.
 
     A value appears whole or not at all, under its name, for all processes alike; the last writer of a name wins. Errors of the
     place itself are ``OSError``.

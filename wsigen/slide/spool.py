@@ -31,6 +31,10 @@ class Spool:
             folder.make()
         self._folder: Folder = folder
 
+    def make(self) -> None:
+        """Make the folder; writers never do."""
+        self._folder.make()
+
     def write(self, ij: tuple[int, int], blob: bytes) -> None:
         """Store the blob of block ``ij``."""
         self._folder.write(self.key(ij), blob)

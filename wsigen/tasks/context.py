@@ -58,16 +58,17 @@ class RunContext:
     Parameters
     ----------
     run_dir:
-        Folder or URL with ``run.json``, ``state.zarr`` and ``spool``.
+        Folder or URL with ``run.json``, ``work-*/state.zarr`` and ``work-*/spool``.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
         self.folder = open_folder(run_dir)
         self.manifest = Manifest.load(self.folder)
-        self.store = RunStore(self.folder.sub("state.zarr"))
+        work = self.folder.sub(self.manifest.work)
+        self.store = RunStore(work.sub("state.zarr"))
         self.passes = [PassContext(fields, self.store) for fields in self.manifest.passes]
         self.slide = PyramidSpec(**self.manifest.slide)
-        self.spool = Spool(self.folder.sub("spool"))
+        self.spool = Spool(work.sub("spool"))
 
     @cached_property
     def model(self) -> Model:
