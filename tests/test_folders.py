@@ -215,14 +215,49 @@ def test_a_lease_that_was_not_renewed_is_taken_over(monkeypatch):
 
 
 def test_a_dead_holder_of_this_machine_is_not_waited_for(monkeypatch):
-    import socket
-
     monkeypatch.setattr(lease, "SETTLE_S", 0.0)
     objects = Clock()
-    objects.write("lock", another(socket.gethostname(), process=2**22 + 1))
+    dead = {"token": "theirs", "process": 2**22 + 1, **lease._machine()}
+    objects.write("lock", json.dumps(dead).encode())
     with lease.hold(objects, "lock"):
         pass
     assert objects.values == {}
+    for key in ("host", "boot", "processes"):
+        objects.write("lock", json.dumps({**dead, key: "another"}).encode())
+        with pytest.raises(RunError, match="held by another driver"), lease.hold(objects, "lock"):
+            pass
+    monkeypatch.setattr(lease, "_boot", lambda: None)
+    objects.write("lock", json.dumps({**dead, "boot": None}).encode())
+    with pytest.raises(RunError, match="held by another driver"), lease.hold(objects, "lock"):
+        pass
+
+
+class Twice(Clock):
+    """The first answer is lost, so the client asks again."""
+
+    def create(self, key, data):
+        return super().create(key, data) and super().create(key, data)
+
+
+def test_a_lock_that_was_put_twice_is_held():
+    objects = Twice()
+    with lease.hold(objects, "lock") as mine:
+        mine.confirm()
+        with pytest.raises(RunError, match="held by another driver"), lease.hold(objects, "lock"):
+            pass
+    assert objects.values == {}
+
+
+def test_who_asks_hears_at_once_that_its_lease_is_lost():
+    """A driver that slept, and has not come to renew it yet."""
+    objects = Clock()
+    with lease.hold(objects, "lock") as mine:
+        mine.confirm()
+        objects.write("lock", another("elsewhere"))
+        assert mine.lost == ""
+        with pytest.raises(RunError, match=r"clock://x: another driver .*elsewhere"):
+            mine.confirm()
+    assert b"theirs" in objects.read("lock")
 
 
 def test_of_two_that_take_over_one_is_told(monkeypatch):
@@ -323,6 +358,25 @@ def test_a_driver_that_lost_its_run_stops(bundle, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="process 1 on elsewhere"):
         generate(tmp_path / "a.ome.tiff", watch=steal, run_dir=place, **settings_of(bundle, tmp_path, steps=1))
     assert not (tmp_path / "a.ome.tiff").exists()
+
+
+@pytest.mark.parametrize("moment", ["write slide", "clear"])
+def test_a_driver_that_woke_up_late_destroys_nothing(bundle, tmp_path, monkeypatch, moment):
+    """Another one took over while it slept, just before it writes the slide, or before it clears."""
+    place, before = f"memory://{tmp_path.name}/a.run", {}
+    folder = open_folder(place)
+
+    def steal(stage):
+        if stage.name == "write slide" and stage.finished == (moment == "clear") and not before:
+            folder.write("driver.lock", another("elsewhere"))
+            before.update({key: folder.read(key) for key in folder.names()})
+
+    settings = settings_of(bundle, tmp_path, steps=1, keep_run=False)
+    with pytest.raises(RunError, match="process 1 on elsewhere"):
+        generate(tmp_path / "a.ome.tiff", watch=steal, run_dir=place, **settings)
+    assert before
+    assert {key: folder.read(key) for key in folder.names()} == before
+    assert (tmp_path / "a.ome.tiff").exists() == (moment == "clear")
 
 
 def test_objects_of_somebody_else_are_not_touched(bundle, tmp_path):

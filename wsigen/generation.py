@@ -132,7 +132,7 @@ def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watc
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
-            return _work(folder, prepared.layout, config, cluster, workers, _while_held(lock, prepared.manifest, watch))
+            return _work(folder, lock, prepared.layout, config, cluster, workers, watch)
 
 
 def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
@@ -169,7 +169,7 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
     workers = Workers.of(config)
     with _cluster(workers) as cluster, folder.lock(LOCK) as lock:
-        return _work(folder, layout, config, cluster, workers, _while_held(lock, manifest, watch))
+        return _work(folder, lock, layout, config, cluster, workers, watch)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -210,17 +210,21 @@ def _demand_tissue(prepared: Prepared) -> None:
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(folder: Folder, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher) -> Result:
+def _work(
+    folder: Folder, lock: Lock, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
+) -> Result:
     """Work through all stages, skipping what is done."""
     manifest = Manifest.load(folder)
+    look = _while_held(lock, manifest, watch)
     run = run_context(folder.name, manifest.hash)
     run.spool.make()
-    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads)
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm)
     files = files_of(Path(manifest.output))
     try:
         for part in run.passes:
+            lock.confirm()
             _prepare_pass(run, part, layout)
-        digest, areas = _mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, watch))
+        digest, areas = _mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
@@ -228,6 +232,7 @@ def _work(folder: Folder, layout: Layout, config: RunConfig, cluster: Any, worke
     named = [str(path) for path in files.all]
     outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
     if not config.keep_run:
+        lock.confirm()
         clear(folder, outcome)
     return _result(outcome)
 
@@ -237,7 +242,7 @@ def _while_held(lock: Lock, manifest: Manifest, watch: Watcher | None) -> Watche
 
     def look(stage: Stage) -> None:
         if lock.lost:
-            raise RunError(f"another driver ({lock.lost}) has taken this run over, as nothing was heard of this one for long")
+            lock.confirm()
         stage.run = manifest.run_id
         if watch is not None:
             watch(stage)
@@ -247,10 +252,11 @@ def _while_held(lock: Lock, manifest: Manifest, watch: Watcher | None) -> Watche
 
 def _clear_finished(folder: Folder) -> Result:
     """Go on with a run that was stopped while it was cleared: the slide is there, only the clearing is not done."""
-    with folder.lock(LOCK):
+    with folder.lock(LOCK) as lock:
         outcome = finished(folder)
         if outcome is None:
             raise RunError(f"{folder.name}: was cleared by another driver just now")
+        lock.confirm()
         clear(folder, outcome)
         return _result(outcome)
 
@@ -268,6 +274,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
     watch(Stage("write slide", 1, workers=1))
+    dispatcher.confirm()
     begin_outputs(run.folder, run.manifest, overwrite)
     written = write_outputs(run, files)
     watch(Stage("write slide", 1, done=1, workers=1, finished=True))

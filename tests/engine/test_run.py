@@ -2,9 +2,11 @@
 
 import errno
 from itertools import cycle
+from types import SimpleNamespace
 
 import pytest
 
+from wsigen.engine import run
 from wsigen.engine.cluster import WorkerLostError
 from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
 from wsigen.engine.run import place_of_key
@@ -22,6 +24,28 @@ class Results:
 
     def take(self):
         return next(self._tasks), next(self._results)
+
+
+def refuse():
+    raise RunError("another driver has taken this run over")
+
+
+def test_a_pass_is_not_deleted_by_a_driver_that_lost_its_run(monkeypatch):
+    deleted = []
+    state = SimpleNamespace(delete_all=lambda: deleted.append(1))
+    driven = SimpleNamespace(passes=[SimpleNamespace(state=state)])
+
+    def damaged(*args):
+        raise run._BeyondMendingError("pass-0/latents/c/1/0/0/0: truncated")
+
+    monkeypatch.setattr(run, "_go_on_with_pass", damaged)
+    idle = SimpleNamespace(in_flight=0)
+    with pytest.raises(RunError, match="taken this run over"):
+        run.run_pass(Dispatcher(driven, idle, confirm=refuse), 0, "denoise", lambda stage: None)
+    assert not deleted
+    with pytest.raises(RunError, match="beyond mending"):
+        run.run_pass(Dispatcher(driven, idle), 0, "denoise", lambda stage: None)
+    assert deleted
 
 
 def test_a_task_is_given_up_by_name():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Dispatcher:
         Tasks in flight per worker slot.
     threads:
         Torch threads of each worker.
+    confirm:
+        Makes sure that the run is still this driver's, before much of it is deleted (RunError if it is not).
     tries, losses:
         How often each task failed, and how many workers it lost.
     given_up:
@@ -55,6 +58,7 @@ class Dispatcher:
     cluster: Cluster
     window: int = 2
     threads: int | None = None
+    confirm: Callable[[], None] = lambda: None
     tries: Counter[Task] = field(default_factory=Counter)
     losses: Counter[Task] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)

@@ -100,6 +100,7 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
             return _go_on_with_pass(dispatcher, part, name, watch, damages)
         except _BeyondMendingError as error:
             dispatcher.drain()
+            dispatcher.confirm()
             dispatcher.run.passes[part].state.delete_all()
             watch(Stage(name, 0, note=f"{error}; what it was made from is gone, too: the pass starts over"))
     raise RunError(f"{name}: damaged beyond mending {TRIES} times; is the disk failing? Start anew on another one")

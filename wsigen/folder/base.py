@@ -21,6 +21,10 @@ class Lock(Protocol):
         """Who took it away; empty while it is held."""
         ...
 
+    def confirm(self) -> None:
+        """Make sure that it is held right now (RunError if it is not)."""
+        ...
+
 
 class Folder(Protocol):
     """Values under names like ``work-0123456789ab/spool/00000_00001.blk``.

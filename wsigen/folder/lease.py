@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from threading import Event, Thread
 from time import sleep
 from typing import Any, Protocol
@@ -79,7 +80,7 @@ class Lease:
     @property
     def text(self) -> bytes:
         """The object's content."""
-        return json.dumps({"token": self.token, "host": socket.gethostname(), "process": os.getpid()}).encode()
+        return json.dumps({"token": self.token, "process": os.getpid(), **_machine()}).encode()
 
     def renew(self) -> None:
         """Put the object again, unless another driver has taken over."""
@@ -88,6 +89,22 @@ class Lease:
             self.folder.write(self.key, self.text)
         else:
             self.lost = _holder(found)
+
+    def confirm(self) -> None:
+        """Ask the store whether it is still held, before something is done that another driver would suffer from.
+
+        Raises
+        ------
+        RunError
+            If another driver has taken over.
+        """
+        if not self.lost:
+            self.renew()
+        if self.lost:
+            raise RunError(
+                f"{self.folder.name}: another driver ({self.lost}) has taken this run over, as nothing was heard of this one "
+                "for long"
+            )
 
 
 @contextmanager
@@ -119,6 +136,8 @@ def _take(lease: Lease) -> None:
     if lease.folder.create(lease.key, lease.text):
         return
     found = _read(lease.folder, lease.key)
+    if found.get("token") == lease.token:
+        return  # the client sent it twice, as the first answer got lost
     age = _age(lease.folder, lease.key)
     if age < EXPIRES_S and not _is_dead(found):
         raise RunError(
@@ -148,7 +167,26 @@ def _read(folder: Objects, key: str) -> dict[str, Any]:
 
 def _is_dead(found: dict[str, Any]) -> bool:
     """Whether the holder was a process of this machine that is no more; of other machines nobody knows."""
-    return found.get("host") == socket.gethostname() and not psutil.pid_exists(int(found.get("process", -1)))
+    here = _machine()
+    same = None not in here.values() and all(found.get(key) == value for key, value in here.items())
+    return same and not psutil.pid_exists(int(found.get("process", -1)))
+
+
+def _machine() -> dict[str, str | None]:
+    """Where numbers of processes mean what they mean here: containers and clones of a machine share its name, not these."""
+    return {"host": socket.gethostname(), "boot": _boot(), "processes": _namespace()}
+
+
+def _boot() -> str | None:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
+def _namespace() -> str | None:
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return None
 
 
 def _age(folder: Objects, key: str) -> float:

@@ -26,6 +26,9 @@ class HeldLock:
 
     lost: str = ""
 
+    def confirm(self) -> None:
+        """Nothing to ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
