@@ -125,11 +125,11 @@ def test_what_was_left_unfinished_is_no_key(bundle, tmp_path):
     assert not list((tmp_path / "cut.run").rglob(".*"))
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "pass-0/zarr.json", "pass-0/latents/zarr.json", "pass-0/classes/zarr.json"])
+@pytest.mark.parametrize("name", ["", "pass-0", "pass-0/latents", "pass-0/classes", "pass-0/norm", "pass-0/activity"])
 def test_damaged_metadata_is_written_again(finished, kept, name):
     for block in (work_of(kept) / "spool").iterdir():
         block.unlink()
-    path = work_of(kept) / "state.zarr" / name
+    path = work_of(kept) / "state.zarr" / name / "zarr.json"
     path.write_bytes(path.read_bytes()[:-9])
     context._contexts.clear()  # as in a process of its own
     assert resume(kept).level0_sha256 == finished[1]

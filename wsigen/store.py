@@ -142,15 +142,14 @@ class PassState:
 
     def read_norm(self) -> NDArray[np.float64] | None:
         """Decoder statistics, if they were estimated and written to the end."""
-        if "norm" not in self.group:
+        if not self._folder.has("norm/zarr.json"):
             return None
         values = self._checked("norm", lambda: self.group["norm"][:])
         return values if np.isfinite(values).all() else None
 
     def delete_norm(self) -> None:
         """Forget the decoder statistics, so that they are estimated again."""
-        if "norm" in self.group:
-            del self.group["norm"]
+        self._folder.discard("norm")
 
     def write_norm(self, values: NDArray[np.float64]) -> None:
         """Keep the decoder statistics."""
@@ -200,9 +199,9 @@ class PassState:
             self._folder.delete(key)
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
-        """Read; a chunk whose checksum or length is wrong is named."""
+        """Read; a chunk whose checksum or length is wrong is named, and so is an array whose metadata are damaged."""
         try:
             return np.asarray(read())
-        except (ValueError, RuntimeError, IndexError) as error:
+        except (ValueError, RuntimeError, LookupError, TypeError) as error:
             reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
             raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", f"{self.group.path}/{key}") from error
