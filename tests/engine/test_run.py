@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from wsigen.engine import run
-from wsigen.engine.cluster import WorkerLostError
+from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
 from wsigen.engine.run import place_of_key
-from wsigen.errors import RunError
+from wsigen.errors import ResourceError, RunError
 from wsigen.tasks.perform import Report, Task
 
 TASK = Task("denoise", 1, (0, 2), 3)
@@ -46,6 +46,51 @@ def test_a_pass_is_not_deleted_by_a_driver_that_lost_its_run(monkeypatch):
     with pytest.raises(RunError, match="beyond mending"):
         run.run_pass(Dispatcher(driven, idle), 0, "denoise", lambda stage: None)
     assert deleted
+
+
+def test_a_scheduler_that_leaves_often_is_no_loss_of_workers():
+    dispatcher = Dispatcher(None, Results(*[SchedulerLostError("went away")] * (3 * LOSSES)))
+    for _ in range(3 * LOSSES):
+        assert isinstance(dispatcher.take()[1], WorkerLostError)
+    assert not dispatcher.losses
+    assert not dispatcher.given_up
+
+
+class Asked(Cluster):
+    """A cluster whose clients stand as the test says."""
+
+    def _use(self, client):
+        self._client = client
+
+
+def test_a_task_of_a_scheduler_that_left_is_told_as_such():
+    clients = iter([SimpleNamespace(status="closed"), SimpleNamespace(status="running")])
+    cluster = Asked(lambda: next(clients))
+    cluster._labels["future"] = TASK
+    assert cluster._ask(lambda client: client.status) == "running"
+    label, lost = cluster.take()
+    assert label == TASK
+    assert isinstance(lost, SchedulerLostError)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(RuntimeError("odd graph"), 1), (OSError("timed out"), 2)])
+def test_a_scheduler_that_is_there_is_not_waited_for(error, tries):
+    """Only one that cannot be reached is asked again."""
+    asked = []
+
+    def question(client):
+        asked.append(client)
+        if len(asked) < 2:
+            raise error
+        return "answer"
+
+    cluster = Asked(lambda: SimpleNamespace(status="running"))
+    if tries == 1:
+        with pytest.raises(ResourceError, match="RuntimeError: odd graph"):
+            cluster._ask(question)
+    else:
+        assert cluster._ask(question) == "answer"
+    assert len(asked) == tries
 
 
 def test_a_task_is_given_up_by_name():

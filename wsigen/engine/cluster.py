@@ -32,6 +32,10 @@ class WorkerLostError(Exception):
     """A worker died or was cut off while it held a task; the task can be given to another."""
 
 
+class SchedulerLostError(WorkerLostError):
+    """The scheduler left with the task; whether any worker ever began it nobody knows."""
+
+
 class Cluster:
     """Tasks out, results in.
 
@@ -66,7 +70,7 @@ class Cluster:
     def take(self) -> tuple[Any, Any | Exception]:
         """Wait for any task and return its label and its result, or the exception it ended with."""
         if self._lost:
-            return self._lost.popleft(), WorkerLostError("the scheduler went away")
+            return self._lost.popleft(), SchedulerLostError("the scheduler went away")
         future = next(self._running)
         label = self._labels.pop(future)
         try:
@@ -87,7 +91,13 @@ class Cluster:
         self._running = as_completed(loop=client.loop)
 
     def _ask(self, question: Callable[[Any], T]) -> T:
-        """Ask the scheduler; if it does not answer, wait for it to come back (ResourceError if it does not)."""
+        """Ask the scheduler; if it does not answer, wait for it to come back.
+
+        Raises
+        ------
+        ResourceError
+            If it does not come back, or is there and refuses.
+        """
         end = monotonic() + AWAY_S
         while True:
             try:
@@ -96,6 +106,9 @@ class Cluster:
                 if self._client.status != "connecting":
                     self._reconnect()
             except (OSError, TimeoutError, RuntimeError, ResourceError) as error:
+                sleep(POLL_S)  # a client hears a moment later than its question that the scheduler left
+                if self._client.status == "running" and not isinstance(error, OSError):
+                    raise ResourceError(f"the scheduler refuses a request ({type(error).__name__}: {error})") from None
                 if monotonic() > end:
                     raise ResourceError(f"the scheduler went away ({error}); start it again, then resume the run") from None
             if monotonic() > end:
@@ -141,7 +154,9 @@ def _translate(error: Exception) -> Exception:
 
     if isinstance(error, WsigenError):
         return error
-    if isinstance(error, KilledWorker | CommClosedError | CancelledError):
+    if isinstance(error, CancelledError):  # we cancel nothing that is waited for: the scheduler went away, or began anew
+        return SchedulerLostError(str(error))
+    if isinstance(error, KilledWorker | CommClosedError):
         return WorkerLostError(str(error))
     return error
 

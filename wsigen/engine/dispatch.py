@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsigen.engine.cluster import Cluster, WorkerLostError
+from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.errors import DamagedChunkError, RunError, WsigenError
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Report, Task, perform
@@ -79,6 +79,8 @@ class Dispatcher:
             return task, result
         if isinstance(result, WsigenError):
             raise result
+        if isinstance(result, SchedulerLostError):
+            return task, result  # no worker died of it
         lost = isinstance(result, WorkerLostError)
         count, limit = (self.losses, LOSSES) if lost else (self.tries, TRIES)
         count[task] += 1
