@@ -105,3 +105,12 @@ def test_more_workers_need_more_memory_until_all_have_work(workers, chunks, bloc
     assert threads >= min(workers, chunks) * denoise
     more = projection.total(workers + 1, False)
     assert more > threads if workers < max(chunks, blocks) else more == threads
+
+
+def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
+    from wsigen import estimate
+    from wsigen.generation import Workers
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
+    assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1
+    assert estimate._at_once(Workers(8, False, 1, "tcp://a:1", 2), "cpu") == 8

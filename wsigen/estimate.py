@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +10,7 @@ import numpy as np
 
 from wsigen.config import RunConfig
 from wsigen.engine.memory import Projection, gib
-from wsigen.generation import Workers
+from wsigen.generation import Workers, usable_cores
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
@@ -129,7 +128,7 @@ def _at_once(workers: Workers, device: str) -> int:
     """Workers that work at once: those of this machine share its cores."""
     if workers.scheduler is not None or not device.startswith("cpu"):
         return workers.count
-    return max(1, min(workers.count, (os.cpu_count() or 1) // workers.threads))
+    return max(1, min(workers.count, usable_cores() // workers.threads))
 
 
 def count_calls(prepared: Prepared, plan: PassPlan) -> int:

@@ -90,11 +90,15 @@ class Workers:
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
         """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker a GPU."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         accelerated = not config.device.startswith("cpu")
-        count = config.workers or (1 if accelerated else cores)
+        count = config.workers or (1 if accelerated else usable_cores())
         threads = config.threads or 1
         return cls(count, config.processes, threads, config.scheduler, config.window)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: a queue or a container may leave it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any) -> Result:
