@@ -4,7 +4,9 @@ import errno
 import json
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,16 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_engine import interrupt_in_the_middle, settings_of
 
-from wsigen.errors import ConfigError, OutputError, RunError
+from wsigen.engine.memory import demand_disk
+from wsigen.errors import ConfigError, OutputError, ResourceError, RunError
 from wsigen.folder import lease
 from wsigen.folder.local import LocalFolder
 from wsigen.folder.objects import ObjectFolder
 from wsigen.folder.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
 from wsigen.generation import generate, resume
-from wsigen.manifest import WORK
+from wsigen.manifest import WORK, Manifest, package_versions
+from wsigen.rundir import kept_inputs, make_run_dir
 from wsigen.runstore import RunStore
+from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.tiles import encode_block
-from wsigen.tasks.context import RunContext
+from wsigen.tasks import context
+from wsigen.tasks.context import RunContext, run_context
 
 
 @pytest.fixture(params=["files", "objects"])
@@ -152,6 +158,73 @@ def test_a_store_that_does_not_answer_says_neither_yes_nor_no(error):
         folder.sub("spool").write("a", b"1")
     assert not ObjectFolder("stub://a/b", Stub(), "a/b").has("run.json")
     assert not ObjectFolder("stub://a/b", Stub({"type": "directory"}), "a/b").has("run.json")
+
+
+def test_a_probe_whose_writer_was_killed_is_a_runs_own(tmp_path, monkeypatch):
+    for folder, place in (
+        (open_folder(tmp_path / "a"), tmp_path / "a"),
+        (f := open_folder(f"memory://{tmp_path.name}/a"), f.name),
+    ):
+        monkeypatch.setattr(type(folder), "delete", lambda *args: None)
+        folder.make()
+        assert why_not_usable(folder) == ""
+        monkeypatch.undo()
+        assert len(folder.top()) == 1
+        assert make_run_dir(place, tmp_path / "a.ome.tiff").top() == folder.top()
+
+
+@pytest.fixture
+def empty_run(folder):
+    """A manifest without passes, in a folder."""
+    spec = asdict(PyramidSpec(600, 600, 0.5, 20.0, "jpeg", 80))
+    nothing = {"identity": {}, "passes": [], "sampling": {}, "glass": {}, "inputs": {}, "settings": {}}
+    plain = {"output": "a.ome.tiff", "model": "m", "model_hash": "0", "device": "cpu", "precision": "float32"}
+    manifest = Manifest(**nothing, **plain, slide=spec, versions=package_versions())
+    manifest.save(folder)
+    return folder, manifest
+
+
+def test_a_worker_opens_a_runs_folder_once(empty_run, monkeypatch):
+    folder, manifest = empty_run
+    opened = []
+    monkeypatch.setattr(context, "open_folder", lambda place: opened.append(place) or open_folder(place))
+    first = run_context(folder.name, manifest.hash)
+    assert run_context(folder.name, manifest.hash) is first
+    folder.write("run.json", folder.read("run.json"))  # made anew
+    assert run_context(folder.name, manifest.hash) is not first
+    assert opened == [folder.name]
+
+
+def test_a_manifest_that_cannot_be_read_for_now_is_no_damaged_one(empty_run, monkeypatch):
+    """The dispatcher tries a task again after an OSError; after a RunError the run would stop."""
+    folder, manifest = empty_run
+    assert Manifest.load(folder) == manifest
+
+    def away(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(type(folder), "read", away)
+    with pytest.raises(OSError, match="Input/output error"):
+        Manifest.load(folder)
+    monkeypatch.undo()
+    folder.write("run.json", b"{")
+    with pytest.raises(RunError, match="unreadable"):
+        Manifest.load(folder)
+
+
+def test_a_kept_drawing_that_is_gone_is_one_line(folder):
+    folder.write("wsigen-inputs/layout.geojson", b"{}")
+    settings = {"layout": "regions.geojson", "layout_classes": None, "subtypes": None}
+    assert set(kept_inputs(folder, settings)) == {"layout"}
+    with pytest.raises(RunError, match=r"the layout_classes kept as wsigen-inputs/layout_classes\.csv is missing"):
+        kept_inputs(folder, {**settings, "layout_classes": "classes.csv"})
+
+
+def test_the_disk_of_a_file_url_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    need = SimpleNamespace(disk_state=10**9, disk_output=0)
+    with pytest.raises(ResourceError, match=f"free at {tmp_path}"):
+        demand_disk(need, f"file://{tmp_path}/a.run", tmp_path / "a.ome.tiff")
 
 
 def test_places():

@@ -96,14 +96,16 @@ class Manifest:
         Raises
         ------
         RunError
-            If it is missing, unreadable, of another format, or its hash does not fit its content.
+            If it is missing, no JSON, of another format, or its hash does not fit its content.
+        OSError
+            If the place cannot be reached for now.
         """
         where = f"{folder.name}/{FILE}"
         try:
             content = json.loads(folder.read(FILE))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{folder.name}: not a run directory (there is no {FILE})") from None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise RunError(f"{where}: unreadable ({error}); start the run anew in another directory") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise RunError(f"{where}: not a run of format {FORMAT}; use the wsigen version that made it")

@@ -113,12 +113,16 @@ def finished(folder: Folder) -> dict[str, Any] | None:
 
 
 def kept_inputs(folder: Folder, settings: dict[str, object]) -> dict[str, str]:
-    """The kept copies of the layout, its class table and the user's subtypes, as settings."""
-    return {
-        key: str(folder.local(f"{INPUTS}/{key}{Path(str(settings[key])).suffix}"))
-        for key in _KEPT
-        if settings.get(key) not in (None, SAMPLE)
-    }
+    """The kept copies of the layout, its class table and the user's subtypes, as settings (RunError if one is missing)."""
+    found = {}
+    for key in _KEPT:
+        if settings.get(key) in (None, SAMPLE):
+            continue
+        name = f"{INPUTS}/{key}{Path(str(settings[key])).suffix}"
+        if not folder.has(name):
+            raise RunError(f"{folder.name}: the {key} kept as {name} is missing; put it back or start anew")
+        found[key] = str(folder.local(name))
+    return found
 
 
 def check_unchanged(folder: Folder, manifest: Manifest, config: RunConfig, model_hash: str) -> None:

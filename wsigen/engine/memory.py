@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.errors import ResourceError
-from wsigen.folder.opening import is_url
+from wsigen.folder.opening import as_place
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 
@@ -162,8 +162,9 @@ def demand_disk(projection: Projection, run_dir: str | Path, output: Path, there
     needs: dict[int, tuple[Path, int]] = {}
     rest = max(0, projection.disk_state + projection.disk_output // 2 - there)
     wanted = [(output, projection.disk_output // 2)]
-    if not is_url(run_dir):
-        wanted.append((Path(run_dir), rest))
+    place_of_run = as_place(run_dir)
+    if isinstance(place_of_run, Path):
+        wanted.append((place_of_run, rest))
     for path, need in wanted:
         place = existing_parent(path)
         device = place.stat().st_dev

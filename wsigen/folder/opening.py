@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from wsigen.folder.base import Folder
+from wsigen.files import leftover_name
+from wsigen.folder.base import MANIFEST, Folder
 from wsigen.folder.local import LocalFolder
 
 
@@ -46,7 +46,7 @@ def open_folder(place: str | Path) -> Folder:
 
 def why_not_usable(folder: Folder) -> str:
     """Put a value, read it back and remove it; why that fails in this process, empty if it does not."""
-    probe, content = f".probe-{uuid.uuid4().hex[:12]}", b"wsigen"
+    probe, content = leftover_name(MANIFEST), b"wsigen"  # if this process is killed here, it is known as a run's own
     try:
         folder.write(probe, content)
         return "" if folder.read(probe) == content else "does not give back what was written"

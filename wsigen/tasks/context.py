@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.errors import RunError
+from wsigen.folder.base import Folder
 from wsigen.folder.opening import open_folder
 from wsigen.manifest import DECIDING, FILE, Manifest, package_versions
 from wsigen.runstore import RunStore
@@ -59,10 +60,12 @@ class RunContext:
     ----------
     run_dir:
         Folder or URL with ``run.json``, ``work-*/state.zarr`` and ``work-*/spool``.
+    folder:
+        The same, if it is open already.
     """
 
-    def __init__(self, run_dir: str | Path) -> None:
-        self.folder = open_folder(run_dir)
+    def __init__(self, run_dir: str | Path, folder: Folder | None = None) -> None:
+        self.folder = folder or open_folder(run_dir)
         self.manifest = Manifest.load(self.folder)
         work = self.folder.sub(self.manifest.work)
         self.store = RunStore(work.sub("state.zarr"))
@@ -137,16 +140,24 @@ def run_context(run_dir: str, run_hash: str) -> RunContext:
         If the manifest there is not the one of ``run_hash``, or a package that decides bits has another version here.
     """
     with _contexts_lock:
-        key = (run_dir, run_hash, open_folder(run_dir).stamp(FILE))
+        folder = _opened(run_dir)
+    key = (run_dir, run_hash, folder.stamp(FILE))
+    with _contexts_lock:
         if key not in _contexts:
             while len(_contexts) >= _MOST_CONTEXTS:
                 _contexts.pop(next(iter(_contexts)))
-            _contexts[key] = _checked_context(run_dir, run_hash)
+            _contexts[key] = _checked_context(run_dir, run_hash, folder)
         return _contexts[key]
 
 
-def _checked_context(run_dir: str, run_hash: str) -> RunContext:
-    run = RunContext(run_dir)
+@lru_cache(maxsize=_MOST_CONTEXTS)
+def _opened(run_dir: str) -> Folder:
+    """A run's folder, opened once per process: in an object store every opening is a client of its own."""
+    return open_folder(run_dir)
+
+
+def _checked_context(run_dir: str, run_hash: str, folder: Folder) -> RunContext:
+    run = RunContext(run_dir, folder)
     if run.manifest.hash != run_hash:
         raise RunError(f"{run_dir}/{FILE}: this worker reads another manifest than the driver; do they share the file system?")
     here = package_versions()
