@@ -15,9 +15,11 @@ from benchmarks.faults.kinds import KINDS
 
 def main() -> int:
     """Do the experiment; the exit code is 0 if nothing was lost, changed or left over."""
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that all is taken down
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, here and in every process started
+    from benchmarks.faults.campaign import CampaignError
     from benchmarks.faults.experiment import Plan, experiment
     from benchmarks.faults.subject import make_subject
 
@@ -26,7 +28,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="wsigen-faults-", dir=args.work))
     subject = make_subject(folder, args.size, args.steps)
     plan = Plan(args.faults, args.seed, args.kinds, args.faults // 20, args.workers)
-    report = experiment(subject, plan, folder)
+    try:
+        report = experiment(subject, plan, folder)
+    except CampaignError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
     report.print()
     target = args.json or folder / "faults.json"
     target.write_text(json.dumps(report.to_json(), indent=2), encoding="utf-8")

@@ -196,7 +196,15 @@ def _touched(path: Path) -> int:
 
 
 def draw(count: int, kinds: list[str], chance: random.Random) -> list[str]:
-    """As many faults of every kind as of any other (but for one), in random order; the first kills the driver."""
+    """As many faults of every kind as of any other (but for one), in random order; the first kills the driver.
+
+    Raises
+    ------
+    CampaignError
+        If there are no kinds to draw from.
+    """
+    if count and not kinds:
+        raise CampaignError("none of the kinds of faults asked for can strike here; choose others with --kinds")
     drawn = [kinds[k % len(kinds)] for k in range(count)]
     chance.shuffle(drawn)
     if "driver" in drawn:

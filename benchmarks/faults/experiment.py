@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -14,7 +15,7 @@ from benchmarks.faults.campaign import Campaign, CampaignError, draw
 from benchmarks.faults.disk import make_disk
 from benchmarks.faults.fleet import Driver, Fleet
 from benchmarks.faults.kinds import KINDS, NETWORK, Scene
-from benchmarks.faults.network import make_network
+from benchmarks.faults.network import Network, make_network
 from benchmarks.faults.progress import contents, half_steps
 from benchmarks.faults.report import Report
 from benchmarks.faults.subject import Place, Subject
@@ -53,14 +54,40 @@ def experiment(subject: Subject, plan: Plan, folder: Path) -> Report:
     ----------
     folder:
         An empty folder for both.
+
+    Raises
+    ------
+    CampaignError
+        If no fault that was asked for can strike on this machine.
     """
+    network, why_not = make_network(plan.workers)
+    with closing(network):
+        skipped = _skipped(plan, why_not)
+        chance = random.Random(plan.seed)
+        kinds = draw(plan.faults - plan.end, [kind for kind in plan.kinds if kind not in skipped], chance)
+        return _experiment(subject, plan, folder, network, skipped, kinds, chance)
+
+
+def _skipped(plan: Plan, why_not: str) -> dict[str, str]:
+    """Kinds that cannot strike, and why."""
+    if why_not:
+        return {kind: why_not for kind in NETWORK if kind in plan.kinds}
+    return {"part": "it takes two workers (--workers 2)"} if plan.workers < 2 and "part" in plan.kinds else {}
+
+
+def _experiment(
+    subject: Subject,
+    plan: Plan,
+    folder: Path,
+    network: Network,
+    skipped: dict[str, str],
+    kinds: list[str],
+    chance: random.Random,
+) -> Report:
     calm = Place(folder / "calm" / "slide.ome.tiff", folder / "calm" / "slide.run")
     calm.output.parent.mkdir()
     _undisturbed(subject, calm)
-    network, why_not = make_network(plan.workers)
     disk = make_disk(folder / "disk", DISK_MIB)
-    skipped = {} if network.can_be_cut else {kind: why_not for kind in NETWORK if kind in plan.kinds}
-    chance = random.Random(plan.seed)
     report = Report(plan.seed, disk.kind, skipped, tasks=half_steps(calm.run_dir), expected=calm.digest())
     place = Place(folder / "disturbed" / "slide.ome.tiff", disk.folder / "slide.run")
     place.output.parent.mkdir()
@@ -70,7 +97,6 @@ def experiment(subject: Subject, plan: Plan, folder: Path) -> Report:
     driver = Driver(folder, generate, ["resume", str(place.run_dir), *how])
     scene = Scene(fleet, driver, network, disk, place.run_dir, chance)
     campaign = Campaign(scene, report.tasks)
-    kinds = draw(plan.faults - plan.end, [kind for kind in plan.kinds if kind not in skipped], chance)
     begin = monotonic()
     try:
         fleet.start()
@@ -86,7 +112,6 @@ def experiment(subject: Subject, plan: Plan, folder: Path) -> Report:
         late = fleet.stop()
         left = _leftovers(place)
         disk.close()
-        network.close()
     report.seconds, report.starts, report.faults = monotonic() - begin, driver.starts, campaign.faults
     report.problems += [*campaign.odd, *left, *(f"{name} did not end when asked to" for name in late)]
     _compare_outputs(report, calm, place, driver)

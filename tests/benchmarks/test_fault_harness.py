@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.faults.campaign import Fault, draw
+from benchmarks.faults.campaign import CampaignError, Fault, draw
 from benchmarks.faults.damage import damage
-from benchmarks.faults.experiment import _differences
+from benchmarks.faults.experiment import Plan, _differences, _skipped
 from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.progress import contents, half_steps
 from benchmarks.faults.report import Report
@@ -23,6 +23,14 @@ def test_faults_are_drawn_evenly_and_again_alike(count, kinds, seed):
     assert set(drawn) <= set(kinds)
     assert max(counts.values()) - min(counts.get(kind, 0) for kind in kinds) <= 1
     assert drawn == draw(count, kinds, random.Random(seed))
+
+
+def test_what_cannot_strike_is_not_drawn():
+    assert _skipped(Plan(9, workers=1), "") == {"part": "it takes two workers (--workers 2)"}
+    assert _skipped(Plan(9, workers=2), "") == {}
+    assert set(_skipped(Plan(9, workers=1), "no ip command")) == {"cut", "part"}
+    with pytest.raises(CampaignError, match="--kinds"):
+        draw(3, [], random.Random(0))
 
 
 @pytest.fixture
