@@ -1,5 +1,6 @@
 """The command line as a person uses it: real processes, every mode, kills and interrupts."""
 
+import io
 import json
 import os
 import random
@@ -12,6 +13,10 @@ from pathlib import Path
 
 import pytest
 from drawing import tumor_in_stroma
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsigen.cli.lines import JsonLines
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -47,7 +52,7 @@ def test_a_log_for_programs(bundle, tmp_path):
     tumor_in_stroma(tmp_path / "layout.geojson")
     done = wsigen("generate", "a.ome.tiff", *options(bundle, steps=1), "--log", "json", "--keep-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
     run_id = json.loads((tmp_path / "a.run" / "run.json").read_text())["run_id"]
     assert {line["run"] for line in lines} == {run_id}
     ended = {line["name"]: line for line in lines if line["finished"]}
@@ -56,6 +61,10 @@ def test_a_log_for_programs(bundle, tmp_path):
     done = wsigen("resume", "nowhere", "--log", "json", cwd=tmp_path)
     assert done.returncode == 2
     assert json.loads(done.stderr)["error"] == "RunError"
+    for wrong, word in ((["--size", "9x9"], "size"), (["--config", "none.yaml"], "none.yaml"), (["--nonsense"], "nonsense")):
+        done = wsigen("generate", "b.ome.tiff", *wrong, "--log=json", cwd=tmp_path)
+        assert done.returncode == 2
+        assert word in " ".join(json.loads(line)["message"] for line in done.stderr.splitlines())
     done = wsigen("resume", "nowhere", "--log", "xml", cwd=tmp_path)
     assert done.returncode == 2
     assert "choose text or json" in done.stderr
@@ -193,9 +202,10 @@ def test_killed_worker_loses_nothing(bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupt_prints_how_to_go_on(bundle, tmp_path):
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_interrupt_prints_how_to_go_on(bundle, tmp_path, log):
     tumor_in_stroma(tmp_path / "layout.geojson")
-    process = start(bundle, tmp_path, "--steps", "40")
+    process = start(bundle, tmp_path, "--steps", "40", "--log", log)
     wait_for_state(tmp_path, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -203,3 +213,20 @@ def test_interrupt_prints_how_to_go_on(bundle, tmp_path):
     assert "wsigen resume" in err
     assert "Traceback" not in err
     assert (tmp_path / "cut.run" / "run.json").exists()
+    assert log == "text" or [json.loads(line) for line in err.splitlines()][-1]["message"] == "interrupted"
+
+
+@given(st.lists(st.one_of(st.text(), st.dictionaries(st.text(), st.integers()).map(json.dumps)), max_size=9))
+def test_whatever_is_written_comes_out_as_objects(pieces):
+    """Cut anywhere; words that are no object are kept as messages, in order."""
+    out = io.StringIO()
+    lines = JsonLines(out)
+    for piece in pieces:
+        lines.write(piece)
+    lines.flush()
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert all(isinstance(entry, dict) for entry in found)
+    written = [line for line in "".join(pieces).split("\n") if line.strip()]
+    assert len(found) == len(written)
+    for entry, line in zip(found, written, strict=True):
+        assert entry.get("message") == line.strip() or entry == json.loads(line)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsigen.cli.lines import tell
 from wsigen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._begun():
-            print(f"\nStopped; nothing is lost. Go on with:\n  wsigen resume {self._run_dir}", file=sys.stderr)
+            go_on = f"wsigen resume {self._run_dir}"
+            tell(
+                f"\nStopped; nothing is lost. Go on with:\n  {go_on}", message=f"stopped; nothing is lost; go on with: {go_on}"
+            )
 
     def _begun(self) -> bool:
         from wsigen.folder.opening import open_folder

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from time import monotonic
 
+from wsigen.cli.lines import now
 from wsigen.engine.run import Stage, Watcher
 from wsigen.errors import ConfigError, WsigenError
 
@@ -84,18 +84,14 @@ def _structured() -> Iterator[Watcher]:
     def line(stage: Stage) -> str:
         nonlocal run
         run = stage.run
-        return json.dumps({"time": _now(), **asdict(stage)})
+        return json.dumps({"time": now(), **asdict(stage)})
 
     try:
         yield _Plain(line)
     except (WsigenError, OSError) as error:
-        said = {"time": _now(), "run": run, "error": type(error).__name__, "message": str(error)}
+        said = {"time": now(), "run": run, "error": type(error).__name__, "message": str(error)}
         print(json.dumps(said), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @contextmanager

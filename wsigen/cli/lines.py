@@ -1,0 +1,71 @@
+"""``--log json``: whatever a command says on stderr, as lines of JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TextIO
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line wants lines of JSON; known before it is read, as it may be wrong."""
+    return "--log=json" in arguments or ("--log", "json") in pairwise(arguments)
+
+
+class JsonLines(io.TextIOBase):
+    """Text that becomes lines of JSON: objects stay as they are, any other line is put into one as its ``message``.
+
+    Usage errors, warnings of libraries and tracebacks are not ours to write, but to be read by the same program.
+
+    Parameters
+    ----------
+    target:
+        Where the lines go.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._begun = target, ""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The target's, for whom writes past Python."""
+        return self._target.fileno()
+
+    def write(self, text: str) -> int:
+        """Write; a line goes out when it is whole."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        self._target.write("".join(f"{_as_object(line)}\n" for line in lines if line.strip()))
+        return len(text)
+
+    def flush(self) -> None:
+        """Let out what was written, a line without its end as well."""
+        if self._begun.strip():
+            self.write("\n")
+        self._target.flush()
+
+
+def tell(plain: str, **fields: str) -> None:
+    """Say something on stderr: in words, or its fields as an object if the command line asked for those."""
+    text = json.dumps({"time": now(), **fields}) if isinstance(sys.stderr, JsonLines) else plain
+    print(text, file=sys.stderr, flush=True)
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _as_object(line: str) -> str:
+    try:
+        if isinstance(json.loads(line), dict):
+            return line
+    except ValueError:
+        pass
+    return json.dumps({"time": now(), "message": line.strip()})
