@@ -122,7 +122,7 @@ def make_slides(plan: Plan, sampler: str, steps: int) -> list[Path]:
 
     settings: dict[str, Any] = {"mode": plan.mode, "sampler": sampler, "steps": steps, "size": (plan.side, plan.side)}
     settings |= {"levels": 1, "compression": "deflate"}
-    identity = [settings, plan.digest, plan.classes, wsigen.__version__]
+    identity = [settings, plan.digest, plan.classes, plan.slides, wsigen.__version__]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = plan.out / f"{sampler}-{steps}-{key}"
     folder.mkdir(parents=True, exist_ok=True)

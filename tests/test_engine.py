@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from wsigen.geometry import Box
 from wsigen.noise import Stream, normal_field
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext
+from wsigen.tasks.decode import decode_region
+from wsigen.tasks.guide import encode_region, guide_of
+from wsigen.tasks.state import start_noise
 
 MODES = ["pathup", "random-patch", "shifted"]
 
@@ -178,13 +182,42 @@ def generate_calls(bundle, tmp_path):
 
 
 def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
+    """The first state of a fine chunk is the decoded coarse pass, enlarged, encoded and noised: nothing else."""
     settings = settings_of(bundle, tmp_path, mode="pathup", size=(1200, 1100), strength=0.4, steps=5)
-    generate(tmp_path / "a.ome.tiff", **settings)
+    coarse, fine = interrupt_in_pass(1, tmp_path / "a.ome.tiff", settings).passes
+    assert (coarse.plan.start, fine.plan.start) == ("noise", "previous")
+    assert (coarse.plan.scale, fine.plan.scale, fine.plan.steps) == (4, 1, 2)
     run = RunContext(tmp_path / "a.run")
-    assert [part.plan.start for part in run.passes] == ["noise", "previous"]
-    fine, coarse = run.passes[1].plan, run.passes[0].plan
-    assert (coarse.scale, fine.scale) == (4, 1)
-    assert fine.steps == 2
+    ij = next(ij for ij, steps in fine.state.record().items() if 0 in steps)
+    box = fine.plan.grid.box(ij)
+    rgb = enlarged(decode_region(run, coarse, coarse.plan.grid.canvas), 4)[box.scale(8).slices].astype(float)
+    guide = guide_of(run, fine).region(box.scale(8)).astype(float)
+    assert rgb.std() > 5
+    assert np.abs(guide - rgb).mean() < 0.2 * rgb.std()
+    x0 = encode_region(run.model, guide_of(run, fine), box, fine.plan)
+    noise, abar = start_noise(run, fine, box), fine.schedule.abar[0]
+    np.testing.assert_allclose(fine.state.read_latents(0, box), np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise, atol=1e-5)
+
+
+def interrupt_in_pass(index, out, settings):
+    """Stop a run as soon as a chunk of pass ``index`` has its first state; the run as it lies there."""
+    run_dir = out.parent / "a.run"
+
+    def watch(stage):
+        with suppress(Exception):  # not prepared yet
+            if any(0 in steps for steps in RunContext(run_dir).passes[index].state.record().values()):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(out, watch=watch, **settings)
+    return RunContext(run_dir)
+
+
+def enlarged(rgb, ratio):
+    """Cubic enlargement by PIL, pixel centres on pixel centres."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(rgb).resize((rgb.shape[1] * ratio, rgb.shape[0] * ratio), Image.Resampling.BICUBIC))
 
 
 def test_reference_decides_the_structure(tmp_path):
