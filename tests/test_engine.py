@@ -12,6 +12,7 @@ from drawing import tumor_in_stroma
 from wsigen.errors import OutputError, RunError
 from wsigen.generation import generate, resume
 from wsigen.geometry import Box
+from wsigen.manifest import package_versions
 from wsigen.noise import Stream, normal_field
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext
@@ -459,8 +460,35 @@ def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatc
     settings = settings_of(bundle, tmp_path, mode="shifted")
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=9)
     monkeypatch.setattr("wsigen.rundir.package_versions", lambda: {"wsigen": "0", "torch": "1"})
-    with pytest.raises(RunError, match="began with wsigen"):
+    with pytest.raises(RunError, match=r"here is wsigen 0 .* in the run\)"):
         generate(tmp_path / "cut.ome.tiff", **settings)
+
+
+def test_workers_of_other_versions_help_where_that_is_asked_for(bundle, tmp_path, monkeypatch):
+    settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
+    monkeypatch.setattr("wsigen.tasks.context.package_versions", lambda: package_versions() | {"torch": "1.0"})
+    with pytest.raises(RunError, match=r"torch 1\.0 .*--mixed-workers warn"):
+        generate(tmp_path / "a.ome.tiff", **settings)
+    notes = []
+    generate(
+        tmp_path / "b.ome.tiff", watch=lambda s: notes.append(s.note) if s.note else None, mixed_workers="warn", **settings
+    )
+    assert len(notes) == 1
+    assert "torch 1.0" in notes[0]
+    assert json.loads((tmp_path / "b.json").read_text())["settings"]["mixed_workers"] == "warn"
+
+
+def test_a_worker_without_the_device_is_refused_or_helps_with_its_cpu(bundle, tmp_path, monkeypatch):
+    settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
+    monkeypatch.setattr("wsigen.tasks.context.has_device", lambda device: False)
+    with pytest.raises(RunError, match=r"no cpu on .*--mixed-workers warn"):
+        generate(tmp_path / "a.ome.tiff", **settings)
+    notes = []
+    generate(
+        tmp_path / "b.ome.tiff", watch=lambda s: notes.append(s.note) if s.note else None, mixed_workers="warn", **settings
+    )
+    assert len(notes) == 1
+    assert "its CPU helps" in notes[0]
 
 
 def test_what_ended_the_run_is_told_though_a_task_goes_on():

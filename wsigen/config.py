@@ -82,6 +82,9 @@ class RunConfig(BaseModel):
     workers, processes, threads, scheduler, window:
         *Execution.* Dask workers, whether they are processes, torch threads of each, the address of a running scheduler
         instead, tasks in flight per worker.
+    mixed_workers:
+        Workers with other versions of what decides the last bits, or without the run's device: ``refuse`` them, or ``warn`` and
+        let them help (those without the device on their CPU). A slide made so has no promise to come out the same again.
     memory_gb:
         *Execution.* Memory all local workers may use together (the machine's free memory by default).
     """
@@ -117,6 +120,7 @@ class RunConfig(BaseModel):
     quality: int = Field(default=90, ge=1, le=100)
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
+    mixed_workers: Literal["refuse", "warn"] = "refuse"
     run_dir: str | Path | None = None
     keep_run: bool = False
     workers: int | None = Field(default=None, ge=1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,6 +24,10 @@ LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
 """Names of folders with the state and the spool of a run (``Manifest.work``)."""
+
+
+FAILURES = "failures.txt"
+"""The workers' tracebacks of tasks that were given up."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class Manifest:
         deciding = {name: self.versions.get(name) for name in DECIDING}
         return f"work-{json_hash({'identity': self.identity, 'versions': deciding})[:12]}"
 
+    @property
+    def mixed(self) -> bool:
+        """Whether workers of other versions or without the run's device may help."""
+        return self.settings.get("mixed_workers") == "warn"
+
     def save(self, folder: Folder) -> None:
         """Write ``run.json``, whole or not at all."""
         text = json.dumps({**asdict(self), "hash": self.hash}, indent=2, sort_keys=True)
@@ -117,6 +127,12 @@ class Manifest:
         if manifest.hash != expected:
             raise RunError(f"{where}: its hash does not fit its content; it was edited: start the run anew")
         return manifest
+
+
+def version_differences(manifest: Manifest, here: Mapping[str, str]) -> list[str]:
+    """What of `DECIDING` has another version here than in a run, e.g. ``"torch 2.12.0 (2.13.0 in the run)"``."""
+    there = manifest.versions
+    return [f"{name} {here[name]} ({there.get(name)} in the run)" for name in DECIDING if here[name] != there.get(name)]
 
 
 def package_versions() -> dict[str, str]:

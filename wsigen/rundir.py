@@ -11,7 +11,7 @@ from wsigen.errors import OutputError, RunError
 from wsigen.files import sha256, target_of_leftover
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import is_url, open_folder, why_not_usable
-from wsigen.manifest import DECIDING, FILE, LOCK, WORK, Manifest, first_difference, package_versions
+from wsigen.manifest import FAILURES, FILE, LOCK, WORK, Manifest, first_difference, package_versions, version_differences
 from wsigen.outputs import files_of
 from wsigen.preparation import Prepared
 
@@ -27,7 +27,7 @@ BEGUN = "outputs-begun"
 FINISHED = "finished.json"
 """A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to."""
 
-_OWN = (INPUTS, "timesteps.png", BEGUN, FILE, LOCK, FINISHED)
+_OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, FILE, LOCK, FINISHED)
 """All a run makes in its directory besides its work folder."""
 
 _LAST = {LOCK: 1, FINISHED: 2}
@@ -142,13 +142,12 @@ def check_unchanged(folder: Folder, manifest: Manifest, config: RunConfig, model
 
 
 def _check_versions(folder: Folder, manifest: Manifest) -> None:
-    versions = package_versions()
-    for name in DECIDING:
-        if versions[name] != manifest.versions.get(name):
-            raise RunError(
-                f"{folder.name}: began with {name} {manifest.versions.get(name)}, here is {versions[name]}, which may change "
-                "pixels in the middle of a slide; install the old version or start anew"
-            )
+    differences = version_differences(manifest, package_versions())
+    if differences and not manifest.mixed:
+        raise RunError(
+            f"{folder.name}: here is {', '.join(differences)}, which may change pixels in the middle of a slide; "
+            "install the old version or start anew"
+        )
 
 
 def begin_outputs(folder: Folder, manifest: Manifest, overwrite: bool) -> None:

@@ -11,9 +11,12 @@ from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
 from wsigen.engine.run import place_of_key
 from wsigen.errors import ResourceError, RunError
+from wsigen.folder.local import LocalFolder
+from wsigen.manifest import FAILURES
 from wsigen.tasks.perform import Report, Task
 
 TASK = Task("denoise", 1, (0, 2), 3)
+MANIFEST = SimpleNamespace(run_id="r1")
 
 
 class Results:
@@ -93,8 +96,14 @@ def test_a_scheduler_that_is_there_is_not_waited_for(error, tries):
     assert len(asked) == tries
 
 
-def test_a_task_is_given_up_by_name():
-    dispatcher = Dispatcher(None, Results(*[ValueError("odd shape")] * TRIES))
+@pytest.fixture
+def driven(tmp_path):
+    """A run whose folder can be written to."""
+    return SimpleNamespace(folder=LocalFolder(tmp_path), manifest=MANIFEST)
+
+
+def test_a_task_is_given_up_by_name(driven):
+    dispatcher = Dispatcher(driven, Results(*[ValueError("odd shape")] * TRIES))
     for _ in range(TRIES - 1):
         assert isinstance(dispatcher.take()[1], WorkerLostError)
     assert isinstance(dispatcher.take()[1], GivenUp)
@@ -102,17 +111,46 @@ def test_a_task_is_given_up_by_name():
         dispatcher.demand_none_given_up()
 
 
-def test_a_task_that_kills_its_workers_stops_the_run():
-    dispatcher = Dispatcher(None, Results(*[WorkerLostError("tcp://a died")] * LOSSES))
+def test_tracebacks_of_given_up_tasks_are_kept(driven):
+    def raised(word):
+        try:
+            raise ValueError(word)
+        except ValueError as error:
+            return error
+
+    tasks = [Task("decode", 0, (0, column)) for column in range(2)]
+    results = [raised(f"odd shape {i % 2}") for i in range(2 * TRIES)]
+    dispatcher = Dispatcher(driven, Results(*results, tasks=tasks))
+    for _ in results:
+        dispatcher.take()
+    kept = driven.folder.read(FAILURES).decode()
+    for task, word in zip(tasks, ["odd shape 0", "odd shape 1"], strict=True):
+        assert f"r1 {task.name}\nTraceback" in kept
+        assert f"ValueError: {word}" in kept
+    assert __file__ in kept
+    with pytest.raises(RunError, match=f"tracebacks: {FAILURES}"):
+        dispatcher.demand_none_given_up()
+
+
+def test_a_difference_is_told_once():
+    dispatcher = Dispatcher(None, Results())
+    report = Report(1, 0.1, ("host a has torch 1",))
+    assert dispatcher.new_differences(report) == ["host a has torch 1"]
+    assert dispatcher.new_differences(report) == []
+    assert dispatcher.new_differences(Report(1, 0.1)) == []
+
+
+def test_a_task_that_kills_its_workers_stops_the_run(driven):
+    dispatcher = Dispatcher(driven, Results(*[WorkerLostError("tcp://a died")] * LOSSES))
     for _ in range(LOSSES - 1):
         assert isinstance(dispatcher.take()[1], WorkerLostError)
     with pytest.raises(RunError, match=r"denoise step 3 of chunk \(0, 2\) in pass 1 .*enough memory"):
         dispatcher.take()
 
 
-def test_many_tasks_given_up_stop_a_run_at_once():
+def test_many_tasks_given_up_stop_a_run_at_once(driven):
     tasks = [Task("decode", 0, (0, column)) for column in range(GIVEN_UP)]
-    dispatcher = Dispatcher(None, Results(*[ValueError("odd shape")] * (TRIES * GIVEN_UP), tasks=tasks))
+    dispatcher = Dispatcher(driven, Results(*[ValueError("odd shape")] * (TRIES * GIVEN_UP), tasks=tasks))
     for _ in range(TRIES * GIVEN_UP - 1):
         dispatcher.take()
     with pytest.raises(RunError, match=rf"and {GIVEN_UP - 1} more tasks"):
@@ -120,8 +158,8 @@ def test_many_tasks_given_up_stop_a_run_at_once():
     assert len(dispatcher.given_up) == GIVEN_UP
 
 
-def test_a_full_disk_stops_a_run_without_trying_other_tasks():
-    dispatcher = Dispatcher(None, Results(*[OSError(errno.EDQUOT, "quota exceeded")] * TRIES))
+def test_a_full_disk_stops_a_run_without_trying_other_tasks(driven):
+    dispatcher = Dispatcher(driven, Results(*[OSError(errno.EDQUOT, "quota exceeded")] * TRIES))
     for _ in range(TRIES - 1):
         dispatcher.take()
     with pytest.raises(RunError, match=r"quota exceeded.*resume the run"):

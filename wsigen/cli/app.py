@@ -77,6 +77,9 @@ WorkerCount = Annotated[int | None, typer.Option("--workers", help="local worker
 Processes = Annotated[bool | None, typer.Option("--processes", help="workers as processes instead of threads")]
 Threads = Annotated[int | None, typer.Option("--threads", help="model threads of each worker")]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="address of a running dask scheduler")]
+MixedWorkers = Annotated[
+    str | None, typer.Option("--mixed-workers", metavar="refuse|warn", help="workers with other versions or another device")
+]
 MemoryGb = Annotated[float | None, typer.Option("--memory-gb", help="memory all local workers may use")]
 Window = Annotated[int | None, typer.Option("--window", help="tasks in flight per worker")]
 Log = Annotated[str | None, typer.Option("--log", metavar="text|json", help="progress as lines, or as lines of JSON")]
@@ -136,6 +139,7 @@ def generate(
     processes: Processes = None,
     threads: Threads = None,
     scheduler: Scheduler = None,
+    mixed_workers: MixedWorkers = None,
     memory_gb: MemoryGb = None,
     window: Window = None,
     overwrite: Overwrite = None,

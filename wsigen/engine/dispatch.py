@@ -6,11 +6,13 @@ import errno
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.errors import DamagedChunkError, RunError, WsigenError
+from wsigen.manifest import FAILURES
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Report, Task, perform
 
@@ -52,6 +54,8 @@ class Dispatcher:
         How often each task failed, and how many workers it lost.
     given_up:
         Tasks that are not tried again by this driver.
+    told:
+        Differences between workers and the run that a person was told of.
     """
 
     run: RunContext
@@ -62,6 +66,7 @@ class Dispatcher:
     tries: Counter[Task] = field(default_factory=Counter)
     losses: Counter[Task] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
 
     @property
     def full(self) -> bool:
@@ -86,8 +91,10 @@ class Dispatcher:
         count[task] += 1
         if count[task] < limit:
             return task, WorkerLostError(str(result))
-        what = f"lost {limit} workers (is there enough memory?)" if lost else f"failed {limit} times"
+        advice = "is there enough memory, and a wall time or lifetime of the workers above the time of one task?"
+        what = f"lost {limit} workers ({advice})" if lost else f"failed {limit} times"
         self.given_up.append(GivenUp(task, f"{task.name} {what}; last: {type(result).__name__}: {result}{_raised_in(result)}"))
+        self._keep_traceback(task, result)
         if lost or len(self.given_up) >= GIVEN_UP or getattr(result, "errno", None) in FULL:
             self.demand_none_given_up()
         return task, self.given_up[-1]
@@ -96,8 +103,22 @@ class Dispatcher:
         """Stop if a task was given up (RunError): a stage has done all it could without it."""
         if self.given_up:
             more = f" (and {len(self.given_up) - 1} more tasks)" if len(self.given_up) > 1 else ""
-            advice = "What is finished is kept: mend the cause, then resume the run"
+            advice = f"What is finished is kept: mend the cause, then resume the run (tracebacks: {FAILURES} in its directory)"
             raise RunError(f"{self.given_up[0].reason}{more}. {advice}")
+
+    def new_differences(self, report: Report) -> list[str]:
+        """What of a worker differs from the run and was not told before."""
+        found = [each for each in report.differences if each not in self.told]
+        self.told.update(found)
+        return found
+
+    def _keep_traceback(self, task: Task, error: Exception) -> None:
+        """Put the worker's traceback beside those before it in the run's directory, if the disk lets us."""
+        text = "".join(traceback.format_exception(error))
+        folder = self.run.folder
+        with suppress(OSError):
+            before = folder.read(FAILURES) if folder.has(FAILURES) else b""
+            folder.write(FAILURES, before + f"{self.run.manifest.run_id} {task.name}\n{text}\n".encode())
 
     def drain(self) -> None:
         """Let all tasks in flight end, whatever they bring."""

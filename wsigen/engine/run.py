@@ -75,6 +75,7 @@ def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total:
             watch(Stage(name, 0, note=result.reason))
         else:
             _note(stage, result, dispatcher, begin)
+            _tell_differences(name, result, dispatcher, watch)
             watch(stage)
     dispatcher.demand_none_given_up()
     stage.finished = True
@@ -131,6 +132,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
                 state.delete(h, ij)
             _note(stage, result, dispatcher, begin)
             stage.done = wave.completed
+            _tell_differences(name, result, dispatcher, watch)
         elif isinstance(result, GivenUp):
             watch(Stage(name, 0, note=result.reason))
         else:
@@ -215,3 +217,9 @@ def _note(stage: Stage, report: Report, dispatcher: Dispatcher, begin: float) ->
     stage.calls += report.calls
     stage.workers = dispatcher.cluster.workers
     stage.seconds = monotonic() - begin
+
+
+def _tell_differences(name: str, report: Report, dispatcher: Dispatcher, watch: Watcher) -> None:
+    """Say once what of a worker differs from the run."""
+    for difference in dispatcher.new_differences(report):
+        watch(Stage(name, 0, note=f"{difference}; the slide may not come out the same again"))

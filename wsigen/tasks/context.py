@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsigen.errors import RunError
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import open_folder
-from wsigen.manifest import DECIDING, FILE, Manifest, package_versions
+from wsigen.manifest import FILE, Manifest, package_versions, version_differences
 from wsigen.runstore import RunStore
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.sampling.plan import CropPlan
@@ -62,9 +62,15 @@ class RunContext:
         Folder or URL with ``run.json``, ``work-*/state.zarr`` and ``work-*/spool``.
     folder:
         The same, if it is open already.
+
+    Attributes
+    ----------
+    differences:
+        What of this process differs from the run and was let pass (``mixed_workers``), a line each.
     """
 
     def __init__(self, run_dir: str | Path, folder: Folder | None = None) -> None:
+        self.differences: list[str] = []
         self.folder = folder or open_folder(run_dir)
         self.manifest = Manifest.load(self.folder)
         work = self.folder.sub(self.manifest.work)
@@ -75,13 +81,30 @@ class RunContext:
 
     @cached_property
     def model(self) -> Model:
-        """The run's model, loaded once per process (RunError if the bundle here is not the run's)."""
+        """The run's model, loaded once per process.
+
+        Raises
+        ------
+        RunError
+            If the bundle here is not the run's, or the run's device is missing here and no other may take its place.
+        """
         from wsigen.models.bundle import bundle_hash
 
         folder = Path(self.manifest.model)
         if not folder.is_dir() or bundle_hash(folder) != self.manifest.model_hash:
             raise RunError(f"{folder}: is not the model the run began with; restore it (on every worker) or start anew")
-        return load_shared_model(self.manifest.model, self.manifest.device, self.manifest.precision)
+        return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
+
+    def _device(self) -> str:
+        """The run's device, or *cpu* where it is missing and that is let pass."""
+        device = self.manifest.device
+        if has_device(device):
+            return device
+        problem = f"no {device} on {socket.gethostname()}"
+        if not self.manifest.mixed:
+            raise RunError(f"{problem}; keep such workers out of the run, or let them help: --mixed-workers warn")
+        self.differences.append(f"{problem}: its CPU helps")
+        return "cpu"
 
     @cached_property
     def reference(self) -> Reference:
@@ -105,6 +128,19 @@ class RunContext:
         """The colour of bare glass."""
         red, green, blue = self.manifest.glass["rgb"]
         return red, green, blue
+
+
+def has_device(device: str) -> bool:
+    """Whether torch can compute on ``device`` in this process."""
+    if device == "cpu":
+        return True  # without the seconds that torch takes
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):  # torch built without it asserts
+        return False
+    return True
 
 
 _loading = threading.Lock()
@@ -160,11 +196,12 @@ def _checked_context(run_dir: str, run_hash: str, folder: Folder) -> RunContext:
     run = RunContext(run_dir, folder)
     if run.manifest.hash != run_hash:
         raise RunError(f"{run_dir}/{FILE}: this worker reads another manifest than the driver; do they share the file system?")
-    here = package_versions()
-    for name in DECIDING:
-        if here[name] != run.manifest.versions.get(name):
-            raise RunError(
-                f"{name} is {here[name]} on {socket.gethostname()} and {run.manifest.versions.get(name)} in the run, which may "
-                "change pixels; install one version everywhere ('wsigen worker-check' compares them)"
-            )
+    found = version_differences(run.manifest, package_versions())
+    differences = [f"{socket.gethostname()} has {', '.join(found)}"] if found else []
+    if differences and not run.manifest.mixed:
+        raise RunError(
+            f"{differences[0]}, which may change pixels; install one version everywhere ('wsigen worker-check' compares them), "
+            "or let such workers help: --mixed-workers warn"
+        )
+    run.differences += differences
     return run

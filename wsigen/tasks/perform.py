@@ -30,10 +30,19 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a task says when done: model calls made and seconds taken."""
+    """What a task says when done.
+
+    Attributes
+    ----------
+    calls, seconds:
+        Model calls made, time taken.
+    differences:
+        What of the worker differs from the run and was let pass.
+    """
 
     calls: int
     seconds: float
+    differences: tuple[str, ...] = ()
 
 
 def perform(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Report:
@@ -64,7 +73,7 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Rep
         calls = calibrate(run, part)
     else:
         calls = decode_block(run, part, task.ij)
-    return Report(calls, perf_counter() - begin)
+    return Report(calls, perf_counter() - begin, tuple(run.differences))
 
 
 def _limit_threads(threads: int) -> None:
