@@ -9,11 +9,13 @@ import pytest
 import tifffile
 from drawing import tumor_in_stroma
 
+from wsigen.config import make_config
 from wsigen.errors import OutputError, RunError
 from wsigen.generation import generate, resume
 from wsigen.geometry import Box
 from wsigen.manifest import package_versions
 from wsigen.noise import Stream, normal_field
+from wsigen.preparation import prepare
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.decode import decode_region
@@ -172,9 +174,7 @@ def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
 
 def generate_calls(bundle, tmp_path):
     """Model rows of a fully covered slide of 4096 px, by the plan."""
-    from wsigen.config import make_config
     from wsigen.estimate import count_calls
-    from wsigen.preparation import prepare
     from wsigen.projection import plans_of
 
     config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
@@ -198,6 +198,15 @@ def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
     x0 = encode_region(run.model, guide_of(run, fine), box, fine.plan)
     noise, abar = start_noise(run, fine, box), fine.schedule.abar[0]
     np.testing.assert_allclose(fine.state.read_latents(0, box), np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise, atol=1e-5)
+
+
+@pytest.mark.parametrize(("asked", "eta"), [({}, 0.7), ({"eta": 0.0}, 0.0), ({"eta": 0.2}, 0.2), ({"sampler": "dpm++"}, 0.0)])
+def test_the_bundle_says_how_noisy_steps_are_unless_that_is_set(bundle, tmp_path, asked, eta):
+    noisy = shutil.copytree(bundle, tmp_path / "noisy")
+    card = (noisy / "wsigen.yaml").read_text()
+    (noisy / "wsigen.yaml").write_text(f"{card}\neta: 0.7\n")
+    config = make_config({"model": str(noisy), "size": "640x640", "class_name": "Tumor", **asked})
+    assert prepare(config, tmp_path / "a.ome.tiff").manifest.sampling["eta"] == eta
 
 
 def interrupt_in_pass(index, out, settings):

@@ -60,7 +60,8 @@ class RunConfig(BaseModel):
     sampler:
         ``ddim``, or ``dpm++``: DPM-Solver++ (2M), of second order, for few steps (eta 0 only).
     eta:
-        0 (deterministic) .. 1 (DDPM) noise of each step.
+        0 (deterministic) .. 1 (DDPM) noise of each step of ``ddim``; the bundle's by default. Fresh noise forgives a network's
+        errors, which a deterministic path carries on; it needs more steps.
     strength:
         Re-noising of a reference or of a coarser level, in (0, 1].
     levels:
@@ -109,7 +110,7 @@ class RunConfig(BaseModel):
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance: float | None = Field(default=None, ge=0, le=50)
     sampler: Literal["ddim", "dpm++"] = "ddim"
-    eta: float = Field(default=0.0, ge=0, le=1)
+    eta: float | None = Field(default=None, ge=0, le=1)
     strength: float = Field(default=0.7, gt=0, le=1)
     levels: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**64)

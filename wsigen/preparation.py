@@ -69,7 +69,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     guidance = card.guidance if config.guidance is None else config.guidance
     batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
     passes = [_with_schedule(plan, model, config, card) for plan in plans]
-    sampling = {"guidance": guidance, "sampler": config.sampler, "eta": config.eta, "batch": batch, "seed": config.seed}
+    sampling = {"guidance": guidance, "sampler": config.sampler, "eta": _eta(config, card), "batch": batch, "seed": config.seed}
     digest = bundle_hash(folder)
     identity = {
         "settings": _settled(config, passes, sampling, spec),
@@ -209,6 +209,13 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[Pass
     if any(plan.chunk < side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return plans
+
+
+def _eta(config: RunConfig, card: BundleCard) -> float:
+    """The noise of each step: as set, or the bundle's if the sampler knows any."""
+    if config.eta is not None:
+        return config.eta
+    return card.eta if config.sampler == "ddim" else 0.0
 
 
 def _with_schedule(plan: PassPlan, model: Model, config: RunConfig, card: BundleCard) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw_window(model: Model, label: int, level: int, seed: int) -> NDArray[np.uint8]:
-    """Draw a window of one class by DDIM with the steps and guidance of the bundle, which is told class maps.
+    """Draw a window of one class by DDIM with the steps, guidance and noise of the bundle, which is told class maps.
 
     Parameters
     ----------
@@ -31,11 +31,12 @@ def draw_window(model: Model, label: int, level: int, seed: int) -> NDArray[np.u
     card = model.card
     side, w = card.crop_latent, card.guidance
     schedule = make_schedule(model.abar, card.steps)
-    y = np.random.default_rng(seed).standard_normal((card.latent.channels, side, side), dtype=np.float32)
+    source, shape = np.random.default_rng(seed), (card.latent.channels, side, side)
+    y = source.standard_normal(shape, dtype=np.float32)
     condition = Condition(class_map=np.full((side, side), label, np.uint8))
     for step, timestep in enumerate(schedule.timesteps):
         own, null = model.predict(np.stack([y, y]), timestep, [condition, NULL], level)
         abar, following = schedule.abar[step : step + 2]
         x0 = predict_x0((1 + w) * own - w * null, y, abar, model.prediction_type, model.clip)
-        y = ddim_step(y, x0, abar, following)
+        y = ddim_step(y, x0, abar, following, card.eta, source.standard_normal(shape, dtype=np.float32))
     return model.decode(y).round().astype(np.uint8)

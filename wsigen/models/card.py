@@ -133,6 +133,8 @@ class BundleCard(_Part):
         Default w of ``(1 + w) eps(c) - w eps(null)``.
     steps:
         Default number of transitions.
+    eta:
+        Default noise of DDIM's steps, 0 .. 1.
     glass_rgb:
         Colour of bare glass, if the model's own glass shall be replaced by it.
     """
@@ -150,6 +152,7 @@ class BundleCard(_Part):
     crop_latent: Annotated[int, Field(ge=8)]
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     glass_rgb: Rgb | None = None
 
     @field_validator("classes", "levels")

@@ -170,13 +170,14 @@ class DenoiserTask:
             return None
         side = self.draw(0, 0)["noisy"].shape[-1]
         bundle, c = self.recipe.bundle, self._conditioner
+        steps = bundle.steps if bundle.eta else min(20, bundle.steps)
         rows = []
         for level in range(c.levels):
             labels = torch.tensor([*range(c.classes), UNKNOWN], dtype=torch.uint8, device=device)
             maps = labels[:, None, None].expand(-1, side, side)
             at = torch.full((len(labels),), level, device=device)
             latents = draw_samples(
-                self.unet, self.scheduler, c, maps, at, steps=min(20, bundle.steps), guidance=bundle.guidance, seed=level
+                self.unet, self.scheduler, c, maps, at, steps=steps, guidance=bundle.guidance, eta=bundle.eta, seed=level
             )
             rows.append(np.concatenate(list(to_bytes(self._decoder(latents))), axis=1))
         return np.concatenate(rows)

@@ -177,6 +177,7 @@ class BundleSettings(Settings):
     training_data: tuple[DataSource, ...] = ()
     guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     glass_rgb: Rgb | None = None
     half: bool = False
 

@@ -24,6 +24,7 @@ def draw_samples(
     *,
     steps: int,
     guidance: float,
+    eta: float,
     seed: int,
 ) -> Tensor:
     """Draw latents for class maps; out = (1 + w) out(map) - w out(unknown).
@@ -33,6 +34,7 @@ def draw_samples(
     class_maps : (B, p, p) uint8
     levels : (B,)
     guidance : w; 0 is no guidance
+    eta : noise of each step, 0 .. 1
 
     Returns
     -------
@@ -42,7 +44,8 @@ def draw_samples(
     sampler = type(scheduler).from_config(scheduler.config)
     sampler.set_timesteps(steps)
     shape = (len(class_maps), int(config["out_channels"]), *class_maps.shape[1:])
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(class_maps.device)
+    source = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=source).to(class_maps.device)
     unknown = torch.full_like(class_maps, UNKNOWN)
 
     def predict(maps: Tensor, t: Tensor) -> Tensor:
@@ -54,5 +57,6 @@ def draw_samples(
         out = predict(class_maps, t)
         if guidance:
             out = (1.0 + guidance) * out - guidance * predict(unknown, t)
-        x = sampler.step(out, t, x).prev_sample
+        noise = torch.randn(shape, generator=source).to(x.device) if eta else None
+        x = sampler.step(out, t, x, eta=eta, variance_noise=noise).prev_sample
     return x
