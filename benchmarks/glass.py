@@ -13,7 +13,7 @@ from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.figure import Figure, Options, StageTimes
 from wsigen.generation import generate
 
-SIZE_PX, STEPS = 8192, 2
+SIZE_PX, STEPS, GUIDANCE = 8192, 2, 0.5
 CORNER = 0.27
 """Upper left corner of the square, over the slide's side."""
 
@@ -43,6 +43,7 @@ def measure(options: Options) -> Figure:
                 layout=layout,
                 size=(size, size),
                 steps=STEPS,
+                guidance=GUIDANCE,
                 workers=1,
                 threads=1,
                 overwrite=True,

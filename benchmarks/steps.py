@@ -2,8 +2,8 @@
 
 Each cell is a sampler and a number of steps: slides alike but for these two (one tissue class each in turn, seeds 0, 1, ...).
 Measured: KID of random crops against real crops (the extractor is named), the seam score of the last step's windows, and the
-distance in pixels from the slides of `FINEST` steps of DDIM, which both samplers approach. With a mode whose windows change
-from step to step, part of that distance is the windows'; it is the same for all cells.
+distance in pixels from the slides of `FINEST` steps of DDIM, which deterministic samplers approach. With a mode whose windows
+change from step to step, part of that distance is the windows'; it is the same for all cells.
 
 Slides stay in OUT and are made again only if the model, the settings or the version of wsigen changed.
 """
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from wsigen.metrics.features import FeatureSet
 
 COMMAND = "python -m benchmarks.steps"
-SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM-Solver++ (2M)"}
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIM", {"sampler": "ddim", "eta": 0.0}),
+    "dpm++": ("DPM-Solver++ (2M)", {"sampler": "dpm++"}),
+    "ddpm": ("DDPM (DDIM, eta 1)", {"sampler": "ddim", "eta": 1.0}),
+}
+"""Title and settings. The last takes fresh noise in every step, so that it comes near to no other's pixels."""
 STEPS = (5, 8, 12, 20, 30)
 FINEST = 100
 PICTURE = "steps.svg"
@@ -61,14 +66,14 @@ class Cell:
     seam:
         Score and standard error, of the last step's windows.
     distance:
-        Root mean square difference from `FINEST` steps of DDIM, in grey levels of 0 .. 255.
+        Root mean square difference from `FINEST` steps of DDIM, in grey levels of 0 .. 255; None for a noisy sampler.
     """
 
     sampler: str
     steps: int
     kid: tuple[float, float]
     seam: tuple[float, float]
-    distance: float
+    distance: float | None
 
 
 def main() -> int:
@@ -101,7 +106,8 @@ def _run(args: argparse.Namespace) -> None:
         for sampler in SAMPLERS:
             paths = make_slides(plan, sampler, steps)
             made = features_of("synthetic", paths[0].parent, extractor, mpp, args)
-            cells.append(Cell(sampler, steps, _kid(real, made), _seam(paths), distance(paths, finest)))
+            near = None if "eta" in SAMPLERS[sampler][1] and SAMPLERS[sampler][1]["eta"] else distance(paths, finest)
+            cells.append(Cell(sampler, steps, _kid(real, made), _seam(paths), near))
             print(cells[-1], file=sys.stderr, flush=True)
     settings = (
         f"{plan.slides} slides of {plan.side} px, mode `{plan.mode}`, model `{args.model}` ({plan.digest[:12]}); "
@@ -120,7 +126,7 @@ def make_slides(plan: Plan, sampler: str, steps: int) -> list[Path]:
     """The slides of a cell, lossless; those that are there with their manifest are kept."""
     import wsigen
 
-    settings: dict[str, Any] = {"mode": plan.mode, "sampler": sampler, "steps": steps, "size": (plan.side, plan.side)}
+    settings: dict[str, Any] = {"mode": plan.mode, "steps": steps, "size": (plan.side, plan.side), **SAMPLERS[sampler][1]}
     settings |= {"levels": 1, "compression": "deflate"}
     identity = [settings, plan.digest, plan.classes, plan.slides, wsigen.__version__]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
@@ -184,7 +190,8 @@ def table_of(cells: Sequence[Cell], finest: int) -> str:
     ]
     for cell in cells:
         kid, seam = (f"{value:.{digits}f} ± {error:.{digits}f}" for (value, error), digits in ((cell.kid, 2), (cell.seam, 3)))
-        lines.append(f"| {cell.steps} | {SAMPLERS[cell.sampler]} | {kid} | {seam} | {cell.distance:.1f} |")
+        near = "-" if cell.distance is None else f"{cell.distance:.1f}"
+        lines.append(f"| {cell.steps} | {SAMPLERS[cell.sampler][0]} | {kid} | {seam} | {near} |")
     return "\n".join(lines)
 
 
@@ -194,7 +201,7 @@ def plot(cells: Sequence[Cell]) -> str:
 
     steps = sorted({cell.steps for cell in cells})
     found = {(cell.sampler, cell.steps): cell.kid[0] for cell in cells}
-    series = [(title, [found.get((sampler, n), float("nan")) for n in steps]) for sampler, title in SAMPLERS.items()]
+    series = [(title, [found.get((sampler, n), float("nan")) for n in steps]) for sampler, (title, _) in SAMPLERS.items()]
     svg = lines(steps, series, "steps", "KID x 1000")
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:white" ', 1)
 

@@ -15,6 +15,7 @@ from wsigen.engine.run import Stage
 
 MODES = ("shifted", "random-patch", "pathup")
 PANORAMA, ONE_CROP = "panorama", "one crop"
+GUIDANCE = 0.5
 
 PART = {PANORAMA: 12, ONE_CROP: 8}
 """Windows of a turn of the peers: a step of theirs is long, and all its windows cost the same."""
@@ -85,6 +86,8 @@ def run_wsigen(job: Job, player: Player) -> dict[str, Any]:
         mode=job.name,
         levels=1,
         steps=steps,
+        guidance=GUIDANCE,
+        eta=0.0,
         compression="jpeg" if job.turns else "deflate",
         workers=1,
         threads=1,
@@ -110,10 +113,10 @@ def run_peer(job: Job, player: Player) -> dict[str, Any]:
         latents, classes = network.start(extent, extent, 0), torch.from_numpy(_class_map(job, extent))
         loop: Panorama | OneCrop
         if job.name == PANORAMA:
-            loop = Panorama(network, latents, classes, card.guidance)
+            loop = Panorama(network, latents, classes, GUIDANCE)
             borders = [Box(y, x, y + loop.side, x + loop.side) for y, x in loop.corners()]
         else:
-            loop = OneCrop(network, latents, classes, card.guidance, seed=0)
+            loop = OneCrop(network, latents, classes, GUIDANCE, seed=0)
         windows = loop.run()
         for _ in range(job.turns):
             player.wait()
