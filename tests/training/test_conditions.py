@@ -16,7 +16,7 @@ from wsigen.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
-from wsigen.training.conditions import Conditioner, crop_labels, one_hot_maps
+from wsigen.training.conditions import Conditioner, crop_labels, memory_rows, one_hot_maps
 from wsigen.training.denoiser_model import DenoiserTask, hide_conditions
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.recipes import DenoiserRecipe
@@ -31,8 +31,19 @@ def card(kind: str):
     return make_card(tiny_bundles.tiny_card(kind), "test")
 
 
-def test_a_crop_is_of_its_most_frequent_known_class() -> None:
-    assert crop_labels(torch.from_numpy(MAPS), 3).tolist() == [0, 1, -1]
+def test_a_crop_is_of_the_class_that_fills_half_of_it() -> None:
+    assert crop_labels(torch.from_numpy(MAPS), 3).tolist() == [0, -1, -1]
+    halves = np.array([[[0, 0], [1, 1]], [[2, 2], [2, UNKNOWN]], [[0, 1], [2, 2]]], np.uint8)
+    assert crop_labels(torch.from_numpy(halves), 3).tolist() == [0, 2, 2]
+
+
+def test_a_mostly_unknown_crop_has_the_null_condition_and_no_row_of_the_entropy_loss() -> None:
+    maps = np.full((2, 8, 8), UNKNOWN, np.uint8)
+    maps[0, 0, 0], maps[1, :4] = 1, 1  # one known cell, and half of the crop
+    levels = torch.zeros(2, dtype=torch.long)
+    _, given = Conditioner("class-tokens", 3, 2)(torch.zeros(2, 4, 8, 8), torch.from_numpy(maps), levels)
+    assert given["class_labels"].tolist() == [6, 1]
+    assert memory_rows(crop_labels(torch.from_numpy(maps), 3), levels, 3).tolist() == [-1, 1]
 
 
 def test_maps_and_tokens_equal_the_engines() -> None:
@@ -41,7 +52,7 @@ def test_maps_and_tokens_equal_the_engines() -> None:
     found, given = Conditioner("class-map", 3, 2, True)(latents, torch.from_numpy(MAPS), levels)
     assert torch.equal(found, expected)
     assert torch.equal(given["class_labels"], extra["class_labels"])
-    _, extra = TokenInputs(card("class-tokens"))(latents, [Condition(label=0), Condition(label=1), NULL], 1)
+    _, extra = TokenInputs(card("class-tokens"))(latents, [Condition(label=0), NULL, NULL], 1)
     _, given = Conditioner("class-tokens", 3, 2)(latents, torch.from_numpy(MAPS), levels)
     assert torch.equal(given["class_labels"], extra["class_labels"])
 

@@ -25,7 +25,7 @@ class _Images(_Part):
     """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong.
 
     ``glass``: what lies outside the tissue found and has no label is of the background class, instead of unknown. Not by
-    default: a patch of tissue nobody labelled with a rim of glass would count as glass for tokens and prompts.
+    default: a patch half of which is glass would count as glass for tokens and prompts, whatever the rest of it is.
     """
 
     images: Paths

@@ -135,7 +135,7 @@ def _check_classes(recipe: DenoiserRecipe, cohort: Any) -> None:
     present = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
     for label in sorted(set().union(*present)):
         without = [level for level in range(len(told)) if label in present[level] - told[level]]
-        problem = f"class {cohort.table.names[label]!r} is the most frequent of no patch"
+        problem = f"class {cohort.table.names[label]!r} fills half of no patch"
         if not any(label in found for found in told):
             raise TrainingError(
                 f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
