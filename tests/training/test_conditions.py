@@ -16,9 +16,11 @@ from wsigen.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
+from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows, one_hot_maps
 from wsigen.training.denoiser_model import DenoiserTask, hide_conditions
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
+from wsigen.training.make_denoiser import scale_of_start
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.starting import latent_scale_of
 
@@ -138,6 +140,23 @@ def test_latents_keep_the_scale_of_the_start_if_the_autoencoder_is_the_same() ->
     np.testing.assert_allclose(scale, [start.latent.mean, start.latent.std])
     assert latent_scale_of(start, one, other) is None
     assert latent_scale_of(None, one, copy) is None
+
+
+def test_a_plain_diffusers_folder_keeps_its_scaling_factor(tmp_path: Path) -> None:
+    """As `wsigen.generate` has it: what the U-Net learnt is (encode(x) - shift_factor) * scaling_factor."""
+    import tiny_bundles
+
+    vae = tiny_bundles.tiny_kl()
+    vae.register_to_config(scaling_factor=0.25, shift_factor=0.5)
+    vae.save_pretrained(tmp_path / "vae")
+    tiny_bundles.tiny_unet(4, None).save_pretrained(tmp_path / "unet")
+    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    recipe = DenoiserRecipe.model_validate(denoiser_settings(start=tmp_path, conditioning={"kind": "none"}))
+    scale = scale_of_start(recipe, load_vae(tmp_path))
+    assert scale is not None
+    np.testing.assert_allclose(scale, [[0.5] * 4, [4.0] * 4])
+    torch.nn.init.normal_(vae.decoder.conv_in.weight)
+    assert scale_of_start(recipe, vae) is None, "another autoencoder: its latents are other ones"
 
 
 def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from wsigen.training.make_autoencoder import FIGURES, is_main
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of
-from wsigen.training.starting import card_of, latent_scale_of
+from wsigen.training.starting import latent_scale_of, scale_card
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -73,7 +74,7 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
 
     from wsigen.cohort.latents import cache_latents
 
-    scale = _scale_of_start(recipe, vae)
+    scale = scale_of_start(recipe, vae)
     state = PartialState()
     with state.main_process_first():
         encode = encoder_of(vae, state.device, recipe.loop.precision)
@@ -95,15 +96,21 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
 
 
-def _scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
+def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
     """A network that training begins at knows latents as they were standardised for it (see `starting`)."""
-    card = card_of(recipe.start)
-    if recipe.start is None or card is None or not (recipe.start / "vae").is_dir():
+    if recipe.start is None:
         return None
-    try:
-        return latent_scale_of(card, vae, load_vae(recipe.start))
-    except TrainingError:
-        return None  # an autoencoder of another kind: its latents are other ones
+    scale = None
+    if (recipe.start / "vae").is_dir():
+        with suppress(TrainingError):  # an autoencoder of another kind: its latents are other ones
+            scale = latent_scale_of(scale_card(recipe.start), vae, load_vae(recipe.start))
+    if scale is None:
+        print(
+            f"note: {recipe.start} does not hold the autoencoder of the recipe: latents are standardised on the cohort, to "
+            "which its network has to get used",
+            flush=True,
+        )
+    return scale
 
 
 def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
