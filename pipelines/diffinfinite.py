@@ -1,6 +1,6 @@
 """DiffInfinite (NeurIPS 2023) end to end: data, training, slides, figures.
 
-    python -m pipelines.diffinfinite configs/diffinfinite-small.yaml --data DIR --out OUT [--resume]
+    python -m pipelines.diffinfinite configs/diffinfinite-small.yaml --data DIR --out OUT [--resume] [--skip-bad]
 
 1. Sparsely annotated and unlabelled slides: pixels nobody annotated are unknown.
 2. An autoencoder, and a denoiser told a class per pixel. Half of its crops are unlabelled and carry the null condition
@@ -21,7 +21,7 @@ def main() -> None:
     """Run all steps; each leaves its result in a folder of OUT."""
     args = read_arguments(str(__doc__))
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out)
+    cohort = open_data(plan, args.data, args.out, args.skip_bad)
     bundle = train_models(plan, cohort, args.out, resume=args.resume)
     for layout in plan.slides.layouts:
         folder = args.out / "slides"

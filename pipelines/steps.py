@@ -64,12 +64,13 @@ class PipelineSettings(BaseModel):
 
 
 def read_arguments(description: str) -> argparse.Namespace:
-    """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``."""
+    """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``, ``skip_bad``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the pipeline's YAML, e.g. configs/*-small.yaml or configs/*-paper.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images, and places of them, that cannot be read")
     return parser.parse_args()
 
 
@@ -88,13 +89,15 @@ def read_pipeline(file: Path) -> PipelineSettings:
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 
 
-def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
+def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = False) -> Cohort:
     """Write the cohort's file, check and index it; print what it holds."""
     file = cohort_file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as beside:
         beside.write_text(yaml.safe_dump({**plan.cohort, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
-    cohort = open_cohort(read_settings(file), file.with_suffix(".cache"))
+    cohort = open_cohort(read_settings(file), file.with_suffix(".cache"), skip_bad)
+    if cohort.skipped:
+        print(f"note: {len(cohort.skipped)} images cannot be opened and are left out, e.g. {cohort.skipped[0][1]}", flush=True)
     for note in cohort.notes:
         print("note:", note, flush=True)
     for split in ("training", "held_out"):

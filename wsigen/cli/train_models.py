@@ -17,7 +17,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="the set
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="checkpoint, losses, samples and the result go there")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from DIR/checkpoint.pt")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="the cohort's index (default: DIR/cohort)")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out slides that cannot be opened")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out slides, and places of them, that cannot be read")]
 
 
 def autoencoder(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:

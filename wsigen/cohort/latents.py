@@ -19,18 +19,15 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsigen.cohort.augment import dihedral, jitter_stain
 from wsigen.cohort.batch import CELL_PX, LatentBatch, LatentStream
 from wsigen.cohort.cohort import Cohort, Split
 from wsigen.cohort.drawing import Drawer
+from wsigen.cohort.encoding import Encode, PatchEncoder
 from wsigen.cohort.patches import Patches
 from wsigen.errors import CohortError
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""
-
-Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, p = P / 8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +134,7 @@ def cache_latents(
     patches = cohort.split_patches(split)
     if not len(patches):
         raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
-    maker = _Encoder(cohort, patches, encode, batch, jitter)
+    maker = PatchEncoder(cohort, patches, encode, batch, jitter)
     group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants])
     moments = group["moments"]
     done = np.isfinite(moments[:]).all(axis=(2, 3))
@@ -164,56 +161,7 @@ def _check_training(split: Split, training: LatentCache | None, identity: list[s
         raise CohortError("'training' is the cache of another cohort, encoder or split; encode the training split by this one")
 
 
-class _Encoder:
-    """Reads, augments and encodes patches."""
-
-    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
-        self.cohort, self.patches, self._encode, self._batch, self._jitter = cohort, patches, encode, batch, jitter
-
-    def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
-        """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
-        latents, maps, tissues = [], [], []
-        for start in range(rows.start, rows.stop, self._batch):
-            read = [self._read(row, variant) for row in range(start, min(rows.stop, start + self._batch))]
-            images, classes, tissue = (np.stack(part) for part in zip(*read, strict=True))
-            latents.append(self._checked(images))
-            maps.append(classes)
-            tissues.append(tissue)
-        values = np.concatenate(latents)
-        inside = np.moveaxis(values, 1, 0)[:, np.concatenate(tissues)].astype(np.float64)
-        sums = np.stack([np.full(len(inside), inside.shape[1]), inside.sum(axis=1), (inside**2).sum(axis=1)])
-        return values.astype(np.float16), np.concatenate(maps), sums
-
-    def channels(self) -> int:
-        """Channels of the encoder's latents."""
-        return int(self._checked(self._read(0, 0)[0][None]).shape[1])
-
-    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        latents = np.asarray(self._encode(images), np.float32)
-        side = self.cohort.settings.patch_px // CELL_PX
-        if latents.ndim != 4 or latents.shape[0] != len(images) or latents.shape[2:] != (side, side):
-            raise CohortError(
-                f"the encoder gives {latents.shape} for {images.shape}; class maps need {side} x {side} latents (f8)"
-            )
-        if not np.isfinite(latents).all() or np.abs(latents).max() > np.finfo(np.float16).max:
-            raise CohortError("the encoder gives latents that are not finite or beyond float16; check its weights")
-        return latents
-
-    def _read(self, row: int, variant: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-        p, cohort = self.patches, self.cohort
-        member, mpp = cohort.members[p.member[row]], cohort.mpps[p.level[row]]
-        box = p.box(row, cohort.settings.patch_px)
-        image, classes, tissue = member.image(box, mpp), member.class_map(box, mpp), member.tissue(box, mpp)
-        glass = [i for i, c in enumerate(cohort.table) if c.background]
-        tissue = tissue & ~np.isin(classes, glass)
-        if variant:
-            rng = np.random.default_rng((cohort.settings.seed, row, variant))
-            image = jitter_stain(image, rng, self._jitter) if self._jitter else image
-            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
-        return image, classes, tissue
-
-
-def _open_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     """Open the group if it is of the same patches and encoder, else make it anew."""
     try:
         group = zarr.open_group(str(folder), mode="r+")
@@ -227,7 +175,7 @@ def _open_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
     return _new_group(folder, maker, identity)
 
 
-def _new_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+def _new_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     n, variants, side = len(maker.patches), int(identity[-1]), maker.cohort.settings.patch_px // CELL_PX
     channels, blocks = maker.channels(), -(-n // BLOCK)
     group = zarr.open_group(str(folder), mode="w", attributes={"kind": "wsigen latents", "identity": None})
