@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from cohort.cohort_making import annotated, settings, slide, tiles
@@ -53,6 +56,28 @@ def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
     assert np.array_equal(resumed.group["latents"][:], whole.group["latents"][:])
     assert np.array_equal(resumed.mean, whole.mean)
     assert np.array_equal(resumed.std, whole.std)
+
+
+def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
+    whole = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    barrier, counts = threading.Barrier(3), [0, 0, 0]
+
+    def encoded(rank):
+        def count(done, of):
+            counts[rank] += 1
+
+        return cache_latents(
+            cohort, encode, tmp_path / "b", "key", variants=2, share=(rank, 3), meet=lambda: barrier.wait(60), watch=count
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        shared = list(pool.map(encoded, range(3)))
+    blocks = -(-len(whole.patches) // 8) * 2
+    assert sum(counts) == blocks
+    assert max(counts) - min(counts) <= 1
+    for cache in shared:
+        assert np.array_equal(cache.group["latents"][:], whole.group["latents"][:])
+        assert np.array_equal(cache.mean, whole.mean)
 
 
 def test_statistics_are_those_of_the_tissue(cohort, tmp_path):

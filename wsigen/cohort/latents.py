@@ -103,6 +103,8 @@ def cache_latents(
     batch: int = 8,
     training: LatentCache | None = None,
     watch: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
+    meet: Callable[[], None] | None = None,
 ) -> LatentCache:
     """Encode the patches of a split, or go on where an interruption left off.
 
@@ -122,7 +124,10 @@ def cache_latents(
         Cache of the training split, whose mean and deviation a held-out split is standardised with: a model knows no
         other latents, and figures of both splits must speak of the same.
     watch:
-        Called with (blocks done, blocks in all).
+        Called with (blocks done, blocks in all), both of this process's share.
+    share, meet:
+        Which of how many processes this is, and what waits for all of them: each encodes every so manieth block (they lie
+        under keys of their own), the first makes the group.
 
     Raises
     ------
@@ -135,23 +140,37 @@ def cache_latents(
     if not len(patches):
         raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
     maker = PatchEncoder(cohort, patches, encode, batch, jitter)
-    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants])
+    wait = meet or (lambda: None)
+    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants]) if share[0] == 0 else None
+    wait()
+    group = zarr.open_group(str(folder), mode="r+") if group is None else group
+    _encode_share(group, maker, share, watch)
+    wait()
     moments = group["moments"]
-    done = np.isfinite(moments[:]).all(axis=(2, 3))
-    for number, (block, variant) in enumerate(np.argwhere(~done)):
-        first, last = int(block) * BLOCK, min(len(patches), (int(block) + 1) * BLOCK)
-        latents, classes, sums = maker.block(range(first, last), int(variant))
-        group["latents"][first:last, variant] = latents
-        group["classes"][first:last, variant] = classes
-        moments[block, variant] = sums
-        if watch is not None:
-            watch(int(done.sum()) + number + 1, done.size)
     if training is not None:
         return LatentCache(cohort, patches, split, group, training.mean, training.std)
     count, total, squares = moments[:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
     return LatentCache(cohort, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
+
+
+def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> None:
+    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done."""
+    rank, processes = share
+    moments, rows = group["moments"], group["latents"].shape[0]
+    done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
+    mine = np.arange(rank, done.size, processes)
+    todo = mine[~done[mine]]
+    for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
+        block, variant = divmod(int(place), moments.shape[1])
+        first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
+        latents, classes, sums = maker.block(range(first, last), variant)
+        group["latents"][first:last, variant] = latents
+        group["classes"][first:last, variant] = classes
+        moments[block, variant] = sums
+        if watch is not None:
+            watch(number, len(mine))
 
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:

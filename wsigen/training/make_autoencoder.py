@@ -10,6 +10,7 @@ from wsigen.files import atomic_path
 from wsigen.training.autoencoder_model import AutoencoderTask
 from wsigen.training.loop import Outcome, train
 from wsigen.training.measure import measure_autoencoder
+from wsigen.training.processes import is_main
 from wsigen.training.publish import save_autoencoder
 from wsigen.training.recipes import AutoencoderRecipe
 from wsigen.training.snapshot import Identity, identity_of
@@ -64,10 +65,3 @@ def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, ou
     with atomic_path(out / FIGURES) as beside:
         beside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
-
-
-def is_main() -> bool:
-    """Whether this process writes the files (of several that ``accelerate launch`` started)."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)

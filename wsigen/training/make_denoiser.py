@@ -21,7 +21,8 @@ from wsigen.training.conditions import Conditioner, embed_prompts, load_text
 from wsigen.training.denoiser_model import DenoiserTask, decoder_of
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.loop import Outcome, check_folder, train
-from wsigen.training.make_autoencoder import FIGURES, is_main
+from wsigen.training.make_autoencoder import FIGURES
+from wsigen.training.processes import is_main, processes
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of
@@ -69,26 +70,23 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
 
 
 def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -> LatentData:
-    """Encode what is not in ``out/latents`` yet (the main process first), and open a stream of it."""
-    from accelerate import PartialState
-
+    """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
     from wsigen.cohort.latents import cache_latents
 
     scale = scale_of_start(recipe, vae)
-    state = PartialState()
-    with state.main_process_first():
-        encode = encoder_of(vae, state.device, recipe.loop.precision)
-        key = encoder_key(recipe, vae)
-        cache = cache_latents(
-            cohort,
-            encode,
-            out / "latents",
-            key,
-            variants=recipe.latent_variants,
-            jitter=recipe.stain_jitter,
-            batch=4,
-            watch=_told,
-        )
+    state = processes()
+    cache = cache_latents(
+        cohort,
+        encoder_of(vae, state.device, recipe.loop.precision),
+        out / "latents",
+        encoder_key(recipe, vae),
+        variants=recipe.latent_variants,
+        jitter=recipe.stain_jitter,
+        batch=4,
+        watch=_told if is_main() else None,
+        share=(state.process_index, state.num_processes),
+        meet=state.wait_for_everyone,
+    )
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from wsigen.classes import UNKNOWN
 from wsigen.training.loop import Outcome, train
-from wsigen.training.make_autoencoder import is_main
 from wsigen.training.mask_data import MaskData, read_maps
 from wsigen.training.mask_export import describe_mask, export_mask
 from wsigen.training.mask_maps import MaskStream, check_maps
 from wsigen.training.mask_model import MaskTask, build_mask_network
 from wsigen.training.mask_recipe import MaskRecipe
+from wsigen.training.processes import is_main
 from wsigen.training.snapshot import identity_of
 
 if TYPE_CHECKING:
