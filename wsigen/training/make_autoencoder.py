@@ -10,6 +10,7 @@ from wsigen.files import atomic_path
 from wsigen.training.autoencoder_model import AutoencoderTask
 from wsigen.training.loop import Outcome, train
 from wsigen.training.measure import measure_autoencoder
+from wsigen.training.model_key import model_key
 from wsigen.training.processes import is_main
 from wsigen.training.publish import save_autoencoder
 from wsigen.training.recipes import AutoencoderRecipe
@@ -47,8 +48,8 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
 
 
 def identity(recipe: AutoencoderRecipe, cohort: Any) -> Identity:
-    """The settings and data that decide the weights."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"})
+    """The settings and data that decide the weights; the model it begins at by what it holds."""
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"}) | {"start": model_key(recipe.start)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
 
 

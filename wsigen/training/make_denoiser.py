@@ -22,6 +22,7 @@ from wsigen.training.denoiser_model import DenoiserTask, decoder_of
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.make_autoencoder import FIGURES
+from wsigen.training.model_key import model_key
 from wsigen.training.processes import is_main, processes
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
@@ -163,8 +164,9 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
 
 
 def identity(recipe: DenoiserRecipe, key: str) -> Identity:
-    """The settings and data that decide the weights."""
+    """The settings and data that decide the weights; models by what they hold, wherever they lie."""
     settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    settings |= {"start": model_key(recipe.start), "text": model_key(recipe.text)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
 
 
