@@ -127,6 +127,14 @@ def test_classes_and_levels_known_to_the_start_keep_what_they_learnt(kind: str, 
             torch.testing.assert_close(predict(new, 3, 3, label, level), expected)
 
 
+def test_prompts_of_another_width_than_the_start_listens_to_are_refused(tmp_path: Path) -> None:
+    recipe = DenoiserRecipe.model_validate(denoiser_settings(text=tmp_path, conditioning={"kind": "text"}))
+    build_unet(recipe.network, card_of_kind("text"), 8, 32).save_pretrained(tmp_path / "unet")
+    assert load_unet(tmp_path, card_of_kind("text"), 32).config["cross_attention_dim"] == 32
+    with pytest.raises(TrainingError, match=r"unet: listens to prompts of 32 numbers a token, the text encoder gives 16; give"):
+        load_unet(tmp_path, card_of_kind("text"), 16)
+
+
 def test_latents_keep_the_scale_of_the_start_if_the_autoencoder_is_the_same() -> None:
     import tiny_bundles
 

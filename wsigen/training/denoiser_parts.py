@@ -58,13 +58,15 @@ def build_unet(settings: DenoiserNetwork, card: BundleCard, side: int, text_widt
     )
 
 
-def load_unet(folder: Path, card: BundleCard) -> nn.Module:
+def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     """Load the U-Net of a bundle or diffusers folder and make its inputs fit the card (`starting.fit`).
+
+    ``text_width`` is that of the prompts' embeddings, 0 without prompts.
 
     Raises
     ------
     TrainingError
-        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents.
+        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents or prompts.
     """
     import diffusers
 
@@ -84,6 +86,13 @@ def load_unet(folder: Path, card: BundleCard) -> nn.Module:
     if unet.config["out_channels"] != latent_channels:
         given = unet.config["out_channels"]
         raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
+    # a network may bring the prompts to its own width by a layer of its own
+    width = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
+    if text_width and width != text_width:
+        raise TrainingError(
+            f"{found}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
+            "folder of the text encoder it was trained with"
+        )
     fit(unet, card, card_of(folder), found)
     return unet
 

@@ -201,10 +201,10 @@ def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | N
     kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
     prompts = None if text is None else embed_prompts(card, *text)
     torch.manual_seed(recipe.seed)
+    width = 0 if prompts is None else prompts.shape[-1]
     if recipe.start:
-        unet = load_unet(recipe.start, card)
+        unet = load_unet(recipe.start, card, width)
     else:
-        width = 0 if prompts is None else prompts.shape[-1]
         unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
     return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)

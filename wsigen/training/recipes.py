@@ -12,6 +12,7 @@ from wsigen.models.card import Conditioning, DataSource, Rgb, Text
 from wsigen.yaml_file import read_mapping, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -56,9 +57,9 @@ class LoopSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: NotNegative = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip: NotNegative = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema: Decay = 0.999
     precision: Literal["no", "bf16", "fp16"] = "no"
     minutes: Positive | None = None
     checkpoint_minutes: NotNegative = 5.0
@@ -164,7 +165,7 @@ class EntropySettings(Settings):
     enabled: bool = False
     beta: NotNegative = 0.1
     temperature: Positive = 0.07
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    decay: Decay = 0.99
 
 
 class BundleSettings(Settings):
