@@ -13,6 +13,8 @@ import yaml
 from cohort.cohort_making import CLASSES, tiles
 
 import wsigen
+from wsigen.errors import TrainingError
+from wsigen.training.processes import processes
 
 HERE = Path(__file__).parent
 COHORT = {
@@ -25,7 +27,7 @@ COHORT = {
 
 
 def launch(count: int, file: Path, out: Path) -> list[str]:
-    """What each of the processes printed last."""
+    """What each of the processes printed last; environment variables are those of ``accelerate launch --cpu``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,6 +36,7 @@ def launch(count: int, file: Path, out: Path) -> list[str]:
         "PYTHONPATH": f"{Path(wsigen.__file__).parents[1]}:{HERE}",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true",
     }
     if count > 1:
         common |= {
@@ -59,3 +62,12 @@ def test_two_processes_encode_what_one_does(tmp_path: Path) -> None:
     (alone,) = launch(1, file, tmp_path / "one")
     assert alone.startswith("1 processes")
     assert set(launch(2, file, tmp_path / "two")) == {alone.replace("1 processes", "2 processes")}
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take itself for the only one and write the same files."""
+    if processes().num_processes > 1:
+        pytest.skip("this is one of several")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="2 processes were started, and this one cannot join the others"):
+        processes()
