@@ -59,6 +59,21 @@ def test_maps_and_tokens_equal_the_engines() -> None:
     assert torch.equal(given["class_labels"], extra["class_labels"])
 
 
+@pytest.mark.parametrize("kind", ["class-map", "text"])
+def test_attention_is_where_it_is_asked_for(kind: str) -> None:
+    network = {"channels": (8, 16, 32), "layers": 1, "norm_groups": 4, "head_dim": 8}
+    for levels in (1, 2):
+        settings = denoiser_settings(network=network | {"attention": levels}, text="none", conditioning={"kind": kind})
+        unet = build_unet(DenoiserRecipe.model_validate(settings).network, card_of_kind(kind), 16, 24)
+        found = [hasattr(block, "attentions") for block in (*unet.down_blocks, *reversed(unet.up_blocks))]
+        assert found == 2 * [k >= 3 - levels for k in range(3)]
+        extra = {"encoder_hidden_states": torch.zeros(1, 5, 24)} if kind == "text" else {"class_labels": torch.tensor([0])}
+        noisy = torch.zeros(1, unet.config["in_channels"], 16, 16)
+        assert unet(noisy, 1, **extra).sample.shape == (1, 4, 16, 16)
+    with pytest.raises(ValueError, match="attention at 4 levels of 3"):
+        DenoiserRecipe.model_validate(denoiser_settings(network=network | {"attention": 4}))
+
+
 def test_unknown_pixels_train_no_class_channel() -> None:
     """The weights that read class channels get no gradient from crops that are wholly unknown."""
     recipe = DenoiserRecipe.model_validate(denoiser_settings(p_unc=1.0))

@@ -23,7 +23,7 @@ from wsigen.cohort.labels import Labels, PolygonLabels
 from wsigen.cohort.members import Member
 from wsigen.cohort.notes import coarse_images
 from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings, PointSource, TileSource
+from wsigen.cohort.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
 from wsigen.cohort.summary import summarise
 from wsigen.cohort.tables import column_of_images
 from wsigen.errors import CohortError
@@ -167,8 +167,10 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     subtypes: dict[str, str] = {}
     if settings.subtypes is not None:
         s = settings.subtypes
-        slides = [f.name for f in found if not isinstance(settings.sources[f.source], TileSource)]
-        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides)
+        of = [(f.name, settings.sources[f.source]) for f in found]
+        slides = [name for name, source in of if not isinstance(source, TileSource)]
+        labelled = [name for name, source in of if not isinstance(source, TileSource | UnlabelledSource)]
+        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled)
     files = _files(settings, found, labels)
     key, strict = (index_key(settings, files, skip) for skip in (skip_bad, False))
     index = load_index(index_path(cache), key) or load_index(index_path(cache), strict)

@@ -166,6 +166,8 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
 def identity(recipe: DenoiserRecipe, key: str) -> Identity:
     """The settings and data that decide the weights; models by what they hold, wherever they lie."""
     settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    if recipe.network.attention == 1:  # as it was before there was a choice: checkpoints of then stay valid
+        del settings["network"]["attention"]
     settings |= {"start": model_key(recipe.start), "text": model_key(recipe.text)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
 

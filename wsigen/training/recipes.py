@@ -151,12 +151,19 @@ class AutoencoderRecipe(Settings):
 
 
 class DenoiserNetwork(Settings):
-    """A U-Net from scratch, attention at its coarsest level alone."""
+    """A U-Net from scratch, with attention at its ``attention`` coarsest levels."""
 
     channels: tuple[Count, ...] = (96, 160, 224)
     layers: Count = 2
     norm_groups: Count = 32
     head_dim: Count = 32
+    attention: Count = 1
+
+    @model_validator(mode="after")
+    def _levels(self) -> DenoiserNetwork:
+        if self.attention > len(self.channels):
+            raise ValueError(f"attention at {self.attention} levels of {len(self.channels)}: there are no more")
+        return self
 
 
 class EntropySettings(Settings):
