@@ -58,6 +58,23 @@ def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
     assert np.array_equal(resumed.std, whole.std)
 
 
+@pytest.mark.parametrize("kept", [0, 40_000, 2**30])
+def test_what_is_kept_in_memory_changes_no_batch(cohort, tmp_path, kept):
+    """A patch is 2 kB of latents and class map."""
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    stream = cache.stream(3, kept_bytes=kept)
+    first = [stream.batch(step, 8) for step in range(12)]
+    again = [stream.batch(step, 8) for step in range(12)]
+    fresh = [cache.stream(3, kept_bytes=0).batch(step, 8) for step in range(12)]
+    for a, b, c in zip(first, again, fresh, strict=True):
+        assert np.array_equal(a.latents, b.latents)
+        assert np.array_equal(a.latents, c.latents)
+        assert np.array_equal(a.class_maps, c.class_maps)
+    size = sum(part.nbytes for pair in stream._kept.values() for part in pair)
+    assert size == kept - stream._room <= kept
+    assert (size > 0) == (kept > 0)
+
+
 def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
     whole = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
     barrier, counts = threading.Barrier(3), [0, 0, 0]

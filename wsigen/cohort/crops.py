@@ -24,7 +24,7 @@ Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], int, bool]
 class PixelCrops:
     """Crops around places of the drawn class or, in unlabelled patches, of tissue; see `batch.CropStream`.
 
-    Memory bound: a batch, four opened images and the annotations of 64; never a slide.
+    Memory bound: a batch, 32 opened images and the annotations of 64; never a slide.
 
     Parameters
     ----------

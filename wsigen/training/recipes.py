@@ -47,7 +47,7 @@ class LoopSettings(Settings):
         Stop after so long, to be resumed; not part of the configuration.
     checkpoint_minutes, sample_every, log_every, threads:
         Time between checkpoints; steps between sample grids (0: none) and between lines of progress; threads that
-        make batches. None is part of the configuration.
+        make batches, as many of which wait. None is part of the configuration.
     """
 
     steps: Count = 10_000
@@ -65,7 +65,7 @@ class LoopSettings(Settings):
     checkpoint_minutes: NotNegative = 5.0
     sample_every: Annotated[int, Field(ge=0)] = 1000
     log_every: Count = 50
-    threads: Count = 1
+    threads: Count = 4
 
     @model_validator(mode="after")
     def _whole_parts(self) -> LoopSettings:
