@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import wsigen
 from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_layouts, train_models
 
@@ -28,8 +30,10 @@ def main() -> None:
     bundle = train_models(plan, cohort, args.out, resume=args.resume)
     folder = args.out / "slides"
     folder.mkdir(exist_ok=True)
-    drawn = {path.stem: {"layout": path} for path in plan.slides.layouts}
-    sampled = {name: {"layout": "sample", "subtype": name, "mask_model": masks} for name in plan.slides.subtypes}
+    drawn: dict[str, dict[str, Any]] = {path.stem: {"layout": path} for path in plan.slides.layouts}
+    sampled: dict[str, dict[str, Any]] = {
+        name: {"layout": "sample", "subtype": name, "mask_model": masks} for name in plan.slides.subtypes
+    }
     for name, layout in {**drawn, **sampled}.items():
         output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
         wsigen.generate(output, model=str(bundle), mode=MODE, overwrite=True, **layout, **plan.slides.settings)

@@ -67,7 +67,8 @@ class PatchEncoder:
         if variant:
             rng = np.random.default_rng((cohort.settings.seed, row, variant))
             image = jitter_stain(image, rng, self._jitter) if self._jitter else image
-            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
+            turn = variant % 8
+            image, classes, tissue = dihedral(image, turn), dihedral(classes, turn), dihedral(tissue, turn)
         return image, classes, tissue
 
     def _readable(self, row: int) -> Read:
