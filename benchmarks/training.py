@@ -1,4 +1,6 @@
-"""Wall time of a training step over the model's bare forward and backward pass.
+"""Wall time of a training step over the model's bare forward and backward pass, for the denoiser and the autoencoder.
+
+Both read as a training does: the denoiser a cohort's cached latents in zarr, the autoencoder crops of its images.
 
 Blocks of ten steps of the real loop (batches, noise, optimiser, running mean, losses to disk) take turns with blocks of ten
 bare passes on a batch that lies ready, as load and clock rates change within a minute. The value is the median over the
@@ -19,27 +21,43 @@ from benchmarks.figure import Figure, Options, spread
 
 if TYPE_CHECKING:
     from wsigen.models.card import BundleCard
+    from wsigen.training.recipes import LoopSettings
 
 BLOCK, TARGET = 10, 1 / 0.9
-CLASSES, LEVELS, CHANNELS, SIDE = 5, 2, 8, 32
+CLASSES, LEVELS, CHANNELS, SIDE, TILE, PIXELS = 5, 2, 8, 32, 1024, 128
 WORDS = {"name": "b", "title": "b", "licence": "CC0-1.0", "not_for": "b"}
 
 
-class Stream:
-    """Random latents from a pool of float16, standardised on reading as a cache's are."""
+def make_cohort(folder: Path) -> Any:
+    """Write tiles of stained noise, two of each class, and open them as a cohort."""
+    from PIL import Image
 
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self._pool = rng.standard_normal((256, CHANNELS, SIDE, SIDE)).astype(np.float16)
-        self._maps = rng.integers(0, CLASSES, (256, SIDE, SIDE)).astype(np.uint8)
+    from wsigen.cohort.cohort import open_cohort
+    from wsigen.cohort.settings import CohortSettings
 
-    def batch(self, step: int, count: int) -> Any:
-        """Draw a batch."""
-        from wsigen.cohort.batch import LatentBatch
+    rng = np.random.default_rng(0)
+    names = [f"class {i}" for i in range(CLASSES)]
+    for name in names:
+        (folder / "tiles" / name).mkdir(parents=True)
+        for i in range(2):
+            amount = 0.3 + rng.random((TILE, TILE, 1)) * np.array([0.5, 1.0, 0.4])
+            Image.fromarray((255 * np.exp(-amount)).astype(np.uint8)).save(folder / "tiles" / name / f"{i}.png")
+    settings = {
+        "root": folder,
+        "classes": [{"name": name, "color": (i, i, i)} for i, name in enumerate(names)],
+        "levels": [{"name": "patch", "mpp": 0.5}, {"name": "overview", "mpp": 1.0}],
+        "patch_px": 8 * SIDE,
+        "overlap_px": 0,
+        "sources": [{"kind": "tiles", "folder": "tiles", "mpp": 0.5}],
+    }
+    return open_cohort(CohortSettings.model_validate(settings), folder / "cache")
 
-        rows = np.random.default_rng(step).integers(0, len(self._pool), count)
-        latents = self._pool[rows].astype(np.float32)
-        return LatentBatch(latents, self._maps[rows], rows % LEVELS, np.ones(count, dtype=bool))
+
+def encode(images: Any) -> Any:
+    """Mix the mean colours of every 8 x 8 px: latents that cost nothing, as what is measured comes after them."""
+    b, h, w, _ = images.shape
+    cells = images.reshape(b, h // 8, 8, w // 8, 8, 3).astype(np.float32).mean((2, 4)) / 64 - 2
+    return (cells @ np.random.default_rng(1).standard_normal((3, CHANNELS), dtype=np.float32)).transpose(0, 3, 1, 2)
 
 
 def alternating(task: Any) -> tuple[Any, list[float]]:
@@ -97,28 +115,62 @@ def card() -> BundleCard:
     )
 
 
-def measure(options: Options) -> Figure:
-    """Train a denoiser of some millions of parameters for a few blocks."""
+def measure(options: Options) -> list[Figure]:
+    """Train a denoiser and an autoencoder of some millions of parameters for a few blocks each."""
+    cohort = make_cohort(options.folder)
+    return [measure_denoiser(options, cohort), measure_autoencoder(options, cohort)]
+
+
+def measure_denoiser(options: Options, cohort: Any) -> Figure:
+    """Of cached latents, all read from zarr: as a cohort far larger than what a stream keeps in memory."""
+    from wsigen.cohort.latents import cache_latents
     from wsigen.training.conditions import Conditioner
     from wsigen.training.denoiser_model import DenoiserTask
     from wsigen.training.denoiser_parts import build_schedule, build_unet
-    from wsigen.training.loop import train
     from wsigen.training.recipes import DenoiserRecipe
 
-    blocks, batch = (4, 4) if options.quick else (10, 8)
     recipe = DenoiserRecipe(
         cohort=Path("none"),
         autoencoder=Path("none"),
         bundle=WORDS,  # type: ignore[arg-type]  # pydantic reads it
         network={"channels": (64, 96, 128)},  # type: ignore[arg-type]  # likewise
-        loop={"steps": BLOCK * blocks, "batch": batch, "sample_every": 0},  # type: ignore[arg-type]  # likewise
+        loop=loop_of(options),  # type: ignore[arg-type]  # likewise
     )
     unet = build_unet(recipe.network, card(), SIDE)
-    conditioner = Conditioner("class-map", CLASSES, LEVELS, True)
-    task, ratios = alternating(DenoiserTask(recipe, unet, build_schedule(recipe), conditioner, Stream()))
-    train(task, recipe.loop, options.folder / "training", {})
+    stream = cache_latents(cohort, encode, options.folder / "latents", "none").stream(0, kept_bytes=0)
+    task = DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", CLASSES, LEVELS, True), stream)
+    return figure(task, recipe.loop, options.folder / "denoiser", f"crops of {SIDE} cached latent px")
+
+
+def measure_autoencoder(options: Options, cohort: Any) -> Figure:
+    """Of crops that are read from the images; without the adversary, whose passes are no part of the bare ones."""
+    from wsigen.training.autoencoder_model import AutoencoderTask
+    from wsigen.training.recipes import AutoencoderRecipe
+
+    recipe = AutoencoderRecipe(
+        cohort=Path("none"),
+        crop_px=PIXELS,
+        losses={"adversary": 0},  # type: ignore[arg-type]  # pydantic reads it
+        loop=loop_of(options),  # type: ignore[arg-type]  # likewise
+    )
+    task = AutoencoderTask(recipe, cohort.crops("training", PIXELS, 0))
+    return figure(task, recipe.loop, options.folder / "autoencoder", f"crops of {PIXELS} px of images")
+
+
+def loop_of(options: Options) -> dict[str, int]:
+    """Steps and crops of both; what is not said is the loop's default, its reading threads among it."""
+    blocks, batch = (4, 4) if options.quick else (10, 8)
+    return {"steps": BLOCK * blocks, "batch": batch, "sample_every": 0}
+
+
+def figure(task: Any, loop: LoopSettings, folder: Path, crops: str) -> Figure:
+    """Train and compare."""
+    from wsigen.training.loop import train
+
+    size = sum(p.numel() for p in task.players()["model"].module.parameters()) / 1e6
+    task, ratios = alternating(task)
+    train(task, loop, folder, {})
     kept = ratios[1:]
-    size = sum(p.numel() for p in unet.parameters()) / 1e6
-    detail = f"{spread(kept)} over blocks of {BLOCK} steps; {size:.1f} M parameters, {batch} crops of {SIDE} latent px"
-    what = "a step of the training loop over the model's bare forward and backward pass, wall time (1 / throughput ratio)"
+    detail = f"{spread(kept)} over blocks of {BLOCK} steps; {size:.1f} M parameters, {loop.batch} {crops}"
+    what = f"{task.name}: a step of the training loop over the bare forward and backward pass, wall time (1 / throughput ratio)"
     return Figure("training", what, median(kept), TARGET, detail)

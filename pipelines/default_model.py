@@ -31,7 +31,7 @@ def main() -> None:
     slides = args.out / "slides"
     if not (slides / "done").exists():
         write_slides(args.data, slides)
-    cohort = open_data(plan, slides, args.out)
+    cohort = open_data(plan, slides, args.out, args.skip_bad)
     bundle = train_models(plan, cohort, args.out, resume=args.resume)
     write_card(bundle, args.out)
 

@@ -1,6 +1,6 @@
 """PathUp (ACM MM 2024) end to end: data, training, slides, figures.
 
-    python -m pipelines.pathup configs/pathup-small.yaml --data DIR --out OUT [--resume]
+    python -m pipelines.pathup configs/pathup-small.yaml --data DIR --out OUT [--resume] [--skip-bad]
 
 1. Patches of labelled tiles or slides at two magnification levels: "patch", and "overview" of four times the side.
 2. An autoencoder, and a denoiser told one class and one level per crop (class tokens in place of the paper's prompts, which
@@ -21,7 +21,7 @@ def main() -> None:
     """Run all steps; each leaves its result in a folder of OUT."""
     args = read_arguments(str(__doc__))
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out)
+    cohort = open_data(plan, args.data, args.out, args.skip_bad)
     bundle = train_models(plan, cohort, args.out, resume=args.resume)
     for name in plan.slides.classes:
         folder = args.out / "slides"

@@ -10,26 +10,35 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from wsigen.cohort.cohort import Cohort, open_cohort
-from wsigen.cohort.settings import CohortSettings, read_settings
+from wsigen.cohort.settings import CohortSettings, cache_of, read_settings
 from wsigen.errors import ConfigError
 from wsigen.files import atomic_path
+from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.loop import CHECKPOINT, check_folder
 from wsigen.training.make_autoencoder import identity as autoencoder_identity
 from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import data_key, make_denoiser
 from wsigen.training.make_denoiser import identity as denoiser_identity
+from wsigen.training.make_mask import identity as mask_identity
+from wsigen.training.make_mask import train_mask
+from wsigen.training.mask_data import read_maps
+from wsigen.training.mask_recipe import MaskRecipe
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
 from wsigen.yaml_file import read_mapping, validated
 
 
 class SlideSettings(BaseModel):
-    """The slides: one per class, or one per layout (GeoJSON, beside the YAML); ``settings`` go to ``wsigen.generate``."""
+    """The slides: one per class, per layout (GeoJSON, beside the YAML), and per subtype of which the mask model draws a layout.
+
+    ``settings`` go to ``wsigen.generate``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     classes: tuple[str, ...] = ()
     layouts: tuple[Path, ...] = ()
+    subtypes: tuple[str, ...] = ()
     settings: dict[str, Any]
 
 
@@ -52,24 +61,29 @@ class KeptAutoencoder(BaseModel):
 
 
 class PipelineSettings(BaseModel):
-    """A pipeline from data to figures; ``autoencoder`` is a recipe, or ``{use: FOLDER}`` (`KeptAutoencoder`)."""
+    """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their cohort.
+
+    ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``mask`` no model of layouts is trained.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cohort: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
+    mask: dict[str, Any] | None = None
     slides: SlideSettings = SlideSettings(settings={})
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
 def read_arguments(description: str) -> argparse.Namespace:
-    """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``."""
+    """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``, ``skip_bad``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the pipeline's YAML, e.g. configs/*-small.yaml or configs/*-paper.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images, and places of them, that cannot be read")
     return parser.parse_args()
 
 
@@ -82,19 +96,25 @@ def read_pipeline(file: Path) -> PipelineSettings:
     else:
         validated(AutoencoderRecipe, plan.autoencoder | {"cohort": file}, f"{file}: autoencoder", ConfigError)
     validated(DenoiserRecipe, plan.denoiser | {"cohort": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
+    if plan.mask is not None:
+        validated(MaskRecipe, plan.mask | {"cohort": file}, f"{file}: mask", ConfigError)
+    elif plan.slides.subtypes:
+        raise ConfigError(f"{file}: slides.subtypes are drawn by a mask model; add 'mask:', or leave them out")
     for recipe in (plan.autoencoder, plan.denoiser):
         recipe.update({key: str(file.parent / recipe[key]) for key in ("start", "text", "use") if key in recipe})
     layouts = tuple(file.parent / path for path in plan.slides.layouts)
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 
 
-def open_data(plan: PipelineSettings, data: Path, out: Path) -> Cohort:
+def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = False) -> Cohort:
     """Write the cohort's file, check and index it; print what it holds."""
     file = cohort_file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as beside:
         beside.write_text(yaml.safe_dump({**plan.cohort, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
-    cohort = open_cohort(read_settings(file), file.with_suffix(".cache"))
+    cohort = open_cohort(read_settings(file), cache_of(file), skip_bad)
+    if cohort.skipped:
+        print(f"note: {len(cohort.skipped)} images cannot be opened and are left out, e.g. {cohort.skipped[0][1]}", flush=True)
     for note in cohort.notes:
         print("note:", note, flush=True)
     for split in ("training", "held_out"):
@@ -121,6 +141,20 @@ def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: b
     elif _begun(folder):
         check_folder(folder, denoiser_identity(recipe, data_key(recipe, cohort, load_vae(autoencoder))), resume=True)
     return folder / "bundle"
+
+
+def train_layouts(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path | None:
+    """Train the model of layouts, if the plan has one. Returns what ``--mask-model`` takes; see `train_models`."""
+    if plan.mask is None:
+        return None
+    folder, recipe = out / "mask", MaskRecipe.model_validate({**plan.mask, "cohort": out})
+    data = read_maps(recipe, cohort)
+    print(data.describe(recipe.side), flush=True)
+    if not (folder / MASK).exists():
+        train_mask(recipe, data, folder, resume=resume and _begun(folder))
+    elif _begun(folder):
+        check_folder(folder, mask_identity(recipe, data), resume=True)
+    return folder
 
 
 def _autoencoder(plan: PipelineSettings, cohort: Cohort, out: Path, resume: bool) -> Path:

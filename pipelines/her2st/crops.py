@@ -1,4 +1,4 @@
-"""Random crops of tissue, of real sections and of their synthetic twins at the same places, and of one-class slides."""
+"""Crops of tissue, of real sections and of their synthetic twins at the same places, and of one-class slides."""
 
 from __future__ import annotations
 
@@ -47,11 +47,28 @@ def places(members: Sequence[Member], mpp: float, side: int, count: int, glass: 
         height, width = member.canvas(mpp)
         y, x = (int(rng.integers(0, (size - side) // 8)) * 8 for size in (height, width))
         box = Box(y, x, y + side, x + side)
-        if (~np.isin(member.class_map(box, mpp), (glass, UNKNOWN))).mean() >= LEAST_TISSUE:
+        if _tissue(member, box, mpp, glass):
             found.append((member, box))
             if len(found) == count:
                 break
     return found
+
+
+def lattice_places(members: Sequence[Member], mpp: float, side: int, glass: int) -> list[tuple[Member, Box]]:
+    """All places with enough tissue on a lattice without overlap: no two crops show the same tissue."""
+    found = []
+    for member in members:
+        height, width = member.canvas(mpp)
+        for y in range(0, height - side + 1, side):
+            for x in range(0, width - side + 1, side):
+                box = Box(y, x, y + side, x + side)
+                if _tissue(member, box, mpp, glass):
+                    found.append((member, box))
+    return found
+
+
+def _tissue(member: Member, box: Box, mpp: float, glass: int) -> bool:
+    return bool((~np.isin(member.class_map(box, mpp), (glass, UNKNOWN))).mean() >= LEAST_TISSUE)
 
 
 def real_crops(where: list[tuple[Member, Box]], mpp: float, classes: int) -> Crops:

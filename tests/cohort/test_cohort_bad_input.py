@@ -1,5 +1,7 @@
 """Every mistake becomes one line that says what, where and what to do."""
 
+from contextlib import contextmanager
+
 import pytest
 import yaml
 from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, tiles
@@ -75,6 +77,23 @@ def test_slides_that_cannot_be_opened(tmp_path):
     assert [name for name, _ in cohort.skipped] == ["plain/broken.svs", "plain/empty.png"]
     assert len(cohort.summary()["skipped"]) == 2
     assert len(cohort.members) == 1
+
+
+def test_a_full_disk_while_a_large_image_is_copied(tmp_path, monkeypatch):
+    """A folder where the copy has to be stands for a disk that takes no more: libvips fails in the same way."""
+    from wsigen.cohort import opening
+
+    slide(tmp_path / "slides" / "s1.png")
+    monkeypatch.setattr(opening, "COPY_FROM_PX", 1000)
+
+    @contextmanager
+    def full(path):
+        yield path.parent / "missing" / path.name
+
+    monkeypatch.setattr(opening, "atomic_path", full)
+    plain = {"kind": "unlabelled", "images": "slides", "mpp": 0.5}
+    refused(tmp_path, r"tiled: the tiled copy of s1\.png cannot be written \(.*make room, or give another --cache", plain)
+    assert not list((tmp_path / "cache" / "tiled").iterdir())
 
 
 def test_no_resolution(tmp_path):

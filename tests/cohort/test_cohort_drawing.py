@@ -43,7 +43,7 @@ def test_a_share_that_was_asked_for_is_kept(share: float) -> None:
         assert abs((known == 1).mean() - 0.5) < 4 * np.sqrt(0.25 / len(known))
 
 
-def test_told_one_class_of_a_patch_it_is_drawn_for_the_most_frequent_alone() -> None:
+def test_told_one_class_of_a_patch_it_is_drawn_for_the_one_that_fills_half_of_it() -> None:
     """Class 0 fills most of every patch but ten of class 1; class 2 is a minority wherever it is."""
     counts = np.tile(np.array([[40, 0, 20]], np.int32), (100, 1))
     counts[:10] = (10, 50, 4)
@@ -57,3 +57,16 @@ def test_told_one_class_of_a_patch_it_is_drawn_for_the_most_frequent_alone() -> 
     rows, labels = drawn(drawer, 500)
     assert all((row < 10) == (label == 1) for row, label in zip(rows, labels, strict=True))
     assert 0.4 < np.mean([label == 1 for label in labels]) < 0.6
+
+
+def test_a_mostly_unknown_patch_is_of_no_class_where_one_is_told() -> None:
+    counts = np.tile(np.array([[64, 0]], np.int32), (90, 1))
+    counts[:30] = (1, 0)  # a rim of class 0 around what nobody labelled
+    counts[30:60] = (31, 31)
+    counts[60:65] = (0, 32)
+    zeros = np.zeros(90, np.int32)
+    drawer = Drawer(Patches(zeros, zeros, zeros, zeros, counts), 64, 1, most_frequent=True)
+    rows, labels = drawn(drawer)
+    assert {row for row, label in zip(rows, labels, strict=True) if label is None} == set(range(60))
+    assert {row for row, label in zip(rows, labels, strict=True) if label == 1} == set(range(60, 65))
+    assert {row for row, label in zip(rows, labels, strict=True) if label == 0} == set(range(65, 90))

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from cohort.cohort_making import annotated, settings, slide, tiles
@@ -53,6 +56,45 @@ def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
     assert np.array_equal(resumed.group["latents"][:], whole.group["latents"][:])
     assert np.array_equal(resumed.mean, whole.mean)
     assert np.array_equal(resumed.std, whole.std)
+
+
+@pytest.mark.parametrize("kept", [0, 40_000, 2**30])
+def test_what_is_kept_in_memory_changes_no_batch(cohort, tmp_path, kept):
+    """A patch is 2 kB of latents and class map."""
+    cache = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    stream = cache.stream(3, kept_bytes=kept)
+    first = [stream.batch(step, 8) for step in range(12)]
+    again = [stream.batch(step, 8) for step in range(12)]
+    fresh = [cache.stream(3, kept_bytes=0).batch(step, 8) for step in range(12)]
+    for a, b, c in zip(first, again, fresh, strict=True):
+        assert np.array_equal(a.latents, b.latents)
+        assert np.array_equal(a.latents, c.latents)
+        assert np.array_equal(a.class_maps, c.class_maps)
+    size = sum(part.nbytes for pair in stream._kept.values() for part in pair)
+    assert size == kept - stream._room <= kept
+    assert (size > 0) == (kept > 0)
+
+
+def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
+    whole = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    barrier, counts = threading.Barrier(3), [0, 0, 0]
+
+    def encoded(rank):
+        def count(done, of):
+            counts[rank] += 1
+
+        return cache_latents(
+            cohort, encode, tmp_path / "b", "key", variants=2, share=(rank, 3), meet=lambda: barrier.wait(60), watch=count
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        shared = list(pool.map(encoded, range(3)))
+    blocks = -(-len(whole.patches) // 8) * 2
+    assert sum(counts) == blocks
+    assert max(counts) - min(counts) <= 1
+    for cache in shared:
+        assert np.array_equal(cache.group["latents"][:], whole.group["latents"][:])
+        assert np.array_equal(cache.mean, whole.mean)
 
 
 def test_statistics_are_those_of_the_tissue(cohort, tmp_path):

@@ -109,3 +109,12 @@ def test_without_enough_samples_no_score_is_made_up(data):
         memorisation.data_copying(training[:4], held_out, fresh)
     with pytest.raises(EvaluationError, match="two"):
         memorisation.authenticity(training[:1], fresh)
+
+
+def test_duplicates_of_the_data_are_counted_as_samples_too_near_are(data):
+    training, held_out, _ = data
+    assert 0.02 < memorisation.duplicates(training, held_out) < 0.09, "independent points: the share of the threshold itself"
+    twice = np.concatenate([training[:300], training[:100] + 1e-6])
+    assert memorisation.duplicates(twice, held_out) == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(EvaluationError, match="1 training crops"):
+        memorisation.duplicates(training[:1], held_out)

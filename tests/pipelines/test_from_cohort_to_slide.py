@@ -147,5 +147,5 @@ def test_a_class_that_tokens_would_never_tell_is_refused_before_anything_is_enco
     plan = read_pipeline(tmp_path / "plan.yaml")
     data = open_data(plan, tmp_path / "data", tmp_path)
     recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": tmp_path, "autoencoder": tmp_path / "none"})
-    with pytest.raises(TrainingError, match=r"class 'Tumor' is the most frequent of no patch.*use conditioning class-map"):
+    with pytest.raises(TrainingError, match=r"class 'Tumor' fills half of no patch.*use conditioning class-map"):
         make_denoiser(recipe, data, tmp_path / "denoiser")

@@ -30,3 +30,12 @@ def test_a_recipe_that_is_not_there_is_named(app: typer.Typer, tmp_path: Path) -
     told = CliRunner().invoke(app, ["denoiser", str(tmp_path / "no.yaml"), "--out", str(tmp_path)])
     assert isinstance(told.exception, ConfigError)
     assert "no.yaml: no such recipe" in str(told.exception)
+
+
+def test_a_decay_that_never_forgets_is_one_line(app: typer.Typer, tmp_path: Path) -> None:
+    """AdamW would refuse it with a traceback, after the cohort was indexed."""
+    (tmp_path / "a.yaml").write_text("cohort: c.yaml\nloop: {betas: [0.9, 1.0]}\n")
+    told = CliRunner().invoke(app, ["autoencoder", str(tmp_path / "a.yaml"), "--out", str(tmp_path)])
+    assert isinstance(told.exception, ConfigError)
+    assert "loop.betas" in str(told.exception)
+    assert "\n" not in str(told.exception)

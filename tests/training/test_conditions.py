@@ -16,9 +16,11 @@ from wsigen.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
-from wsigen.training.conditions import Conditioner, crop_labels, one_hot_maps
+from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.conditions import Conditioner, crop_labels, memory_rows, one_hot_maps
 from wsigen.training.denoiser_model import DenoiserTask, hide_conditions
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
+from wsigen.training.make_denoiser import scale_of_start
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.starting import latent_scale_of
 
@@ -31,8 +33,19 @@ def card(kind: str):
     return make_card(tiny_bundles.tiny_card(kind), "test")
 
 
-def test_a_crop_is_of_its_most_frequent_known_class() -> None:
-    assert crop_labels(torch.from_numpy(MAPS), 3).tolist() == [0, 1, -1]
+def test_a_crop_is_of_the_class_that_fills_half_of_it() -> None:
+    assert crop_labels(torch.from_numpy(MAPS), 3).tolist() == [0, -1, -1]
+    halves = np.array([[[0, 0], [1, 1]], [[2, 2], [2, UNKNOWN]], [[0, 1], [2, 2]]], np.uint8)
+    assert crop_labels(torch.from_numpy(halves), 3).tolist() == [0, 2, 2]
+
+
+def test_a_mostly_unknown_crop_has_the_null_condition_and_no_row_of_the_entropy_loss() -> None:
+    maps = np.full((2, 8, 8), UNKNOWN, np.uint8)
+    maps[0, 0, 0], maps[1, :4] = 1, 1  # one known cell, and half of the crop
+    levels = torch.zeros(2, dtype=torch.long)
+    _, given = Conditioner("class-tokens", 3, 2)(torch.zeros(2, 4, 8, 8), torch.from_numpy(maps), levels)
+    assert given["class_labels"].tolist() == [6, 1]
+    assert memory_rows(crop_labels(torch.from_numpy(maps), 3), levels, 3).tolist() == [-1, 1]
 
 
 def test_maps_and_tokens_equal_the_engines() -> None:
@@ -41,9 +54,24 @@ def test_maps_and_tokens_equal_the_engines() -> None:
     found, given = Conditioner("class-map", 3, 2, True)(latents, torch.from_numpy(MAPS), levels)
     assert torch.equal(found, expected)
     assert torch.equal(given["class_labels"], extra["class_labels"])
-    _, extra = TokenInputs(card("class-tokens"))(latents, [Condition(label=0), Condition(label=1), NULL], 1)
+    _, extra = TokenInputs(card("class-tokens"))(latents, [Condition(label=0), NULL, NULL], 1)
     _, given = Conditioner("class-tokens", 3, 2)(latents, torch.from_numpy(MAPS), levels)
     assert torch.equal(given["class_labels"], extra["class_labels"])
+
+
+@pytest.mark.parametrize("kind", ["class-map", "text"])
+def test_attention_is_where_it_is_asked_for(kind: str) -> None:
+    network = {"channels": (8, 16, 32), "layers": 1, "norm_groups": 4, "head_dim": 8}
+    for levels in (1, 2):
+        settings = denoiser_settings(network=network | {"attention": levels}, text="none", conditioning={"kind": kind})
+        unet = build_unet(DenoiserRecipe.model_validate(settings).network, card_of_kind(kind), 16, 24)
+        found = [hasattr(block, "attentions") for block in (*unet.down_blocks, *reversed(unet.up_blocks))]
+        assert found == 2 * [k >= 3 - levels for k in range(3)]
+        extra = {"encoder_hidden_states": torch.zeros(1, 5, 24)} if kind == "text" else {"class_labels": torch.tensor([0])}
+        noisy = torch.zeros(1, unet.config["in_channels"], 16, 16)
+        assert unet(noisy, 1, **extra).sample.shape == (1, 4, 16, 16)
+    with pytest.raises(ValueError, match="attention at 4 levels of 3"):
+        DenoiserRecipe.model_validate(denoiser_settings(network=network | {"attention": 4}))
 
 
 def test_unknown_pixels_train_no_class_channel() -> None:
@@ -114,6 +142,14 @@ def test_classes_and_levels_known_to_the_start_keep_what_they_learnt(kind: str, 
             torch.testing.assert_close(predict(new, 3, 3, label, level), expected)
 
 
+def test_prompts_of_another_width_than_the_start_listens_to_are_refused(tmp_path: Path) -> None:
+    recipe = DenoiserRecipe.model_validate(denoiser_settings(text=tmp_path, conditioning={"kind": "text"}))
+    build_unet(recipe.network, card_of_kind("text"), 8, 32).save_pretrained(tmp_path / "unet")
+    assert load_unet(tmp_path, card_of_kind("text"), 32).config["cross_attention_dim"] == 32
+    with pytest.raises(TrainingError, match=r"unet: listens to prompts of 32 numbers a token, the text encoder gives 16; give"):
+        load_unet(tmp_path, card_of_kind("text"), 16)
+
+
 def test_latents_keep_the_scale_of_the_start_if_the_autoencoder_is_the_same() -> None:
     import tiny_bundles
 
@@ -127,6 +163,23 @@ def test_latents_keep_the_scale_of_the_start_if_the_autoencoder_is_the_same() ->
     np.testing.assert_allclose(scale, [start.latent.mean, start.latent.std])
     assert latent_scale_of(start, one, other) is None
     assert latent_scale_of(None, one, copy) is None
+
+
+def test_a_plain_diffusers_folder_keeps_its_scaling_factor(tmp_path: Path) -> None:
+    """As `wsigen.generate` has it: what the U-Net learnt is (encode(x) - shift_factor) * scaling_factor."""
+    import tiny_bundles
+
+    vae = tiny_bundles.tiny_kl()
+    vae.register_to_config(scaling_factor=0.25, shift_factor=0.5)
+    vae.save_pretrained(tmp_path / "vae")
+    tiny_bundles.tiny_unet(4, None).save_pretrained(tmp_path / "unet")
+    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    recipe = DenoiserRecipe.model_validate(denoiser_settings(start=tmp_path, conditioning={"kind": "none"}))
+    scale = scale_of_start(recipe, load_vae(tmp_path))
+    assert scale is not None
+    np.testing.assert_allclose(scale, [[0.5] * 4, [4.0] * 4])
+    torch.nn.init.normal_(vae.decoder.conv_in.weight)
+    assert scale_of_start(recipe, vae) is None, "another autoencoder: its latents are other ones"
 
 
 def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path: Path) -> None:

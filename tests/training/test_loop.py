@@ -73,9 +73,20 @@ def test_minutes_stop_early_and_the_parts_of_a_step_are_resumed(tmp_path: Path) 
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+def test_resuming_what_is_finished_keeps_its_figures(tmp_path: Path) -> None:
+    make_denoiser(tmp_path, entropy={"enabled": True})
+    said = (tmp_path / "bundle" / "README.md").read_text()
+    assert all(f"- {name}: " in said for name in ("steps", "loss", "mse", "entropy"))
+    outcome = make_denoiser(tmp_path, resume=True, entropy={"enabled": True})
+    assert (outcome.step, outcome.finished) == (6, True)
+    assert (tmp_path / "bundle" / "README.md").read_text() == said
+
+
 def test_a_loss_that_is_no_number_stops_and_the_good_state_stays(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the loss is nan at step 3"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 3; stopped, the checkpoint of step 3 stays: .*--out"):
         make_denoiser(tmp_path, poisoned_step=3)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 0; stopped, there is no checkpoint yet: "):
+        make_denoiser(tmp_path / "first", poisoned_step=0)
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 3
     assert all(torch.isfinite(v).all() for v in kept["state"]["module.model"].values())

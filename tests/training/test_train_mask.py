@@ -96,7 +96,7 @@ def drawn(bundle, masks):
 
 def test_the_command_leaves_what_the_others_leave(masks):
     names = {p.name for p in masks.iterdir()}
-    assert {"checkpoint.pt", "losses.csv", "samples", "cohort", "mask"} <= names
+    assert {"checkpoint.pt", "losses.csv", "samples", "mask"} <= names
     rows = [float(line.split(",")[1]) for line in (masks / "losses.csv").read_text().splitlines()[1:]]
     assert np.mean(rows[-20:]) < 0.5 * np.mean(rows[:10])
     card = yaml.safe_load((masks / "mask" / "mask.yaml").read_text())

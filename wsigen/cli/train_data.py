@@ -11,12 +11,12 @@ from typing import Any
 def run_data(file: Path, cache: Path | None, skip_bad: bool) -> None:
     """Open the cohort, print and save its summary, write the contact sheet."""
     from wsigen.cohort.cohort import open_cohort
-    from wsigen.cohort.settings import read_settings
+    from wsigen.cohort.settings import cache_of, read_settings
     from wsigen.cohort.sheet import write_sheet
     from wsigen.files import write_atomic
 
     settings = read_settings(file)
-    folder = cache if cache is not None else file.with_suffix(".cache")
+    folder = cache if cache is not None else cache_of(file)
     cohort = open_cohort(settings, folder, skip_bad, _say)
     summary = cohort.summary()
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2).encode())

@@ -14,6 +14,7 @@ from wsigen.classes import ClassTable
 from wsigen.cohort.batch import CELL_PX, CropStream
 from wsigen.cohort.build import Watch, build_index, label_images, make_member
 from wsigen.cohort.crops import PixelCrops
+from wsigen.cohort.damage import Damage
 from wsigen.cohort.discovery import Found, find_images
 from wsigen.cohort.drawing import Drawer
 from wsigen.cohort.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
@@ -22,7 +23,7 @@ from wsigen.cohort.labels import Labels, PolygonLabels
 from wsigen.cohort.members import Member
 from wsigen.cohort.notes import coarse_images
 from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings, PointSource, TileSource
+from wsigen.cohort.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
 from wsigen.cohort.summary import summarise
 from wsigen.cohort.tables import column_of_images
 from wsigen.errors import CohortError
@@ -45,6 +46,7 @@ class Cohort:
     areas : int64 [members, levels, classes + 1], cells of 8 x 8 px of each class, and of tissue without label
     skipped : (name, reason) of images left out by ``skip_bad``
     notes : what a person should know, a line each
+    skip_bad : whether places that cannot be read are passed over, too (`damage`)
     """
 
     settings: CohortSettings
@@ -55,6 +57,7 @@ class Cohort:
     areas: NDArray[np.int64]
     skipped: list[tuple[str, str]]
     notes: list[str]
+    skip_bad: bool = False
 
     @property
     def table(self) -> ClassTable:
@@ -131,7 +134,8 @@ class Cohort:
         if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
             raise CohortError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the cohort's patch_px {patch}")
         patches, drawer = self.split_patches(split), self.drawer(split, level_shares, unlabelled_share)
-        return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment)
+        damage = Damage(self.skip_bad)
+        return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, damage)
 
     def summary(self) -> dict[str, Any]:
         """What is in the cohort, as plain JSON values (`summary.summarise`)."""
@@ -144,7 +148,8 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     Parameters
     ----------
     skip_bad:
-        Leave out images that cannot be opened (they are counted) instead of stopping.
+        Leave out images that cannot be opened (they are counted) instead of stopping, and pass over places of others that
+        cannot be read when crops are drawn (`damage`).
     watch:
         Called for each image while the index is built.
 
@@ -162,8 +167,10 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     subtypes: dict[str, str] = {}
     if settings.subtypes is not None:
         s = settings.subtypes
-        slides = [f.name for f in found if not isinstance(settings.sources[f.source], TileSource)]
-        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides)
+        of = [(f.name, settings.sources[f.source]) for f in found]
+        slides = [name for name, source in of if not isinstance(source, TileSource)]
+        labelled = [name for name, source in of if not isinstance(source, TileSource | UnlabelledSource)]
+        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled)
     files = _files(settings, found, labels)
     key, strict = (index_key(settings, files, skip) for skip in (skip_bad, False))
     index = load_index(index_path(cache), key) or load_index(index_path(cache), strict)
@@ -172,9 +179,9 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
         save_index(index_path(cache), index, key if index.skipped else strict)  # with nothing left out both are the same
     members = _members(settings, found, index, labels, groups, subtypes)
     notes += coarse_images(settings, members)
-    return Cohort(
-        settings, key if index.skipped else strict, members, held_out, index.patches, index.areas, index.skipped, notes
-    )
+    key = key if index.skipped else strict
+    found_out = (index.patches, index.areas, index.skipped, notes)
+    return Cohort(settings, key, members, held_out, *found_out, skip_bad)
 
 
 def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:

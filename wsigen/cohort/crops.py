@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,16 +10,21 @@ from numpy.typing import NDArray
 
 from wsigen.cohort.augment import dihedral, jitter_stain
 from wsigen.cohort.batch import CELL_PX, Batch
+from wsigen.cohort.damage import REDRAWN, Damage
 from wsigen.cohort.drawing import Drawer
 from wsigen.cohort.members import Member
 from wsigen.cohort.patches import Patches
+from wsigen.errors import ReferenceImageError
 from wsigen.geometry import Box
+
+Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], int, bool]
+"""Image, class map, level, whether its image has labels."""
 
 
 class PixelCrops:
     """Crops around places of the drawn class or, in unlabelled patches, of tissue; see `batch.CropStream`.
 
-    Memory bound: a batch, four opened images and the annotations of 64; never a slide.
+    Memory bound: a batch, 32 opened images and the annotations of 64; never a slide.
 
     Parameters
     ----------
@@ -30,6 +36,8 @@ class PixelCrops:
         Sides of patches and of crops (px of the level), multiples of 8; a crop is not larger than a patch.
     augment:
         Whether crops are turned and, half of them, jittered in stain.
+    damage:
+        What becomes of crops that cannot be read; by default an error.
     """
 
     def __init__(
@@ -42,19 +50,36 @@ class PixelCrops:
         side_px: int,
         seed: int,
         augment: bool,
+        damage: Damage | None = None,
     ) -> None:
         self._members, self._patches, self._drawer, self._mpps = members, patches, drawer, mpps
         self._patch, self._side, self._seed, self._augment = patch_px, side_px, seed, augment
+        self._damage = damage or Damage()
 
     def batch(self, step: int, count: int) -> Batch:
         """Return ``count`` crops of a step (>= 0)."""
-        crops = [self._crop(np.random.default_rng((self._seed, step, i))) for i in range(count)]
+        crops = [self._readable(step, i) for i in range(count)]
         images, maps, levels, labelled = zip(*crops, strict=True)
         return Batch(np.stack(images), np.stack(maps), np.array(levels, np.int64), np.array(labelled, bool))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, bool]:
-        row, label = self._drawer.draw(rng)
-        member, level = self._members[self._patches.member[row]], int(self._patches.level[row])
+    def _readable(self, step: int, i: int) -> Crop:
+        """Draw a crop; where it cannot be read another one, a function of (seed, step, i, attempt)."""
+        for attempt in itertools.count():  # ends: `Damage` allows a share of failures
+            again = (REDRAWN + attempt,) if attempt else ()
+            rng = np.random.default_rng((self._seed, step, i, *again))
+            row, label = self._drawer.draw(rng)
+            member = self._members[self._patches.member[row]]
+            try:
+                crop = self._crop(member, row, label, rng)
+            except ReferenceImageError as error:
+                self._damage.meet(member.name, error)
+                continue
+            self._damage.read()
+            break
+        return crop
+
+    def _crop(self, member: Member, row: int, label: int | None, rng: np.random.Generator) -> Crop:
+        level = int(self._patches.level[row])
         mpp = self._mpps[level]
         box = self._place(member, mpp, self._patches.box(row, self._patch), label, rng)
         image, classes = member.image(box, mpp), member.class_map(box, mpp)

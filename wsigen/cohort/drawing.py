@@ -13,6 +13,9 @@ from wsigen.errors import CohortError
 PRESENT = 1 / 64
 """Share of a patch a class must cover to be drawn for it, unless it covers so much in no patch."""
 
+MOST = 0.5
+"""Least share of a patch that must be known as one class for the patch to be of that class, where one class is told of it."""
+
 Rows = NDArray[np.int64]
 
 
@@ -30,8 +33,8 @@ class Drawer:
     unlabelled_share:
         Share of patches without any label (DiffInfinite's p_unc: 0.5); None: as many as there are.
     most_frequent:
-        Draw a patch for its most frequent class alone, as a model that is told one class of a patch must; by default for
-        any class that is present in it.
+        Draw a patch for the class that fills half of it (`MOST`) alone, as a model that is told one class of a patch must,
+        and a patch without such a class as an unlabelled one; by default for any class that is present in it.
 
     Raises
     ------
@@ -56,8 +59,10 @@ class Drawer:
         for level in range(levels):
             rows = np.flatnonzero(patches.level == level)
             counts = patches.counts[rows]
-            self._by_class.append(_most(rows, counts) if most_frequent else _present(rows, counts, max(1.0, cells * PRESENT)))
-            self._unlabelled.append(rows[~counts.any(axis=1)])
+            least = cells * MOST if most_frequent else max(1.0, cells * PRESENT)
+            self._by_class.append(_most(rows, counts, least) if most_frequent else _present(rows, counts, least))
+            without = (counts < least).all(axis=1) if most_frequent else ~counts.any(axis=1)
+            self._unlabelled.append(rows[without])
             self._natural.append(len(self._unlabelled[-1]) / max(1, len(rows)))
         self._shares = self._level_shares(level_shares)
         self._unlabelled_share = unlabelled_share
@@ -102,9 +107,9 @@ class Drawer:
             raise CohortError(f"unlabelled_share {share}: level {level} has no labelled patches; set it to 1 or add labels")
 
 
-def _most(rows: Rows, counts: NDArray[np.int32]) -> dict[int, Rows]:
-    """Rows by their most frequent class, the lowest of equals, as `training.conditions.crop_labels` has it."""
-    labels = np.where(counts.any(axis=1), counts.argmax(axis=1) if counts.shape[1] else 0, -1)
+def _most(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
+    """Rows by the class of at least ``least`` cells, the lowest of equals, as `training.conditions.crop_labels` has it."""
+    labels = np.where((counts >= least).any(axis=1), counts.argmax(axis=1) if counts.shape[1] else 0, -1)
     return {int(label): rows[labels == label] for label in np.unique(labels[labels >= 0])}
 
 

@@ -19,18 +19,18 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsigen.cohort.augment import dihedral, jitter_stain
 from wsigen.cohort.batch import CELL_PX, LatentBatch, LatentStream
 from wsigen.cohort.cohort import Cohort, Split
 from wsigen.cohort.drawing import Drawer
+from wsigen.cohort.encoding import Encode, PatchEncoder
 from wsigen.cohort.patches import Patches
 from wsigen.errors import CohortError
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""
 
-Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, p = P / 8."""
+KEPT_BYTES = 2**30
+"""Patches a stream keeps in memory: 15,000 of 64 x 64 latents of eight channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,17 +55,24 @@ class LatentCache:
         level_shares: Sequence[float] | None = None,
         unlabelled_share: float | None = None,
         most_frequent: bool = False,
+        kept_bytes: int = KEPT_BYTES,
     ) -> LatentStream:
         """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
         drawer = self.cohort.drawer(self.split, level_shares, unlabelled_share, most_frequent)
-        return CachedLatents(self, drawer, seed)
+        return CachedLatents(self, drawer, seed, kept_bytes)
 
 
 class CachedLatents:
-    """Random latents of a cache; see `batch.LatentStream`."""
+    """Random latents of a cache; see `batch.LatentStream`.
 
-    def __init__(self, cache: LatentCache, drawer: Drawer, seed: int) -> None:
+    Memory bound: ``kept_bytes`` of patches that were read, and a batch. What is read first stays: patches are drawn at random,
+    so that no other choice is hit more often, and zarr takes a millisecond of Python for each that is not there.
+    """
+
+    def __init__(self, cache: LatentCache, drawer: Drawer, seed: int, kept_bytes: int = KEPT_BYTES) -> None:
         self._cache, self._drawer, self._seed = cache, drawer, seed
+        self._kept: dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]] = {}
+        self._room = kept_bytes
         self._latents, self._classes = cache.group["latents"], cache.group["classes"]
         self._labelled = np.array([m.labelled for m in cache.cohort.members])
 
@@ -76,14 +83,26 @@ class CachedLatents:
             rng = np.random.default_rng((self._seed, step, i))
             row, _ = self._drawer.draw(rng)
             variant = int(rng.integers(self._latents.shape[1]))
+            latent, class_map = self._patch(row, variant)
             rows.append(row)
-            latents.append(self._read(self._latents, row, variant))
-            classes.append(self._read(self._classes, row, variant))
+            latents.append(latent)
+            classes.append(class_map)
         mean, std = (v[:, None, None] for v in (self._cache.mean, self._cache.std))
         patches = self._cache.patches
         labelled = self._labelled[patches.member[rows]]
         values = (np.stack(latents).astype(np.float32) - mean) / std
         return LatentBatch(values, np.stack(classes), patches.level[rows].astype(np.int64), labelled)
+
+    def _patch(self, row: int, variant: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Latents and class map of a patch; several threads may ask, and at worst read the same one twice."""
+        found = self._kept.get((row, variant))
+        if found is None:
+            found = self._read(self._latents, row, variant), self._read(self._classes, row, variant)
+            size = sum(part.nbytes for part in found)
+            if size <= self._room:
+                self._room -= size
+                self._kept[row, variant] = found
+        return found
 
     def _read(self, array: Any, row: int, variant: int) -> NDArray[Any]:
         try:
@@ -106,6 +125,8 @@ def cache_latents(
     batch: int = 8,
     training: LatentCache | None = None,
     watch: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
+    meet: Callable[[], None] | None = None,
 ) -> LatentCache:
     """Encode the patches of a split, or go on where an interruption left off.
 
@@ -125,7 +146,10 @@ def cache_latents(
         Cache of the training split, whose mean and deviation a held-out split is standardised with: a model knows no
         other latents, and figures of both splits must speak of the same.
     watch:
-        Called with (blocks done, blocks in all).
+        Called with (blocks done, blocks in all), both of this process's share.
+    share, meet:
+        Which of how many processes this is, and what waits for all of them: each encodes every so manieth block (they lie
+        under keys of their own), the first makes the group.
 
     Raises
     ------
@@ -137,24 +161,38 @@ def cache_latents(
     patches = cohort.split_patches(split)
     if not len(patches):
         raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
-    maker = _Encoder(cohort, patches, encode, batch, jitter)
-    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants])
+    maker = PatchEncoder(cohort, patches, encode, batch, jitter)
+    wait = meet or (lambda: None)
+    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants]) if share[0] == 0 else None
+    wait()
+    group = zarr.open_group(str(folder), mode="r+") if group is None else group
+    _encode_share(group, maker, share, watch)
+    wait()
     moments = group["moments"]
-    done = np.isfinite(moments[:]).all(axis=(2, 3))
-    for number, (block, variant) in enumerate(np.argwhere(~done)):
-        first, last = int(block) * BLOCK, min(len(patches), (int(block) + 1) * BLOCK)
-        latents, classes, sums = maker.block(range(first, last), int(variant))
-        group["latents"][first:last, variant] = latents
-        group["classes"][first:last, variant] = classes
-        moments[block, variant] = sums
-        if watch is not None:
-            watch(int(done.sum()) + number + 1, done.size)
     if training is not None:
         return LatentCache(cohort, patches, split, group, training.mean, training.std)
     count, total, squares = moments[:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
     return LatentCache(cohort, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
+
+
+def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> None:
+    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done."""
+    rank, processes = share
+    moments, rows = group["moments"], group["latents"].shape[0]
+    done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
+    mine = np.arange(rank, done.size, processes)
+    todo = mine[~done[mine]]
+    for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
+        block, variant = divmod(int(place), moments.shape[1])
+        first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
+        latents, classes, sums = maker.block(range(first, last), variant)
+        group["latents"][first:last, variant] = latents
+        group["classes"][first:last, variant] = classes
+        moments[block, variant] = sums
+        if watch is not None:
+            watch(number, len(mine))
 
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:
@@ -164,56 +202,7 @@ def _check_training(split: Split, training: LatentCache | None, identity: list[s
         raise CohortError("'training' is the cache of another cohort, encoder or split; encode the training split by this one")
 
 
-class _Encoder:
-    """Reads, augments and encodes patches."""
-
-    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
-        self.cohort, self.patches, self._encode, self._batch, self._jitter = cohort, patches, encode, batch, jitter
-
-    def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
-        """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
-        latents, maps, tissues = [], [], []
-        for start in range(rows.start, rows.stop, self._batch):
-            read = [self._read(row, variant) for row in range(start, min(rows.stop, start + self._batch))]
-            images, classes, tissue = (np.stack(part) for part in zip(*read, strict=True))
-            latents.append(self._checked(images))
-            maps.append(classes)
-            tissues.append(tissue)
-        values = np.concatenate(latents)
-        inside = np.moveaxis(values, 1, 0)[:, np.concatenate(tissues)].astype(np.float64)
-        sums = np.stack([np.full(len(inside), inside.shape[1]), inside.sum(axis=1), (inside**2).sum(axis=1)])
-        return values.astype(np.float16), np.concatenate(maps), sums
-
-    def channels(self) -> int:
-        """Channels of the encoder's latents."""
-        return int(self._checked(self._read(0, 0)[0][None]).shape[1])
-
-    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        latents = np.asarray(self._encode(images), np.float32)
-        side = self.cohort.settings.patch_px // CELL_PX
-        if latents.ndim != 4 or latents.shape[0] != len(images) or latents.shape[2:] != (side, side):
-            raise CohortError(
-                f"the encoder gives {latents.shape} for {images.shape}; class maps need {side} x {side} latents (f8)"
-            )
-        if not np.isfinite(latents).all() or np.abs(latents).max() > np.finfo(np.float16).max:
-            raise CohortError("the encoder gives latents that are not finite or beyond float16; check its weights")
-        return latents
-
-    def _read(self, row: int, variant: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-        p, cohort = self.patches, self.cohort
-        member, mpp = cohort.members[p.member[row]], cohort.mpps[p.level[row]]
-        box = p.box(row, cohort.settings.patch_px)
-        image, classes, tissue = member.image(box, mpp), member.class_map(box, mpp), member.tissue(box, mpp)
-        glass = [i for i, c in enumerate(cohort.table) if c.background]
-        tissue = tissue & ~np.isin(classes, glass)
-        if variant:
-            rng = np.random.default_rng((cohort.settings.seed, row, variant))
-            image = jitter_stain(image, rng, self._jitter) if self._jitter else image
-            image, classes, tissue = (dihedral(a, variant % 8) for a in (image, classes, tissue))
-        return image, classes, tissue
-
-
-def _open_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     """Open the group if it is of the same patches and encoder, else make it anew."""
     try:
         group = zarr.open_group(str(folder), mode="r+")
@@ -227,7 +216,7 @@ def _open_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
     return _new_group(folder, maker, identity)
 
 
-def _new_group(folder: Path, maker: _Encoder, identity: list[Any]) -> Any:
+def _new_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     n, variants, side = len(maker.patches), int(identity[-1]), maker.cohort.settings.patch_px // CELL_PX
     channels, blocks = maker.channels(), -(-n // BLOCK)
     group = zarr.open_group(str(folder), mode="w", attributes={"kind": "wsigen latents", "identity": None})

@@ -55,19 +55,32 @@ def stated_mpp(source: Source, name: str) -> float | None:
 
 
 def tiled_copy(path: Path, cache: Path) -> Path:
-    """Write an image as a tiled TIFF pyramid without loss into the cache, once; returns its path."""
+    """Write an image as a tiled TIFF pyramid without loss into the cache, once; returns its path.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be written; nothing half-written stays.
+    """
     import pyvips
 
     stat = path.stat()
     key = hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     target = cache / "tiled" / f"{path.stem}-{key}.tif"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error").colourspace("srgb")
-        image = image.flatten(background=255) if image.hasalpha() else image
-        with atomic_path(target) as beside:
-            image.cast("uchar").tiffsave(
-                str(beside), tile=True, tile_width=512, tile_height=512, compression="deflate", level=1, predictor="horizontal",
-                bigtiff=True, pyramid=True
-            )  # fmt: skip
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error").colourspace("srgb")
+            image = image.flatten(background=255) if image.hasalpha() else image
+            with atomic_path(target) as beside:
+                image.cast("uchar").tiffsave(
+                    str(beside), tile=True, tile_width=512, tile_height=512, compression="deflate", level=1,
+                    predictor="horizontal", bigtiff=True, pyramid=True
+                )  # fmt: skip
+        except (pyvips.Error, OSError) as error:  # the image was read to its end before: it is the writing
+            reason = " ".join((getattr(error, "detail", "") or str(error)).split())[:160]
+            raise CohortError(
+                f"{target.parent}: the tiled copy of {path.name} cannot be written ({reason}); make room, or give "
+                "another --cache"
+            ) from None
     return target

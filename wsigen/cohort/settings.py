@@ -25,7 +25,7 @@ class _Images(_Part):
     """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong.
 
     ``glass``: what lies outside the tissue found and has no label is of the background class, instead of unknown. Not by
-    default: a patch of tissue nobody labelled with a rim of glass would count as glass for tokens and prompts.
+    default: a patch half of which is glass would count as glass for tokens and prompts, whatever the rest of it is.
     """
 
     images: Paths
@@ -138,7 +138,7 @@ class Groups(_Part):
 
 
 class Subtypes(_Part):
-    """A CSV that names the subtype of every slide (tiles are no slides), for the mask model."""
+    """A CSV that names the subtype of every labelled slide (tiles are no slides), for the mask model."""
 
     csv: str
     image: str = "image"
@@ -235,3 +235,8 @@ def read_settings(path: str | Path) -> CohortSettings:
     content = read_mapping(path, CohortError, f"no such cohort file; {example}", f"'setting: value' lines ({example})")
     settings = validated(CohortSettings, content, str(path), CohortError)
     return settings.model_copy(update={"root": (path.parent / settings.root).resolve()})
+
+
+def cache_of(path: str | Path) -> Path:
+    """Where a cohort's index and copies lie unless somebody says otherwise: one place for all commands, beside its YAML."""
+    return Path(path).with_suffix(".cache")

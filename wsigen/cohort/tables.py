@@ -55,13 +55,15 @@ def lookup(names: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def column_of_images(path: Path, image: str, value: str, names: Sequence[str]) -> dict[str, str]:
+def column_of_images(
+    path: Path, image: str, value: str, names: Sequence[str], needed: Sequence[str] | None = None
+) -> dict[str, str]:
     """Read a CSV with one row an image: image's name -> value; images of other cohorts are passed over.
 
     Raises
     ------
     CohortError
-        If an image of the cohort is missing in the table or has two values.
+        If an image that is ``needed`` (of all ``names`` by default) is missing in the table, or one has two values.
     """
     known = lookup(names)
     found: dict[str, str] = {}
@@ -71,7 +73,8 @@ def column_of_images(path: Path, image: str, value: str, names: Sequence[str]) -
             continue
         if found.setdefault(name, row[value]) != row[value]:
             raise CohortError(f"{path}: {name} is both {found[name]!r} and {row[value]!r}; keep one row")
-    missing = [n for n in names if not found.get(n)]
+    needed = names if needed is None else needed
+    missing = [n for n in needed if not found.get(n)]
     if missing:
-        raise CohortError(f"{path}: no {value!r} for {len(missing)} of {len(names)} images, e.g. {missing[0]}; add their rows")
+        raise CohortError(f"{path}: no {value!r} for {len(missing)} of {len(needed)} images, e.g. {missing[0]}; add their rows")
     return found

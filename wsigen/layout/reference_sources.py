@@ -130,9 +130,13 @@ def _segments(path: str) -> list[tuple[int, int]]:
         return [pair for p in pages for pair in zip(p.dataoffsets, p.databytecounts, strict=True)]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _open(path: str, stamp: int) -> Source:
-    """``stamp`` (the time of change) makes a new file under an old name a new entry."""
+    """``stamp`` (the time of change) makes a new file under an old name a new entry.
+
+    Training draws from many slides in turn, and opening one takes longer than a crop of it. An open slide holds its
+    directory, a plain image its pixels once they were read: cohorts copy those of more than 4 Mpx (12 MB).
+    """
     return _open_slide(path) or _open_image(path)
 
 

@@ -14,7 +14,7 @@ from wsigen.classes import ClassTable
 from wsigen.cohort import Cohort, open_cohort
 from wsigen.cohort.labels import WholeLabel
 from wsigen.cohort.members import Member as CohortMember
-from wsigen.cohort.settings import read_settings
+from wsigen.cohort.settings import cache_of, read_settings
 from wsigen.cohort.tissue import sample
 from wsigen.errors import EvaluationError, suggest
 from wsigen.geometry import Box
@@ -86,7 +86,7 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
         if watch is not None:
             watch(done + 1, total)
 
-    cohort = open_cohort(read_settings(file), file.with_suffix(".cache"), skip_bad=True, watch=tell)
+    cohort = open_cohort(read_settings(file), cache_of(file), skip_bad=True, watch=tell)
     chosen = {"held_out": cohort.held_out, "training": cohort.training, "all": cohort.members}[part]
     if not chosen:
         raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")

@@ -101,6 +101,19 @@ def share_too_near(training: Features, held_out: Features, samples: Features) ->
     return below, 1.0 - _u(real, drawn) / (len(real) * len(drawn))
 
 
+def duplicates(training: Features, held_out: Features) -> float:
+    """The data's own near duplicates, in the measure of `share_too_near`.
+
+    Share of training crops whose nearest other training crop is nearer than all but the nearest `TEST_SHARE` of held-out crops
+    are to the training data. Crops that overlap are each other's duplicates: give some that do not. Far above `TEST_SHARE`
+    training data repeat themselves more than unseen data repeat them, as sections of one patient among themselves may.
+    """
+    x = _matrix(training)
+    if len(x) < 2:
+        raise EvaluationError(f"{len(x)} training crops: duplicates among them need two at least")
+    return float((kth_distance(x, 1) < np.quantile(nearest(_matrix(held_out), x)[0], TEST_SHARE)).mean())
+
+
 def _z_score(reference: F64, distances: F64) -> float:
     """Z of Mann-Whitney's U: below 0 where ``distances`` tend to be smaller than ``reference``."""
     n, m = len(reference), len(distances)

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsigen.cohort.drawing import MOST
 from wsigen.errors import TrainingError
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition
 
 
 def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
-    """The most frequent known class of each crop (the lowest index of equals), -1 where no pixel is known.
+    """The class that fills at least half of each crop (`cohort.drawing.MOST`; the lowest index of equals), else -1.
+
+    What nobody labelled takes the class away: a corner that is known says nothing about the rest of a crop.
 
     Parameters
     ----------
@@ -28,7 +31,7 @@ def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
     flat = class_maps.flatten(1)
     votes = torch.stack([(flat == c).sum(dim=1) for c in range(classes)], dim=1)
     most, label = votes.max(dim=1)
-    return torch.where(most > 0, label, torch.full_like(label, -1))
+    return torch.where(most >= MOST * flat.shape[1], label, torch.full_like(label, -1))
 
 
 def one_hot_maps(class_maps: Tensor, classes: int) -> Tensor:

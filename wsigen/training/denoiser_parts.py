@@ -31,8 +31,10 @@ def build_unet(settings: DenoiserNetwork, card: BundleCard, side: int, text_widt
     uneven = [c for c in settings.channels if c % settings.norm_groups]
     if uneven:
         raise TrainingError(f"network.channels {uneven[0]} is no multiple of network.norm_groups {settings.norm_groups}")
-    if settings.channels[-1] % settings.head_dim:
-        raise TrainingError(f"network.channels {settings.channels[-1]} is no multiple of network.head_dim {settings.head_dim}")
+    uneven = [c for c in settings.channels[-settings.attention :] if c % settings.head_dim]
+    if uneven:
+        raise TrainingError(f"network.channels {uneven[0]} is no multiple of network.head_dim {settings.head_dim}")
+    attentive, plain = settings.attention, depth - settings.attention
     shared: dict[str, Any] = {
         "sample_size": side,
         "in_channels": input_channels(card),
@@ -44,27 +46,29 @@ def build_unet(settings: DenoiserNetwork, card: BundleCard, side: int, text_widt
     if kind == "text":
         return UNet2DConditionModel(
             **shared,
-            down_block_types=("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",),
-            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
-            attention_head_dim=settings.channels[-1] // settings.head_dim,  # diffusers counts heads here
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * attentive,
+            up_block_types=("CrossAttnUpBlock2D",) * attentive + ("UpBlock2D",) * plain,
+            attention_head_dim=tuple(max(1, c // settings.head_dim) for c in settings.channels),  # diffusers counts heads here
             cross_attention_dim=text_width,
         )
     return UNet2DModel(
         **shared,
-        down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attentive,
+        up_block_types=("AttnUpBlock2D",) * attentive + ("UpBlock2D",) * plain,
         attention_head_dim=settings.head_dim,
         num_class_embeds=embeddings(card),
     )
 
 
-def load_unet(folder: Path, card: BundleCard) -> nn.Module:
+def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     """Load the U-Net of a bundle or diffusers folder and make its inputs fit the card (`starting.fit`).
+
+    ``text_width`` is that of the prompts' embeddings, 0 without prompts.
 
     Raises
     ------
     TrainingError
-        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents.
+        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents or prompts.
     """
     import diffusers
 
@@ -84,6 +88,13 @@ def load_unet(folder: Path, card: BundleCard) -> nn.Module:
     if unet.config["out_channels"] != latent_channels:
         given = unet.config["out_channels"]
         raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
+    # a network may bring the prompts to its own width by a layer of its own
+    width = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
+    if text_width and width != text_width:
+        raise TrainingError(
+            f"{found}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
+            "folder of the text encoder it was trained with"
+        )
     fit(unet, card, card_of(folder), found)
     return unet
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from wsigen.errors import TrainingError
 from wsigen.training.prefetch import prefetched
+from wsigen.training.processes import processes
 from wsigen.training.recipes import LoopSettings
-from wsigen.training.reports import Reports
+from wsigen.training.reports import Reports, losses_of
 from wsigen.training.snapshot import Identity, load_snapshot
 from wsigen.training.task import Task, Tensors
 from wsigen.training.trainer import Trainer
@@ -94,6 +95,7 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    processes()
     AcceleratorState._reset_state()  # another training of this process may have had another precision
     return Accelerator(mixed_precision=settings.precision)
 
@@ -101,7 +103,8 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
 def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identity, first: int) -> Outcome:
     """Step by step; a step's scalars are read while the next one is on the device."""
     settings, begin, saved = trainer.settings, monotonic(), monotonic()
-    values: dict[str, float] = {}
+    # nothing is left to do where all steps are done: what the last one gave is known
+    values = losses_of(path.parent, first - 1) if first == settings.steps and reports is not None else {}
     done, waiting = first, None
     with prefetched(trainer.draw, first, settings.steps, settings.threads) as batches:
         for step, parts in enumerate(_until(batches, trainer, begin), start=first):

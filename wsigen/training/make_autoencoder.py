@@ -10,6 +10,8 @@ from wsigen.files import atomic_path
 from wsigen.training.autoencoder_model import AutoencoderTask
 from wsigen.training.loop import Outcome, train
 from wsigen.training.measure import measure_autoencoder
+from wsigen.training.model_key import model_key
+from wsigen.training.processes import is_main
 from wsigen.training.publish import save_autoencoder
 from wsigen.training.recipes import AutoencoderRecipe
 from wsigen.training.snapshot import Identity, identity_of
@@ -46,8 +48,8 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
 
 
 def identity(recipe: AutoencoderRecipe, cohort: Any) -> Identity:
-    """The settings and data that decide the weights."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"})
+    """The settings and data that decide the weights; the model it begins at by what it holds."""
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"}) | {"start": model_key(recipe.start)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
 
 
@@ -64,10 +66,3 @@ def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, ou
     with atomic_path(out / FIGURES) as beside:
         beside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
-
-
-def is_main() -> bool:
-    """Whether this process writes the files (of several that ``accelerate launch`` started)."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)

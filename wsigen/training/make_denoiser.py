@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,13 @@ from wsigen.training.conditions import Conditioner, embed_prompts, load_text
 from wsigen.training.denoiser_model import DenoiserTask, decoder_of
 from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.loop import Outcome, check_folder, train
-from wsigen.training.make_autoencoder import FIGURES, is_main
+from wsigen.training.make_autoencoder import FIGURES
+from wsigen.training.model_key import model_key
+from wsigen.training.processes import is_main, processes
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of
-from wsigen.training.starting import card_of, latent_scale_of
+from wsigen.training.starting import latent_scale_of, scale_card
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -68,26 +71,23 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
 
 
 def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -> LatentData:
-    """Encode what is not in ``out/latents`` yet (the main process first), and open a stream of it."""
-    from accelerate import PartialState
-
+    """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
     from wsigen.cohort.latents import cache_latents
 
-    scale = _scale_of_start(recipe, vae)
-    state = PartialState()
-    with state.main_process_first():
-        encode = encoder_of(vae, state.device, recipe.loop.precision)
-        key = encoder_key(recipe, vae)
-        cache = cache_latents(
-            cohort,
-            encode,
-            out / "latents",
-            key,
-            variants=recipe.latent_variants,
-            jitter=recipe.stain_jitter,
-            batch=4,
-            watch=_told,
-        )
+    scale = scale_of_start(recipe, vae)
+    state = processes()
+    cache = cache_latents(
+        cohort,
+        encoder_of(vae, state.device, recipe.loop.precision),
+        out / "latents",
+        encoder_key(recipe, vae),
+        variants=recipe.latent_variants,
+        jitter=recipe.stain_jitter,
+        batch=4,
+        watch=_told if is_main() else None,
+        share=(state.process_index, state.num_processes),
+        meet=state.wait_for_everyone,
+    )
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
@@ -95,15 +95,21 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
 
 
-def _scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
+def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
     """A network that training begins at knows latents as they were standardised for it (see `starting`)."""
-    card = card_of(recipe.start)
-    if recipe.start is None or card is None or not (recipe.start / "vae").is_dir():
+    if recipe.start is None:
         return None
-    try:
-        return latent_scale_of(card, vae, load_vae(recipe.start))
-    except TrainingError:
-        return None  # an autoencoder of another kind: its latents are other ones
+    scale = None
+    if (recipe.start / "vae").is_dir():
+        with suppress(TrainingError):  # an autoencoder of another kind: its latents are other ones
+            scale = latent_scale_of(scale_card(recipe.start), vae, load_vae(recipe.start))
+    if scale is None:
+        print(
+            f"note: {recipe.start} does not hold the autoencoder of the recipe: latents are standardised on the cohort, to "
+            "which its network has to get used",
+            flush=True,
+        )
+    return scale
 
 
 def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
@@ -135,7 +141,7 @@ def _check_classes(recipe: DenoiserRecipe, cohort: Any) -> None:
     present = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
     for label in sorted(set().union(*present)):
         without = [level for level in range(len(told)) if label in present[level] - told[level]]
-        problem = f"class {cohort.table.names[label]!r} is the most frequent of no patch"
+        problem = f"class {cohort.table.names[label]!r} fills half of no patch"
         if not any(label in found for found in told):
             raise TrainingError(
                 f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
@@ -158,8 +164,11 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
 
 
 def identity(recipe: DenoiserRecipe, key: str) -> Identity:
-    """The settings and data that decide the weights."""
+    """The settings and data that decide the weights; models by what they hold, wherever they lie."""
     settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    if recipe.network.attention == 1:  # as it was before there was a choice: checkpoints of then stay valid
+        del settings["network"]["attention"]
+    settings |= {"start": model_key(recipe.start), "text": model_key(recipe.text)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
 
 
@@ -194,10 +203,10 @@ def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | N
     kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
     prompts = None if text is None else embed_prompts(card, *text)
     torch.manual_seed(recipe.seed)
+    width = 0 if prompts is None else prompts.shape[-1]
     if recipe.start:
-        unet = load_unet(recipe.start, card)
+        unet = load_unet(recipe.start, card, width)
     else:
-        width = 0 if prompts is None else prompts.shape[-1]
         unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
     return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from wsigen.classes import UNKNOWN
 from wsigen.training.loop import Outcome, train
-from wsigen.training.make_autoencoder import is_main
 from wsigen.training.mask_data import MaskData, read_maps
 from wsigen.training.mask_export import describe_mask, export_mask
 from wsigen.training.mask_maps import MaskStream, check_maps
 from wsigen.training.mask_model import MaskTask, build_mask_network
 from wsigen.training.mask_recipe import MaskRecipe
-from wsigen.training.snapshot import identity_of
+from wsigen.training.processes import is_main
+from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
     from wsigen.cohort.cohort import Cohort
@@ -44,9 +44,13 @@ def train_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = 
     torch.manual_seed(recipe.seed)
     network = build_mask_network(recipe.network, recipe.side, len(data.table), len(data.subtypes))
     task = MaskTask(recipe, network, stream, card, data.table)
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "sampling", "least_slides"})
-    identity = identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key, "cells": data.cell_um})
-    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, data), seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         export_mask(network.cpu(), card, out)
     return outcome
+
+
+def identity(recipe: MaskRecipe, data: MaskData) -> Identity:
+    """The settings and data that decide the weights."""
+    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "sampling", "least_slides"})
+    return identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key, "cells": data.cell_um})

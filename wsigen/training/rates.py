@@ -20,7 +20,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, warmup
     Parameters
     ----------
     schedule:
-        ``one-cycle``: Smith's policy as in torch's ``OneCycleLR`` with its defaults (DiffInfinite trains with it).
+        ``one-cycle``: Smith's policy, the rates of torch's ``OneCycleLR`` with its defaults (DiffInfinite trains with it).
+        That class by default cycles momentum as well (Adam's beta1 from 0.95 to 0.85 and back); here betas stay as given.
         ``cosine``: linear warm-up, then half a cosine to 1 % of the peak. ``constant``: warm-up, then the peak.
     peak:
         The highest rate.

@@ -12,6 +12,7 @@ from wsigen.models.card import Conditioning, DataSource, Rgb, Text
 from wsigen.yaml_file import read_mapping, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -46,7 +47,7 @@ class LoopSettings(Settings):
         Stop after so long, to be resumed; not part of the configuration.
     checkpoint_minutes, sample_every, log_every, threads:
         Time between checkpoints; steps between sample grids (0: none) and between lines of progress; threads that
-        make batches. None is part of the configuration.
+        make batches, as many of which wait. None is part of the configuration.
     """
 
     steps: Count = 10_000
@@ -56,15 +57,15 @@ class LoopSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: NotNegative = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip: NotNegative = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema: Decay = 0.999
     precision: Literal["no", "bf16", "fp16"] = "no"
     minutes: Positive | None = None
     checkpoint_minutes: NotNegative = 5.0
     sample_every: Annotated[int, Field(ge=0)] = 1000
     log_every: Count = 50
-    threads: Count = 1
+    threads: Count = 4
 
     @model_validator(mode="after")
     def _whole_parts(self) -> LoopSettings:
@@ -150,12 +151,19 @@ class AutoencoderRecipe(Settings):
 
 
 class DenoiserNetwork(Settings):
-    """A U-Net from scratch, attention at its coarsest level alone."""
+    """A U-Net from scratch, with attention at its ``attention`` coarsest levels."""
 
     channels: tuple[Count, ...] = (96, 160, 224)
     layers: Count = 2
     norm_groups: Count = 32
     head_dim: Count = 32
+    attention: Count = 1
+
+    @model_validator(mode="after")
+    def _levels(self) -> DenoiserNetwork:
+        if self.attention > len(self.channels):
+            raise ValueError(f"attention at {self.attention} levels of {len(self.channels)}: there are no more")
+        return self
 
 
 class EntropySettings(Settings):
@@ -164,7 +172,7 @@ class EntropySettings(Settings):
     enabled: bool = False
     beta: NotNegative = 0.1
     temperature: Positive = 0.07
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    decay: Decay = 0.99
 
 
 class BundleSettings(Settings):

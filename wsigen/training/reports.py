@@ -39,6 +39,17 @@ class LossTable:
         self._file.close()
 
 
+def losses_of(folder: Path, step: int) -> dict[str, float]:
+    """What ``losses.csv`` says of a step; nothing where it does not."""
+    path = folder / LOSSES
+    rows = _rows_before(path, step + 1)
+    if not rows or int(rows[-1].split(",")[0]) != step:
+        return {}
+    names = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    cells = zip(names[1:], rows[-1].rstrip("\n").split(",")[1:], strict=True)
+    return {name: float(cell) for name, cell in cells if cell}
+
+
 def _rows_before(path: Path, step: int) -> list[str]:
     if step == 0 or not path.is_file():
         return []

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wsigen.errors import TrainingError
+from wsigen.errors import BundleError, TrainingError
 from wsigen.models.card import BundleCard, Level, read_card
+from wsigen.models.derived_card import card_from_diffusers
 
 CARD = "wsigen.yaml"
 
@@ -34,6 +35,17 @@ def input_channels(card: BundleCard) -> int:
 def card_of(start: Path | None) -> BundleCard | None:
     """The card of the bundle training begins at; None where it begins at nothing, or at a plain diffusers folder."""
     return read_card(start) if start is not None and (start / CARD).is_file() else None
+
+
+def scale_card(start: Path) -> BundleCard | None:
+    """The card that says which latents the network of ``start`` knows; None where the folder is not a whole model.
+
+    A plain diffusers folder gets the one `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
+    """
+    try:
+        return card_of(start) or card_from_diffusers(start)
+    except BundleError:
+        return None
 
 
 def latent_scale_of(start: BundleCard | None, vae: nn.Module, vae_of_start: nn.Module | None) -> NDArray[np.float32] | None:

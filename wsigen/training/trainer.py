@@ -45,6 +45,7 @@ class Trainer:
             decay = settings.weight_decay
             optimiser = torch.optim.AdamW(learned, player.peak_rate, player.betas, weight_decay=decay, fused=True)
             self.modules[name], self.optimisers[name] = accelerator.prepare(player.module, optimiser)
+        self.kept: int | None = None  # steps in the checkpoint
         self.average = WeightAverage(next(iter(self.players.values())).module, settings.ema)
 
     def draw(self, step: int) -> list[Tensors]:
@@ -105,9 +106,10 @@ class Trainer:
             if key.endswith("gradient") and self.settings.precision == "fp16":
                 continue
             if not -float("inf") < value < float("inf"):
+                kept = "there is no checkpoint yet" if self.kept is None else f"the checkpoint of step {self.kept} stays"
                 raise TrainingError(
-                    f"{self.task.name}: the {key} is {value} at step {step}; stopped, the last checkpoint stays: "
-                    "lower loop.learning_rate, or set loop.clip, and resume"
+                    f"{self.task.name}: the {key} is {value} at step {step}; stopped, {kept}: lower loop.learning_rate or "
+                    "loop.clip and train anew, with another --out"
                 )
         return {key: value for key, value in values.items() if not key.endswith(_GRADIENT)}
 
@@ -126,6 +128,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             state = {name: part.state_dict() for name, part in self.state().items()}
             save_snapshot(path, state, identity, step)
+        self.kept = step
         self.accelerator.wait_for_everyone()
 
     def load(self, path: Path, identity: Identity) -> int:
@@ -133,4 +136,5 @@ class Trainer:
         step, state = load_snapshot(path, identity)
         for name, part in self.state().items():
             part.load_state_dict(state[name])
+        self.kept = step
         return step

@@ -1,0 +1,73 @@
+"""Two processes, as ``accelerate launch`` starts them, encode a cohort together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from cohort.cohort_making import CLASSES, tiles
+
+import wsigen
+from wsigen.errors import TrainingError
+from wsigen.training.processes import processes
+
+HERE = Path(__file__).parent
+COHORT = {
+    "classes": CLASSES[1:],
+    "levels": [{"name": "patch", "mpp": 0.5}],
+    "patch_px": 64,
+    "overlap_px": 0,
+    "sources": [{"kind": "tiles", "folder": "tiles", "mpp": 0.5}],
+}
+
+
+def launch(count: int, file: Path, out: Path) -> list[str]:
+    """What each of the processes printed last; environment variables are those of ``accelerate launch --cpu``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        **os.environ,
+        "PYTHONPATH": f"{Path(wsigen.__file__).parents[1]}:{HERE}",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    if count > 1:
+        common |= {
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {} for rank in range(count)]
+    command = [sys.executable, str(HERE / "encode_share.py"), str(file), str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=common | rank, **pipes) for rank in ranks]  # type: ignore[call-overload]
+    told = [process.communicate(timeout=500) for process in started]
+    assert [process.returncode for process in started] == [0] * count, told
+    return [out.splitlines()[-1] for out, _ in told]
+
+
+@pytest.mark.slow
+def test_two_processes_encode_what_one_does(tmp_path: Path) -> None:
+    tiles(tmp_path / "tiles", 6, 2)
+    file = tmp_path / "cohort.yaml"
+    file.write_text(yaml.safe_dump(COHORT))
+    (alone,) = launch(1, file, tmp_path / "one")
+    assert alone.startswith("1 processes")
+    assert set(launch(2, file, tmp_path / "two")) == {alone.replace("1 processes", "2 processes")}
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take itself for the only one and write the same files."""
+    if processes().num_processes > 1:
+        pytest.skip("this is one of several")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="2 processes were started, and this one cannot join the others"):
+        processes()
