@@ -202,10 +202,9 @@ def _count_warnings(found: Evaluation) -> None:
 
 def _tissue_px(side: Side, mpp: float | None) -> float:
     """Tissue of a side in px at ``mpp``, of images that are large enough."""
-    skipped = {s.path for s in side.skipped}
     total = 0.0
     for member in side.members:
-        if str(member.path) not in skipped:
+        if str(member.path) not in side.skipped_paths:
             height, width = member.canvas(mpp)
             mask = member.tissue
             total += height * width * mask.count / (mask.shape[0] * mask.shape[1])

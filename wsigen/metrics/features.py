@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.files import atomic_path
 from wsigen.metrics.extractors import Extractor, identity
-from wsigen.metrics.members import Skipped
 from wsigen.metrics.sides import Crop, Side, read_crop
 
 BATCH = 16
@@ -140,9 +139,7 @@ def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.ui
             images.append(read_crop(side, crop))
             readable.append(crop)
         except WsigenError as error:
-            path = str(side.members[crop.member].path)
-            if path not in {s.path for s in side.skipped}:
-                side.skipped.append(Skipped(path, str(error)))
+            side.skip(side.members[crop.member].path, str(error))
     return readable, images
 
 

@@ -35,9 +35,8 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
         A slide that cannot be checked is a warning, and the rest goes on.
     """
     found, warnings = [], []
-    skipped = {s.path for s in side.skipped}
     for member in side.members:
-        if str(member.path) in skipped:
+        if str(member.path) in side.skipped_paths:
             continue
         try:
             manifest = read_manifest(member.path)

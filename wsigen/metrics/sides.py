@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class Side:
     members:
         In the order of their paths.
     skipped:
-        What could not be read; `place_crops` adds what turns out to be damaged.
+        What could not be read; `skip` adds what turns out to be damaged.
     level_mpp:
         um/px of a cohort's finest level; it goes before that of its images.
     """
@@ -45,6 +46,17 @@ class Side:
     members: list[Member]
     skipped: list[Skipped] = field(default_factory=list)
     level_mpp: float | None = None
+
+    def skip(self, path: Path, reason: str) -> None:
+        """Note a file that turned out to be unusable; only its first reason is kept."""
+        if str(path) not in self.skipped_paths:
+            self.skipped_paths.add(str(path))
+            self.skipped.append(Skipped(str(path), reason))
+
+    @cached_property
+    def skipped_paths(self) -> set[str]:
+        """Paths of what was skipped."""
+        return {s.path for s in self.skipped}
 
     @property
     def mpp(self) -> float | None:
@@ -188,8 +200,7 @@ def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | N
             raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
         return Field(member.tissue, canvas, side_px)
     except WsigenError as error:
-        if str(member.path) not in {s.path for s in side.skipped}:
-            side.skipped.append(Skipped(str(member.path), str(error)))
+        side.skip(member.path, str(error))
         return None
 
 
