@@ -14,6 +14,7 @@ from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.words import rows
 
 ROOT = Path(wsigen.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -171,6 +172,7 @@ import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.words import rows
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())
@@ -191,3 +193,51 @@ def test_twenty_slides_take_the_memory_of_two(tmp_path):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+def patchwork(height, width, seed, patch=96):
+    """Tissue whose colour, contrast and grain change from place to place, as a slide's do: no two places look alike."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((height, width, 3), np.uint8)
+    for y in range(0, height, patch):
+        for x in range(0, width, patch):
+            part = out[y : y + patch, x : x + patch]
+            own = texture(*part.shape[:2], int(rng.integers(1 << 30)), rng.uniform(0.6, 3), rng.uniform(6, 25))
+            part[:] = np.clip(own + rng.uniform(-45, 30, 3), 0, 255)
+    return out
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Training and held-out slides, and synthetic ones that are training slides in every pixel but in no byte."""
+    root = tmp_path_factory.mktemp("copied")
+    for k, name in enumerate(("training", "held_out", "fresh")):
+        for i in range(2):
+            save(root / name / f"s{i}.tiff", patchwork(576, 768, 10 * k + i), mpp=0.5)
+    for i in range(2):
+        save(root / "copies" / f"s{i}.png", patchwork(576, 768, i))
+    return root
+
+
+def test_copied_slides_are_found_whatever_their_bytes(copied):
+    """Verbatim copies of training slides, stored otherwise: no file is the same, every crop is."""
+    how = {"training": copied / "training", "crops": 150, "size_px": 48, "synthetic_mpp": 0.5}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    assert found.numbers["training_coverage"] > 0.95
+    assert found.numbers["c_t"] < -3
+    assert found.numbers["share_too_near"] > 0.3
+    assert not any("the same" in w or "cover" in w for w in found.warnings)
+    fresh = evaluate(Settings(copied / "held_out", copied / "fresh", **how), Colours())
+    assert abs(fresh.numbers["c_t"]) < 3
+
+
+def test_copies_that_cannot_be_seen_are_warned_of(copied):
+    """Fifty training crops cover a small part of two slides."""
+    how = {"training": copied / "training", "crops": 150, "size_px": 48, "synthetic_mpp": 0.5, "training_crops": 50}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    covered = found.numbers["training_coverage"]
+    assert covered < 0.1
+    assert any(f"training crops cover {covered:.0%} of the training tissue; copies of the rest" in w for w in found.warnings)
+    readings = {row.key: row.reading for row in rows(found)}
+    assert f"sees {covered:.0%} of the training tissue" in readings["c_t"]
+    assert "of the training tissue" in readings["authenticity"]

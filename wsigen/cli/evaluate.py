@@ -23,7 +23,11 @@ def evaluate(
     features: Annotated[
         str, typer.Option("--features", help="embedded | imagenet | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
     ] = "embedded",
-    crops: Annotated[int, typer.Option("--crops", help="random crops of each side")] = 2000,
+    crops: Annotated[int, typer.Option("--crops", help="random crops of REAL and of SYNTHETIC")] = 2000,
+    training_crops: Annotated[
+        int,
+        typer.Option("--training-crops", help="of --training at most; copies of what they do not cover are not seen"),
+    ] = 10_000,
     size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,
     mpp: Mpp = None,
     real_mpp: Annotated[float | None, typer.Option("--real-mpp", help="um/px of REAL, if its files do not say it")] = None,
@@ -43,7 +47,10 @@ def evaluate(
 
     folder = cache or (report / "features" if report else None)
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
-    settings = Settings(real, synthetic, training, crops, size, **stated, seed=seed, cache=folder, seam_period=seam_period)
+    settings = Settings(
+        real, synthetic, training, crops, size, **stated,
+        seed=seed, cache=folder, seam_period=seam_period, training_crops=training_crops,
+    )  # fmt: skip
     found = run(settings, open_extractor(features, device), _watch)
     _print(found)
     if report:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsigen.errors import EvaluationError
 from wsigen.metrics import fidelity
 from wsigen.metrics.copies import memorisation_numbers, same_files
+from wsigen.metrics.coverage import coverage, coverage_warning, place_training
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
@@ -41,7 +42,9 @@ class Settings:
     training:
         What the model was trained on; then ``real`` is held out. None: ``real`` is taken for the training data.
     crops:
-        Of each side.
+        Of real and synthetic.
+    training_crops:
+        Of the training data at most: they lie on a lattice (`coverage.place_training`).
     size_px, mpp:
         Side of a crop in px at ``mpp`` um/px (None: that of the sides).
     real_mpp, synthetic_mpp, training_mpp:
@@ -64,6 +67,7 @@ class Settings:
     seed: int = 0
     cache: Path | None = None
     seam_period: int | None = None
+    training_crops: int = 10_000
 
 
 @dataclass
@@ -129,7 +133,7 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     _classes(found)
     numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
     found.numbers |= numbers
-    found.warnings += warnings + same_files(sides)
+    found.warnings += _coverage(found) + warnings + same_files(sides)
     found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
     found.warnings += warnings
     return found
@@ -157,6 +161,8 @@ def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
     if settings.crops < LEAST:
         raise EvaluationError(f"{settings.crops} crops are too few for any number; --crops is {LEAST} at least")
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
+    if settings.training_crops < LEAST:
+        raise EvaluationError(f"--training-crops {settings.training_crops}: {LEAST} at least, some thousands to see copies")
     if settings.training is not None:
         given.append(("training", settings.training, settings.training_mpp))
     return {name: open_side(name, path, mpp, indexing(name, watch)) for name, path, mpp in given}
@@ -168,7 +174,10 @@ def indexing(name: str, watch: Watch | None) -> Callable[[int, int], None] | Non
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
-    crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
+    if side.name == "training":
+        crops = place_training(side, settings.training_crops, LEAST, settings.size_px, mpp, settings.seed)
+    else:
+        crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
     if len(crops) < LEAST:
         raise EvaluationError(
             f"{side.path}: only {len(crops)} crops of {settings.size_px} px show tissue, {LEAST} are needed; "
@@ -186,18 +195,28 @@ def _features(settings: Settings, side: Side, crops: list[Crop], extractor: Extr
 def _count_warnings(found: Evaluation) -> None:
     if found.mpp is None:
         found.warnings.append("no image says its um/px; pixels were compared as they are")
-    for name, part in found.sets.items():
+    compared = {name: found.sets[name] for name in ("real", "synthetic")}
+    for name, part in compared.items():
         n = len(part.features)
         if n < found.settings.crops:
             found.warnings.append(f"{name}: {n} crops instead of {found.settings.crops}; its images have no more")
-        if n < FID_LEAST and name != "training":
+        if n < FID_LEAST:
             found.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
         covered, area = n * found.settings.size_px**2, _tissue_px(found.sides[name], found.mpp)
         if covered > area:
             found.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
-    n, d = min(len(s.features) for s in found.sets.values()), found.sets["real"].features.shape[1]
+    n, d = min(len(s.features) for s in compared.values()), found.sets["real"].features.shape[1]
     if n <= d:
         found.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
+
+
+def _coverage(found: Evaluation) -> list[str]:
+    """How much of the training tissue its crops reach: a number of its own, and a warning where that is little."""
+    name = "training" if "training" in found.sides else "real"
+    crops = found.sets[name].crops
+    covered = coverage(found.sides[name], crops, found.settings.size_px, found.mpp)
+    found.numbers["training_coverage"] = covered
+    return coverage_warning(name, covered, len(crops))
 
 
 def _tissue_px(side: Side, mpp: float | None) -> float:

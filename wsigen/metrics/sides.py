@@ -162,8 +162,8 @@ def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: i
     EvaluationError
         If no image has tissue, or all are smaller than a crop.
     """
-    fields = [_field(side, i, side_px, mpp) for i in range(len(side.members))]
-    weights = np.array([f.mask.count if f is not None else 0 for f in fields], dtype=np.float64)
+    fields = [places_of(side, i, side_px, mpp) for i in range(len(side.members))]
+    weights = np.array([f.tissue_px if f is not None else 0 for f in fields], dtype=np.float64)
     if not weights.any():
         small = sum(f is None for f in fields)
         why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
@@ -191,8 +191,8 @@ def read_crop(side: Side, crop: Crop) -> NDArray[np.uint8]:
     return side.members[crop.member].reference.region(crop.box, crop.canvas)
 
 
-def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
-    """Where crops may lie on a member; None (and a note) if it is too small or damaged."""
+def places_of(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
+    """Return where crops may lie on a member; None (and a note) if it is too small or damaged."""
     member = side.members[index]
     canvas = member.canvas(mpp)
     try:

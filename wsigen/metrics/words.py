@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsigen.metrics.coverage import COVERED_LEAST
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.fidelity import DENSITY_K, PRECISION_K
 from wsigen.metrics.memorisation import TEST_SHARE
@@ -27,6 +28,11 @@ _FORMS = {
     "density": (f"density (k = {DENSITY_K})", "{:.3f}", "1 = as dense as real; above 1: crowded where real is"),
     "coverage": (f"coverage (k = {DENSITY_K})", "{:.3f}", "share of real neighbourhoods with a synthetic crop"),
     "inception_score": ("inception score", "{:.3f}", "classes of photographs: says little of tissue"),
+    "training_coverage": (
+        "training tissue covered",
+        "{:.1%}",
+        "has a training crop near it; copies of the rest are not seen",
+    ),
     "authenticity": ("authenticity", "{:.3f}", "0 = all copies; compare with that of held-out crops"),
     "authenticity_of_held_out": ("authenticity of held-out crops", "{:.3f}", "what unseen real crops have"),
     "c_t": ("C_T", "{:.2f}", "below -3: copies training data; about 0: no; above 3: keeps away from it"),
@@ -34,6 +40,7 @@ _FORMS = {
     "nearer_than_held_out": ("P(nearer than a held-out crop)", "{:.3f}", "0.5 = as unseen real crops"),
 }
 _DEVIATIONS = {"kid": "kid_deviation", "inception_score": "inception_score_deviation"}
+_OF_COPIES = ("authenticity", "c_t", "share_too_near", "nearer_than_held_out")
 _SCALES = {"kid": 1000.0}
 
 
@@ -48,6 +55,8 @@ def rows(found: Evaluation) -> list[Row]:
                 value += f" +- {found.numbers[_DEVIATIONS[key]] * scale:.3g}"
             if key == "c_t":
                 reading = f"{reading} ({found.numbers['c_t_cells_used']:.0f} of {found.numbers['c_t_cells']:.0f} cells)"
+            if key in _OF_COPIES and found.numbers["training_coverage"] < COVERED_LEAST:
+                reading += f"; sees {found.numbers['training_coverage']:.0%} of the training tissue"
             out.append(Row(key, name, value, reading))
     return out
 
