@@ -1,6 +1,7 @@
 """Extractors: what they see, and what they refuse; feature files."""
 
 import importlib.util
+import json
 import sys
 
 import numpy as np
@@ -110,6 +111,55 @@ def test_transformers_encoder_from_a_folder(tmp_path):
     extractor = open_extractor(f"transformers:{tmp_path / 'vit'}")
     assert extractor.features(pictures(3)).shape == (3, 32)
     assert "64 px" in extractor.version
+
+
+def vit(folder, **how):
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=64)
+    ViTModel(config, **how).save_pretrained(folder)
+    return folder
+
+
+def test_no_random_layer_is_looked_through(tmp_path):
+    """A ViT saved without pooling, as Phikon is: its features are the CLS token, the same whenever it is loaded."""
+    folder = vit(tmp_path / "vit", add_pooling_layer=False)
+    first, again = (open_extractor(f"transformers:{folder}") for _ in range(2))
+    x = pictures(2)
+    assert (first.features(x) == again.features(x)).all()
+    assert first.sha256 == again.sha256
+    assert "CLS token" in first.version
+    direct = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
+    resized = torch.nn.functional.interpolate(direct, (64, 64), mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.inference_mode():
+        token = first.network(pixel_values=(resized - mean) / std).last_hidden_state[:, 0]
+    assert first.features(x) == pytest.approx(token.numpy(), abs=1e-5)
+
+
+def test_weights_that_lack_a_layer_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = vit(tmp_path / "vit") / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if "layernorm.weight" not in k or "layer." in k}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(EvaluationError, match=r"its weights lack .*layernorm"):
+        open_extractor(f"transformers:{tmp_path / 'vit'}")
+
+
+def test_pictures_have_the_size_of_the_processor(tmp_path):
+    """Not that of the positions, which DINOv2 has for 518 px; and every part of the preparation is in the version."""
+    folder = vit(tmp_path / "vit")
+    said = {"do_center_crop": True, "crop_size": {"height": 64, "width": 64}, "size": {"shortest_edge": 80}}
+    said |= {"image_mean": [0.7, 0.6, 0.5], "image_std": [0.2, 0.3, 0.4], "image_processor_type": "ViTImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    version = open_extractor(f"transformers:{folder}").version
+    assert "64 px" in version
+    assert "0.7 0.6 0.5 0.2 0.3 0.4" in version
+    (folder / "preprocessor_config.json").write_text(json.dumps(said | {"crop_size": {"height": 96, "width": 96}}))
+    with pytest.raises(EvaluationError, match="cannot be loaded"):  # this one has positions for 64 px only
+        open_extractor(f"transformers:{folder}")
 
 
 @pytest.mark.parametrize(
