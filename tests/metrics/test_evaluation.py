@@ -14,6 +14,8 @@ from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.page import page
+from wsigen.metrics.report import to_json
 from wsigen.metrics.words import rows
 
 ROOT = Path(wsigen.__file__).parents[1]
@@ -172,6 +174,8 @@ import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.page import page
+from wsigen.metrics.report import to_json
 from wsigen.metrics.words import rows
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
@@ -241,3 +245,26 @@ def test_copies_that_cannot_be_seen_are_warned_of(copied):
     readings = {row.key: row.reading for row in rows(found)}
     assert f"sees {covered:.0%} of the training tissue" in readings["c_t"]
     assert "of the training tissue" in readings["authenticity"]
+
+
+def test_nearest_crops_can_be_found_on_their_slides(copied):
+    """File and box at level 0, of crops that were compared at half the resolution; copies lie where their originals do."""
+    how = {"training": copied / "training", "crops": 100, "size_px": 48, "synthetic_mpp": 0.5, "mpp": 1.0}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    report = to_json(found)
+    assert len(report["nearest_training"]) == 100
+    near = 0
+    for pair in report["nearest_training"]:
+        ours, theirs = pair["synthetic"], pair["training"]
+        assert (ours["width"], theirs["height"]) == (96, 96)
+        assert Path(ours["file"]).parent == copied / "copies"
+        same = Path(ours["file"]).stem == Path(theirs["file"]).stem
+        near += same and max(abs(ours["x"] - theirs["x"]), abs(ours["y"] - theirs["y"])) <= 72
+    assert near > 50
+    first, crop = report["nearest_training"][0]["synthetic"], found.sets["synthetic"].crops[0]
+    assert (first["x"], first["y"]) == (2 * crop.box.x0, 2 * crop.box.y0)
+    hits = {Path(h["file"]).name: h for h in report["nearest_by_slide"]}
+    assert sum(h["hits"] for h in hits.values()) == 100
+    assert sum(h["crops"] for h in hits.values()) == len(found.sets["training"].crops)
+    html = page(found)
+    assert re.search(r"<figcaption>[\d.e-]+<br>s\d.png @ \d+,\d+<br>s\d.tiff @ \d+,\d+<", html)

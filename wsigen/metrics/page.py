@@ -14,10 +14,14 @@ from wsigen.metrics.gradients import REACH_PX, SeamScore
 from wsigen.metrics.html import document, picture, section, table, warned
 from wsigen.metrics.memorisation import nearest_training
 from wsigen.metrics.sides import read_crop
+from wsigen.metrics.traces import hits_by_slide, nearest_pairs, training_side
 from wsigen.metrics.words import count_line, extractor_line, rows
 
 SHOWN = 24
 """Crops shown of a side: a page of some 500 kB."""
+
+HITS = 20
+"""Training slides listed."""
 
 
 def page(found: Evaluation) -> str:
@@ -58,15 +62,24 @@ def _nearest(found: Evaluation) -> str:
     if found.nearest is None:
         return ""
     distance, index = found.nearest
-    side = "training" if "training" in found.sides else "real"
-    figures = []
+    side, pairs, figures = training_side(found), nearest_pairs(found), []
     for i in np.argsort(distance, kind="stable")[:16]:
         pair = _picture(found, "synthetic", int(i)) + _picture(found, side, int(index[i]))
-        figures.append(f"<figure>{pair}<figcaption>{distance[i]:.3g}</figcaption></figure>")
+        told = f"{distance[i]:.3g}<br>{escape(str(pairs[i][1]))}<br>{escape(str(pairs[i][2]))}"
+        figures.append(f"<figure>{pair}<figcaption>{told}</figcaption></figure>")
     note = (
-        f"The synthetic crops nearest to any {side} crop (above), that crop (below) and their distance. Copies would show here."
+        f"The synthetic crops nearest to any {side} crop (above), that crop (below), their distance, and where both lie (slide "
+        "@ x,y of the upper left corner in px of level 0). Copies would show here."
     )
-    return section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>', note)
+    return section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>{_hits(found)}', note)
+
+
+def _hits(found: Evaluation) -> str:
+    """How the nearest training crops are spread over slides: a copied slide attracts more than its share."""
+    hits, side = hits_by_slide(found), training_side(found)
+    head = (f"{side} slide", "nearest to so many synthetic crops", f"of its {side} crops")
+    shown = table(head, [(h.file, f"{h.hits:,}", f"{h.crops:,}") for h in hits[:HITS]])
+    return shown + (f'<p class="soft">and {len(hits) - HITS} more</p>' if len(hits) > HITS else "")
 
 
 def _plot(found: Evaluation) -> str:

@@ -13,11 +13,16 @@ from wsigen import __version__
 from wsigen.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page
+from wsigen.metrics.traces import hits_by_slide, nearest_pairs
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
-    pairs = [] if found.nearest is None else zip(found.nearest[0].tolist(), found.nearest[1].tolist(), strict=True)
+    chosen = [] if found.nearest is None else found.nearest[1].tolist()
+    nearest = [
+        {"distance": d, "crop": i, "synthetic": asdict(synthetic), "training": asdict(training)}
+        for i, (d, synthetic, training) in zip(chosen, nearest_pairs(found), strict=True)
+    ]
     return finite(
         {
             "format": 1,
@@ -30,7 +35,8 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             "numbers": found.numbers,
             "by_class": found.by_class,
             "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
-            "nearest_training": [{"distance": d, "crop": i} for d, i in pairs],
+            "nearest_training": nearest,
+            "nearest_by_slide": [asdict(h) for h in hits_by_slide(found)],
             "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
             "warnings": found.warnings,
         }
