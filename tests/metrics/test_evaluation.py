@@ -268,3 +268,12 @@ def test_nearest_crops_can_be_found_on_their_slides(copied):
     assert sum(h["crops"] for h in hits.values()) == len(found.sets["training"].crops)
     html = page(found)
     assert re.search(r"<figcaption>[\d.e-]+<br>s\d.png @ \d+,\d+<br>s\d.tiff @ \d+,\d+<", html)
+
+
+def test_a_bad_geojson_is_a_warning(folders, tmp_path):
+    for i in range(2):
+        (tmp_path / f"s{i}.tiff").write_bytes((folders / "like" / f"s{i}.tiff").read_bytes())
+    (tmp_path / "s0.geojson").write_text("{")
+    found = evaluate(Settings(folders / "real", tmp_path, crops=60, size_px=48), Colours())
+    assert sum("s0.geojson" in w for w in found.warnings) == 1
+    assert found.counts()["synthetic"] == {"images": 2, "skipped": 0, "crops": 60}

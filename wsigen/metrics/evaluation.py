@@ -16,8 +16,9 @@ from wsigen.metrics.copies import memorisation_numbers, same_files
 from wsigen.metrics.coverage import coverage, coverage_warning, place_training
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
+from wsigen.metrics.seams import check_period
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
-from wsigen.metrics.sides import Crop, Side, common_mpp, open_side, place_crops
+from wsigen.metrics.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
 
 FID_LEAST = 2000
 """Samples below which FID is mostly bias; 50,000 are usual."""
@@ -122,10 +123,11 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     """
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
+    notes = enlarged(list(sides.values()), mpp)
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
     sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
     found = Evaluation(settings, identity(extractor), mpp, sides, sets)
-    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped]
+    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped] + notes
     _count_warnings(found)
     real, synthetic = sets["real"].features, sets["synthetic"].features
     found.numbers |= fidelity_numbers(real, synthetic, settings.seed)
@@ -135,7 +137,7 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     found.numbers |= numbers
     found.warnings += _coverage(found) + warnings + same_files(sides)
     found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
-    found.warnings += warnings
+    found.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
     return found
 
 
@@ -161,6 +163,8 @@ def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
     if settings.crops < LEAST:
         raise EvaluationError(f"{settings.crops} crops are too few for any number; --crops is {LEAST} at least")
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
+    if settings.seam_period is not None:
+        check_period(settings.seam_period)
     if settings.training_crops < LEAST:
         raise EvaluationError(f"--training-crops {settings.training_crops}: {LEAST} at least, some thousands to see copies")
     if settings.training is not None:

@@ -87,6 +87,18 @@ def slide_seams(reference: Reference, manifest: dict[str, Any]) -> list[SeamScor
     return seam_scores(lambda box: reference.region(box, size), size, borders_of(plans_of(manifest), size))
 
 
+def check_period(period: int) -> None:
+    """Refuse borders that lie so close that there is no place to compare them with.
+
+    Raises
+    ------
+    EvaluationError
+        With the least period.
+    """
+    if period < 2 * PERIOD:
+        raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
+
+
 def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
     """Measure borders every ``period`` px of any image at full resolution.
 
@@ -95,8 +107,7 @@ def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
     EvaluationError
         If the borders lie so close that there is no place to compare them with.
     """
-    if period < 2 * PERIOD:
-        raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
+    check_period(period)
     size = (reference.height, reference.width)
     return seam_scores(lambda box: reference.region(box, size), size, {f"every {period} px": periodic_borders(size, period)})
 

@@ -146,15 +146,15 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
 def _shares(side: Side, crop: Crop, task: Task) -> Mapping[str, float]:
     if task == "classification":
         return {} if crop.class_name is None else {crop.class_name: 1.0}
-    member = side.members[crop.member]
-    if member.labels is None:
+    member, labels = side.members[crop.member], side.labels(crop.member)
+    if labels is None:
         return {}
-    found = member.labels.shares(at_full_size(member, crop.box, crop.canvas))
+    found = labels.shares(at_full_size(member, crop.box, crop.canvas))
     return found if sum(found.values()) >= LABELLED else {}
 
 
 def _mask(side: Side, crop: Crop, classes: Sequence[str]) -> NDArray[np.uint8]:
-    labels = side.members[crop.member].labels
+    labels = side.labels(crop.member)
     return np.full(crop.box.shape, UNKNOWN, np.uint8) if labels is None else labels.mask(crop.box, crop.canvas, classes)
 
 
