@@ -13,6 +13,7 @@ from wsigen.errors import EvaluationError
 from wsigen.metrics.extractors import identity, open_extractor
 from wsigen.metrics.extractors_inception_net import Inception
 from wsigen.metrics.features import extract, load_features, save_features
+from wsigen.metrics.report import check_folder
 from wsigen.metrics.sides import open_side, place_crops
 
 
@@ -239,6 +240,52 @@ def test_a_feature_file_of_another_extractor_is_refused(side, tmp_path):
     (tmp_path / "g.npz").write_bytes(b"nothing")
     with pytest.raises(EvaluationError, match="not a feature file"):
         load_features(tmp_path / "g.npz", Mean())
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["empty", "bare", "extractor", "no json", "strings", "scalar", "wide", "cut", "pickled", "swapped"],
+)
+def test_whatever_lies_in_a_feature_file_is_one_line(what, tmp_path):
+    file = tmp_path / "f.npz"
+    good = {"features": np.ones((4, 3), np.float32), "classes": np.array(["a"] * 4), "extractor": json.dumps(identity(Mean()))}
+    changed = {
+        "extractor": {"extractor": "[1, 2]"},
+        "no json": {"extractor": "{"},
+        "strings": {"features": np.array([["a"] * 3] * 4)},
+        "scalar": {"classes": np.array("a")},
+        "wide": {"features": np.ones((4, 5), np.float32)},
+        "pickled": {"classes": np.array([None] * 4)},
+        "swapped": {"features": np.ones((4, 3), np.complex64)},
+    }
+    if what == "bare":
+        with file.open("wb") as stream:
+            np.save(stream, np.ones(3))
+    else:
+        np.savez_compressed(file, **{**good, **changed.get(what, {})})
+    if what == "empty":
+        file.write_bytes(b"")
+    if what == "cut":  # a bit within the deflated stream of an array
+        data = bytearray(file.read_bytes())
+        data[60:90] = bytes(30)
+        file.write_bytes(data)
+    with pytest.raises(EvaluationError, match=r"f\.npz: (not a feature file|features of shape)"):
+        load_features(file, Mean())
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(EvaluationError, match=f"--device {device}: not usable here"):
+        open_extractor("embedded", device)
+
+
+def test_a_report_that_cannot_be_written_is_found_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(EvaluationError, match=r"--report .* cannot be written"):
+            check_folder(path, "--report")
+    check_folder(tmp_path / "new" / "folder", "--report")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
 def test_nan_is_refused(side, tmp_path):

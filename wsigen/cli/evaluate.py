@@ -43,9 +43,12 @@ def evaluate(
     from wsigen.metrics.evaluation import Settings
     from wsigen.metrics.evaluation import evaluate as run
     from wsigen.metrics.extractors import open_extractor
-    from wsigen.metrics.report import write_report
+    from wsigen.metrics.report import check_folder, write_report
 
     folder = cache or (report / "features" if report else None)
+    for option, path in (("--report", report), ("--cache", cache)):
+        if path is not None:
+            check_folder(path, option)
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
     settings = Settings(
         real, synthetic, training, crops, size, **stated,

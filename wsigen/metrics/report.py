@@ -7,9 +7,11 @@ import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from wsigen import __version__
+from wsigen.errors import EvaluationError
 from wsigen.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page
@@ -41,6 +43,24 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             "warnings": found.warnings,
         }
     )
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Make the folder that will be written to, and try it: hours of work shall not end for want of it.
+
+    Raises
+    ------
+    EvaluationError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise EvaluationError(
+            f"{option} {folder}: cannot be written to ({error.strerror or error}); give another folder"
+        ) from None
 
 
 def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
