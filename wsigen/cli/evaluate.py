@@ -70,6 +70,7 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from wsigen.metrics.pooled import pool
     from wsigen.metrics.words import count_line, extractor_line, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
@@ -77,9 +78,10 @@ def _print(found: Evaluation) -> None:
     table.columns[0].overflow = table.columns[2].overflow = "fold"
     for row in rows(found):
         table.add_row(row.name, row.value, row.reading)
-    for slide in found.slides:
-        for seam in slide.seams:
-            table.add_row(f"seams: {seam.name}", f"{seam.score:.3f} +- {seam.noise:.3f}", Path(slide.path).name)
+    for p in pool(found.slides):
+        on = f"{p.slides} slides, found on {p.found_on}; worst {p.worst[1].score:.3f}: " if p.slides > 1 else ""
+        value = f"{p.seam.score:.3f} +- {p.seam.noise:.3f}"
+        table.add_row(f"seams: {p.seam.name}", value, f"{on}{Path(p.worst[0]).name}")
     console.print(count_line(found), soft_wrap=True)
     console.print(extractor_line(found), soft_wrap=True)
     console.print(table)

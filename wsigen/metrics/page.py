@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.errors import WsigenError
-from wsigen.metrics.drawings import boxes, lines, scatter
+from wsigen.metrics.drawings import boxes, scatter
 from wsigen.metrics.evaluation import Evaluation
-from wsigen.metrics.gradients import REACH_PX, SeamScore
 from wsigen.metrics.html import document, picture, section, table, warned
 from wsigen.metrics.memorisation import nearest_training
+from wsigen.metrics.page_seams import seams_section
 from wsigen.metrics.sides import read_crop
 from wsigen.metrics.traces import hits_by_slide, nearest_pairs, training_side
 from wsigen.metrics.words import count_line, extractor_line, rows
@@ -27,7 +27,7 @@ HITS = 20
 def page(found: Evaluation) -> str:
     """Return the whole page."""
     sections = [_numbers(found), _crops(found), _nearest(found), _plot(found), _classes(found), _distances(found)]
-    sections += [_seams(found), _consistency(found)]
+    sections += [seams_section(found.slides), _consistency(found)]
     synthetic, real = escape(str(found.settings.synthetic)), escape(str(found.settings.real))
     head = f"<h1>How good the synthetic slides are</h1><p>{synthetic} against {real}</p>"
     lines = f'<p class="soft">{escape(count_line(found))}<br>{escape(extractor_line(found))}</p>'
@@ -116,32 +116,6 @@ def _distances(found: Evaluation) -> str:
 
 def _quantiles(values: NDArray[np.float64]) -> list[float]:
     return [float(v) for v in np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
-
-
-def _pieces(seam: SeamScore) -> str:
-    return f"{seam.pieces} of {seam.pieces + seam.left_out}" if seam.left_out else str(seam.pieces)
-
-
-def _seams(found: Evaluation) -> str:
-    parts = []
-    for slide in found.slides:
-        if not slide.seams:
-            continue
-        body = [
-            (s.name, f"{s.score:.4f}", f"{s.noise:.4f}", _pieces(s), "can be found" if s.found else "") for s in slide.seams
-        ]
-        at = list(range(-REACH_PX, REACH_PX + 1))
-        series = [(s.name, s.profile) for s in (*slide.seams[-2:],) if s.profile]
-        drawn = lines(at, series, "px from the border", "gradient, 1 = away from borders")
-        parts.append(
-            f"<p><b>{escape(slide.path)}</b></p>{table(('borders', 'seam score', 'noise', 'pieces', ''), body)}{drawn}"
-        )
-    note = (
-        "1.00: nobody can find the borders. Found: more than three standard errors above. Teeth every 8 px in the profile are "
-        "JPEG's blocks and the autoencoder's cells; borders are compared with places 16, 32 and 48 px away, on the same teeth; "
-        "pieces with other borders all around are left out."
-    )
-    return section("Seams", "".join(parts), note) if parts else ""
 
 
 def _consistency(found: Evaluation) -> str:

@@ -15,6 +15,7 @@ from wsigen.errors import EvaluationError
 from wsigen.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page
+from wsigen.metrics.pooled import PooledSeam, pool
 from wsigen.metrics.traces import hits_by_slide, nearest_pairs
 
 
@@ -37,12 +38,20 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             "numbers": found.numbers,
             "by_class": found.by_class,
             "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
+            "seams": [_pooled(p) for p in pool(found.slides)],
             "nearest_training": nearest,
             "nearest_by_slide": [asdict(h) for h in hits_by_slide(found)],
             "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
             "warnings": found.warnings,
         }
     )
+
+
+def _pooled(found: PooledSeam) -> dict[str, Any]:
+    path, seam = found.worst
+    worst = {"path": path, "score": seam.score, "noise": seam.noise}
+    counts = {"found": found.seam.found, "slides": found.slides, "found_on": found.found_on}
+    return asdict(found.seam) | counts | {"worst": worst}
 
 
 def check_folder(folder: Path, option: str) -> None:
