@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from metric_pictures import save, slide_with_tissue
 
 from wsigen.geometry import Box
-from wsigen.metrics.coverage import LATTICE_SHARE, coverage, place_training
+from wsigen.metrics.coverage import LATTICE_SHARE, coverage, overlapping, place_training
 from wsigen.metrics.members import PackedMask
 from wsigen.metrics.places import Field
-from wsigen.metrics.sides import open_side
+from wsigen.metrics.sides import Crop, open_side
 
 
 @st.composite
@@ -74,3 +74,11 @@ def test_fewer_crops_cover_less_and_are_a_function_of_the_seed(side):
 
 def test_a_side_of_few_places_gets_random_crops(side):
     assert len(place_training(side, 10_000, 50, 300, 0.5, 0)) == 50
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=60)
+def test_overlapping_crops_are_counted(places):
+    crops = [Crop(member, Box(y, x, y + 16, x + 16), (100, 100)) for member, y, x in places]
+    truth = [any(a is not b and a.member == b.member and a.box.overlaps(b.box) for b in crops) for a in crops]
+    assert overlapping(crops) == np.mean(truth)

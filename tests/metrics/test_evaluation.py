@@ -16,7 +16,7 @@ import wsigen
 from wsigen.metrics.evaluation import Settings, evaluate
 from wsigen.metrics.page import page
 from wsigen.metrics.report import to_json
-from wsigen.metrics.words import rows
+from wsigen.metrics.words import CLASS_HEAD, class_rows, rows
 
 ROOT = Path(wsigen.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -68,6 +68,7 @@ def test_unlike_slides_are_farther(folders):
     assert like["precision"] > 0.8 > unlike["precision"]
     assert like["recall"] > 0.8
     assert like["inception_score"] >= 1
+    assert like["inception_score_of_real"] == unlike["inception_score_of_real"] >= 1
 
 
 def test_numbers_are_a_function_of_the_seed(folders):
@@ -81,6 +82,15 @@ def test_classes_have_their_own_numbers_and_counts(folders):
     for row in found.by_class.values():
         assert row["real_crops"] > 50
         assert row["fid"] >= 0
+        assert row["kid_deviation"] > 0
+    assert any("class Tumor: FID means little" in w for w in found.warnings)
+    for name, cells in zip(("Stroma", "Tumor"), class_rows(found), strict=True):
+        row = dict(zip(CLASS_HEAD, cells, strict=True))
+        own = found.by_class[name]
+        assert row["class"] == name
+        assert row["KID x 1000"] == f"{1000 * own['kid']:.4g} +- {1000 * own['kid_deviation']:.3g}"
+        assert row["FID"] == f"{own['fid']:.4g}"
+        assert row["KID x 1000"] in page(found)
     few = evaluate(settings(folders, "like", crops=60), Colours())
     assert not any("fid" in row for row in few.by_class.values())
     assert any("class Tumor" in w for w in few.warnings)
@@ -176,7 +186,7 @@ from test_evaluation import Colours
 from wsigen.metrics.evaluation import Settings, evaluate
 from wsigen.metrics.page import page
 from wsigen.metrics.report import to_json
-from wsigen.metrics.words import rows
+from wsigen.metrics.words import CLASS_HEAD, class_rows, rows
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())

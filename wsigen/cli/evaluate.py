@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -71,7 +71,7 @@ def _print(found: Evaluation) -> None:
     from rich.table import Table
 
     from wsigen.metrics.pooled import pool
-    from wsigen.metrics.words import count_line, extractor_line, rows
+    from wsigen.metrics.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     table = Table("", "value", "how to read it", box=None, pad_edge=False)
@@ -85,18 +85,10 @@ def _print(found: Evaluation) -> None:
     console.print(count_line(found), soft_wrap=True)
     console.print(extractor_line(found), soft_wrap=True)
     console.print(table)
-    for line in _classes(found.by_class):
-        console.print(line, soft_wrap=True)
+    if found.by_class:
+        classes = Table(*CLASS_HEAD, box=None, pad_edge=False, title="By class", title_justify="left")
+        for cells in class_rows(found):
+            classes.add_row(*cells)
+        console.print(classes)
     for warning in found.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
-
-
-def _classes(by_class: dict[str, dict[str, Any]]) -> list[str]:
-    out = []
-    for name, row in by_class.items():
-        counts = f"class {name}: {row['real_crops']} real, {row['synthetic_crops']} synthetic crops"
-        numbers = ", ".join(
-            f"{k} {row[k]:.3g}" for k in ("fid", "kid", "precision", "recall", "density", "coverage") if k in row
-        )
-        out.append(f"{counts}; {numbers}" if numbers else counts)
-    return out

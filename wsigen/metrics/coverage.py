@@ -72,6 +72,23 @@ def coverage(side: Side, crops: list[Crop], side_px: int, mpp: float | None) -> 
     return reached / total if total else float("nan")
 
 
+def overlapping(crops: list[Crop]) -> float:
+    """Share of crops that share a pixel with another crop: these are not independent. 0 to 1; NaN without any crop."""
+    from scipy.spatial import cKDTree
+
+    if not crops:
+        return float("nan")
+    corners: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for crop in crops:
+        corners[crop.member].append((crop.box.y0, crop.box.x0))
+    side_px, count = crops[0].box.height, 0
+    for places in corners.values():
+        tree = cKDTree(places)
+        apart, _ = tree.query(places, k=2, p=np.inf, distance_upper_bound=side_px)  # squares overlap if both axes are nearer
+        count += int(np.isfinite(apart[:, 1]).sum())
+    return count / len(crops)
+
+
 def coverage_warning(name: str, covered: float, crops: int) -> list[str]:
     """Say that copies of what no crop reaches cannot be seen, where that is much."""
     if covered >= COVERED_LEAST:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,22 +11,18 @@ from numpy.typing import NDArray
 
 from wsigen.errors import EvaluationError
 from wsigen.metrics import fidelity
+from wsigen.metrics.by_class import class_numbers
 from wsigen.metrics.copies import memorisation_numbers, same_files
-from wsigen.metrics.coverage import coverage, coverage_warning, place_training
+from wsigen.metrics.coverage import coverage, coverage_warning, overlapping, place_training
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
+from wsigen.metrics.fidelity import FID_LEAST, fidelity_numbers
 from wsigen.metrics.seams import check_period
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
 from wsigen.metrics.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
 
-FID_LEAST = 2000
-"""Samples below which FID is mostly bias; 50,000 are usual."""
-
 LEAST = 50
 """Crops a side below which no number is given."""
-
-LEAST_OF_A_CLASS = 50
-"""Crops of a class on both sides below which it has no numbers of its own."""
 
 Watch = Callable[[str, int, int], None]
 
@@ -107,6 +102,10 @@ class Evaluation:
             for name, side in self.sides.items()
         }
 
+    def overlaps(self) -> dict[str, float]:
+        """Share of the crops of each side that overlap another one."""
+        return {name: overlapping(part.crops) for name, part in self.sets.items()}
+
 
 def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = None) -> Evaluation:
     """Compare synthetic slides or tiles with real ones.
@@ -132,29 +131,14 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     real, synthetic = sets["real"].features, sets["synthetic"].features
     found.numbers |= fidelity_numbers(real, synthetic, settings.seed)
     _inception_score(found, extractor)
-    _classes(found)
+    found.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
+    found.warnings += warnings
     numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
     found.numbers |= numbers
     found.warnings += _coverage(found) + warnings + same_files(sides)
     found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
     found.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
     return found
-
-
-def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
-    """FID, KID, precision, recall, density, coverage by the names a report prints."""
-    kid, deviation = fidelity.kernel_distance(real, synthetic, seed)
-    precision, recall = fidelity.precision_recall(real, synthetic)
-    density, coverage = fidelity.density_coverage(real, synthetic)
-    return {
-        "fid": fidelity.frechet_distance(real, synthetic),
-        "kid": kid,
-        "kid_deviation": deviation,
-        "precision": precision,
-        "recall": recall,
-        "density": density,
-        "coverage": coverage,
-    }
 
 
 def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
@@ -235,23 +219,9 @@ def _tissue_px(side: Side, mpp: float | None) -> float:
 
 
 def _inception_score(found: Evaluation, extractor: Extractor) -> None:
-    order = np.random.default_rng(found.settings.seed).permutation(len(found.sets["synthetic"].features))
-    p = extractor.probabilities(found.sets["synthetic"].features[order])
-    if p is not None:
-        found.numbers["inception_score"], found.numbers["inception_score_deviation"] = fidelity.inception_score(p)
-
-
-def _classes(found: Evaluation) -> None:
-    """The same numbers for every class that both sides have."""
-    folded = {n: np.array([(c or "").casefold() for c in found.sets[n].classes]) for n in ("real", "synthetic")}
-    names = {c.casefold(): c for n in ("real", "synthetic") for c in found.sets[n].classes if c}
-    counts = {n: Counter(folded[n].tolist()) for n in folded}
-    for key, name in sorted(names.items()):
-        n, m = counts["real"][key], counts["synthetic"][key]
-        row: dict[str, float] = {"real_crops": n, "synthetic_crops": m}
-        if min(n, m) >= LEAST_OF_A_CLASS:
-            real, synthetic = (found.sets[s].features[folded[s] == key] for s in ("real", "synthetic"))
-            row |= fidelity_numbers(real, synthetic, found.settings.seed)
-        elif n and m:
-            found.warnings.append(f"class {name}: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
-        found.by_class[name] = row
+    """That of the synthetic crops, and that of the real ones, without which it says nothing."""
+    for side, key in (("synthetic", "inception_score"), ("real", "inception_score_of_real")):
+        features = found.sets[side].features
+        p = extractor.probabilities(features[np.random.default_rng(found.settings.seed).permutation(len(features))])
+        if p is not None:
+            found.numbers[key], found.numbers[f"{key}_deviation"] = fidelity.inception_score(p)

@@ -15,7 +15,7 @@ from wsigen.metrics.memorisation import nearest_training
 from wsigen.metrics.page_seams import seams_section
 from wsigen.metrics.sides import read_crop
 from wsigen.metrics.traces import hits_by_slide, nearest_pairs, training_side
-from wsigen.metrics.words import count_line, extractor_line, rows
+from wsigen.metrics.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
 
 SHOWN = 24
 """Crops shown of a side: a page of some 500 kB."""
@@ -91,13 +91,9 @@ def _plot(found: Evaluation) -> str:
 def _classes(found: Evaluation) -> str:
     if not found.by_class:
         return ""
-    keys = ("fid", "kid", "precision", "recall", "density", "coverage")
-    body = []
-    for name, row in found.by_class.items():
-        values = [f"{row[k] * (1000 if k == 'kid' else 1):.3g}" if k in row else "" for k in keys]
-        body.append((name, f"{row['real_crops']:.0f}", f"{row['synthetic_crops']:.0f}", *values))
-    head = ("class", "real crops", "synthetic crops", "FID", "KID x 1000", *keys[2:])
-    return section("By class", table(head, body), "FID of few crops is mostly bias: compare classes of like counts.")
+    return section(
+        "By class", table(CLASS_HEAD, class_rows(found)), "FID of few crops is mostly bias: compare classes of like counts."
+    )
 
 
 def _distances(found: Evaluation) -> str:

@@ -35,6 +35,7 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             "extractor": found.extractor,
             "mpp": found.mpp,
             "counts": found.counts(),
+            "overlaps": found.overlaps(),
             "numbers": found.numbers,
             "by_class": found.by_class,
             "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
