@@ -17,8 +17,8 @@ def notes(found: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fol
     if found.mpp is None:
         out.append("no image says its um/px; pixels were compared as they are")
     out += [*_copies(found), *_absent(found, samples["real"], folds)]
-    if found.settings.seeds * max(1, found.settings.folds) < 3:
-        out.append("fewer than three runs: their deviation says little; raise --seeds or --folds")
+    if found.settings.seeds < 3:
+        out.append("fewer than three seeds: the deviation over them says little; raise --seeds")
     return out
 
 
