@@ -161,3 +161,19 @@ def test_images_are_drawn_by_their_area_whatever_the_cells_of_their_views(tmp_pa
     assert cells[1] > 3 * cells[0]
     share = np.mean([c.member == 0 for c in place_crops(side, 1500, 32, None, seed=0)])
     assert share == pytest.approx(256**2 / (256**2 + 1536**2), abs=0.015)
+
+
+def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
+    large = texture(64, 64, 0).repeat(40, 0).repeat(33, 1)
+    save(tmp_path / "P1" / "slide.tiff", large, mpp=0.5)
+    save(tmp_path / "P2" / "small.tiff", texture(128, 128, 1), mpp=0.5)
+    write_layout(tmp_path / "P2" / "small.geojson", feature("Tumor", square(0, 0, 128)))
+    save(tmp_path / "Stroma" / "P3" / "tile.tiff", texture(128, 128, 2), mpp=0.5)
+    side = open_side("real", tmp_path)
+    assert {(m.path.stem, m.folder_class, m.group) for m in side.members} == {
+        ("slide", None, "P1"),
+        ("small", None, "P2"),
+        ("tile", "Stroma", "P3"),
+    }
+    classes = {c.class_name for c in place_crops(side, 40, 64, 0.5, 0) if side.members[c.member].path.stem == "slide"}
+    assert classes == {None}
