@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -190,6 +191,62 @@ def test_timm_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EvaluationError, match="pip install timm"):
         open_extractor("timm:vit_small_patch16_224")
+
+
+class Tiny(torch.nn.Module):
+    """A network of one layer, perhaps with layer scale."""
+
+    def __init__(self, scaled):
+        super().__init__()
+        self.body = torch.nn.Linear(3072, 4)
+        self.ls1 = torch.nn.ParameterDict({"gamma": torch.ones(4)} if scaled else {})
+
+    def forward(self, x):
+        return self.body(x.flatten(1)) * self.ls1.get("gamma", 1)
+
+
+class FakeTimm(types.ModuleType):
+    """timm as far as it is asked for: it drops a head and whatever else does not fit, as timm 1.0 does, without a word."""
+
+    __version__ = "1.0"
+
+    def __init__(self):
+        super().__init__("timm")
+        self.asked = {}
+        self.data = types.SimpleNamespace(
+            resolve_model_data_config=lambda _: {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        )
+
+    def create_model(self, name, **given):
+        from safetensors.torch import load_file
+
+        self.asked = given
+        network = Tiny("init_values" in given)
+        network.load_state_dict(load_file(given["pretrained_cfg_overlay"]["file"]), strict=False)
+        return network
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_timm_takes_files_with_heads_and_layer_scale(scaled, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    fake = FakeTimm()
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    state = {"body.weight": torch.randn(4, 3072), "body.bias": torch.zeros(4), "head.weight": torch.ones(10, 4)}
+    save_file(state | ({"ls1.gamma": torch.full((4,), 2.0)} if scaled else {}), tmp_path / "w.safetensors")
+    extractor = open_extractor(f"timm:some@{tmp_path / 'w.safetensors'}")
+    assert fake.asked["pretrained"]
+    assert fake.asked["num_classes"] == 0
+    assert ("init_values" in fake.asked) == scaled
+    black = np.zeros((1, 32, 32, 3), np.uint8)
+    assert extractor.features(black)[0] == pytest.approx((1 + scaled) * -state["body.weight"].sum(1).numpy(), rel=1e-4)
+    save_file(state | {"norm.weight": torch.ones(4)}, tmp_path / "x.safetensors")
+    with pytest.raises(EvaluationError, match=r"no place for 1 of its tensors \(norm.weight\)"):
+        open_extractor(f"timm:some@{tmp_path / 'x.safetensors'}")
+    del state["body.bias"]
+    save_file(state, tmp_path / "y.safetensors")
+    with pytest.raises(EvaluationError, match=r"1 tensors are missing \(body.bias\)"):
+        open_extractor(f"timm:some@{tmp_path / 'y.safetensors'}")
 
 
 class Mean:

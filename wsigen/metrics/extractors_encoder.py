@@ -16,6 +16,9 @@ from wsigen.metrics.extractors_torch import TorchExtractor, ready, resized
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of channels in 0 .. 1: what encoders were trained with that do not say it."""
 
+HEADS = ("head", "head_dist", "fc", "classifier", "last_linear")
+"""First part of the names of classifiers in timm; features are taken before them."""
+
 
 def open_timm(text: str, device: str) -> TorchExtractor:
     """Load ``NAME`` (its published weights) or ``NAME@FILE``.
@@ -29,12 +32,53 @@ def open_timm(text: str, device: str) -> TorchExtractor:
     name, _, file = text.partition("@")
     refuse_pickle(file)
     try:
-        network = timm.create_model(name, pretrained=not file, num_classes=0, checkpoint_path=file)
+        network = timm.create_model(name, num_classes=0, **_timm_weights(file))
         settings = timm.data.resolve_model_data_config(network)
+        unfit = _unfit(network, file) if file else ""
     except Exception as error:
         raise _unloadable(f"timm:{text}", error) from None
+    if unfit:
+        raise EvaluationError(
+            f"features timm:{text}: the file does not fit {name}: {unfit}; give the model it was trained as, or its folder with "
+            "timm's config.json as timm:local-dir:FOLDER"
+        )
     side, mean, std = int(settings["input_size"][-1]), settings["mean"], settings["std"]
     return _encoder(f"timm:{name}", f"timm {timm.__version__}", network, network, side, mean, std, device)
+
+
+def _timm_weights(file: str) -> dict[str, Any]:
+    """What ``create_model`` needs for weights of a file, with or without a classifier's head.
+
+    timm's loading of published weights takes the head away (``checkpoint_path`` would refuse it), and gets the file in place
+    of its download. Vision transformers with layer scale (UNI, DINOv2) need ``init_values``; its value is overwritten.
+    """
+    if not file:
+        return {"pretrained": True}
+    scaled = any(name.endswith("ls1.gamma") for name in _tensors(file))
+    overlay = {"pretrained_cfg_overlay": {"file": file}, "pretrained": True}
+    return overlay | ({"init_values": 1e-5} if scaled else {})
+
+
+def _unfit(network: Any, file: str) -> str:
+    """Say which tensors of a file a network did not take, or which of its own it did not find; empty if all is well.
+
+    timm says nothing of either once a head is taken away. Only where most names are the network's own: files of other
+    libraries are renamed by timm as they are loaded.
+    """
+    own = {n for n in network.state_dict() if not n.endswith("num_batches_tracked")}
+    given = {n for n in _tensors(file) if n.split(".")[0] not in HEADS and not n.endswith("num_batches_tracked")}
+    if 2 * len(own & given) <= len(given):
+        return ""
+    strange, missing = sorted(given - own), sorted(own - given)
+    told = [f"no place for {len(strange)} of its tensors ({', '.join(strange[:3])})"] if strange else []
+    return " and ".join([*told, *([f"{len(missing)} tensors are missing ({', '.join(missing[:3])})"] if missing else [])])
+
+
+def _tensors(file: str) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as content:
+        return list(content.keys())
 
 
 def refuse_pickle(file: str) -> None:
