@@ -39,8 +39,8 @@ def open_timm(text: str, device: str) -> TorchExtractor:
         raise _unloadable(f"timm:{text}", error) from None
     if unfit:
         raise EvaluationError(
-            f"features timm:{text}: the file does not fit {name}: {unfit}; give the model it was trained as, or its folder with "
-            "timm's config.json as timm:local-dir:FOLDER"
+            f"features timm:{text}: the file does not fit {name}: {unfit}; give the model it was trained as, or its folder "
+            "with timm's config.json as timm:local-dir:FOLDER"
         )
     side, mean, std = int(settings["input_size"][-1]), settings["mean"], settings["std"]
     return _encoder(f"timm:{name}", f"timm {timm.__version__}", network, network, side, mean, std, device)

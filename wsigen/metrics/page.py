@@ -119,7 +119,13 @@ def _consistency(found: Evaluation) -> str:
     for slide in found.slides:
         levels = [(f"{a.level}", f"{a.downsample:.0f}", f"{a.difference:.2f}", f"{a.psnr:.1f}") for a in slide.levels]
         areas = [
-            (a.name, "" if a.asked is None else f"{a.asked:,.0f}", f"{a.drawn:,.0f}", f"{a.tissue:.2f}") for a in slide.areas
+            (
+                a.name,
+                "" if a.asked is None else f"{a.asked:,.0f}",
+                f"{a.drawn:,.0f}",
+                f"{a.tissue:.2f}" if a.drawn else "",
+            )
+            for a in slide.areas
         ]
         if levels or areas:
             parts.append(f"<p><b>{escape(slide.path)}</b></p>")
