@@ -61,7 +61,7 @@ def _measure(
 ) -> dict[str, float]:
     """Make a slide per class, and compare its crops with the held-out ones."""
     import wsigen
-    from wsigen.metrics.evaluation import fidelity_numbers
+    from wsigen.metrics.fidelity import fidelity_numbers
 
     size = plan.evaluation.size_px
     real, labels = _real(cohort, size, plan.evaluation.crops)

@@ -26,8 +26,8 @@ from pipelines.her2st.crops import Crops, joined, lattice_places, places, real_c
 from pipelines.her2st.overviews import draw_window
 from pipelines.steps import open_data, read_pipeline
 from wsigen.metrics import memorisation
-from wsigen.metrics.evaluation import fidelity_numbers
 from wsigen.metrics.extractors import open_extractor
+from wsigen.metrics.fidelity import fidelity_numbers
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
 from wsigen.models.model import load_model

@@ -61,3 +61,24 @@ def test_areas_asked_for_and_drawn(tmp_path):
     assert {a.name: a for a in class_areas(member, None)}["Tumor"].asked is None
     (tmp_path / "s.geojson").unlink()
     assert class_areas(open_side("synthetic", tmp_path / "s.tiff").members[0], None) == []
+
+
+def areas_of(member, **manifest):
+    told = {"slide": {"height": 512, "width": 512, "mpp": 0.5}, "settings": {}, "inputs": {}} | manifest
+    return {a.name.casefold(): a for a in class_areas(member, told)}
+
+
+def test_areas_asked_for_by_a_class_a_raster_or_a_sampled_layout(tmp_path):
+    """A whole class; and the class map by the manifest where the layout is no GeoJSON, or gone."""
+    save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
+    write_layout(tmp_path / "s.geojson", feature("Tumor", square(0, 0, 256)), feature("Stroma", square(256, 0, 256)))
+    member = open_side("synthetic", tmp_path / "s.tiff").members[0]
+    whole = areas_of(member, settings={"class_name": "Tumor"}, area_px={"Tumor": 65000.0, "Stroma": 65000.0})
+    assert whole["tumor"].asked == 512 * 512
+    assert whole["tumor"].drawn == 65000
+    assert whole["stroma"].asked == 0
+    for layout in ("gone.geojson", "labels.png", "sampled by the procedural model", None):
+        found = areas_of(member, inputs={"layout": layout}, area_px={"Tumor": 131072.0, "Stroma": 65536.0, "Necrosis": 900.0})
+        assert (found["tumor"].asked, found["stroma"].asked) == (131072, 65536)
+        assert found["tumor"].drawn == pytest.approx(65536, rel=0.05), "by the GeoJSON, not what the manifest says of itself"
+        assert (found["necrosis"].asked, found["necrosis"].drawn) == (900, 0)

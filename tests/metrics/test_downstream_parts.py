@@ -1,5 +1,7 @@
 """The parts of a downstream evaluation: scores, folds, batches, networks, masks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,12 @@ from wsigen.geometry import Box
 from wsigen.metrics.downstream.batches import Batches
 from wsigen.metrics.downstream.folds import split
 from wsigen.metrics.downstream.networks import Classifier, Encoder, Segmenter, open_network
+from wsigen.metrics.downstream.results import FOLDS, Downstream, Run
 from wsigen.metrics.downstream.samples import Samples
 from wsigen.metrics.downstream.scores import scores, spread
 from wsigen.metrics.downstream.scratch import Scratch
+from wsigen.metrics.downstream.settings import Settings
+from wsigen.metrics.downstream.words import HEAD, rows
 from wsigen.metrics.labels import read_labels
 
 CONFUSIONS = arrays(np.int64, (3, 3), elements=st.integers(0, 5)).filter(lambda c: c.sum(1).all())
@@ -135,3 +140,28 @@ def test_masks_follow_the_annotations_at_any_um_per_px(tmp_path, scale):
     part = labels.mask(Box(10, 20, 60, 90), (side, side), ["tumor", "Fat"])
     assert (part == mask[10:60, 20:90]).all()
     assert labels.shares(Box(48, 96, 240, 288)) == {"Tumor": 1.0}
+
+
+def test_folds_are_pooled_before_the_deviation_over_seeds_is_taken():
+    """Two seeds, three folds of unlike difficulty: folds differ much, seeds hardly."""
+    rng = np.random.default_rng(0)
+    found = Downstream(Settings(Path("r"), Path("s")), None, ["a", "b"], {}, {})
+    for arm, more in (("real", 0), ("both", 3)):
+        for seed in range(2):
+            for fold, right in enumerate((10, 40, 25)):
+                hit = right + more + int(rng.integers(2))
+                confusion = np.array([[hit, 50 - hit], [50 - hit, hit]], np.int64)
+                found.runs.append(Run(arm, seed, fold, FOLDS, fold, confusion))
+    sums = [sum(r.confusion for r in found.of("real", FOLDS) if r.seed == seed) for seed in range(2)]
+    expected = [scores(s).balanced_accuracy for s in sums]
+    own = found.score("real", FOLDS, "balanced_accuracy")
+    assert (own.mean, own.deviation) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)))
+    assert own.deviation < 0.02
+    assert own.runs == 2
+    assert found.fold_spread("real", FOLDS, "balanced_accuracy") > 0.25
+    gains = [scores(sum(r.confusion for r in found.of("both", FOLDS) if r.seed == k)).f1 - scores(sums[k]).f1 for k in range(2)]
+    assert found.gain("both", FOLDS, "f1").mean == pytest.approx(np.mean(gains))
+    assert found.gain("real", FOLDS, "f1").mean == 0
+    row = dict(zip(HEAD, rows(found, FOLDS)[0], strict=False))
+    assert row["balanced accuracy"] == str(own)
+    assert row["fold spread"] == f"{found.fold_spread('real', FOLDS, 'balanced_accuracy'):.3f}"

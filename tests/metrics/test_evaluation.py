@@ -14,6 +14,9 @@ from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.page import page
+from wsigen.metrics.report import to_json
+from wsigen.metrics.words import CLASS_HEAD, class_rows, rows
 
 ROOT = Path(wsigen.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -65,6 +68,7 @@ def test_unlike_slides_are_farther(folders):
     assert like["precision"] > 0.8 > unlike["precision"]
     assert like["recall"] > 0.8
     assert like["inception_score"] >= 1
+    assert like["inception_score_of_real"] == unlike["inception_score_of_real"] >= 1
 
 
 def test_numbers_are_a_function_of_the_seed(folders):
@@ -78,6 +82,15 @@ def test_classes_have_their_own_numbers_and_counts(folders):
     for row in found.by_class.values():
         assert row["real_crops"] > 50
         assert row["fid"] >= 0
+        assert row["kid_deviation"] > 0
+    assert any("class Tumor: FID means little" in w for w in found.warnings)
+    for name, cells in zip(("Stroma", "Tumor"), class_rows(found), strict=True):
+        row = dict(zip(CLASS_HEAD, cells, strict=True))
+        own = found.by_class[name]
+        assert row["class"] == name
+        assert row["KID x 1000"] == f"{1000 * own['kid']:.4g} +- {1000 * own['kid_deviation']:.3g}"
+        assert row["FID"] == f"{own['fid']:.4g}"
+        assert row["KID x 1000"] in page(found)
     few = evaluate(settings(folders, "like", crops=60), Colours())
     assert not any("fid" in row for row in few.by_class.values())
     assert any("class Tumor" in w for w in few.warnings)
@@ -171,6 +184,9 @@ import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
 from wsigen.metrics.evaluation import Settings, evaluate
+from wsigen.metrics.page import page
+from wsigen.metrics.report import to_json
+from wsigen.metrics.words import CLASS_HEAD, class_rows, rows
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())
@@ -191,3 +207,83 @@ def test_twenty_slides_take_the_memory_of_two(tmp_path):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+def patchwork(height, width, seed, patch=96):
+    """Tissue whose colour, contrast and grain change from place to place, as a slide's do: no two places look alike."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((height, width, 3), np.uint8)
+    for y in range(0, height, patch):
+        for x in range(0, width, patch):
+            part = out[y : y + patch, x : x + patch]
+            own = texture(*part.shape[:2], int(rng.integers(1 << 30)), rng.uniform(0.6, 3), rng.uniform(6, 25))
+            part[:] = np.clip(own + rng.uniform(-45, 30, 3), 0, 255)
+    return out
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Training and held-out slides, and synthetic ones that are training slides in every pixel but in no byte."""
+    root = tmp_path_factory.mktemp("copied")
+    for k, name in enumerate(("training", "held_out", "fresh")):
+        for i in range(2):
+            save(root / name / f"s{i}.tiff", patchwork(576, 768, 10 * k + i), mpp=0.5)
+    for i in range(2):
+        save(root / "copies" / f"s{i}.png", patchwork(576, 768, i))
+    return root
+
+
+def test_copied_slides_are_found_whatever_their_bytes(copied):
+    """Verbatim copies of training slides, stored otherwise: no file is the same, every crop is."""
+    how = {"training": copied / "training", "crops": 150, "size_px": 48, "synthetic_mpp": 0.5}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    assert found.numbers["training_coverage"] > 0.95
+    assert found.numbers["c_t"] < -3
+    assert found.numbers["share_too_near"] > 0.3
+    assert not any("the same" in w or "cover" in w for w in found.warnings)
+    fresh = evaluate(Settings(copied / "held_out", copied / "fresh", **how), Colours())
+    assert abs(fresh.numbers["c_t"]) < 3
+
+
+def test_copies_that_cannot_be_seen_are_warned_of(copied):
+    """Fifty training crops cover a small part of two slides."""
+    how = {"training": copied / "training", "crops": 150, "size_px": 48, "synthetic_mpp": 0.5, "training_crops": 50}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    covered = found.numbers["training_coverage"]
+    assert covered < 0.1
+    assert any(f"training crops cover {covered:.0%} of the training tissue; copies of the rest" in w for w in found.warnings)
+    readings = {row.key: row.reading for row in rows(found)}
+    assert f"sees {covered:.0%} of the training tissue" in readings["c_t"]
+    assert "of the training tissue" in readings["authenticity"]
+
+
+def test_nearest_crops_can_be_found_on_their_slides(copied):
+    """File and box at level 0, of crops that were compared at half the resolution; copies lie where their originals do."""
+    how = {"training": copied / "training", "crops": 100, "size_px": 48, "synthetic_mpp": 0.5, "mpp": 1.0}
+    found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
+    report = to_json(found)
+    assert len(report["nearest_training"]) == 100
+    near = 0
+    for pair in report["nearest_training"]:
+        ours, theirs = pair["synthetic"], pair["training"]
+        assert (ours["width"], theirs["height"]) == (96, 96)
+        assert Path(ours["file"]).parent == copied / "copies"
+        same = Path(ours["file"]).stem == Path(theirs["file"]).stem
+        near += same and max(abs(ours["x"] - theirs["x"]), abs(ours["y"] - theirs["y"])) <= 72
+    assert near > 50
+    first, crop = report["nearest_training"][0]["synthetic"], found.sets["synthetic"].crops[0]
+    assert (first["x"], first["y"]) == (2 * crop.box.x0, 2 * crop.box.y0)
+    hits = {Path(h["file"]).name: h for h in report["nearest_by_slide"]}
+    assert sum(h["hits"] for h in hits.values()) == 100
+    assert sum(h["crops"] for h in hits.values()) == len(found.sets["training"].crops)
+    html = page(found)
+    assert re.search(r"<figcaption>[\d.e-]+<br>s\d.png @ \d+,\d+<br>s\d.tiff @ \d+,\d+<", html)
+
+
+def test_a_bad_geojson_is_a_warning(folders, tmp_path):
+    for i in range(2):
+        (tmp_path / f"s{i}.tiff").write_bytes((folders / "like" / f"s{i}.tiff").read_bytes())
+    (tmp_path / "s0.geojson").write_text("{")
+    found = evaluate(Settings(folders / "real", tmp_path, crops=60, size_px=48), Colours())
+    assert sum("s0.geojson" in w for w in found.warnings) == 1
+    assert found.counts()["synthetic"] == {"images": 2, "skipped": 0, "crops": 60}

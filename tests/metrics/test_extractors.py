@@ -1,7 +1,9 @@
 """Extractors: what they see, and what they refuse; feature files."""
 
 import importlib.util
+import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from wsigen.errors import EvaluationError
 from wsigen.metrics.extractors import identity, open_extractor
 from wsigen.metrics.extractors_inception_net import Inception
 from wsigen.metrics.features import extract, load_features, save_features
+from wsigen.metrics.report import check_folder
 from wsigen.metrics.sides import open_side, place_crops
 
 
@@ -112,6 +115,55 @@ def test_transformers_encoder_from_a_folder(tmp_path):
     assert "64 px" in extractor.version
 
 
+def vit(folder, **how):
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=64)
+    ViTModel(config, **how).save_pretrained(folder)
+    return folder
+
+
+def test_no_random_layer_is_looked_through(tmp_path):
+    """A ViT saved without pooling, as Phikon is: its features are the CLS token, the same whenever it is loaded."""
+    folder = vit(tmp_path / "vit", add_pooling_layer=False)
+    first, again = (open_extractor(f"transformers:{folder}") for _ in range(2))
+    x = pictures(2)
+    assert (first.features(x) == again.features(x)).all()
+    assert first.sha256 == again.sha256
+    assert "CLS token" in first.version
+    direct = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
+    resized = torch.nn.functional.interpolate(direct, (64, 64), mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.inference_mode():
+        token = first.network(pixel_values=(resized - mean) / std).last_hidden_state[:, 0]
+    assert first.features(x) == pytest.approx(token.numpy(), abs=1e-5)
+
+
+def test_weights_that_lack_a_layer_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = vit(tmp_path / "vit") / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if "layernorm.weight" not in k or "layer." in k}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(EvaluationError, match=r"its weights lack .*layernorm"):
+        open_extractor(f"transformers:{tmp_path / 'vit'}")
+
+
+def test_pictures_have_the_size_of_the_processor(tmp_path):
+    """Not that of the positions, which DINOv2 has for 518 px; and every part of the preparation is in the version."""
+    folder = vit(tmp_path / "vit")
+    said = {"do_center_crop": True, "crop_size": {"height": 64, "width": 64}, "size": {"shortest_edge": 80}}
+    said |= {"image_mean": [0.7, 0.6, 0.5], "image_std": [0.2, 0.3, 0.4], "image_processor_type": "ViTImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    version = open_extractor(f"transformers:{folder}").version
+    assert "64 px" in version
+    assert "0.7 0.6 0.5 0.2 0.3 0.4" in version
+    (folder / "preprocessor_config.json").write_text(json.dumps(said | {"crop_size": {"height": 96, "width": 96}}))
+    with pytest.raises(EvaluationError, match="cannot be loaded"):  # this one has positions for 64 px only
+        open_extractor(f"transformers:{folder}")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -139,6 +191,62 @@ def test_timm_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EvaluationError, match="pip install timm"):
         open_extractor("timm:vit_small_patch16_224")
+
+
+class Tiny(torch.nn.Module):
+    """A network of one layer, perhaps with layer scale."""
+
+    def __init__(self, scaled):
+        super().__init__()
+        self.body = torch.nn.Linear(3072, 4)
+        self.ls1 = torch.nn.ParameterDict({"gamma": torch.ones(4)} if scaled else {})
+
+    def forward(self, x):
+        return self.body(x.flatten(1)) * self.ls1.get("gamma", 1)
+
+
+class FakeTimm(types.ModuleType):
+    """timm as far as it is asked for: it drops a head and whatever else does not fit, as timm 1.0 does, without a word."""
+
+    __version__ = "1.0"
+
+    def __init__(self):
+        super().__init__("timm")
+        self.asked = {}
+        self.data = types.SimpleNamespace(
+            resolve_model_data_config=lambda _: {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        )
+
+    def create_model(self, name, **given):
+        from safetensors.torch import load_file
+
+        self.asked = given
+        network = Tiny("init_values" in given)
+        network.load_state_dict(load_file(given["pretrained_cfg_overlay"]["file"]), strict=False)
+        return network
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_timm_takes_files_with_heads_and_layer_scale(scaled, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    fake = FakeTimm()
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    state = {"body.weight": torch.randn(4, 3072), "body.bias": torch.zeros(4), "head.weight": torch.ones(10, 4)}
+    save_file(state | ({"ls1.gamma": torch.full((4,), 2.0)} if scaled else {}), tmp_path / "w.safetensors")
+    extractor = open_extractor(f"timm:some@{tmp_path / 'w.safetensors'}")
+    assert fake.asked["pretrained"]
+    assert fake.asked["num_classes"] == 0
+    assert ("init_values" in fake.asked) == scaled
+    black = np.zeros((1, 32, 32, 3), np.uint8)
+    assert extractor.features(black)[0] == pytest.approx((1 + scaled) * -state["body.weight"].sum(1).numpy(), rel=1e-4)
+    save_file(state | {"norm.weight": torch.ones(4)}, tmp_path / "x.safetensors")
+    with pytest.raises(EvaluationError, match=r"no place for 1 of its tensors \(norm.weight\)"):
+        open_extractor(f"timm:some@{tmp_path / 'x.safetensors'}")
+    del state["body.bias"]
+    save_file(state, tmp_path / "y.safetensors")
+    with pytest.raises(EvaluationError, match=r"1 tensors are missing \(body.bias\)"):
+        open_extractor(f"timm:some@{tmp_path / 'y.safetensors'}")
 
 
 class Mean:
@@ -189,6 +297,52 @@ def test_a_feature_file_of_another_extractor_is_refused(side, tmp_path):
     (tmp_path / "g.npz").write_bytes(b"nothing")
     with pytest.raises(EvaluationError, match="not a feature file"):
         load_features(tmp_path / "g.npz", Mean())
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["empty", "bare", "extractor", "no json", "strings", "scalar", "wide", "cut", "pickled", "swapped"],
+)
+def test_whatever_lies_in_a_feature_file_is_one_line(what, tmp_path):
+    file = tmp_path / "f.npz"
+    good = {"features": np.ones((4, 3), np.float32), "classes": np.array(["a"] * 4), "extractor": json.dumps(identity(Mean()))}
+    changed = {
+        "extractor": {"extractor": "[1, 2]"},
+        "no json": {"extractor": "{"},
+        "strings": {"features": np.array([["a"] * 3] * 4)},
+        "scalar": {"classes": np.array("a")},
+        "wide": {"features": np.ones((4, 5), np.float32)},
+        "pickled": {"classes": np.array([None] * 4)},
+        "swapped": {"features": np.ones((4, 3), np.complex64)},
+    }
+    if what == "bare":
+        with file.open("wb") as stream:
+            np.save(stream, np.ones(3))
+    else:
+        np.savez_compressed(file, **{**good, **changed.get(what, {})})
+    if what == "empty":
+        file.write_bytes(b"")
+    if what == "cut":  # a bit within the deflated stream of an array
+        data = bytearray(file.read_bytes())
+        data[60:90] = bytes(30)
+        file.write_bytes(data)
+    with pytest.raises(EvaluationError, match=r"f\.npz: (not a feature file|features of shape)"):
+        load_features(file, Mean())
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(EvaluationError, match=f"--device {device}: not usable here"):
+        open_extractor("embedded", device)
+
+
+def test_a_report_that_cannot_be_written_is_found_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(EvaluationError, match=r"--report .* cannot be written"):
+            check_folder(path, "--report")
+    check_folder(tmp_path / "new" / "folder", "--report")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
 def test_nan_is_refused(side, tmp_path):

@@ -8,13 +8,18 @@ import tracemalloc
 import numpy as np
 import pytest
 from drawing import tumor_in_stroma
+from hypothesis import given
+from hypothesis import strategies as st
 from metric_pictures import save, texture
 from scipy import ndimage
 
 from wsigen.errors import EvaluationError
 from wsigen.layout.reference import open_reference
-from wsigen.metrics.gradients import Border, merged, periodic_borders, seam_scores
-from wsigen.metrics.seams import borders_of, periodic_seams, plans_of, read_manifest, slide_seams
+from wsigen.metrics.gradients import Border, SeamScore, common, merged, periodic_borders, seam_scores
+from wsigen.metrics.page_seams import seams_section
+from wsigen.metrics.pooled import pool, worst_slides
+from wsigen.metrics.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
+from wsigen.metrics.selfchecks import SlideCheck
 from wsigen.sampling.multiscale import PassPlan
 
 
@@ -153,7 +158,9 @@ def test_borders_are_those_of_the_plan(mode):
     p = plan(mode)
     size = (1024, 1280)
     groups = borders_of([p], size)
-    assert set(groups) == {f"pass 1, windows of step {k} of 4" for k in (1, 2, 3, 4)} | {"pass 1, chunks"}
+    fixed = {f"pass 1, {FIXED}"} & set(groups)
+    assert set(groups) - fixed == {f"pass 1, windows of step {k} of 4" for k in (1, 2, 3, 4)} | {"pass 1, chunks"}
+    assert bool(fixed) == (mode != "pathup")  # all borders of pathup are fixed: no group of their own
     from wsigen.geometry import Box
 
     edges = set()
@@ -162,6 +169,56 @@ def test_borders_are_those_of_the_plan(mode):
         edges |= {(1, 8 * x) for x in (crop.box.x0, crop.box.x1) if 0 < x < 160}
     assert {(b.axis, b.at) for b in groups["pass 1, windows of step 4 of 4"]} == edges
     assert {(b.axis, b.at) for b in groups["pass 1, chunks"]} == {(0, 512), (1, 512), (1, 1024)}
+
+
+def test_shifted_windows_leave_fixed_borders_one_window_off_the_edges():
+    """Windows that would leave the canvas are snapped to its edges; everything else moves."""
+    groups = borders_of([plan("shifted")], (1024, 1280))
+    found = groups[f"pass 1, {FIXED}"]
+    assert {(b.axis, b.at) for b in found} == {(0, 256), (0, 768), (1, 256), (1, 1024)}
+    for b in found:
+        assert b.stop - b.start == (1280, 1024)[b.axis]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from([0, 1]), st.integers(1, 3), st.integers(0, 9), st.integers(1, 9))), min_size=1)
+)
+def test_common_borders_are_the_pixels_that_every_group_has(drawn):
+    groups = [merged(Border(axis, at, a, a + n) for axis, at, a, n in group) for group in drawn]
+
+    def pixels(borders):
+        return {(b.axis, b.at, i) for b in borders for i in range(b.start, b.stop)}
+
+    assert pixels(common(groups)) == set.intersection(*(pixels(g) for g in groups))
+
+
+def test_borders_that_are_smoother_than_the_rest_are_found():
+    """Blending blurs: such borders can be found as well as steps can."""
+    for seed in range(3):
+        pixels = image(seed).astype(np.float64)
+        blurred = ndimage.uniform_filter(pixels, (5, 5, 0))
+        at = np.arange(1024) % 128
+        near = (np.minimum(at, 128 - at) < 3)[:, None, None] | (np.minimum(at, 128 - at) < 3)[None, :, None]
+        found = score(np.where(near, blurred, pixels).astype(np.uint8))
+        assert found.score < 0.8
+        assert found.found
+
+
+def test_slides_are_pooled_by_their_pieces():
+    profile = tuple([1.0] * 49)
+    slides = [
+        SlideCheck("a", [SeamScore("x", 1.0, 0.02, 300, 1, profile), SeamScore("y", float("nan"), float("nan"), 1, 0, ())]),
+        SlideCheck("b", [SeamScore("x", 1.2, 0.04, 100, 2, profile)]),
+        SlideCheck("c"),
+    ]
+    (found,) = pool(slides)
+    assert (found.slides, found.found_on, found.worst[0]) == (2, 1, "b")
+    assert (found.seam.pieces, found.seam.left_out) == (400, 3)
+    assert found.seam.score == pytest.approx(1.05)
+    assert found.seam.noise == pytest.approx(np.hypot(300 * 0.02, 100 * 0.04) / 400)
+    assert [s.path for s in worst_slides(slides, 5)] == ["b", "a"]
+    html = seams_section(slides)
+    assert html.index("All slides") < html.index("<b>b</b>") < html.index("<b>a</b>")
 
 
 def test_a_planted_seam_at_the_windows_is_found_by_its_step(tmp_path):

@@ -6,7 +6,7 @@ from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.errors import EvaluationError
-from wsigen.metrics.sides import common_mpp, open_side, place_crops, read_crop
+from wsigen.metrics.sides import common_mpp, enlarged, open_side, place_crops, read_crop
 from wsigen.metrics.tissue import otsu, tissue_mask
 
 
@@ -127,3 +127,53 @@ def _folder(tmp_path):
     for name, mpp in (("a", 0.5), ("b", 0.25)):
         save(tmp_path / "mixed" / f"{name}.tiff", texture(128, 128, 0), mpp)
     return tmp_path / "mixed"
+
+
+def test_annotations_that_cannot_be_used_make_an_image_unlabelled(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.tiff", texture(512, 512, 0), mpp=0.5)
+    write_layout(tmp_path / "a.geojson", feature("Tumor", square(0, 0, 512)))
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    side = open_side("real", tmp_path)
+    crops = place_crops(side, 30, 64, None, seed=0)
+    assert {(c.member, c.class_name) for c in crops} == {(0, "Tumor"), (1, None)}
+    assert list(side.unlabelled) == [1]
+    assert "b.geojson" in side.unlabelled[1]
+    assert not side.skipped
+
+
+def test_enlarged_images_are_told_and_refused(tmp_path):
+    fine = open_side("real", save(tmp_path / "f.tiff", texture(128, 128, 0), 0.25))
+    coarse = open_side("synthetic", save(tmp_path / "c.tiff", texture(128, 128, 0), 0.7))
+    assert enlarged([fine, coarse], 0.7) == enlarged([fine, coarse], 0.69) == enlarged([fine, coarse], None) == []
+    (told,) = enlarged([fine, coarse], 0.4)
+    assert "synthetic: 1 of 1 images are coarser than the 0.4 um/px" in told
+    with pytest.raises(EvaluationError, match=r"c.tiff: 0.7 um/px would be enlarged 14 times to 0.05.*--mpp 0.7"):
+        enlarged([fine, coarse], 0.05)
+
+
+def test_images_are_drawn_by_their_area_whatever_the_cells_of_their_views(tmp_path):
+    """A small image is viewed in smaller cells than a large one; a px of tissue is as likely on either."""
+    save(tmp_path / "a.png", texture(256, 256, 0))
+    save(tmp_path / "b.png", texture(1536, 1536, 1))
+    side = open_side("real", tmp_path, stated_mpp=0.5)
+    cells = [m.reference.height / m.tissue.shape[0] for m in side.members]
+    assert cells[1] > 3 * cells[0]
+    share = np.mean([c.member == 0 for c in place_crops(side, 1500, 32, None, seed=0)])
+    assert share == pytest.approx(256**2 / (256**2 + 1536**2), abs=0.015)
+
+
+def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
+    large = texture(64, 64, 0).repeat(40, 0).repeat(33, 1)
+    save(tmp_path / "P1" / "slide.tiff", large, mpp=0.5)
+    save(tmp_path / "P2" / "small.tiff", texture(128, 128, 1), mpp=0.5)
+    write_layout(tmp_path / "P2" / "small.geojson", feature("Tumor", square(0, 0, 128)))
+    save(tmp_path / "Stroma" / "P3" / "tile.tiff", texture(128, 128, 2), mpp=0.5)
+    side = open_side("real", tmp_path)
+    assert {(m.path.stem, m.folder_class, m.group) for m in side.members} == {
+        ("slide", None, "P1"),
+        ("small", None, "P2"),
+        ("tile", "Stroma", "P3"),
+    }
+    classes = {c.class_name for c in place_crops(side, 40, 64, 0.5, 0) if side.members[c.member].path.stem == "slide"}
+    assert classes == {None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,11 @@ def evaluate(
     features: Annotated[
         str, typer.Option("--features", help="embedded | imagenet | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
     ] = "embedded",
-    crops: Annotated[int, typer.Option("--crops", help="random crops of each side")] = 2000,
+    crops: Annotated[int, typer.Option("--crops", help="random crops of REAL and of SYNTHETIC")] = 2000,
+    training_crops: Annotated[
+        int,
+        typer.Option("--training-crops", help="of --training at most; copies of what they do not cover are not seen"),
+    ] = 10_000,
     size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,
     mpp: Mpp = None,
     real_mpp: Annotated[float | None, typer.Option("--real-mpp", help="um/px of REAL, if its files do not say it")] = None,
@@ -39,11 +43,17 @@ def evaluate(
     from wsigen.metrics.evaluation import Settings
     from wsigen.metrics.evaluation import evaluate as run
     from wsigen.metrics.extractors import open_extractor
-    from wsigen.metrics.report import write_report
+    from wsigen.metrics.report import check_folder, write_report
 
     folder = cache or (report / "features" if report else None)
+    for option, path in (("--report", report), ("--cache", cache)):
+        if path is not None:
+            check_folder(path, option)
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
-    settings = Settings(real, synthetic, training, crops, size, **stated, seed=seed, cache=folder, seam_period=seam_period)
+    settings = Settings(
+        real, synthetic, training, crops, size, **stated,
+        seed=seed, cache=folder, seam_period=seam_period, training_crops=training_crops,
+    )  # fmt: skip
     found = run(settings, open_extractor(features, device), _watch)
     _print(found)
     if report:
@@ -60,31 +70,25 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsigen.metrics.words import count_line, extractor_line, rows
+    from wsigen.metrics.pooled import pool
+    from wsigen.metrics.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     table = Table("", "value", "how to read it", box=None, pad_edge=False)
     table.columns[0].overflow = table.columns[2].overflow = "fold"
     for row in rows(found):
         table.add_row(row.name, row.value, row.reading)
-    for slide in found.slides:
-        for seam in slide.seams:
-            table.add_row(f"seams: {seam.name}", f"{seam.score:.3f} +- {seam.noise:.3f}", Path(slide.path).name)
+    for p in pool(found.slides):
+        on = f"{p.slides} slides, found on {p.found_on}; worst {p.worst[1].score:.3f}: " if p.slides > 1 else ""
+        value = f"{p.seam.score:.3f} +- {p.seam.noise:.3f}"
+        table.add_row(f"seams: {p.seam.name}", value, f"{on}{Path(p.worst[0]).name}")
     console.print(count_line(found), soft_wrap=True)
     console.print(extractor_line(found), soft_wrap=True)
     console.print(table)
-    for line in _classes(found.by_class):
-        console.print(line, soft_wrap=True)
+    if found.by_class:
+        classes = Table(*CLASS_HEAD, box=None, pad_edge=False, title="By class", title_justify="left")
+        for cells in class_rows(found):
+            classes.add_row(*cells)
+        console.print(classes)
     for warning in found.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
-
-
-def _classes(by_class: dict[str, dict[str, Any]]) -> list[str]:
-    out = []
-    for name, row in by_class.items():
-        counts = f"class {name}: {row['real_crops']} real, {row['synthetic_crops']} synthetic crops"
-        numbers = ", ".join(
-            f"{k} {row[k]:.3g}" for k in ("fid", "kid", "precision", "recall", "density", "coverage") if k in row
-        )
-        out.append(f"{counts}; {numbers}" if numbers else counts)
-    return out

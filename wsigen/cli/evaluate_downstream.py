@@ -45,7 +45,10 @@ def downstream(
     from wsigen.metrics.downstream.experiment import run_downstream
     from wsigen.metrics.downstream.report import write_downstream
     from wsigen.metrics.downstream.settings import Settings
+    from wsigen.metrics.report import check_folder
 
+    if out is not None:
+        check_folder(out, "--out")
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "test_mpp": test_mpp}
     settings = Settings(
         real, synthetic, tuple(test or ()), task, network, folds, ratio, seeds, epochs, crops, size, **stated,  # type: ignore[arg-type]

@@ -46,8 +46,10 @@ class LevelAgreement:
 
 @dataclass(frozen=True, slots=True)
 class ClassArea:
-    """Area of a class in px of level 0: asked for by the layout (None: not known any more), and drawn.
+    """Area of a class in px of level 0: asked for (None: not known), and drawn.
 
+    Asked for is what the class or the GeoJSON layout of the run says; for other layouts (label rasters, drawn by wsigen, gone)
+    the class map the slide was made from, by its manifest, which is held against the GeoJSON beside the slide.
     ``tissue`` is the share of what was drawn where the picture shows tissue.
     """
 
@@ -95,12 +97,12 @@ def level_agreement(path: str, seed: int = 0) -> list[LevelAgreement]:
 def class_areas(member: Member, manifest: dict[str, Any] | None) -> list[ClassArea]:
     """Areas of the classes drawn beside a slide, against its layout and against its picture.
 
-    Empty if there is no GeoJSON beside the slide.
+    Empty if there is no GeoJSON beside the slide. A class that was asked for and not drawn has an area of 0.
     """
     drawn = member.labels
     if drawn is None:
         return []
-    asked = _asked(member, manifest)
+    asked, told = _asked(member, manifest), _told(manifest)
     mask = member.tissue.array()
     scale = member.reference.height / mask.shape[0]
     cell = max(1, round(scale))
@@ -108,7 +110,8 @@ def class_areas(member: Member, manifest: dict[str, Any] | None) -> list[ClassAr
     columns = np.minimum(((np.arange(mask.shape[1]) + 0.5) * scale / cell).astype(int), member.reference.width // cell)
     cells = drawn.layout.class_map(Box(0, 0, int(rows[-1]) + 1, int(columns[-1]) + 1), cell)[np.ix_(rows, columns)]
     px = member.reference.height * member.reference.width / mask.size
-    told = (manifest or {}).get("area_px", {})
+    if asked is None and told:  # the class map the slide was made from is what was asked for; drawn is what lies beside it
+        asked, told = {name.casefold(): area for name, area in told.items()}, {}
     found = []
     for index, tissue in enumerate(drawn.table):
         inside = cells == index
@@ -117,11 +120,24 @@ def class_areas(member: Member, manifest: dict[str, Any] | None) -> list[ClassAr
             share = float(mask[inside].mean())
             wanted = None if asked is None or tissue.name == UNLABELLED else asked.get(tissue.name.casefold(), 0.0)
             found.append(ClassArea(tissue.name, wanted, area, share))
-    return found
+    shown = {a.name.casefold() for a in found}
+    missing = [n for n in _told(manifest) if n.casefold() not in shown and (asked or {}).get(n.casefold())]  # no glass
+    return found + [ClassArea(n, (asked or {})[n.casefold()], 0.0, math.nan) for n in missing]
+
+
+def _told(manifest: dict[str, Any] | None) -> dict[str, float]:
+    """Areas of the class map a slide was made from, in px of the slide by name."""
+    return {str(name): float(area) for name, area in ((manifest or {}).get("area_px") or {}).items()}
 
 
 def _asked(member: Member, manifest: dict[str, Any] | None) -> dict[str, float] | None:
-    """Areas of the run's GeoJSON layout in px of the slide by folded name; None if it is gone or of another kind."""
+    """Areas asked for in px of the slide by folded name.
+
+    All of it for a slide of one class; else those of the run's GeoJSON layout, None if it is gone or of another kind.
+    """
+    whole = ((manifest or {}).get("settings") or {}).get("class_name")
+    if whole:
+        return {str(whole).casefold(): float(member.reference.height) * member.reference.width}
     layout = ((manifest or {}).get("inputs") or {}).get("layout")
     if not layout or not Path(layout).is_file() or not layout.lower().endswith((".geojson", ".geojson.gz")):
         return None

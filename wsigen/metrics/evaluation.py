@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,20 +11,18 @@ from numpy.typing import NDArray
 
 from wsigen.errors import EvaluationError
 from wsigen.metrics import fidelity
+from wsigen.metrics.by_class import class_numbers
 from wsigen.metrics.copies import memorisation_numbers, same_files
+from wsigen.metrics.coverage import coverage, coverage_warning, overlapping, place_training
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
+from wsigen.metrics.fidelity import FID_LEAST, fidelity_numbers
+from wsigen.metrics.seams import check_period
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
-from wsigen.metrics.sides import Crop, Side, common_mpp, open_side, place_crops
-
-FID_LEAST = 2000
-"""Samples below which FID is mostly bias; 50,000 are usual."""
+from wsigen.metrics.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
 
 LEAST = 50
 """Crops a side below which no number is given."""
-
-LEAST_OF_A_CLASS = 50
-"""Crops of a class on both sides below which it has no numbers of its own."""
 
 Watch = Callable[[str, int, int], None]
 
@@ -41,7 +38,9 @@ class Settings:
     training:
         What the model was trained on; then ``real`` is held out. None: ``real`` is taken for the training data.
     crops:
-        Of each side.
+        Of real and synthetic.
+    training_crops:
+        Of the training data at most: they lie on a lattice (`coverage.place_training`).
     size_px, mpp:
         Side of a crop in px at ``mpp`` um/px (None: that of the sides).
     real_mpp, synthetic_mpp, training_mpp:
@@ -64,6 +63,7 @@ class Settings:
     seed: int = 0
     cache: Path | None = None
     seam_period: int | None = None
+    training_crops: int = 10_000
 
 
 @dataclass
@@ -102,6 +102,10 @@ class Evaluation:
             for name, side in self.sides.items()
         }
 
+    def overlaps(self) -> dict[str, float]:
+        """Share of the crops of each side that overlap another one."""
+        return {name: overlapping(part.crops) for name, part in self.sets.items()}
+
 
 def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = None) -> Evaluation:
     """Compare synthetic slides or tiles with real ones.
@@ -118,37 +122,23 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     """
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
+    notes = enlarged(list(sides.values()), mpp)
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
     sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
     found = Evaluation(settings, identity(extractor), mpp, sides, sets)
-    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped]
+    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped] + notes
     _count_warnings(found)
     real, synthetic = sets["real"].features, sets["synthetic"].features
     found.numbers |= fidelity_numbers(real, synthetic, settings.seed)
     _inception_score(found, extractor)
-    _classes(found)
+    found.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
+    found.warnings += warnings
     numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
     found.numbers |= numbers
-    found.warnings += warnings + same_files(sides)
+    found.warnings += _coverage(found) + warnings + same_files(sides)
     found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
-    found.warnings += warnings
+    found.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
     return found
-
-
-def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
-    """FID, KID, precision, recall, density, coverage by the names a report prints."""
-    kid, deviation = fidelity.kernel_distance(real, synthetic, seed)
-    precision, recall = fidelity.precision_recall(real, synthetic)
-    density, coverage = fidelity.density_coverage(real, synthetic)
-    return {
-        "fid": fidelity.frechet_distance(real, synthetic),
-        "kid": kid,
-        "kid_deviation": deviation,
-        "precision": precision,
-        "recall": recall,
-        "density": density,
-        "coverage": coverage,
-    }
 
 
 def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
@@ -157,6 +147,10 @@ def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
     if settings.crops < LEAST:
         raise EvaluationError(f"{settings.crops} crops are too few for any number; --crops is {LEAST} at least")
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
+    if settings.seam_period is not None:
+        check_period(settings.seam_period)
+    if settings.training_crops < LEAST:
+        raise EvaluationError(f"--training-crops {settings.training_crops}: {LEAST} at least, some thousands to see copies")
     if settings.training is not None:
         given.append(("training", settings.training, settings.training_mpp))
     return {name: open_side(name, path, mpp, indexing(name, watch)) for name, path, mpp in given}
@@ -168,7 +162,10 @@ def indexing(name: str, watch: Watch | None) -> Callable[[int, int], None] | Non
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
-    crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
+    if side.name == "training":
+        crops = place_training(side, settings.training_crops, LEAST, settings.size_px, mpp, settings.seed)
+    else:
+        crops = place_crops(side, settings.crops, settings.size_px, mpp, settings.seed)
     if len(crops) < LEAST:
         raise EvaluationError(
             f"{side.path}: only {len(crops)} crops of {settings.size_px} px show tissue, {LEAST} are needed; "
@@ -186,26 +183,35 @@ def _features(settings: Settings, side: Side, crops: list[Crop], extractor: Extr
 def _count_warnings(found: Evaluation) -> None:
     if found.mpp is None:
         found.warnings.append("no image says its um/px; pixels were compared as they are")
-    for name, part in found.sets.items():
+    compared = {name: found.sets[name] for name in ("real", "synthetic")}
+    for name, part in compared.items():
         n = len(part.features)
         if n < found.settings.crops:
             found.warnings.append(f"{name}: {n} crops instead of {found.settings.crops}; its images have no more")
-        if n < FID_LEAST and name != "training":
+        if n < FID_LEAST:
             found.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
         covered, area = n * found.settings.size_px**2, _tissue_px(found.sides[name], found.mpp)
         if covered > area:
             found.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
-    n, d = min(len(s.features) for s in found.sets.values()), found.sets["real"].features.shape[1]
+    n, d = min(len(s.features) for s in compared.values()), found.sets["real"].features.shape[1]
     if n <= d:
         found.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
 
 
+def _coverage(found: Evaluation) -> list[str]:
+    """How much of the training tissue its crops reach: a number of its own, and a warning where that is little."""
+    name = "training" if "training" in found.sides else "real"
+    crops = found.sets[name].crops
+    covered = coverage(found.sides[name], crops, found.settings.size_px, found.mpp)
+    found.numbers["training_coverage"] = covered
+    return coverage_warning(name, covered, len(crops))
+
+
 def _tissue_px(side: Side, mpp: float | None) -> float:
     """Tissue of a side in px at ``mpp``, of images that are large enough."""
-    skipped = {s.path for s in side.skipped}
     total = 0.0
     for member in side.members:
-        if str(member.path) not in skipped:
+        if str(member.path) not in side.skipped_paths:
             height, width = member.canvas(mpp)
             mask = member.tissue
             total += height * width * mask.count / (mask.shape[0] * mask.shape[1])
@@ -213,23 +219,9 @@ def _tissue_px(side: Side, mpp: float | None) -> float:
 
 
 def _inception_score(found: Evaluation, extractor: Extractor) -> None:
-    order = np.random.default_rng(found.settings.seed).permutation(len(found.sets["synthetic"].features))
-    p = extractor.probabilities(found.sets["synthetic"].features[order])
-    if p is not None:
-        found.numbers["inception_score"], found.numbers["inception_score_deviation"] = fidelity.inception_score(p)
-
-
-def _classes(found: Evaluation) -> None:
-    """The same numbers for every class that both sides have."""
-    folded = {n: np.array([(c or "").casefold() for c in found.sets[n].classes]) for n in ("real", "synthetic")}
-    names = {c.casefold(): c for n in ("real", "synthetic") for c in found.sets[n].classes if c}
-    counts = {n: Counter(folded[n].tolist()) for n in folded}
-    for key, name in sorted(names.items()):
-        n, m = counts["real"][key], counts["synthetic"][key]
-        row: dict[str, float] = {"real_crops": n, "synthetic_crops": m}
-        if min(n, m) >= LEAST_OF_A_CLASS:
-            real, synthetic = (found.sets[s].features[folded[s] == key] for s in ("real", "synthetic"))
-            row |= fidelity_numbers(real, synthetic, found.settings.seed)
-        elif n and m:
-            found.warnings.append(f"class {name}: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
-        found.by_class[name] = row
+    """That of the synthetic crops, and that of the real ones, without which it says nothing."""
+    for side, key in (("synthetic", "inception_score"), ("real", "inception_score_of_real")):
+        features = found.sets[side].features
+        p = extractor.probabilities(features[np.random.default_rng(found.settings.seed).permutation(len(features))])
+        if p is not None:
+            found.numbers[key], found.numbers[f"{key}_deviation"] = fidelity.inception_score(p)

@@ -80,6 +80,9 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
         raise EvaluationError(f"features {text!r}: no such extractor{suggest(kind, KINDS)}; known: {', '.join(KINDS)}")
+    from wsigen.metrics.extractors_torch import check_device
+
+    check_device(device)
     if kind == "embedded":
         from wsigen.metrics.extractors_embedded import open_embedded
 

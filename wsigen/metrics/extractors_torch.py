@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsigen.errors import EvaluationError
+
 Run = Callable[[Tensor], Tensor]
 
 
@@ -63,6 +65,21 @@ class TorchExtractor:
         logits = features.astype(np.float64) @ weight.T + bias
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not know or this machine does not have.
+
+    Raises
+    ------
+    EvaluationError
+        With torch's reason.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # the latter: a torch built without CUDA
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise EvaluationError(f"--device {device}: not usable here ({reason}); cpu always is") from None
 
 
 def ready(network: nn.Module, device: str) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.files import atomic_path
 from wsigen.metrics.extractors import Extractor, identity
-from wsigen.metrics.members import Skipped
 from wsigen.metrics.sides import Crop, Side, read_crop
 
 BATCH = 16
@@ -104,20 +104,30 @@ def load_features(path: Path, extractor: Extractor) -> tuple[NDArray[np.float32]
         If it is no feature file, another extractor made it, or it holds values that are not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            features, classes = content["features"], content["classes"]
-            made_by = json.loads(str(content["extractor"]))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        features, classes, made_by = _content(path)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise EvaluationError(f"{path}: not a feature file of wsigen ({type(error).__name__}); remove it") from None
     mine = identity(extractor)
     if made_by != mine:
         raise EvaluationError(
             f"{path}: features of another extractor ({_named(made_by)}; here {_named(mine)}); use that one or remove the file"
         )
-    if features.ndim != 2 or len(features) != len(classes):
-        raise EvaluationError(f"{path}: features of shape {features.shape} for {len(classes)} crops; remove the file")
+    if features.shape != (len(classes), extractor.dimension):
+        raise EvaluationError(
+            f"{path}: features of shape {features.shape}, but {len(classes)} crops and {extractor.dimension} numbers each are "
+            "expected; remove the file"
+        )
     _check_finite(features, str(path), extractor.name)
     return features.astype(np.float32), [str(c) or None for c in classes]
+
+
+def _content(path: Path) -> tuple[NDArray[np.floating], NDArray[np.str_], dict[str, str]]:
+    """Features, classes and extractor of a file; raises what numpy, zlib and json do, or TypeError for other values."""
+    with np.load(path, allow_pickle=False) as content:  # a bare array is no context: TypeError
+        features, classes, made_by = content["features"], content["classes"], json.loads(str(content["extractor"]))
+    if features.dtype.kind != "f" or classes.dtype.kind != "U" or classes.ndim != 1 or not isinstance(made_by, dict):
+        raise TypeError(f"{features.dtype} features, {classes.dtype} classes, extractor {type(made_by).__name__}")
+    return features, classes, made_by
 
 
 def _named(made_by: dict[str, str]) -> str:
@@ -140,9 +150,7 @@ def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.ui
             images.append(read_crop(side, crop))
             readable.append(crop)
         except WsigenError as error:
-            path = str(side.members[crop.member].path)
-            if path not in {s.path for s in side.skipped}:
-                side.skipped.append(Skipped(path, str(error)))
+            side.skip(side.members[crop.member].path, str(error))
     return readable, images
 
 

@@ -17,6 +17,9 @@ PRECISION_K = 3
 DENSITY_K = 5
 """Neighbours of density and coverage (Naeem et al. 2020 use 5)."""
 
+FID_LEAST = 2000
+"""Samples below which FID is mostly bias; 50,000 are usual."""
+
 KID_SUBSETS, KID_SUBSET = 100, 1000
 """Subsets, and samples of each, over which KID is averaged (Binkowski et al. 2018)."""
 
@@ -135,3 +138,19 @@ def _pair(real: Features, synthetic: Features, least: int) -> tuple[F64, F64]:
     if min(len(x), len(y)) < least:
         raise EvaluationError(f"{len(x)} real and {len(y)} synthetic crops are too few; at least {least} a side are needed")
     return x, y
+
+
+def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
+    """FID, KID, precision, recall, density, coverage by the names a report prints."""
+    kid, deviation = kernel_distance(real, synthetic, seed)
+    precision, recall = precision_recall(real, synthetic)
+    density, coverage = density_coverage(real, synthetic)
+    return {
+        "fid": frechet_distance(real, synthetic),
+        "kid": kid,
+        "kid_deviation": deviation,
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+    }

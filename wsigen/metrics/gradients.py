@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,7 +46,7 @@ REACH_PX = 24
 """The seam profile reaches so far to either side."""
 
 FLAG_SIGMA = 3.0
-"""A border is found if its score is so many standard errors above 1."""
+"""A border is found if its score is so many standard errors off 1, above or below."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -86,8 +86,8 @@ class SeamScore:
 
     @property
     def found(self) -> bool:
-        """Whether the borders can be found."""
-        return self.score - 1.0 > FLAG_SIGMA * self.noise
+        """Whether the borders can be found: by steps, or by being smoother than what lies beside them."""
+        return abs(self.score - 1.0) > FLAG_SIGMA * self.noise
 
 
 @dataclass
@@ -157,6 +157,19 @@ def merged(borders: Iterable[Border]) -> list[Border]:
             stop = max(stop, last)
         out.append(Border(axis, at, start, stop))
     return sorted(out)
+
+
+def common(groups: Sequence[list[Border]]) -> list[Border]:
+    """Return the borders, or parts of them, that lie in every one of some groups; each group's are `merged`."""
+    found = list(groups[0]) if groups else []
+    for group in groups[1:]:
+        lines: dict[tuple[int, int], list[Border]] = defaultdict(list)
+        for b in group:
+            lines[b.axis, b.at].append(b)
+        pairs = ((a, b) for a in found for b in lines[a.axis, a.at])
+        parts = (Border(a.axis, a.at, max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs)
+        found = [part for part in parts if part.start < part.stop]
+    return found
 
 
 def _by_block(borders: Iterable[Border], size: tuple[int, int]) -> dict[tuple[int, int], list[Border]]:

@@ -27,7 +27,7 @@ border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:600}td.n,th
 .warn{border-left:4px solid #f59e0b;background:#fffbeb;padding:.5rem .9rem;margin:1rem 0}.warn li{overflow-wrap:anywhere}
 .two{display:grid;grid-template-columns:1fr 1fr;gap:1.4rem}.grid{display:grid;grid-template-columns:repeat(6,1fr);gap:3px}
 .grid img,.pairs img{width:100%;display:block;border-radius:2px}.pairs{display:grid;grid-template-columns:repeat(8,1fr);gap:8px}
-figure{margin:0}figcaption{font-size:.8rem;color:var(--soft)}.bad{color:var(--bad);font-weight:600}svg{max-width:100%;height:auto}
+figure{margin:0}figcaption{font-size:.7rem;color:var(--soft);overflow-wrap:anywhere}.bad{color:var(--bad);font-weight:600}svg{max-width:100%;height:auto}
 @media(max-width:700px){.two{grid-template-columns:1fr}.pairs{grid-template-columns:repeat(4,1fr)}}
 """
 

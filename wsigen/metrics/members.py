@@ -21,6 +21,9 @@ SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", "
 MAX_VIEW_PX = 4096
 """Longest side of the view in which tissue is looked for: 48 MB of pixels, whatever the slide's size."""
 
+TILE_PX = 2048
+"""Longest side of a tile; collections of tiles have 96 to 2048 px (BACH's 2048 x 1536 are the largest we know)."""
+
 VIEW_PX = 64
 """A small tile's view has at least so many pixels a side (if the tile has them)."""
 
@@ -134,8 +137,8 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     Parameters
     ----------
     path:
-        A slide, or a folder of slides or tiles. Sub-folders are taken as classes of their tiles, ``CLASS/TILE``, and what
-        lies between as their patient or slide, ``CLASS/PATIENT/TILE``.
+        A slide, or a folder of slides or tiles. Sub-folders are taken as classes of tiles (`TILE_PX`), ``CLASS/TILE``, and what
+        lies between as their patient or slide, ``CLASS/PATIENT/TILE``; of slides they are the patients, ``PATIENT/SLIDE``.
     stated_mpp:
         um/px of files that do not say it, and instead of what they say.
 
@@ -157,11 +160,21 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
             skipped.append(Skipped(str(file), str(error)))
             continue
         folders = file.relative_to(path).parts[:-1] if path.is_dir() else ()
-        group = "/".join(folders[1:]) or (None if folders else base_name(file))
-        members.append(Member(reference, stated_mpp or reference.mpp, folders[0] if folders else None, group))
+        if _is_tile(reference) and folders:
+            named, group = folders[0], "/".join(folders[1:]) or None
+        else:  # a slide shows many tissues: its folders are its patient's, not its class's
+            named, group = None, "/".join(folders) or base_name(file)
+        members.append(Member(reference, stated_mpp or reference.mpp, named, group))
     if not members:
         raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")
     return members, skipped
+
+
+def _is_tile(reference: Reference) -> bool:
+    """Whether an image is no larger than tiles are, and no slide with annotations beside it."""
+    file = Path(reference.path)
+    beside = (file.with_name(f"{base_name(file)}{suffix}") for suffix in (".geojson", ".geojson.gz"))
+    return max(reference.height, reference.width) <= TILE_PX and not any(p.is_file() for p in beside)
 
 
 def _is_image(path: Path) -> bool:

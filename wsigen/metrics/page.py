@@ -8,22 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.errors import WsigenError
-from wsigen.metrics.drawings import boxes, lines, scatter
+from wsigen.metrics.drawings import boxes, scatter
 from wsigen.metrics.evaluation import Evaluation
-from wsigen.metrics.gradients import REACH_PX, SeamScore
 from wsigen.metrics.html import document, picture, section, table, warned
 from wsigen.metrics.memorisation import nearest_training
+from wsigen.metrics.page_seams import seams_section
 from wsigen.metrics.sides import read_crop
-from wsigen.metrics.words import count_line, extractor_line, rows
+from wsigen.metrics.traces import hits_by_slide, nearest_pairs, training_side
+from wsigen.metrics.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
 
 SHOWN = 24
 """Crops shown of a side: a page of some 500 kB."""
+
+HITS = 20
+"""Training slides listed."""
 
 
 def page(found: Evaluation) -> str:
     """Return the whole page."""
     sections = [_numbers(found), _crops(found), _nearest(found), _plot(found), _classes(found), _distances(found)]
-    sections += [_seams(found), _consistency(found)]
+    sections += [seams_section(found.slides), _consistency(found)]
     synthetic, real = escape(str(found.settings.synthetic)), escape(str(found.settings.real))
     head = f"<h1>How good the synthetic slides are</h1><p>{synthetic} against {real}</p>"
     lines = f'<p class="soft">{escape(count_line(found))}<br>{escape(extractor_line(found))}</p>'
@@ -58,15 +62,24 @@ def _nearest(found: Evaluation) -> str:
     if found.nearest is None:
         return ""
     distance, index = found.nearest
-    side = "training" if "training" in found.sides else "real"
-    figures = []
+    side, pairs, figures = training_side(found), nearest_pairs(found), []
     for i in np.argsort(distance, kind="stable")[:16]:
         pair = _picture(found, "synthetic", int(i)) + _picture(found, side, int(index[i]))
-        figures.append(f"<figure>{pair}<figcaption>{distance[i]:.3g}</figcaption></figure>")
+        told = f"{distance[i]:.3g}<br>{escape(str(pairs[i][1]))}<br>{escape(str(pairs[i][2]))}"
+        figures.append(f"<figure>{pair}<figcaption>{told}</figcaption></figure>")
     note = (
-        f"The synthetic crops nearest to any {side} crop (above), that crop (below) and their distance. Copies would show here."
+        f"The synthetic crops nearest to any {side} crop (above), that crop (below), their distance, and where both lie (slide "
+        "@ x,y of the upper left corner in px of level 0). Copies would show here."
     )
-    return section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>', note)
+    return section("Nearest neighbours", f'<div class="pairs">{"".join(figures)}</div>{_hits(found)}', note)
+
+
+def _hits(found: Evaluation) -> str:
+    """How the nearest training crops are spread over slides: a copied slide attracts more than its share."""
+    hits, side = hits_by_slide(found), training_side(found)
+    head = (f"{side} slide", "nearest to so many synthetic crops", f"of its {side} crops")
+    shown = table(head, [(h.file, f"{h.hits:,}", f"{h.crops:,}") for h in hits[:HITS]])
+    return shown + (f'<p class="soft">and {len(hits) - HITS} more</p>' if len(hits) > HITS else "")
 
 
 def _plot(found: Evaluation) -> str:
@@ -78,13 +91,9 @@ def _plot(found: Evaluation) -> str:
 def _classes(found: Evaluation) -> str:
     if not found.by_class:
         return ""
-    keys = ("fid", "kid", "precision", "recall", "density", "coverage")
-    body = []
-    for name, row in found.by_class.items():
-        values = [f"{row[k] * (1000 if k == 'kid' else 1):.3g}" if k in row else "" for k in keys]
-        body.append((name, f"{row['real_crops']:.0f}", f"{row['synthetic_crops']:.0f}", *values))
-    head = ("class", "real crops", "synthetic crops", "FID", "KID x 1000", *keys[2:])
-    return section("By class", table(head, body), "FID of few crops is mostly bias: compare classes of like counts.")
+    return section(
+        "By class", table(CLASS_HEAD, class_rows(found)), "FID of few crops is mostly bias: compare classes of like counts."
+    )
 
 
 def _distances(found: Evaluation) -> str:
@@ -105,38 +114,18 @@ def _quantiles(values: NDArray[np.float64]) -> list[float]:
     return [float(v) for v in np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
 
 
-def _pieces(seam: SeamScore) -> str:
-    return f"{seam.pieces} of {seam.pieces + seam.left_out}" if seam.left_out else str(seam.pieces)
-
-
-def _seams(found: Evaluation) -> str:
-    parts = []
-    for slide in found.slides:
-        if not slide.seams:
-            continue
-        body = [
-            (s.name, f"{s.score:.4f}", f"{s.noise:.4f}", _pieces(s), "can be found" if s.found else "") for s in slide.seams
-        ]
-        at = list(range(-REACH_PX, REACH_PX + 1))
-        series = [(s.name, s.profile) for s in (*slide.seams[-2:],) if s.profile]
-        drawn = lines(at, series, "px from the border", "gradient, 1 = away from borders")
-        parts.append(
-            f"<p><b>{escape(slide.path)}</b></p>{table(('borders', 'seam score', 'noise', 'pieces', ''), body)}{drawn}"
-        )
-    note = (
-        "1.00: nobody can find the borders. Found: more than three standard errors above. Teeth every 8 px in the profile are "
-        "JPEG's blocks and the autoencoder's cells; borders are compared with places 16, 32 and 48 px away, on the same teeth; "
-        "pieces with other borders all around are left out."
-    )
-    return section("Seams", "".join(parts), note) if parts else ""
-
-
 def _consistency(found: Evaluation) -> str:
     parts = []
     for slide in found.slides:
         levels = [(f"{a.level}", f"{a.downsample:.0f}", f"{a.difference:.2f}", f"{a.psnr:.1f}") for a in slide.levels]
         areas = [
-            (a.name, "" if a.asked is None else f"{a.asked:,.0f}", f"{a.drawn:,.0f}", f"{a.tissue:.2f}") for a in slide.areas
+            (
+                a.name,
+                "" if a.asked is None else f"{a.asked:,.0f}",
+                f"{a.drawn:,.0f}",
+                f"{a.tissue:.2f}" if a.drawn else "",
+            )
+            for a in slide.areas
         ]
         if levels or areas:
             parts.append(f"<p><b>{escape(slide.path)}</b></p>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +34,16 @@ class Field:
         self.mask, self.canvas, self.side_px = mask, canvas, side_px
         self.single = canvas == (side_px, side_px)
 
+    @property
+    def cell_px(self) -> float:
+        """Area of a cell of the mask in px of the canvas: images have cells of different sizes."""
+        return self.canvas[0] * self.canvas[1] / (self.mask.shape[0] * self.mask.shape[1])
+
+    @property
+    def tissue_px(self) -> float:
+        """Area of the tissue in px of the canvas."""
+        return self.mask.count * self.cell_px
+
     def draw(self, rng: np.random.Generator) -> Box | None:
         """One place, or None if that is not half tissue."""
         rows, columns = self.mask.shape
@@ -42,7 +53,7 @@ class Field:
         y0 = min(max(round(y - self.side_px / 2), 0), self.canvas[0] - self.side_px)
         x0 = min(max(round(x - self.side_px / 2), 0), self.canvas[1] - self.side_px)
         box = Box(y0, x0, y0 + self.side_px, x0 + self.side_px)
-        return box if self._share(box) >= TISSUE_SHARE else None
+        return box if self.tissue_at(y0, np.array([x0]))[0] else None
 
     def _cell(self, k: int) -> tuple[int, int]:
         """Row and column of the ``k``-th cell of tissue in row-major order."""
@@ -55,8 +66,44 @@ class Field:
         """Cells of tissue up to the end of every row."""
         return np.cumsum([int(self.mask.rows(y, y + 1).sum()) for y in range(self.mask.shape[0])])
 
-    def _share(self, box: Box) -> float:
+    def tissue_at(self, y0: int, x0s: NDArray[np.int64], share: float = TISSUE_SHARE) -> NDArray[np.bool_]:
+        """Whether crops that begin in row ``y0`` at each of ``x0s`` show tissue on so large a share, bool ``[len(x0s)]``."""
         rows, columns = (n / c for n, c in zip(self.mask.shape, self.canvas, strict=True))
-        y0, x0 = int(box.y0 * rows), int(box.x0 * columns)
-        y1, x1 = max(y0 + 1, round(box.y1 * rows)), max(x0 + 1, round(box.x1 * columns))
-        return float(self.mask.rows(y0, y1)[:, x0:x1].mean())
+        top = int(y0 * rows)
+        bottom = max(top + 1, round((y0 + self.side_px) * rows))
+        left = (x0s * columns).astype(np.int64)
+        right = np.maximum(left + 1, np.rint((x0s + self.side_px) * columns).astype(np.int64))
+        counted = np.concatenate([[0], np.cumsum(self.mask.rows(top, bottom).sum(axis=0))])
+        return np.asarray(counted[right] - counted[left] >= share * (bottom - top) * (right - left), dtype=bool)
+
+    def lattice(self, stride_px: int, share: float) -> NDArray[np.int64]:
+        """Corners (y0, x0) of the crops every ``stride_px`` and at the far edges that show so much tissue, int64 ``[n, 2]``."""
+        ys, xs = (np.unique([*range(0, c - self.side_px, stride_px), c - self.side_px]) for c in self.canvas)
+        kept = [xs[self.tissue_at(int(y), xs, share)] for y in ys]
+        rows = np.repeat(ys, [len(k) for k in kept])
+        return np.stack([rows, np.concatenate(kept)], axis=1).astype(np.int64)
+
+    def near(self, boxes: Iterable[Box]) -> tuple[int, int]:
+        """Count the places where a crop can lie, and those that one of ``boxes`` is near: a quarter of a side off at most.
+
+        A place is a cell of tissue whose crop is half tissue.
+        """
+        ys, xs = (self._starts(axis) for axis in (0, 1))
+        reached = np.zeros(self.mask.shape, bool)
+        for box in boxes:
+            reached[self._within(ys, box.y0), self._within(xs, box.x0)] = True
+        places = near = 0
+        for row, y in enumerate(ys):
+            here = self.mask.rows(row, row + 1)[0] & self.tissue_at(int(y), xs)
+            places, near = places + int(here.sum()), near + int((here & reached[row]).sum())
+        return places, near
+
+    def _starts(self, axis: int) -> NDArray[np.int64]:
+        """Where the crops centred on each row (or column) of cells begin (px), as ``draw`` moves them onto the canvas."""
+        cells, size = self.mask.shape[axis], self.canvas[axis]
+        centres = (np.arange(cells) + 0.5) * size / cells
+        return np.clip(np.rint(centres - self.side_px / 2), 0, size - self.side_px).astype(np.int64)
+
+    def _within(self, starts: NDArray[np.int64], at: int) -> slice:
+        reach = self.side_px / 4
+        return slice(int(np.searchsorted(starts, at - reach)), int(np.searchsorted(starts, at + reach, side="right")))

@@ -7,17 +7,25 @@ import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from wsigen import __version__
+from wsigen.errors import EvaluationError
 from wsigen.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page
+from wsigen.metrics.pooled import PooledSeam, pool
+from wsigen.metrics.traces import hits_by_slide, nearest_pairs
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
-    pairs = [] if found.nearest is None else zip(found.nearest[0].tolist(), found.nearest[1].tolist(), strict=True)
+    chosen = [] if found.nearest is None else found.nearest[1].tolist()
+    nearest = [
+        {"distance": d, "crop": i, "synthetic": asdict(synthetic), "training": asdict(training)}
+        for i, (d, synthetic, training) in zip(chosen, nearest_pairs(found), strict=True)
+    ]
     return finite(
         {
             "format": 1,
@@ -27,14 +35,42 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             "extractor": found.extractor,
             "mpp": found.mpp,
             "counts": found.counts(),
+            "overlaps": found.overlaps(),
             "numbers": found.numbers,
             "by_class": found.by_class,
             "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
-            "nearest_training": [{"distance": d, "crop": i} for d, i in pairs],
+            "seams": [_pooled(p) for p in pool(found.slides)],
+            "nearest_training": nearest,
+            "nearest_by_slide": [asdict(h) for h in hits_by_slide(found)],
             "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
             "warnings": found.warnings,
         }
     )
+
+
+def _pooled(found: PooledSeam) -> dict[str, Any]:
+    path, seam = found.worst
+    worst = {"path": path, "score": seam.score, "noise": seam.noise}
+    counts = {"found": found.seam.found, "slides": found.slides, "found_on": found.found_on}
+    return asdict(found.seam) | counts | {"worst": worst}
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Make the folder that will be written to, and try it: hours of work shall not end for want of it.
+
+    Raises
+    ------
+    EvaluationError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise EvaluationError(
+            f"{option} {folder}: cannot be written to ({error.strerror or error}); give another folder"
+        ) from None
 
 
 def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:

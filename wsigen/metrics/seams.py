@@ -10,12 +10,15 @@ from typing import Any
 from wsigen.errors import EvaluationError
 from wsigen.geometry import Box
 from wsigen.layout.reference import Reference
-from wsigen.metrics.gradients import PERIOD, Border, SeamScore, merged, periodic_borders, seam_scores
+from wsigen.metrics.gradients import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.labels import base_name
 from wsigen.sampling.multiscale import PassPlan
 
 MOST_STEPS = 8
 """Steps whose borders are measured each on their own, the last ones of a pass: later steps leave more of their borders."""
+
+FIXED = "fixed borders (in each of these steps)"
+"""Name of a group of borders."""
 
 
 def read_manifest(slide: Path) -> dict[str, Any] | None:
@@ -55,7 +58,9 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
     """Borders on level 0 by what they are borders of.
 
     Windows of each of the last `MOST_STEPS` steps of the finest pass, those of the last step of coarser passes, and the
-    chunks of every pass. A window's border is where its weights begin or end.
+    chunks of every pass. A window's border is where its weights begin or end. Where windows move from step to step, borders
+    that every one of these steps has (one window off the slide's edges, `lattice.lattice_starts`) are a group of their own,
+    `FIXED`: no later step mends them.
 
     Parameters
     ----------
@@ -66,8 +71,12 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
     for plan in plans:
         finest = plan is plans[-1]
         last = range(max(0, plan.steps - (MOST_STEPS if finest else 1)), plan.steps)
-        for step in last:
-            groups[f"pass {plan.index + 1}, windows of step {step + 1} of {plan.steps}"] = _windows(plan, step, size)
+        windows = [_windows(plan, step, size) for step in last]
+        for step, borders in zip(last, windows, strict=True):
+            groups[f"pass {plan.index + 1}, windows of step {step + 1} of {plan.steps}"] = borders
+        fixed = common(windows) if len(windows) > 1 else []
+        if fixed != windows[-1]:  # else the last step says it all
+            groups[f"pass {plan.index + 1}, {FIXED}"] = fixed
         groups[f"pass {plan.index + 1}, chunks"] = edges([plan.grid.box(ij) for ij in plan.grid], plan.cell_px, size)
     return {name: borders for name, borders in groups.items() if borders}
 
@@ -87,6 +96,18 @@ def slide_seams(reference: Reference, manifest: dict[str, Any]) -> list[SeamScor
     return seam_scores(lambda box: reference.region(box, size), size, borders_of(plans_of(manifest), size))
 
 
+def check_period(period: int) -> None:
+    """Refuse borders that lie so close that there is no place to compare them with.
+
+    Raises
+    ------
+    EvaluationError
+        With the least period.
+    """
+    if period < 2 * PERIOD:
+        raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
+
+
 def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
     """Measure borders every ``period`` px of any image at full resolution.
 
@@ -95,8 +116,7 @@ def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
     EvaluationError
         If the borders lie so close that there is no place to compare them with.
     """
-    if period < 2 * PERIOD:
-        raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
+    check_period(period)
     size = (reference.height, reference.width)
     return seam_scores(lambda box: reference.region(box, size), size, {f"every {period} px": periodic_borders(size, period)})
 

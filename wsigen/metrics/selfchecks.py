@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from wsigen.errors import WsigenError
 from wsigen.metrics.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.metrics.gradients import SeamScore
 from wsigen.metrics.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.metrics.sides import Side
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +38,12 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
     checks, warnings:
         A slide that cannot be checked is a warning, and the rest goes on.
     """
-    found, warnings = [], []
-    skipped = {s.path for s in side.skipped}
-    for member in side.members:
-        if str(member.path) in skipped:
+    found: list[SlideCheck] = []
+    warnings: list[str] = []
+    for index, member in enumerate(side.members):
+        if str(member.path) in side.skipped_paths:
             continue
-        try:
-            manifest = read_manifest(member.path)
-            seams = [] if manifest is None else slide_seams(member.reference, manifest)
-            seams += [] if period is None else periodic_seams(member.reference, period)
-            check = SlideCheck(str(member.path), seams, level_agreement(str(member.path)), class_areas(member, manifest))
-        except WsigenError as error:
-            warnings.append(str(error))
-            continue
-        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:  # a manifest can say anything
-            warnings.append(f"{member.path.name}: the manifest beside it cannot be used ({type(error).__name__}: {error})")
-            continue
+        check = _check(side, index, period, warnings)
         if check.seams or check.levels or check.areas:
             found.append(check)
         warnings += [
@@ -58,3 +52,25 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
             if s.found
         ]
     return found, warnings
+
+
+def _check(side: Side, index: int, period: int | None, warnings: list[str]) -> SlideCheck:
+    """Every check of a slide on its own: what one cannot do takes nothing from the others."""
+    member = side.members[index]
+
+    def tried(check: Callable[[], Sequence[T]]) -> list[T]:
+        try:
+            return [*check()]
+        except WsigenError as error:
+            warnings.append(str(error))
+        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:  # a manifest can say anything
+            warnings.append(f"{member.path.name}: the manifest beside it cannot be used ({type(error).__name__}: {error})")
+        return []
+
+    read = tried(lambda: [read_manifest(member.path)])
+    manifest = read[0] if read else None
+    seams = [] if manifest is None else tried(lambda: slide_seams(member.reference, manifest))
+    seams += [] if period is None else tried(lambda: periodic_seams(member.reference, period))
+    levels = tried(lambda: level_agreement(str(member.path)))
+    areas = [] if side.labels(index) is None else tried(lambda: class_areas(member, manifest))
+    return SlideCheck(str(member.path), seams, levels, areas)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.geometry import Box
 from wsigen.metrics.cohorts import Indexing, named_cohort, open_members
+from wsigen.metrics.labels import Labels
 from wsigen.metrics.members import Member, Skipped, find_members
 from wsigen.metrics.places import Field
 
 SAME_MPP = 0.03
 """um/px that differ by less are the same: scanners of one kind differ by a percent."""
+
+MOST_ENLARGED = 2.0
+"""Times an image may be enlarged; beyond that features tell of the interpolation."""
 
 _TRIES = 60
 """Places tried per crop asked for, before fewer are returned."""
@@ -35,9 +40,11 @@ class Side:
     members:
         In the order of their paths.
     skipped:
-        What could not be read; `place_crops` adds what turns out to be damaged.
+        What could not be read; `skip` adds what turns out to be damaged.
     level_mpp:
         um/px of a cohort's finest level; it goes before that of its images.
+    unlabelled:
+        Why the annotations of a member cannot be used, by its position; `labels` adds to it.
     """
 
     name: str
@@ -45,6 +52,28 @@ class Side:
     members: list[Member]
     skipped: list[Skipped] = field(default_factory=list)
     level_mpp: float | None = None
+    unlabelled: dict[int, str] = field(default_factory=dict)
+
+    def labels(self, index: int) -> Labels | None:
+        """Classes drawn on a member; None (and a note) if what is drawn cannot be used, too."""
+        if index in self.unlabelled:
+            return None
+        try:
+            return self.members[index].labels
+        except WsigenError as error:
+            self.unlabelled[index] = f"{error}; the image counts as unlabelled"
+            return None
+
+    def skip(self, path: Path, reason: str) -> None:
+        """Note a file that turned out to be unusable; only its first reason is kept."""
+        if str(path) not in self.skipped_paths:
+            self.skipped_paths.add(str(path))
+            self.skipped.append(Skipped(str(path), reason))
+
+    @cached_property
+    def skipped_paths(self) -> set[str]:
+        """Paths of what was skipped."""
+        return {s.path for s in self.skipped}
 
     @property
     def mpp(self) -> float | None:
@@ -129,6 +158,33 @@ def common_mpp(sides: list[Side], asked: float | None) -> float | None:
     return values[0]
 
 
+def enlarged(sides: list[Side], mpp: float | None) -> list[str]:
+    """Say which sides hold images coarser than the um/px they are compared at: enlarged pictures lack detail.
+
+    Raises
+    ------
+    EvaluationError
+        If an image would be enlarged more than `MOST_ENLARGED` times.
+    """
+    if mpp is None:
+        return []
+    worst = max((m for s in sides for m in s.members), key=lambda m: m.mpp or 0)
+    if worst.mpp and worst.mpp > MOST_ENLARGED * mpp:
+        raise EvaluationError(
+            f"{worst.path}: {worst.mpp:g} um/px would be enlarged {worst.mpp / mpp:.3g} times to {mpp:g}, which shows no more "
+            f"of the tissue; compare at a coarser --mpp, e.g. --mpp {worst.mpp:g}"
+        )
+    found = []
+    for side in sides:
+        coarse = [m.mpp for m in side.members if m.mpp and m.mpp > mpp * (1 + SAME_MPP)]
+        if coarse:
+            found.append(
+                f"{side.name}: {len(coarse)} of {len(side.members)} images are coarser than the {mpp:g} um/px compared at (up "
+                f"to {max(coarse):g}) and were enlarged: they lack detail, which numbers take for a difference; see --mpp"
+            )
+    return found
+
+
 def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
     """Draw places of square crops from tissue, each at most once.
 
@@ -150,8 +206,8 @@ def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: i
     EvaluationError
         If no image has tissue, or all are smaller than a crop.
     """
-    fields = [_field(side, i, side_px, mpp) for i in range(len(side.members))]
-    weights = np.array([f.mask.count if f is not None else 0 for f in fields], dtype=np.float64)
+    fields = [places_of(side, i, side_px, mpp) for i in range(len(side.members))]
+    weights = np.array([f.tissue_px if f is not None else 0 for f in fields], dtype=np.float64)
     if not weights.any():
         small = sum(f is None for f in fields)
         why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
@@ -179,8 +235,8 @@ def read_crop(side: Side, crop: Crop) -> NDArray[np.uint8]:
     return side.members[crop.member].reference.region(crop.box, crop.canvas)
 
 
-def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
-    """Where crops may lie on a member; None (and a note) if it is too small or damaged."""
+def places_of(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
+    """Return where crops may lie on a member; None (and a note) if it is too small or damaged."""
     member = side.members[index]
     canvas = member.canvas(mpp)
     try:
@@ -188,8 +244,7 @@ def _field(side: Side, index: int, side_px: int, mpp: float | None) -> Field | N
             raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
         return Field(member.tissue, canvas, side_px)
     except WsigenError as error:
-        if str(member.path) not in {s.path for s in side.skipped}:
-            side.skipped.append(Skipped(str(member.path), str(error)))
+        side.skip(member.path, str(error))
         return None
 
 
@@ -200,10 +255,10 @@ def at_full_size(member: Member, box: Box, canvas: tuple[int, int]) -> Box:
 
 
 def _labelled(side: Side, index: int, box: Box, canvas: tuple[int, int]) -> Crop:
-    member = side.members[index]
-    if member.labels is None:
+    member, labels = side.members[index], side.labels(index)
+    if labels is None:
         return Crop(index, box, canvas, member.folder_class)
-    return Crop(index, box, canvas, member.labels.class_of(at_full_size(member, box, canvas)))
+    return Crop(index, box, canvas, labels.class_of(at_full_size(member, box, canvas)))
 
 
 def _silent(side: Side, problem: str) -> str:

@@ -1,7 +1,8 @@
 """The shifted plan, ours: a lattice of small overlap whose offset is drawn anew for every step.
 
 Little overlap costs few model calls (1.31x the canvas at side 64, overlap 8; PathUp's lattice 4x); as borders lie
-elsewhere in every step, none of them builds up into a seam.
+elsewhere in every step, none of them builds up into a seam. Except those one window off the canvas's edges: windows that would
+leave the canvas are snapped to its edges, so that their inner borders stay (the seam score has them as a group of its own).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from wsigen.metrics.downstream.samples import Samples, common_classes, draw, nam
 from wsigen.metrics.downstream.scratch import Scratch
 from wsigen.metrics.downstream.settings import Arm, Settings
 from wsigen.metrics.evaluation import Watch, indexing
-from wsigen.metrics.sides import Side, common_mpp, open_side
+from wsigen.metrics.sides import Side, common_mpp, enlarged, open_side
 
 if TYPE_CHECKING:
     from wsigen.metrics.downstream.networks import Prepared
@@ -59,6 +59,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     make = _network(settings)
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
+    coarse = enlarged(list(sides.values()), mpp)
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
         found, samples = _read(settings, sides, mpp, scratch, watch)
@@ -71,21 +72,16 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
         for arm, seed, fold in _networks(plan, settings):
             found.runs += _train(found, plan, make, arm, seed, fold, watch)
         found.examples = _examples(plan, found.classes)
-    found.warnings += notes(found, samples, folds)
+    found.warnings += coarse + notes(found, samples, folds)
     return found
 
 
 def _network(settings: Settings) -> Callable[[int], Prepared]:
     """What builds a network for a number of classes; its name and device are tried before any slide is read."""
-    import torch
-
     from wsigen.metrics.downstream.networks import open_network, try_network
+    from wsigen.metrics.extractors_torch import check_device
 
-    try:
-        torch.zeros(1, device=settings.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise EvaluationError(f"--device {settings.device}: not usable here ({reason}); cpu always is") from None
+    check_device(settings.device)
     try_network(settings.network, settings.task, settings.size_px)
     return lambda classes: open_network(settings.network, settings.task, classes)
 

@@ -51,7 +51,7 @@ def _group(samples: Samples, index: int, pattern: str | None) -> str:
         return match_name(pattern, member.path.relative_to(side.path).as_posix() if inside else str(member.path), "--groups")
     if member.group is not None:
         return member.group
-    if member.labels is not None:
+    if side.labels(index) is not None:
         return member.path.relative_to(side.path).as_posix()
     raise EvaluationError(
         f"{member.path}: nobody says of which patient or slide this tile is, and tiles of one patient must not lie on both "

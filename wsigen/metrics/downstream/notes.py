@@ -13,11 +13,12 @@ from wsigen.metrics.downstream.samples import Samples
 def notes(found: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fold]) -> list[str]:
     """Return the warnings, one a line."""
     out = [f"{k.path}: {k.reason}" for side in found.sides.values() for k in side.skipped]
+    out += [reason for side in found.sides.values() for reason in side.unlabelled.values()]
     if found.mpp is None:
         out.append("no image says its um/px; pixels were compared as they are")
     out += [*_copies(found), *_absent(found, samples["real"], folds)]
-    if found.settings.seeds * max(1, found.settings.folds) < 3:
-        out.append("fewer than three runs: their deviation says little; raise --seeds or --folds")
+    if found.settings.seeds < 3:
+        out.append("fewer than three seeds: the deviation over them says little; raise --seeds")
     return out
 
 

@@ -26,6 +26,7 @@ def to_json(found: Downstream) -> dict[str, Any]:
     means = [
         {"test": test, "arm": arm}
         | {name: asdict(found.score(arm, test, name)) for name in ("balanced_accuracy", "f1")}
+        | {f"{name}_fold_spread": found.fold_spread(arm, test, name) for name in ("balanced_accuracy", "f1")}
         | {f"{name}_over_real": asdict(found.gain(arm, test, name)) for name in ("balanced_accuracy", "f1") if arm != "real"}
         for test in found.tests
         for arm in ARMS

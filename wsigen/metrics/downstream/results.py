@@ -1,8 +1,10 @@
-"""What a downstream evaluation found: every run's confusion matrix, and their means over seeds and folds."""
+"""What a downstream evaluation found: every run's confusion matrix, and their means and deviations over seeds, folds pooled."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,16 +82,38 @@ class Downstream:
         """The runs of an arm on a test set."""
         return [r for r in self.runs if (r.arm, r.test) == (arm, test)]
 
+    def by_seed(self, arm: Arm, test: str) -> dict[int, Scores]:
+        """Scores of each seed, of the confusions of all its folds together: every real crop is tested once."""
+        return _pooled((r.seed, r) for r in self.of(arm, test))
+
+    def by_fold(self, arm: Arm, test: str) -> dict[int | None, Scores]:
+        """Scores of each fold, of the confusions of all seeds together."""
+        return _pooled((r.fold if r.tested is None else r.tested, r) for r in self.of(arm, test))
+
     def score(self, arm: Arm, test: str, name: str) -> Spread:
-        """Mean and deviation over runs of ``balanced_accuracy`` or ``f1``."""
-        return spread([getattr(r.scores, name) for r in self.of(arm, test)])
+        """Mean and deviation over seeds of ``balanced_accuracy`` or ``f1`` of all folds together."""
+        return spread([getattr(s, name) for s in self.by_seed(arm, test).values()])
+
+    def recall(self, arm: Arm, test: str, index: int) -> Spread:
+        """The same of the recall of a class."""
+        return spread([s.recall[index] for s in self.by_seed(arm, test).values()])
+
+    def fold_spread(self, arm: Arm, test: str, name: str) -> float:
+        """Deviation over folds (other patients), of the scores of all seeds together; NaN for fewer than two folds."""
+        return spread([getattr(s, name) for s in self.by_fold(arm, test).values()]).deviation
 
     def gain(self, arm: Arm, test: str, name: str) -> Spread:
-        """The same of the differences to the real arm's networks of the same seed on the same crops."""
-        pairs = [
-            (r, q)
-            for r in self.of(arm, test)
-            for q in self.of("real", test)
-            if (r.seed, r.tested) == (q.seed, q.tested) and r.fold in (None, q.fold)
-        ]
-        return spread([getattr(r.scores, name) - getattr(q.scores, name) for r, q in pairs])
+        """Mean and deviation over seeds of the difference to the real arm's networks of the same seed."""
+        mine, real = self.by_seed(arm, test), self.by_seed("real", test)
+        return spread([getattr(mine[seed], name) - getattr(real[seed], name) for seed in mine if seed in real])
+
+
+K = TypeVar("K")
+
+
+def _pooled(runs: Iterable[tuple[K, Run]]) -> dict[K, Scores]:
+    """Score the sum of the confusions of the runs of each key."""
+    sums: dict[K, NDArray[np.int64]] = {}
+    for key, run in runs:
+        sums[key] = sums[key] + run.confusion if key in sums else run.confusion
+    return {key: scores(confusion) for key, confusion in sums.items()}

@@ -12,7 +12,6 @@ from wsigen.classes import UNKNOWN
 from wsigen.errors import EvaluationError, WsigenError
 from wsigen.metrics.downstream.scratch import Scratch
 from wsigen.metrics.downstream.settings import LEAST_OF_A_CLASS, Settings, Task
-from wsigen.metrics.members import Skipped
 from wsigen.metrics.sides import Crop, Side, at_full_size, place_crops, read_crop
 
 LABELLED = 0.25
@@ -134,9 +133,7 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
         try:
             image, mask = read_crop(side, crop), _mask(side, crop, classes) if scratch.has_masks else None
         except WsigenError as error:
-            path = str(side.members[crop.member].path)
-            if path not in {s.path for s in side.skipped}:
-                side.skipped.append(Skipped(path, str(error)))
+            side.skip(side.members[crop.member].path, str(error))
             continue
         kept.append(i)
         rows.append(scratch.add(image, mask))
@@ -149,15 +146,15 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
 def _shares(side: Side, crop: Crop, task: Task) -> Mapping[str, float]:
     if task == "classification":
         return {} if crop.class_name is None else {crop.class_name: 1.0}
-    member = side.members[crop.member]
-    if member.labels is None:
+    member, labels = side.members[crop.member], side.labels(crop.member)
+    if labels is None:
         return {}
-    found = member.labels.shares(at_full_size(member, crop.box, crop.canvas))
+    found = labels.shares(at_full_size(member, crop.box, crop.canvas))
     return found if sum(found.values()) >= LABELLED else {}
 
 
 def _mask(side: Side, crop: Crop, classes: Sequence[str]) -> NDArray[np.uint8]:
-    labels = side.members[crop.member].labels
+    labels = side.labels(crop.member)
     return np.full(crop.box.shape, UNKNOWN, np.uint8) if labels is None else labels.mask(crop.box, crop.canvas, classes)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from wsigen.metrics.downstream.results import Downstream
-from wsigen.metrics.downstream.scores import spread
 from wsigen.metrics.downstream.settings import ARMS
 
-HEAD = ("trained on", "balanced accuracy", "F1 (macro)", "balanced accuracy over real", "runs")
+HEAD = ("trained on", "balanced accuracy", "F1 (macro)", "balanced accuracy over real", "fold spread", "runs")
 """Columns of the table of scores; the classes' recalls follow."""
 
 
@@ -16,9 +17,10 @@ def rows(found: Downstream, test: str) -> list[list[str]]:
     for arm in ARMS:
         runs = found.of(arm, test)
         gain = "" if arm == "real" else f"{found.gain(arm, test, 'balanced_accuracy')}"
-        recalls = [str(spread([r.scores.recall[k] for r in runs])) for k in range(len(found.classes))]
+        recalls = [str(found.recall(arm, test, k)) for k in range(len(found.classes))]
+        folds = found.fold_spread(arm, test, "balanced_accuracy")
         scored = [str(found.score(arm, test, name)) for name in ("balanced_accuracy", "f1")]
-        out.append([arm, *scored, gain, str(len(runs)), *recalls])
+        out.append([arm, *scored, gain, "" if isnan(folds) else f"{folds:.3f}", str(len(runs)), *recalls])
     return out
 
 
@@ -40,8 +42,9 @@ def explained(found: Downstream) -> str:
     """How to read the table."""
     unit = "crops" if found.settings.task == "classification" else "labelled pixels"
     return (
-        f"Means +- deviation over seeds and folds, of {unit}; chance is a balanced accuracy of {1 / len(found.classes):.2f}. "
-        "Tests are real crops of patients or slides the networks have not seen; whether the generator has seen them is not "
-        "known here. Over real: the mean difference to the network of the same seed and fold that was trained on real crops. "
-        "The last columns are the recalls of the classes."
+        f"Means +- deviation over seeds, of the {unit} of all folds together; chance is a balanced accuracy of "
+        f"{1 / len(found.classes):.2f}. Tests are real crops of patients or slides the networks have not seen; whether the "
+        "generator has seen them is not known here. Over real: the mean difference to the networks of the same seed that were "
+        "trained on real crops. Fold spread: the deviation of the balanced accuracy over folds, which are other patients, "
+        "seeds together. The last columns are the recalls of the classes."
     )
