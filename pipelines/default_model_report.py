@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,14 @@ def main() -> None:
     make_class_slides(cohort, slides)
     sides = cut_sides(cohort, slides, args.crops)
     lines = [f"Features: {extractor.name} ({extractor.version}), {args.crops} crops of {SIDE} px.", ""]
-    earlier = None
+    others = dict(args.twin)
     if args.earlier:
         before = slides_of(args.earlier, args)
         make_twin(cohort, args.data, before)
-        earlier = twin_crops(before.twin, held_out_places(cohort, args.crops), cohort.mpps[0], len(cohort.table))
-    lines += fidelity_table(extractor, sides, earlier)
+        others["the version before"] = before.twin
+    where = held_out_places(cohort, args.crops)
+    cut = {name: twin_crops(slide, where, cohort.mpps[0], len(cohort.table)) for name, slide in others.items()}
+    lines += fidelity_table(extractor, sides, cut)
     lines += probe_table(extractor, sides, cohort)
     lines += memorisation_table(extractor, sides)
     (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -182,12 +185,10 @@ def _glass(cohort: Cohort) -> int:
     return next(i for i, c in enumerate(cohort.table) if c.background)
 
 
-def fidelity_table(extractor: Batched, sides: Sides, earlier: Crops | None) -> list[str]:
+def fidelity_table(extractor: Batched, sides: Sides, others: Mapping[str, Crops]) -> list[str]:
     """Held-out crops against the twin's at the same places; against as many training crops, as the measure's floor."""
     real = extractor.features(sides.held_out.images)
-    rows = {"training crops": sides.training.some(len(real)), "this model": sides.twin}
-    if earlier is not None:
-        rows["the version before"] = earlier
+    rows = {"training crops": sides.training.some(len(real)), "this model": sides.twin, **others}
     found = {name: fidelity_numbers(real, extractor.features(crops.images), 0) for name, crops in rows.items()}
     lines = [
         "| against held-out crops | KID x 1000 | FID | precision | recall | density | coverage |",
@@ -280,6 +281,13 @@ def save(picture: NDArray[np.uint8], path: Path, width: int) -> None:
     print("drew", path, flush=True)
 
 
+def _named(text: str) -> tuple[str, Path]:
+    name, _, slide = text.partition("=")
+    if not name or not Path(slide).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=SLIDE whose slide is there")
+    return name, Path(slide)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="configs/default-model.yaml")
@@ -287,10 +295,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the slides made on the way")
     parser.add_argument("--docs", type=Path, required=True, help="folder of figures.md and the pictures")
     parser.add_argument("--steps", type=int, help="of every slide (default: the bundle's)")
-    parser.add_argument("--sampler", default="dpm++", help="of every slide (default: %(default)s)")
+    parser.add_argument("--sampler", default="ddim", help="of every slide (default: %(default)s)")
     parser.add_argument("--slide-px", type=int, default=4096, help="side of the slides of one class (default: %(default)s)")
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument("--earlier", help="another bundle to compare with")
+    parser.add_argument(
+        "--twin",
+        type=_named,
+        action="append",
+        default=[],
+        metavar="NAME=SLIDE",
+        help="another twin to compare with, made already",
+    )
     parser.add_argument("--features", default="embedded", help="extractor (default: %(default)s)")
     parser.add_argument("--crops", type=int, default=150, help="of each side (default: %(default)s)")
     return parser.parse_args()
