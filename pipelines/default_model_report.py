@@ -300,12 +300,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument("--earlier", help="another bundle to compare with")
     parser.add_argument(
-        "--twin",
-        type=_named,
-        action="append",
-        default=[],
-        metavar="NAME=SLIDE",
-        help="another twin to compare with, made already",
+        "--twin", type=_named, action="append", default=[], metavar="NAME=SLIDE", help="another twin to compare with"
     )
     parser.add_argument("--features", default="embedded", help="extractor (default: %(default)s)")
     parser.add_argument("--crops", type=int, default=150, help="of each side (default: %(default)s)")
