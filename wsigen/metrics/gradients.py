@@ -87,7 +87,7 @@ class SeamScore:
     @property
     def found(self) -> bool:
         """Whether the borders can be found: by steps, or by being smoother than what lies beside them."""
-        return abs(self.score - 1.0) > FLAG_SIGMA * self.noise
+        return bool(abs(self.score - 1.0) > FLAG_SIGMA * self.noise)
 
 
 @dataclass
@@ -231,7 +231,7 @@ def _score(name: str, sums: _Sums) -> SeamScore:
     if n < 2 or off.sum() == 0:
         return SeamScore(name, math.nan, math.nan, n, sums.left_out, ())
     ratio = on.sum() / off.sum()
-    noise = math.sqrt(n / (n - 1) * ((on - ratio * off) ** 2).sum()) / off.sum()
+    noise = float(math.sqrt(n / (n - 1) * ((on - ratio * off) ** 2).sum()) / off.sum())
     level = off.sum() / sums.lengths[REACH_PX]
     profile = np.divide(sums.profile, sums.lengths, out=np.full(len(sums.profile), np.nan), where=sums.lengths > 0) / level
     return SeamScore(name, float(ratio), noise, n, sums.left_out, tuple(float(v) for v in profile))
