@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from drawing import tumor_in_stroma
 
+from wsigen.engine.cluster import open_cluster
 from wsigen.generation import generate
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -158,19 +159,50 @@ echo "Submitted batch job $!"
 """
 
 
-def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
-    """SLURM's two commands stand in for a queue that starts jobs at once; the jobs are the real ones."""
-    commands = tmp_path / "bin"
+def fake_queue(folder, settings):
+    """Write the settings, and commands like SLURM's; returns the PATH that finds these."""
+    commands = folder / "bin"
     commands.mkdir()
     for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/bash\nkill -- -"$1" 2> /dev/null || true\n')):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
-    (tmp_path / "queue.yaml").write_text(QUEUE)
-    env = {**ENVIRONMENT, "PATH": f"{commands}:{os.environ['PATH']}"}
+    (folder / "queue.yaml").write_text(settings)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
+    """SLURM's two commands stand in for a queue that starts jobs at once; the jobs are the real ones."""
+    env = {**ENVIRONMENT, "PATH": fake_queue(tmp_path, QUEUE)}
     options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", "queue.yaml")
     done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d workers?$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_whose_time_is_over_are_submitted_again(tmp_path, monkeypatch, processes):
+    """Workers of one job live for seconds; tasks go on being done, by the workers of later jobs."""
+    monkeypatch.setattr("wsigen.engine.queue.GONE_S", 0.5)
+    monkeypatch.setattr("wsigen.engine.cluster.RENEW_S", 0.5)
+    settings = QUEUE.replace("processes: 1", f"processes: {processes}").replace("cores: 1", f"cores: {processes}")
+    path = fake_queue(tmp_path, settings.replace("jobs: 2", "jobs: 1") + LIVES_SHORTLY)
+    monkeypatch.setenv("PATH", path)
+    told, done_by = [], set()
+    with open_cluster(0, True, str(tmp_path / "queue.yaml")) as cluster:
+        cluster.notes.tell = told.append
+        deadline = time.monotonic() + 200
+        while len(done_by) <= processes:  # more processes than one job has
+            assert time.monotonic() < deadline
+            if not cluster.in_flight:
+                cluster.submit("who", os.getpid)
+            if (taken := cluster.take(1.0)) and isinstance(taken[1], int):
+                done_by.add(taken[1])
+                time.sleep(0.5)
+    assert any("submitted again" in text for text in told)
+
+
+LIVES_SHORTLY = """  worker_extra_args: ["--lifetime", "3s"]
+"""
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ import numpy as np
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.dispatch import TRIES, Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import MADE_ONCE, Stage, Watcher, place_of_key, run_independent, run_pass
+from wsigen.engine.run import MADE_ONCE, place_of_key, run_independent, run_pass
+from wsigen.engine.stage import Stage, Watcher
 from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder
@@ -222,7 +223,7 @@ def _work(
     look = _while_held(lock, manifest, watch)
     run = run_context(folder.name, manifest.hash)
     run.spool.make()
-    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm)
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm, notes=cluster.notes)
     files = files_of(Path(manifest.output))
     try:
         for part in run.passes:

@@ -25,7 +25,7 @@ class Results:
     def __init__(self, *results, tasks=(TASK,)):
         self._results, self._tasks = iter(results), cycle(tasks)
 
-    def take(self):
+    def take(self, wait_s):
         return next(self._tasks), next(self._results)
 
 
@@ -71,7 +71,7 @@ def test_a_task_of_a_scheduler_that_left_is_told_as_such():
     cluster = Asked(lambda: next(clients))
     cluster._labels["future"] = TASK
     assert cluster._ask(lambda client: client.status) == "running"
-    label, lost = cluster.take()
+    label, lost = cluster.take(1.0)
     assert label == TASK
     assert isinstance(lost, SchedulerLostError)
 

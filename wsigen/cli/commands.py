@@ -10,7 +10,7 @@ from wsigen.cli.lines import tell
 from wsigen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wsigen.engine.run import Stage, Watcher
+    from wsigen.engine.stage import Stage, Watcher
 
 
 def run_generate(output: Path, settings: dict[str, Any], file: Path | None, log: str | None) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from wsigen.engine.queue import is_queue_file, submit_jobs
+from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
+from wsigen.engine.stage import Notes
 from wsigen.errors import ResourceError, WsigenError
 
 T = TypeVar("T")
@@ -24,6 +25,12 @@ AWAY_S = 60.0
 """Seconds a scheduler may be away before the run stops (and can be resumed)."""
 
 POLL_S = 0.2
+COUNT_S = 1.0
+"""Seconds for which a count of the workers holds: asked anew for every task, it would be most of what a scheduler does."""
+
+RENEW_S = 10.0
+"""Seconds between two looks at the jobs of a queue."""
+
 LEAVE_S = 10.0
 """Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""
 
@@ -43,12 +50,22 @@ class Cluster:
     ----------
     connect:
         Makes a ``distributed.Client``; called again if the scheduler went away and came back.
+    jobs:
+        The jobs of a queue that are the workers, if they are.
+
+    Attributes
+    ----------
+    notes:
+        What happens to scheduler and workers, for a person.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None) -> None:
+        self.notes = Notes()
         self._connect = connect
+        self._jobs = jobs
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
+        self._slots, self._counted, self._renewed = 0, -COUNT_S, monotonic()
         self._use(connect())
 
     @property
@@ -58,8 +75,13 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Worker slots (threads of all workers) there are now."""
-        return sum(self._ask(lambda client: client.nthreads()).values())
+        """Worker slots (threads of all workers) there are now, or were up to a second ago."""
+        if monotonic() - self._counted >= COUNT_S:
+            self._slots, before = sum(self._ask(lambda client: client.nthreads()).values()), self._slots
+            self._counted = monotonic()
+            if before and not self._slots:
+                self.notes.add("workers", "no worker is left; waiting for others")
+        return self._slots
 
     def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
         """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
@@ -67,10 +89,17 @@ class Cluster:
         self._labels[future] = label
         self._running.add(future)
 
-    def take(self) -> tuple[Any, Any | Exception]:
-        """Wait for any task and return its label and its result, or the exception it ended with."""
+    def take(self, wait_s: float) -> tuple[Any, Any | Exception] | None:
+        """Wait for any task and return its label and its result, or the exception it ended with; None if none ends in time."""
+        self._renew_jobs()
         if self._lost:
             return self._lost.popleft(), SchedulerLostError("the scheduler went away")
+        end = monotonic() + wait_s
+        while not self._running.has_ready():
+            if monotonic() >= end:
+                return None
+            with self._running.thread_condition:
+                self._running.thread_condition.wait(min(0.1, wait_s))  # as its own iterator does, which knows no time limit
         future = next(self._running)
         label = self._labels.pop(future)
         try:
@@ -79,6 +108,20 @@ class Cluster:
             return label, _translate(error)
         finally:
             future.release()
+
+    def _renew_jobs(self) -> None:
+        """Submit jobs again whose wall time is over; looked after every few seconds, whether tasks end or not."""
+        if self._jobs is None or monotonic() - self._renewed < RENEW_S:
+            return
+        self._renewed = monotonic()
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
+        try:
+            ended = self._jobs.renew({str(worker["name"]) for worker in there})
+        except ResourceError as error:
+            self.notes.add("jobs", f"{error}; tried again")
+            return
+        if ended:
+            self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
 
     def close(self, patience_s: float) -> None:
         """Take leave of the scheduler."""
@@ -118,6 +161,7 @@ class Cluster:
     def _reconnect(self) -> None:
         """A new client; what the old one had sent is lost."""
         client = self._connect()
+        self._counted = -COUNT_S
         self._lost.extend(self._labels.values())
         self._labels.clear()
         self._use(client)
@@ -188,11 +232,13 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
     with dask.config.set(_SETTINGS):
         own: Any = None
+        jobs: Jobs | None = None
         if scheduler is None:
             own = _local(workers, processes)
         elif is_queue_file(scheduler):
-            own = submit_jobs(Path(scheduler))
-        cluster = Cluster(lambda: _connect(str(scheduler)) if own is None else Client(own, set_as_default=False))
+            jobs = submit_jobs(Path(scheduler))
+            own = jobs.cluster
+        cluster = Cluster(lambda: _connect(str(scheduler)) if own is None else Client(own, set_as_default=False), jobs)
         patience_s = LEAVE_S
         try:
             yield cluster
@@ -247,6 +293,8 @@ _SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    "distributed.deploy.lost-worker-timeout": "3650d",
 }
 """A worker's death is told at once: the engine has its own limit of tries, and names the chunk. dask's own watch over itself
-(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured)."""
+(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured).
+Jobs of a queue that ended are ours to submit again (``queue.Jobs``), so its half of that is put off for ever."""

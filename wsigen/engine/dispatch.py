@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
+from wsigen.engine.stage import Notes
 from wsigen.errors import DamagedChunkError, RunError, WsigenError
 from wsigen.manifest import FAILURES
 from wsigen.tasks.context import RunContext
@@ -25,6 +26,9 @@ GIVEN_UP = 8
 LOSSES = 10
 """Workers a task may lose: more than its own errors, as a worker mostly dies of something else; a task that kills every worker
 it is given (for want of memory, say) still comes to an end."""
+
+LOOK_S = 10.0
+"""Seconds without a task's end after which the driver looks around: are there workers, is the run still its own?"""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors that all tasks meet alike: the disk or the user's share of it is full."""
@@ -56,6 +60,8 @@ class Dispatcher:
         Tasks that are not tried again by this driver.
     told:
         Differences between workers and the run that a person was told of.
+    notes:
+        Where a person is told what happens.
     """
 
     run: RunContext
@@ -67,19 +73,35 @@ class Dispatcher:
     losses: Counter[Task] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def full(self) -> bool:
         """Whether enough tasks are in flight."""
-        return self.cluster.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+        return self.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks sent and not yet taken back."""
+        return self.cluster.in_flight
 
     def send(self, task: Task) -> None:
         """Submit a task."""
         self.cluster.submit(task, perform, self.run.folder.name, self.run.manifest.hash, self.threads, task)
 
-    def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]:
-        """Wait for a task; errors that neither more tries nor other workers can mend are raised."""
-        task, result = self.cluster.take()
+    def take(
+        self, idle: Callable[[], None] = lambda: None
+    ) -> tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]:
+        """Wait for a task; errors that neither more tries nor other workers can mend are raised.
+
+        Parameters
+        ----------
+        idle:
+            Called every ``LOOK_S`` seconds in which no task ends.
+        """
+        while (taken := self.cluster.take(LOOK_S)) is None:
+            idle()
+        task, result = taken
         if isinstance(result, Report | DamagedChunkError):
             return task, result
         if isinstance(result, WsigenError):
@@ -123,7 +145,8 @@ class Dispatcher:
     def drain(self) -> None:
         """Let all tasks in flight end, whatever they bring."""
         while self.cluster.in_flight:
-            self.cluster.take()
+            if self.cluster.take(LOOK_S) is None:
+                self.confirm()
 
 
 def _raised_in(error: Exception) -> str:
