@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 from drawing import tumor_in_stroma
 
 from wsigen.engine.cluster import open_cluster
+from wsigen.engine.queue import submit_jobs
 from wsigen.generation import generate
 
+DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.slow
@@ -51,7 +55,8 @@ def running_scheduler(folder, env=ENVIRONMENT, protocol="tcp"):
 @contextmanager
 def running_workers(folder, scheduler, count, env=ENVIRONMENT):
     """Workers of one thread each, once they answer."""
-    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", scheduler.rpartition(":")[0])
+    options = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0")
+    options += ("--host", scheduler.rpartition(":")[0])
     processes = [dask(folder / f"worker-{k}", "worker", scheduler, *options, env=env) for k in range(count)]
     try:
         deadline = time.monotonic() + 90
@@ -98,6 +103,41 @@ def test_worker_check_says_what_does_not_fit(bundle, tmp_path, workers):
     assert done.returncode == 1
     assert "no such folder" in done.stderr
     assert "no model" in done.stderr
+
+
+def test_a_worker_as_documented_listens_on_the_address_it_is_given_alone(tmp_path, scheduler):
+    (line,) = re.findall(r"^dask (worker .*)$", (DOCS / "clusters.md").read_text(), re.MULTILINE)
+    options = re.sub(r"tcp://\S+", scheduler, line).replace("10.0.0.2", "127.0.0.1").split()
+    worker = dask(tmp_path / "worker", *options, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 90
+        while len(heard := listening(worker.pid)) < 3:  # the nanny's port, the worker's, and the worker's page
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert {address for address, _ in heard} == {"127.0.0.1"}
+    finally:
+        worker.terminate()
+        worker.wait(20)
+
+
+def listening(number):
+    """Address and port of every socket that a process and its children listen on."""
+    family = [psutil.Process(number), *psutil.Process(number).children(recursive=True)]
+    return {tuple(c.laddr) for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+
+
+def test_a_job_of_a_queue_is_told_what_a_documented_worker_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsigen.engine.queue.Jobs.submit", lambda self: None)
+    (tmp_path / "queue.yaml").write_text(QUEUE)
+    jobs = submit_jobs(tmp_path / "queue.yaml")
+    try:
+        script = jobs.cluster.job_script()
+    finally:
+        jobs.cluster.close()
+    for wanted in ("--dashboard-address 127.0.0.1:0", "--memory-limit 0", "--interface lo"):
+        assert wanted in script
+    assert script.index("--memory-limit 0") > script.index("--memory-limit 2")  # the last one counts
 
 
 def test_a_scheduler_without_workers_is_waited_for_aloud(bundle, tmp_path, scheduler):
@@ -149,7 +189,7 @@ settings:
   processes: 1
   memory: 2 GiB
   walltime: "00:10:00"
-  scheduler_options: {host: 127.0.0.1}
+  interface: lo
 """
 
 SBATCH = """#!/bin/bash

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from wsigen.errors import ConfigError, ResourceError
 from wsigen.yaml_file import read_mapping, validated
 
+WORKER_OPTIONS = ("--dashboard-address", "127.0.0.1:0", "--memory-limit", "0")
+"""Of every worker, unless the file says otherwise: a page for its machine alone, and no endless pause for want of memory."""
+
 GONE_S = 30.0
 """Seconds without any of its workers after which a job has ended: a worker that died is started again within its job."""
 
@@ -123,7 +126,7 @@ class Jobs:
 def submit_jobs(path: Path) -> Jobs:
     """Start a scheduler in this process and submit the workers' jobs to dask-jobqueue's cluster.
 
-    The scheduler's dashboard listens on loopback alone unless the file says otherwise.
+    The pages that scheduler and workers serve are on loopback alone unless the file says otherwise.
 
     Raises
     ------
@@ -138,12 +141,13 @@ def submit_jobs(path: Path) -> Jobs:
     kind = getattr(dask_jobqueue, _CLUSTERS[chosen.queue])
     settings = {**chosen.settings}
     options = settings.get("scheduler_options") or {}
-    if not (settings.get("interface") or options.get("interface") or options.get("host")):
+    if not settings.get("interface"):
         raise ConfigError(
-            f"{path}: 'settings' needs an 'interface' (e.g. ib0): the scheduler runs what it is sent, so it listens on the "
-            "network you name and on no other"
+            f"{path}: 'settings' needs an 'interface' (e.g. ib0): scheduler and workers run what they are sent, so they listen "
+            "on the network you name and on no other"
         )
     settings["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **options}
+    settings["worker_extra_args"] = [*WORKER_OPTIONS, *(settings.get("worker_extra_args") or [])]
     try:
         cluster = kind(**settings)
     except (TypeError, ValueError) as error:
