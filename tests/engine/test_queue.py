@@ -11,28 +11,29 @@ from wsigen.errors import ResourceError
 
 
 class Submitted:
-    """What dask-jobqueue's clusters have in common: wanted jobs by name, made true by awaiting them."""
+    """What dask-jobqueue's clusters have in common: wanted jobs by name, made true by awaiting them; names are given again."""
 
     def __init__(self, processes):
-        self.worker_spec, self.submitted, self.refuses, self._processes = {}, [], False, processes
-        self._numbers = count()
+        self.worker_spec, self.there, self.submitted, self.refuses = {}, set(), 0, False
+        self._group = {"group": [f"-{k}" for k in range(processes)]} if processes > 1 else {}
 
     def new_worker_spec(self):
-        group = {"group": [f"-{k}" for k in range(self._processes)]} if self._processes > 1 else {}
-        return {f"job-{next(self._numbers)}": group}
+        return {next(name for name in map("job-{}".format, count()) if name not in self.worker_spec): self._group}
 
     def sync(self, function):
         asyncio.run(function())
 
     def __await__(self):
-        if self.refuses:
+        if self.refuses and self.worker_spec:
             raise RuntimeError("sbatch: no such partition")
-        self.submitted += [job for job in self.worker_spec if job not in self.submitted]
+        self.there &= set(self.worker_spec)
+        self.submitted += len(set(self.worker_spec) - self.there)
+        self.there |= set(self.worker_spec)
         return iter(())
 
     def workers(self, *numbers):
-        """Names of the workers of some of the jobs submitted, one process of each."""
-        return {self.submitted[k] + ("-1" if self._processes > 1 else "") for k in numbers}
+        """Names of the workers of some of the jobs, one process of each."""
+        return {f"job-{k}" + ("-1" if self._group else "") for k in numbers}
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_job_that_ended_is_followed_by_another(clock, processes):
     cluster = Submitted(processes)
     jobs = Jobs(cluster, 2, "q.yaml")
     jobs.submit()
-    assert len(cluster.submitted) == 2
+    assert cluster.submitted == 2
     assert jobs.renew(cluster.workers(0)) == 0
     clock[0] += 10 * queue.GONE_S
     assert jobs.renew(cluster.workers(0)) == 0  # the second one may wait in the queue for days
@@ -56,10 +57,9 @@ def test_a_job_that_ended_is_followed_by_another(clock, processes):
     assert jobs.renew(set()) == 0
     clock[0] += queue.GONE_S
     assert jobs.renew(set()) == 1
-    assert len(cluster.submitted) == 3
+    assert cluster.submitted == 3
     assert len(cluster.worker_spec) == 2
-    assert cluster.submitted[0] not in cluster.worker_spec
-    assert jobs.renew(cluster.workers(1, 2)) == 0
+    assert jobs.renew(cluster.workers(0, 1)) == 0
 
 
 def test_a_worker_that_comes_back_is_no_end(clock):
@@ -70,7 +70,7 @@ def test_a_worker_that_comes_back_is_no_end(clock):
         jobs.renew(cluster.workers(0))
         clock[0] += queue.GONE_S * 0.9
         assert jobs.renew(set()) == 0
-    assert len(cluster.submitted) == 1
+    assert cluster.submitted == 1
 
 
 def test_a_queue_that_refuses_is_one_line():

@@ -81,9 +81,10 @@ class Jobs:
         """Submit what is missing (ResourceError if the queue does not take it)."""
 
         async def complete() -> None:
+            await self.cluster  # closes jobs that are no longer wanted: their names are given again
             while len(self.cluster.worker_spec) < self._count:
                 self.cluster.worker_spec.update(self.cluster.new_worker_spec())
-            await self.cluster  # closes jobs that are no longer wanted, and submits those that failed once more
+            await self.cluster  # submits those that are wanted
 
         try:
             self.cluster.sync(complete)
