@@ -20,6 +20,8 @@ from wsigen.generation import generate
 DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
+WORKER = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0")
+
 pytestmark = pytest.mark.slow
 
 
@@ -53,10 +55,9 @@ def running_scheduler(folder, env=ENVIRONMENT, protocol="tcp"):
 
 
 @contextmanager
-def running_workers(folder, scheduler, count, env=ENVIRONMENT):
+def running_workers(folder, scheduler, count, env=ENVIRONMENT, more=()):
     """Workers of one thread each, once they answer."""
-    options = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0")
-    options += ("--host", scheduler.rpartition(":")[0])
+    options = (*WORKER, "--host", scheduler.rpartition(":")[0], *more)
     processes = [dask(folder / f"worker-{k}", "worker", scheduler, *options, env=env) for k in range(count)]
     try:
         deadline = time.monotonic() + 90
@@ -103,6 +104,40 @@ def test_worker_check_says_what_does_not_fit(bundle, tmp_path, workers):
     assert done.returncode == 1
     assert "no such folder" in done.stderr
     assert "no model" in done.stderr
+
+
+BLIND = """
+import wsigen.tasks.context as context
+
+def open_folder(place):
+    raise FileNotFoundError(2, "No such file or directory", place)
+
+context.open_folder = open_folder
+"""
+
+
+def test_a_worker_without_the_run_directory_is_left_out(bundle, tmp_path, scheduler):
+    (tmp_path / "blind.py").write_text(BLIND)
+    (tmp_path / "blind").mkdir()
+    blind = ("--preload", str(tmp_path / "blind.py"))
+    options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", scheduler)
+    with running_workers(tmp_path / "blind", scheduler, 1, more=blind) as (blind_one,):
+        alone = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path)
+        assert alone.returncode == 2
+        assert re.search("error: worker on .* cannot open the run .*there is no other worker", alone.stderr)
+        assert "Traceback" not in alone.stderr
+        seeing = dask(tmp_path / "seeing", "worker", scheduler, *WORKER, "--host", "127.0.0.1", env=ENVIRONMENT)
+        try:
+            deadline = time.monotonic() + 90
+            while "2 worker(s) can do" not in wsigen("worker-check", scheduler, cwd=tmp_path).stdout:
+                assert time.monotonic() < deadline
+            done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path)
+        finally:
+            seeing.terminate()
+            seeing.wait(20)
+        assert done.returncode == 0, done.stderr
+        assert re.search("cannot open the run .*the run goes on without it", done.stderr)
+        assert blind_one.wait(30) is not None
 
 
 def test_a_worker_as_documented_listens_on_the_address_it_is_given_alone(tmp_path, scheduler):

@@ -73,6 +73,19 @@ def test_a_worker_that_comes_back_is_no_end(clock):
     assert cluster.submitted == 1
 
 
+def test_no_job_takes_the_place_of_one_that_cannot_take_part(clock):
+    cluster = Submitted(1)
+    jobs = Jobs(cluster, 2, "q.yaml")
+    jobs.submit()
+    jobs.renew(cluster.workers(0))
+    assert jobs.leave_out("job-0")  # the other one has yet to begin
+    jobs.renew(cluster.workers(1))
+    assert not jobs.leave_out("job-0")
+    for _ in range(3):
+        clock[0] += 2 * queue.GONE_S
+        assert jobs.renew(cluster.workers(1)) == 0
+
+
 def test_a_queue_that_refuses_is_one_line():
     cluster = Submitted(1)
     cluster.refuses = True

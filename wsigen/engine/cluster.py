@@ -8,6 +8,7 @@ run for minutes and the driver would hold gigabytes.
 from __future__ import annotations
 
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
 from wsigen.engine.stage import Notes
-from wsigen.errors import ResourceError, WsigenError
+from wsigen.errors import ResourceError, UnfitWorkerError, WsigenError
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Cluster:
 
     def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
         """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
-        future = self._ask(lambda client: client.submit(function, *args, pure=False, retries=0))
+        future = self._ask(lambda client: client.submit(_call, function, *args, pure=False, retries=0))
         self._labels[future] = label
         self._running.add(future)
 
@@ -122,6 +123,17 @@ class Cluster:
             return
         if ended:
             self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
+
+    def leave_out(self, address: str) -> bool:
+        """Go on without a worker, which is told to end; False if it is the last one there is and no job may bring others."""
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"]
+        waiting = self._jobs is not None and self._jobs.leave_out(str(there.get(address, {}).get("name", "")))
+        if not waiting and not set(there) - {address}:
+            return False
+        if address in there:
+            self._ask(lambda client: client.retire_workers([address], close_workers=True))
+        self._counted = -COUNT_S
+        return True
 
     def close(self, patience_s: float) -> None:
         """Take leave of the scheduler."""
@@ -187,6 +199,19 @@ class Cluster:
         futures = list(self._labels)
         self._labels.clear()
         self._client.cancel(futures, force=True)
+
+
+def _call(function: Callable[..., T], *args: Any) -> T:
+    """Call a function on a worker; an error names the machine, and a worker that cannot take part its address."""
+    try:
+        return function(*args)
+    except Exception as error:
+        error.add_note(f"on {socket.gethostname()}")
+        if isinstance(error, UnfitWorkerError):
+            from distributed import get_worker
+
+            error.worker = get_worker().address
+        raise
 
 
 def _translate(error: Exception) -> Exception:

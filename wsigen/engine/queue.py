@@ -75,6 +75,7 @@ class Jobs:
         self.cluster = cluster
         self._count, self._where = count, where
         self._begun: set[str] = set()
+        self._unfit: set[str] = set()
         self._absent: dict[str, float] = {}
 
     def submit(self) -> None:
@@ -107,7 +108,7 @@ class Jobs:
             if its & names:
                 self._begun.add(job)
                 self._absent.pop(job, None)
-            elif job in self._begun:
+            elif job in self._begun - self._unfit:
                 self._absent.setdefault(job, now)
         ended = [job for job, since in self._absent.items() if now - since >= GONE_S]
         for job in ended:
@@ -116,6 +117,11 @@ class Jobs:
             self.cluster.worker_spec.pop(job, None)
         self.submit()
         return len(ended)
+
+    def leave_out(self, name: str) -> bool:
+        """Put no other job in the place of this worker's: it would meet the same; whether some jobs have yet to begin."""
+        self._unfit |= {job for job, its in self._workers().items() if name in its}
+        return bool(set(self.cluster.worker_spec) - self._begun - self._unfit)
 
     def _workers(self) -> dict[str, set[str]]:
         """Names of the workers of each job."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from functools import partial
 from time import monotonic
 
 from wsigen.engine.cluster import WorkerLostError
-from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp
+from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
+from wsigen.engine.patience import patiently
 from wsigen.engine.stage import Stage, Watcher
 from wsigen.engine.wavefront import HalfStep, Wavefront
 from wsigen.errors import DamagedChunkError, RunError
@@ -30,7 +32,7 @@ class _Progress:
         self._dispatcher.notes.flush()
         self._watch(self.stage)
 
-    def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]:
+    def take(self) -> Outcome:
         """The next task that ended; a report is counted, and a task given up is told."""
         task, result = self._dispatcher.take(self.look)
         if isinstance(result, Report):
@@ -113,7 +115,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
         half_step = _half_step_of(task)
         if isinstance(result, Report):
             for h, ij in wave.finish(half_step, task.ij):
-                state.delete(h, ij)
+                patiently(partial(state.delete, h, ij), dispatcher.notes)
             progress.stage.done = wave.completed
         elif not isinstance(result, GivenUp):
             if isinstance(result, DamagedChunkError):
@@ -121,7 +123,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
             wave.retry(half_step, task.ij)
         progress.look()
     progress.finish()
-    _sweep(wave, state)
+    patiently(lambda: _sweep(wave, state), dispatcher.notes)
     progress.look()
 
 
