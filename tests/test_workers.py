@@ -16,6 +16,7 @@ from drawing import tumor_in_stroma
 from wsigen.engine.cluster import open_cluster
 from wsigen.engine.queue import submit_jobs
 from wsigen.generation import generate
+from wsigen.tasks.introduce import introduce
 
 DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -96,11 +97,14 @@ def test_workers_of_another_process_make_the_same_slide(bundle, tmp_path, worker
 
 
 def test_worker_check_says_what_does_not_fit(bundle, tmp_path, workers):
-    done = wsigen("worker-check", workers, "--model", bundle, "--run-dir", tmp_path, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"torch \d", done.stdout)) == 2
-    assert done.stdout.count("run directory: writable") == 2
-    done = wsigen("worker-check", workers, "--model", tmp_path / "none", "--run-dir", tmp_path / "nowhere", cwd=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for place in (tmp_path, tmp_path / "to-be-made.run"):
+        done = wsigen("worker-check", workers, "--model", os.path.relpath(bundle, tmp_path), "--run-dir", place, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len(re.findall(r"torch \d", done.stdout)) == 2
+        assert done.stdout.count("run directory: writable") == 2
+    assert sorted(tmp_path.iterdir()) == before
+    done = wsigen("worker-check", workers, "--model", tmp_path / "none", "--run-dir", tmp_path / "no" / "where", cwd=tmp_path)
     assert done.returncode == 1
     assert "no such folder" in done.stderr
     assert "no model" in done.stderr
@@ -173,6 +177,14 @@ def test_a_job_of_a_queue_is_told_what_a_documented_worker_is(tmp_path, monkeypa
     for wanted in ("--dashboard-address 127.0.0.1:0", "--memory-limit 0", "--interface lo"):
         assert wanted in script
     assert script.index("--memory-limit 0") > script.index("--memory-limit 2")  # the last one counts
+
+
+def test_a_worker_looks_for_the_model_where_the_driver_has_it_and_for_what_the_driver_has_put_there(bundle, tmp_path):
+    (tmp_path / "mark").touch()
+    assert introduce((), str(bundle), str(tmp_path), "mark").run_dir == "writable"
+    assert introduce((), str(bundle), str(tmp_path / "to-be-made.run"), "mark").run_dir == "writable"
+    assert "is it shared?" in introduce((), str(bundle), str(tmp_path), "another-mark").run_dir
+    assert str(tmp_path / "gone") in introduce((), str(tmp_path / "gone"), None).model
 
 
 def test_a_scheduler_without_workers_is_waited_for_aloud(bundle, tmp_path, scheduler):
