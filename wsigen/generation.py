@@ -87,6 +87,7 @@ class Workers:
     threads: int
     scheduler: str | None
     window: int
+    accelerated: bool
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
@@ -94,7 +95,7 @@ class Workers:
         accelerated = not config.device.startswith("cpu")
         count = config.workers or (1 if accelerated else usable_cores())
         threads = config.threads or 1
-        return cls(count, config.processes, threads, config.scheduler, config.window)
+        return cls(count, config.processes, threads, config.scheduler, config.window, accelerated)
 
 
 def usable_cores() -> int:
@@ -323,7 +324,7 @@ def _mend(run: RunContext, layout: Layout, key: str) -> None:
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
     from wsigen.engine.cluster import open_cluster
 
-    return open_cluster(workers.count, workers.processes, workers.scheduler)
+    return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated)
 
 
 def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:

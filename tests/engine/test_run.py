@@ -188,7 +188,7 @@ class Waiting:
     def in_flight(self):
         return len(self.sent)
 
-    def submit(self, label, *args):
+    def submit(self, label, *args, **named):
         self.sent.append(label)
         self.times.append(self.now[0])
 

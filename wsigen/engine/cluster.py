@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
 from wsigen.engine.stage import Notes
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 AWAY_S = 60.0
 """Seconds a scheduler may be away before the run stops (and can be resumed)."""
+
+GPU = "GPU"
+"""dask's resource of workers with an accelerator: ``dask worker ... --resources GPU=1``."""
 
 POLL_S = 0.2
 COUNT_S = 1.0
@@ -53,6 +57,9 @@ class Cluster:
         Makes a ``distributed.Client``; called again if the scheduler went away and came back.
     jobs:
         The jobs of a queue that are the workers, if they are.
+    accelerated:
+        Tasks that call the model need an accelerator: if any worker declares the resource ``GPU``, they go to such workers
+        alone, as many at a time as each declares.
 
     Attributes
     ----------
@@ -60,10 +67,11 @@ class Cluster:
         What happens to scheduler and workers, for a person.
     """
 
-    def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None) -> None:
+    def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False) -> None:
         self.notes = Notes()
         self._connect = connect
         self._jobs = jobs
+        self._accelerated, self._declared = accelerated, False
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
         self._slots, self._counted, self._renewed = 0, -COUNT_S, monotonic()
@@ -76,17 +84,29 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Worker slots (threads of all workers) there are now, or were up to a second ago."""
+        """Worker slots (threads of all workers, or GPUs they declare) there are now, or were up to a second ago."""
         if monotonic() - self._counted >= COUNT_S:
-            self._slots, before = sum(self._ask(lambda client: client.nthreads()).values()), self._slots
+            self._slots, before = self._count(), self._slots
             self._counted = monotonic()
             if before and not self._slots:
                 self.notes.add("workers", "no worker is left; waiting for others")
         return self._slots
 
-    def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
-        """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
-        future = self._ask(lambda client: client.submit(_call, function, *args, pure=False, retries=0))
+    def submit(self, label: Any, function: Callable[..., Any], *args: Any, name: str = "task", model: bool = False) -> None:
+        """Send a call to a worker; its result comes back from ``take`` together with ``label``.
+
+        Parameters
+        ----------
+        name:
+            What scheduler and workers call it in their logs.
+        model:
+            Whether it calls the model.
+        """
+        needed = {GPU: 1} if model and self._declared else None
+        key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
+        future = self._ask(
+            lambda client: client.submit(_call, function, *args, key=key, pure=False, retries=0, resources=needed)
+        )
         self._labels[future] = label
         self._running.add(future)
 
@@ -109,6 +129,15 @@ class Cluster:
             return label, _translate(error)
         finally:
             future.release()
+
+    def _count(self) -> int:
+        """Tasks that call the model and can run at the same time."""
+        if not self._accelerated:
+            return sum(self._ask(lambda client: client.nthreads()).values())
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
+        threads = [(int(worker["nthreads"]), int(worker["resources"].get(GPU, 0))) for worker in there]
+        self._declared = self._declared or any(gpus for _, gpus in threads)
+        return sum(min(own, gpus) if self._declared else own for own, gpus in threads)
 
     def _renew_jobs(self) -> None:
         """Submit jobs again whose wall time is over; looked after every few seconds, whether tasks end or not."""
@@ -231,7 +260,7 @@ def _translate(error: Exception) -> Exception:
 
 
 @contextmanager
-def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterator[Cluster]:
+def open_cluster(workers: int, processes: bool, scheduler: str | None, accelerated: bool = False) -> Iterator[Cluster]:
     """Start a local cluster, or connect to a running scheduler.
 
     Parameters
@@ -242,6 +271,8 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
         Workers are processes of their own instead of threads of this one.
     scheduler:
         Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
+    accelerated:
+        The run's device is no CPU; with a scheduler, its workers may declare the resource ``GPU``.
 
     Raises
     ------
@@ -263,7 +294,11 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterat
         elif is_queue_file(scheduler):
             jobs = submit_jobs(Path(scheduler))
             own = jobs.cluster
-        cluster = Cluster(lambda: _connect(str(scheduler)) if own is None else Client(own, set_as_default=False), jobs)
+
+        def connect() -> Any:
+            return _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
+
+        cluster = Cluster(connect, jobs, accelerated and scheduler is not None)
         patience_s = LEAVE_S
         try:
             yield cluster

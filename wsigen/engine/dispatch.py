@@ -101,7 +101,10 @@ class Dispatcher:
             self._sent += 1
             heapq.heappush(self._put_off, (due, self._sent, task))
             return
-        self.cluster.submit(task, perform, self.run.folder.name, self.run.manifest.hash, self.threads, task)
+        manifest = self.run.manifest
+        name = f"{task.kind}-run.{manifest.run_id}-pass.{task.part}-{task.ij[0]}.{task.ij[1]}-{task.step}"
+        args = (self.run.folder.name, manifest.hash, self.threads, task)
+        self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
 
     def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:
         """Wait for a task; errors that neither more tries nor other workers can mend are raised.
