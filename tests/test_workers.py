@@ -13,7 +13,7 @@ import psutil
 import pytest
 from drawing import tumor_in_stroma
 
-from wsigen.engine.cluster import open_cluster
+from wsigen.engine.opening import open_cluster
 from wsigen.engine.queue import submit_jobs
 from wsigen.generation import generate
 from wsigen.tasks.introduce import introduce

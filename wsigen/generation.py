@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,6 +47,7 @@ from wsigen.rundir import (
     make_run_dir,
     run_dir_of,
 )
+from wsigen.slide.writer import blocks_read
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -279,11 +281,20 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
-    watch(Stage("write slide", 1, workers=1))
+    stage = Stage("write slide", blocks_read(run.slide), workers=1)
+    watch(stage)
     dispatcher.confirm()
     begin_outputs(run.folder, run.manifest, overwrite)
-    written = write_outputs(run, files)
-    watch(Stage("write slide", 1, done=1, workers=1, finished=True))
+    begin = monotonic()
+
+    def note() -> None:
+        stage.done += 1
+        stage.seconds = monotonic() - begin
+        watch(stage)
+
+    written = write_outputs(run, files, note)
+    stage.finished = True
+    watch(stage)
     return written
 
 
@@ -297,6 +308,7 @@ def _mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T
             damages[damage.key] += 1
             if damages[damage.key] >= TRIES:
                 raise
+            dispatcher.notes.add("damage", f"{damage}; it is made again")
             dispatcher.drain()
             _mend(dispatcher.run, layout, damage.key)
 
@@ -322,7 +334,7 @@ def _mend(run: RunContext, layout: Layout, key: str) -> None:
 
 
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
     return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated)
 

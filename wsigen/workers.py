@@ -50,7 +50,7 @@ def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | 
     ResourceError
         If no scheduler answers, or wsigen is missing on a worker.
     """
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
     place = None if run_dir is None else str(absolute_place(run_dir))
     model = _path_of(model)

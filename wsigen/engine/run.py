@@ -120,6 +120,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
         elif not isinstance(result, GivenUp):
             if isinstance(result, DamagedChunkError):
                 _mend(wave, part, state, result, damages)
+                dispatcher.notes.add("damage", f"{result}; it is made again")
             wave.retry(half_step, task.ij)
         progress.look()
     progress.finish()
