@@ -89,7 +89,7 @@ class Workers:
     threads: int
     scheduler: str | None
     window: int
-    accelerated: bool
+    accelerated: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:

@@ -89,7 +89,7 @@ class Jobs:
 
         try:
             self.cluster.sync(complete)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # the last: what it answers names no job
             raise ResourceError(f"{self._where}: jobs cannot be submitted ({error})") from None
 
     def renew(self, names: set[str]) -> int:
