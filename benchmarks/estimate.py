@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.figure import Figure, Options, spread
 from benchmarks.memory import peak_rss
-from wsigen.engine.run import Stage
+from wsigen.engine.stage import Stage
 
 SMALL_PX, LARGE_PX, QUICK_PX = 1024, 4096, 2048
 TIMED_PX, TIMED_STEPS = 1024, 6

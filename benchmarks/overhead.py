@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 from benchmarks.figure import Figure, Options, spread
-from wsigen.engine.run import Stage
+from wsigen.engine.stage import Stage
 from wsigen.generation import generate
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of

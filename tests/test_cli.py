@@ -212,8 +212,12 @@ def test_interrupt_prints_how_to_go_on(bundle, tmp_path, log):
     assert process.returncode == 130
     assert "wsigen resume" in err
     assert "Traceback" not in err
-    assert (tmp_path / "cut.run" / "run.json").exists()
-    assert log == "text" or [json.loads(line) for line in err.splitlines()][-1]["message"] == "interrupted"
+    run_id = json.loads((tmp_path / "cut.run" / "run.json").read_text())["run_id"]
+    last = err.splitlines()[-1]
+    if log == "text":
+        assert last == f"wsigen: interrupted [run {run_id}]"
+    else:
+        assert (json.loads(last)["message"], json.loads(last)["run"]) == ("interrupted", run_id)
 
 
 @given(st.lists(st.one_of(st.text(), st.dictionaries(st.text(), st.integers()).map(json.dumps)), max_size=9))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -328,7 +329,13 @@ def test_damaged_block_is_decoded_again(bundle, tmp_path):
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
     block.write_bytes(bytes(data))
-    assert resume(tmp_path / "whole.run").level0_sha256 == whole.level0_sha256
+    stages = []
+    again = resume(tmp_path / "whole.run", watch=lambda stage: stages.append(replace(stage)))
+    assert again.level0_sha256 == whole.level0_sha256
+    assert sum("made again" in stage.note for stage in stages) == 1
+    written = [stage for stage in stages if stage.name == "write slide" and not stage.note]
+    assert written[-1].finished
+    assert written[-1].done == written[-1].total > 1
 
 
 def test_what_a_killed_writer_left_is_swept(bundle, tmp_path):
@@ -504,7 +511,7 @@ def test_what_ended_the_run_is_told_though_a_task_goes_on():
     """Closing the workers gives up before a long task ends; that must not take the place of the error."""
     import time
 
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
     def fail():
         with open_cluster(1, False, None) as cluster:
@@ -521,7 +528,7 @@ def test_workers_do_not_watch_themselves(processes):
     """dask's sampling of its workers takes a few per cent of a core."""
     import dask
 
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
     with open_cluster(1, processes, None) as cluster:
         (answer,) = cluster.ask_all(dask.config.get, "distributed.worker.profile.enabled").values()

@@ -14,7 +14,7 @@ from test_engine import interrupt_in_the_middle, settings_of, work_of
 
 from wsigen import rundir
 from wsigen.engine import dispatch
-from wsigen.errors import ResourceError, RunError
+from wsigen.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.files import atomic_path, remove_tree
 from wsigen.folder import local
 from wsigen.folder.chunkfiles import ChunkFiles
@@ -265,7 +265,7 @@ def test_a_late_task_of_a_cleared_run_is_an_error_and_no_folder(bundle, tmp_path
     generate(tmp_path / "a.ome.tiff", **settings)
     digest = RunContext(tmp_path / "a.run").manifest.hash
     resume(tmp_path / "a.run", keep_run=False)
-    with pytest.raises(OSError, match=r"run\.json"):
+    with pytest.raises(UnfitWorkerError, match=r"run\.json"):
         perform(str(tmp_path / "a.run"), digest, 1, Task("start", 0, (1, 1)))
     assert not (tmp_path / "a.run").exists()
 

@@ -7,13 +7,21 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 from drawing import tumor_in_stroma
 
+from wsigen.engine.opening import open_cluster
+from wsigen.engine.queue import submit_jobs
 from wsigen.generation import generate
+from wsigen.tasks.introduce import introduce
 
+DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+WORKER = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0")
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +56,9 @@ def running_scheduler(folder, env=ENVIRONMENT, protocol="tcp"):
 
 
 @contextmanager
-def running_workers(folder, scheduler, count, env=ENVIRONMENT):
+def running_workers(folder, scheduler, count, env=ENVIRONMENT, more=()):
     """Workers of one thread each, once they answer."""
-    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", scheduler.rpartition(":")[0])
+    options = (*WORKER, "--host", scheduler.rpartition(":")[0], *more)
     processes = [dask(folder / f"worker-{k}", "worker", scheduler, *options, env=env) for k in range(count)]
     try:
         deadline = time.monotonic() + 90
@@ -89,14 +97,94 @@ def test_workers_of_another_process_make_the_same_slide(bundle, tmp_path, worker
 
 
 def test_worker_check_says_what_does_not_fit(bundle, tmp_path, workers):
-    done = wsigen("worker-check", workers, "--model", bundle, "--run-dir", tmp_path, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"torch \d", done.stdout)) == 2
-    assert done.stdout.count("run directory: writable") == 2
-    done = wsigen("worker-check", workers, "--model", tmp_path / "none", "--run-dir", tmp_path / "nowhere", cwd=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for place in (tmp_path, tmp_path / "to-be-made.run"):
+        done = wsigen("worker-check", workers, "--model", os.path.relpath(bundle, tmp_path), "--run-dir", place, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len(re.findall(r"torch \d", done.stdout)) == 2
+        assert done.stdout.count("run directory: writable") == 2
+    assert sorted(tmp_path.iterdir()) == before
+    done = wsigen("worker-check", workers, "--model", tmp_path / "none", "--run-dir", tmp_path / "no" / "where", cwd=tmp_path)
     assert done.returncode == 1
     assert "no such folder" in done.stderr
     assert "no model" in done.stderr
+
+
+BLIND = """
+import wsigen.tasks.context as context
+
+def open_folder(place):
+    raise FileNotFoundError(2, "No such file or directory", place)
+
+context.open_folder = open_folder
+"""
+
+
+def test_a_worker_without_the_run_directory_is_left_out(bundle, tmp_path, scheduler):
+    (tmp_path / "blind.py").write_text(BLIND)
+    (tmp_path / "blind").mkdir()
+    blind = ("--preload", str(tmp_path / "blind.py"))
+    options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", scheduler)
+    with running_workers(tmp_path / "blind", scheduler, 1, more=blind) as (blind_one,):
+        alone = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path)
+        assert alone.returncode == 2
+        assert re.search("error: worker on .* cannot open the run .*there is no other worker", alone.stderr)
+        assert "Traceback" not in alone.stderr
+        seeing = dask(tmp_path / "seeing", "worker", scheduler, *WORKER, "--host", "127.0.0.1", env=ENVIRONMENT)
+        try:
+            deadline = time.monotonic() + 90
+            while "2 worker(s) can do" not in wsigen("worker-check", scheduler, cwd=tmp_path).stdout:
+                assert time.monotonic() < deadline
+            done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path)
+        finally:
+            seeing.terminate()
+            seeing.wait(20)
+        assert done.returncode == 0, done.stderr
+        assert re.search("cannot open the run .*the run goes on without it", done.stderr)
+        assert blind_one.wait(30) is not None
+
+
+def test_a_worker_as_documented_listens_on_the_address_it_is_given_alone(tmp_path, scheduler):
+    (line,) = re.findall(r"^dask (worker .*)$", (DOCS / "clusters.md").read_text(), re.MULTILINE)
+    options = re.sub(r"tcp://\S+", scheduler, line).replace("10.0.0.2", "127.0.0.1").split()
+    worker = dask(tmp_path / "worker", *options, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 90
+        while len(heard := listening(worker.pid)) < 3:  # the nanny's port, the worker's, and the worker's page
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert {address for address, _ in heard} == {"127.0.0.1"}
+    finally:
+        worker.terminate()
+        worker.wait(20)
+
+
+def listening(number):
+    """Address and port of every socket that a process and its children listen on."""
+    family = [psutil.Process(number), *psutil.Process(number).children(recursive=True)]
+    return {tuple(c.laddr) for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+
+
+def test_a_job_of_a_queue_is_told_what_a_documented_worker_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsigen.engine.queue.Jobs.submit", lambda self: None)
+    (tmp_path / "queue.yaml").write_text(QUEUE)
+    jobs = submit_jobs(tmp_path / "queue.yaml")
+    try:
+        script = jobs.cluster.job_script()
+    finally:
+        jobs.cluster.close()
+    for wanted in ("--dashboard-address 127.0.0.1:0", "--memory-limit 0", "--interface lo"):
+        assert wanted in script
+    assert script.index("--memory-limit 0") > script.index("--memory-limit 2")  # the last one counts
+
+
+def test_a_worker_looks_for_the_model_where_the_driver_has_it_and_for_what_the_driver_has_put_there(bundle, tmp_path):
+    (tmp_path / "mark").touch()
+    assert introduce((), str(bundle), str(tmp_path), "mark").run_dir == "writable"
+    assert introduce((), str(bundle), str(tmp_path / "to-be-made.run"), "mark").run_dir == "writable"
+    assert "is it shared?" in introduce((), str(bundle), str(tmp_path), "another-mark").run_dir
+    assert str(tmp_path / "gone") in introduce((), str(tmp_path / "gone"), None).model
 
 
 def test_a_scheduler_without_workers_is_waited_for_aloud(bundle, tmp_path, scheduler):
@@ -148,7 +236,7 @@ settings:
   processes: 1
   memory: 2 GiB
   walltime: "00:10:00"
-  scheduler_options: {host: 127.0.0.1}
+  interface: lo
 """
 
 SBATCH = """#!/bin/bash
@@ -158,19 +246,50 @@ echo "Submitted batch job $!"
 """
 
 
-def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
-    """SLURM's two commands stand in for a queue that starts jobs at once; the jobs are the real ones."""
-    commands = tmp_path / "bin"
+def fake_queue(folder, settings):
+    """Write the settings, and commands like SLURM's; returns the PATH that finds these."""
+    commands = folder / "bin"
     commands.mkdir()
     for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/bash\nkill -- -"$1" 2> /dev/null || true\n')):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
-    (tmp_path / "queue.yaml").write_text(QUEUE)
-    env = {**ENVIRONMENT, "PATH": f"{commands}:{os.environ['PATH']}"}
+    (folder / "queue.yaml").write_text(settings)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
+    """SLURM's two commands stand in for a queue that starts jobs at once; the jobs are the real ones."""
+    env = {**ENVIRONMENT, "PATH": fake_queue(tmp_path, QUEUE)}
     options = ("--model", bundle, "--class", "Tumor", "--size", "600x600", "--steps", "1", "--scheduler", "queue.yaml")
     done = wsigen("generate", "a.ome.tiff", *options, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d workers?$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_whose_time_is_over_are_submitted_again(tmp_path, monkeypatch, processes):
+    """Workers of one job live for seconds; tasks go on being done, by the workers of later jobs."""
+    monkeypatch.setattr("wsigen.engine.queue.GONE_S", 0.5)
+    monkeypatch.setattr("wsigen.engine.cluster.RENEW_S", 0.5)
+    settings = QUEUE.replace("processes: 1", f"processes: {processes}").replace("cores: 1", f"cores: {processes}")
+    path = fake_queue(tmp_path, settings.replace("jobs: 2", "jobs: 1") + LIVES_SHORTLY)
+    monkeypatch.setenv("PATH", path)
+    told, done_by = [], set()
+    with open_cluster(0, True, str(tmp_path / "queue.yaml")) as cluster:
+        cluster.notes.tell = told.append
+        deadline = time.monotonic() + 200
+        while len(done_by) <= processes:  # more processes than one job has
+            assert time.monotonic() < deadline
+            if not cluster.in_flight:
+                cluster.submit("who", os.getpid)
+            if (taken := cluster.take(1.0)) and isinstance(taken[1], int):
+                done_by.add(taken[1])
+                time.sleep(0.5)
+    assert any("submitted again" in text for text in told)
+
+
+LIVES_SHORTLY = """  worker_extra_args: ["--lifetime", "3s"]
+"""
 
 
 @pytest.mark.parametrize(

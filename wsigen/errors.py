@@ -12,6 +12,7 @@
     ├── ResourceError           memory, disk, a scheduler that is not there
     ├── EvaluationError         a side, extractor or feature file of an evaluation
     ├── RunError                a run directory: wrong configuration, locked, not a run
+    │   └── UnfitWorkerError    a worker that cannot reach the run or its model; others may
     ├── TrainingError           a training recipe, its checkpoint, a loss that is not a number
     └── DamagedChunkError       a stored chunk that is missing, truncated or altered
 
@@ -62,6 +63,18 @@ class EvaluationError(WsigenError):
 
 class RunError(WsigenError):
     """A run directory cannot be used: not a run, another configuration, or held by another driver."""
+
+
+class UnfitWorkerError(RunError):
+    """A worker cannot open the run or its model; others may.
+
+    Attributes
+    ----------
+    worker:
+        Its address.
+    """
+
+    worker: str = ""
 
 
 class TrainingError(WsigenError):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ import numpy as np
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.dispatch import TRIES, Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import MADE_ONCE, Stage, Watcher, place_of_key, run_independent, run_pass
+from wsigen.engine.run import MADE_ONCE, place_of_key, run_independent, run_pass
+from wsigen.engine.stage import Stage, Watcher
 from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder
@@ -45,6 +47,7 @@ from wsigen.rundir import (
     make_run_dir,
     run_dir_of,
 )
+from wsigen.slide.writer import blocks_read
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -86,6 +89,7 @@ class Workers:
     threads: int
     scheduler: str | None
     window: int
+    accelerated: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
@@ -93,7 +97,7 @@ class Workers:
         accelerated = not config.device.startswith("cpu")
         count = config.workers or (1 if accelerated else usable_cores())
         threads = config.threads or 1
-        return cls(count, config.processes, threads, config.scheduler, config.window)
+        return cls(count, config.processes, threads, config.scheduler, config.window, accelerated)
 
 
 def usable_cores() -> int:
@@ -222,7 +226,7 @@ def _work(
     look = _while_held(lock, manifest, watch)
     run = run_context(folder.name, manifest.hash)
     run.spool.make()
-    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm)
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm, notes=cluster.notes)
     files = files_of(Path(manifest.output))
     try:
         for part in run.passes:
@@ -277,11 +281,20 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
-    watch(Stage("write slide", 1, workers=1))
+    stage = Stage("write slide", blocks_read(run.slide), workers=1)
+    watch(stage)
     dispatcher.confirm()
     begin_outputs(run.folder, run.manifest, overwrite)
-    written = write_outputs(run, files)
-    watch(Stage("write slide", 1, done=1, workers=1, finished=True))
+    begin = monotonic()
+
+    def note() -> None:
+        stage.done += 1
+        stage.seconds = monotonic() - begin
+        watch(stage)
+
+    written = write_outputs(run, files, note)
+    stage.finished = True
+    watch(stage)
     return written
 
 
@@ -295,6 +308,7 @@ def _mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T
             damages[damage.key] += 1
             if damages[damage.key] >= TRIES:
                 raise
+            dispatcher.notes.add("damage", f"{damage}; it is made again")
             dispatcher.drain()
             _mend(dispatcher.run, layout, damage.key)
 
@@ -320,9 +334,9 @@ def _mend(run: RunContext, layout: Layout, key: str) -> None:
 
 
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
-    return open_cluster(workers.count, workers.processes, workers.scheduler)
+    return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated)
 
 
 def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,18 +74,19 @@ def files_of(output: Path) -> Files:
     raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
 
 
-def write_outputs(run: RunContext, files: Files) -> tuple[str, dict[str, float]]:
+def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tuple[str, dict[str, float]]:
     """Write slide, annotations, thumbnail, script and manifest from a finished run.
 
     Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; an old manifest
-    goes first and the new one comes last, so that a slide with a manifest is complete.
+    goes first and the new one comes last, so that a slide with a manifest is complete. ``note`` is called after every block of
+    the slide that was read (`blocks_read` of them).
     """
     part = run.passes[-1]
     card = check_bundle(Path(run.manifest.model))
     files.manifest.unlink(missing_ok=True)
     for path in files.all:
         remove_leftovers(path)
-    write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)))
+    write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
     digest = level0_sha256(files.slide)
     areas = _write_annotations(run, part, card.table, files.annotations)
     write_thumbnail(files.slide, files.thumbnail)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.folder.opening import absolute_place
+from wsigen.errors import BundleError
+from wsigen.files import leftover_name
+from wsigen.folder.base import MANIFEST
+from wsigen.folder.opening import absolute_place, open_nearest
 from wsigen.manifest import DECIDING
+from wsigen.models.bundle import find_bundle
 from wsigen.tasks.introduce import Introduction, introduce
 
 
@@ -45,13 +50,37 @@ def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | 
     ResourceError
         If no scheduler answers, or wsigen is missing on a worker.
     """
-    from wsigen.engine.cluster import open_cluster
+    from wsigen.engine.opening import open_cluster
 
     place = None if run_dir is None else str(absolute_place(run_dir))
+    model = _path_of(model)
     here = introduce(DECIDING, model, place)
-    with open_cluster(0, True, scheduler) as cluster:
-        answers: dict[str, Introduction] = cluster.ask_all(introduce, DECIDING, model, place)
+    with open_cluster(0, True, scheduler) as cluster, _marked(place if here.run_dir == "writable" else None) as mark:
+        answers: dict[str, Introduction] = cluster.ask_all(introduce, DECIDING, model, place, mark)
     return WorkerReport(answers, [*_differences(here, answers), *_own_problems(here, answers)])
+
+
+def _path_of(model: str) -> str:
+    """The absolute path of a bundle, by which a driver here would tell the workers of it; its name if there is none."""
+    try:
+        return str(find_bundle(model).absolute())
+    except BundleError:
+        return model
+
+
+@contextmanager
+def _marked(place: str | None) -> Iterator[str | None]:
+    """Put something where the run will be, for the workers to find; its name."""
+    if place is None:
+        yield None
+        return
+    folder, mark = open_nearest(place), leftover_name(MANIFEST)
+    folder.write(mark, b"wsigen")
+    try:
+        yield mark
+    finally:
+        with suppress(OSError):
+            folder.delete(mark)
 
 
 def _differences(here: Introduction, answers: Mapping[str, Introduction]) -> list[str]:

@@ -130,7 +130,7 @@ class Fleet:
         else:
             number = int(name.rpartition("-")[2])
             options = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "60"]
-            options += ["--host", self.network.worker_host(number)]
+            options += ["--host", self.network.worker_host(number), "--dashboard-address", "127.0.0.1:0", "--memory-limit", "0"]
             prefix = self.network.prefix(number)
         with (self.folder / f"{name}.log").open("ab") as log:
             command = [*prefix, sys.executable, "-m", "dask", *options]

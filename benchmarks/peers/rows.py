@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.memory import peak_rss
 from benchmarks.peers.turns import Player
-from wsigen.engine.run import Stage
+from wsigen.engine.stage import Stage
 
 MODES = ("shifted", "random-patch", "pathup")
 PANORAMA, ONE_CROP = "panorama", "one crop"

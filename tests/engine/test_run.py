@@ -1,6 +1,7 @@
 """How often a task may fail, and how many workers it may lose."""
 
 import errno
+import pickle
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -9,14 +10,16 @@ import pytest
 from wsigen.engine import run
 from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
+from wsigen.engine.patience import FIRST_WAIT_S, PATIENCE_S, patiently
 from wsigen.engine.run import place_of_key
-from wsigen.errors import ResourceError, RunError
+from wsigen.engine.stage import NOTE_EVERY_S, Notes
+from wsigen.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.folder.local import LocalFolder
 from wsigen.manifest import FAILURES
 from wsigen.tasks.perform import Report, Task
 
 TASK = Task("denoise", 1, (0, 2), 3)
-MANIFEST = SimpleNamespace(run_id="r1")
+MANIFEST = SimpleNamespace(run_id="r1", hash="h")
 
 
 class Results:
@@ -25,7 +28,7 @@ class Results:
     def __init__(self, *results, tasks=(TASK,)):
         self._results, self._tasks = iter(results), cycle(tasks)
 
-    def take(self):
+    def take(self, wait_s):
         return next(self._tasks), next(self._results)
 
 
@@ -71,7 +74,7 @@ def test_a_task_of_a_scheduler_that_left_is_told_as_such():
     cluster = Asked(lambda: next(clients))
     cluster._labels["future"] = TASK
     assert cluster._ask(lambda client: client.status) == "running"
-    label, lost = cluster.take()
+    label, lost = cluster.take(1.0)
     assert label == TASK
     assert isinstance(lost, SchedulerLostError)
 
@@ -172,6 +175,118 @@ def test_lost_workers_are_not_the_tasks_own_failures():
     for _ in range(LOSSES):
         dispatcher.take()
     assert dispatcher.take() == (TASK, report)
+
+
+class Waiting:
+    """A cluster on a clock of its own, whose only task fails until the store is back."""
+
+    def __init__(self, now, back_at, error):
+        self.now, self.back_at, self.error = now, back_at, error
+        self.sent, self.times, self.workers = [], [], 1
+
+    @property
+    def in_flight(self):
+        return len(self.sent)
+
+    def submit(self, label, *args, **named):
+        self.sent.append(label)
+        self.times.append(self.now[0])
+
+    def take(self, wait_s):
+        if not self.sent:
+            self.now[0] += wait_s
+            return None
+        return self.sent.pop(), (Report(1, 0.1) if self.now[0] >= self.back_at else self.error)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("wsigen.engine.dispatch.monotonic", lambda: now[0])
+    monkeypatch.setattr("wsigen.engine.patience.sleep", lambda s: now.__setitem__(0, now[0] + s))
+    return now
+
+
+def worked_at(dispatcher):
+    """Send the task until it is done or given up; the last outcome."""
+    dispatcher.send(TASK)
+    while isinstance(dispatcher.take()[1], WorkerLostError):
+        dispatcher.send(TASK)
+
+
+@pytest.mark.parametrize("away_s", [0.1, 5, 40, 110])
+def test_a_store_that_is_away_for_a_while_costs_no_try(driven, clock, away_s):
+    cluster = Waiting(clock, clock[0] + away_s, ConnectionError("the store is away"))
+    dispatcher = Dispatcher(driven, cluster)
+    worked_at(dispatcher)
+    assert not dispatcher.tries
+    assert not dispatcher.given_up
+    assert away_s <= clock[0] - 1000 <= max(1, 2 * away_s + 1)
+    assert len(cluster.times) < 12
+
+
+def test_a_store_that_stays_away_is_given_up_in_time(driven, clock):
+    cluster = Waiting(clock, 1e9, ConnectionError("the store is away"))
+    dispatcher = Dispatcher(driven, cluster)
+    worked_at(dispatcher)
+    assert dispatcher.given_up
+    assert clock[0] - 1000 == pytest.approx(PATIENCE_S)
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), OSError(errno.EROFS, "read-only"), ValueError("odd")])
+def test_what_does_not_pass_by_itself_is_not_waited_for(driven, clock, error):
+    dispatcher = Dispatcher(driven, Waiting(clock, 1e9, error))
+    worked_at(dispatcher)
+    assert clock[0] == 1000
+    assert dispatcher.given_up
+
+
+def test_the_driver_waits_for_its_own_store_too(clock):
+    told, failures = [], iter([OSError("stale file handle"), TimeoutError("timed out"), None])
+
+    def act():
+        if error := next(failures):
+            raise error
+
+    patiently(act, Notes(told.append))
+    assert clock[0] == 1000 + 2 * FIRST_WAIT_S
+    assert "stale file handle" in told[0]
+    with pytest.raises(PermissionError):
+        patiently(lambda: (_ for _ in ()).throw(PermissionError("no")), Notes())
+
+
+def test_a_worker_that_cannot_take_part_is_left_out_and_the_last_one_ends_the_run(driven):
+    unfit = UnfitWorkerError("worker on h7: cannot open the run (no such file)")
+    unfit.worker = "tcp://h7:1"
+    unfit = pickle.loads(pickle.dumps(unfit))
+    cluster = Results(*[unfit] * 5)
+    left, told = iter([True, True, False]), []
+    cluster.leave_out = lambda address: address == "tcp://h7:1" and next(left)
+    dispatcher = Dispatcher(driven, cluster, notes=Notes(told.append))
+    for _ in range(2):
+        assert isinstance(dispatcher.take()[1], WorkerLostError)
+    assert not dispatcher.tries
+    assert not dispatcher.losses
+    assert len(told) == 1
+    assert "h7" in told[0]
+    with pytest.raises(RunError, match=r"h7.*no other worker"):
+        dispatcher.take()
+
+
+def test_notes_of_a_kind_are_held_back_and_counted(monkeypatch):
+    now, told = [0.0], []
+    monkeypatch.setattr("wsigen.engine.stage.monotonic", lambda: now[0])
+    notes = Notes(told.append)
+    for number in range(100):
+        notes.add("lost", f"worker {number} was lost")
+    notes.add("store", "away")
+    assert told == ["worker 0 was lost", "away"]
+    now[0] += NOTE_EVERY_S
+    notes.flush()
+    assert told[2:] == ["worker 99 was lost (and 98 more like this)"]
+    notes.add("lost", "one more")
+    notes.flush(at_once=True)
+    assert told[3:] == ["one more"]
 
 
 @pytest.mark.parametrize(

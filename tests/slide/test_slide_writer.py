@@ -14,7 +14,7 @@ from wsigen.slide.bigtiff import link_subifds
 from wsigen.slide.codec import encode_tile
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.writer import level0_sha256, write_slide
+from wsigen.slide.writer import blocks_read, level0_sha256, write_slide
 
 CASES = [
     (700, 513, "jpeg"),
@@ -140,6 +140,17 @@ def test_a_failure_in_mid_write_leaves_the_old_slide(tmp_path: Path) -> None:
         write_slide(target, spec, spool, b"<OME/>")
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spool", "x.ome.tiff"]
+
+
+@pytest.mark.parametrize("side", [600, 2100])
+def test_blocks_read_are_told_one_by_one(tmp_path: Path, side: int) -> None:
+    spec = PyramidSpec(side, side, 0.5, 20)
+    (tmp_path / "spool").mkdir()
+    spool = Spool(tmp_path / "spool")
+    fill(spool, spec, tissue(side, side))
+    told: list[int] = []
+    write_slide(tmp_path / "x.ome.tiff", spec, spool, b"<OME/>", lambda: told.append(1))
+    assert len(told) == blocks_read(spec)
 
 
 def test_missing_blocks_are_counted(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsigen.cli.lines import tell
+from wsigen.cli.lines import belongs_to, tell
 from wsigen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wsigen.engine.run import Stage, Watcher
+    from wsigen.engine.stage import Stage, Watcher
 
 
 def run_generate(output: Path, settings: dict[str, Any], file: Path | None, log: str | None) -> None:
@@ -100,6 +100,7 @@ def _stoppable(watch: Watcher) -> Watcher:
     def look(stage: Stage) -> None:
         if stop:
             raise KeyboardInterrupt
+        belongs_to(stage.run)
         watch(stage)
 
     signal.signal(signal.SIGINT, note)
@@ -119,7 +120,8 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._begun():
             go_on = f"wsigen resume {self._run_dir}"
             tell(
-                f"\nStopped; nothing is lost. Go on with:\n  {go_on}", message=f"stopped; nothing is lost; go on with: {go_on}"
+                f"\nStopped; nothing is lost, and '{go_on}' goes on with it",
+                message=f"stopped; nothing is lost; go on with: {go_on}",
             )
 
     def _begun(self) -> bool:

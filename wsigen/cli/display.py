@@ -10,7 +10,7 @@ from dataclasses import asdict
 from time import monotonic
 
 from wsigen.cli.lines import now
-from wsigen.engine.run import Stage, Watcher
+from wsigen.engine.stage import Stage, Watcher
 from wsigen.errors import ConfigError, WsigenError
 
 FORMATS = ("text", "json")

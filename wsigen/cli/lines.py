@@ -51,10 +51,19 @@ class JsonLines(io.TextIOBase):
         self._target.flush()
 
 
+_run = ""
+
+
+def belongs_to(run: str) -> None:
+    """Whatever is said from now on, also by others, is about this run (its id)."""
+    global _run  # a process drives one run at a time, and its stderr is one as well
+    _run = run
+
+
 def tell(plain: str, **fields: str) -> None:
-    """Say something on stderr: in words, or its fields as an object if the command line asked for those."""
-    text = json.dumps({"time": now(), **fields}) if isinstance(sys.stderr, JsonLines) else plain
-    print(text, file=sys.stderr, flush=True)
+    """Say something on stderr: in words, or its fields as an object if the command line asked for those; with the run's id."""
+    said = _object(**fields) if isinstance(sys.stderr, JsonLines) else f"{plain}{f' [run {_run}]' if _run else ''}"
+    print(said, file=sys.stderr, flush=True)
 
 
 def now() -> str:
@@ -68,4 +77,8 @@ def _as_object(line: str) -> str:
             return line
     except ValueError:
         pass
-    return json.dumps({"time": now(), "message": line.strip()})
+    return _object(message=line.strip())
+
+
+def _object(**fields: str) -> str:
+    return json.dumps({"time": now(), **({"run": _run} if _run else {}), **fields})

@@ -1,31 +1,36 @@
-"""dask: the only module that knows it.
+"""dask's client, as the engine sees it: tasks out, results in (``engine.opening`` makes one; no other modules know dask).
 
-A client is always there: in-process threads by default, local worker processes, or the address of a running scheduler. The
-engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
+The engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
 run for minutes and the driver would hold gigabytes.
 """
 
 from __future__ import annotations
 
-import logging
+import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, TypeVar
+from uuid import uuid4
 
-from wsigen.engine.queue import is_queue_file, submit_jobs
-from wsigen.errors import ResourceError, WsigenError
+from wsigen.engine.queue import Jobs
+from wsigen.engine.stage import Notes
+from wsigen.errors import ResourceError, UnfitWorkerError, WsigenError
 
 T = TypeVar("T")
 
 AWAY_S = 60.0
 """Seconds a scheduler may be away before the run stops (and can be resumed)."""
 
+GPU = "GPU"
+"""dask's resource of workers with an accelerator: ``dask worker ... --resources GPU=1``."""
+
 POLL_S = 0.2
-LEAVE_S = 10.0
-"""Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""
+COUNT_S = 1.0
+"""Seconds for which a count of the workers holds: asked anew for every task, it would be most of what a scheduler does."""
+
+RENEW_S = 10.0
+"""Seconds between two looks at the jobs of a queue."""
 
 
 class WorkerLostError(Exception):
@@ -43,12 +48,26 @@ class Cluster:
     ----------
     connect:
         Makes a ``distributed.Client``; called again if the scheduler went away and came back.
+    jobs:
+        The jobs of a queue that are the workers, if they are.
+    accelerated:
+        Tasks that call the model need an accelerator: if any worker declares the resource ``GPU``, they go to such workers
+        alone, as many at a time as each declares.
+
+    Attributes
+    ----------
+    notes:
+        What happens to scheduler and workers, for a person.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False) -> None:
+        self.notes = Notes()
         self._connect = connect
+        self._jobs = jobs
+        self._accelerated, self._declared = accelerated, False
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
+        self._slots, self._counted, self._renewed = 0, -COUNT_S, monotonic()
         self._use(connect())
 
     @property
@@ -58,19 +77,43 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Worker slots (threads of all workers) there are now."""
-        return sum(self._ask(lambda client: client.nthreads()).values())
+        """Worker slots (threads of all workers, or GPUs they declare) there are now, or were up to a second ago."""
+        if monotonic() - self._counted >= COUNT_S:
+            self._slots, before = self._count(), self._slots
+            self._counted = monotonic()
+            if before and not self._slots:
+                self.notes.add("workers", "no worker is left; waiting for others")
+        return self._slots
 
-    def submit(self, label: Any, function: Callable[..., Any], *args: Any) -> None:
-        """Send a call to a worker; its result comes back from ``take`` together with ``label``."""
-        future = self._ask(lambda client: client.submit(function, *args, pure=False, retries=0))
+    def submit(self, label: Any, function: Callable[..., Any], *args: Any, name: str = "task", model: bool = False) -> None:
+        """Send a call to a worker; its result comes back from ``take`` together with ``label``.
+
+        Parameters
+        ----------
+        name:
+            What scheduler and workers call it in their logs.
+        model:
+            Whether it calls the model.
+        """
+        needed = {GPU: 1} if model and self._declared else None
+        key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
+        future = self._ask(
+            lambda client: client.submit(_call, function, *args, key=key, pure=False, retries=0, resources=needed)
+        )
         self._labels[future] = label
         self._running.add(future)
 
-    def take(self) -> tuple[Any, Any | Exception]:
-        """Wait for any task and return its label and its result, or the exception it ended with."""
+    def take(self, wait_s: float) -> tuple[Any, Any | Exception] | None:
+        """Wait for any task and return its label and its result, or the exception it ended with; None if none ends in time."""
+        self._renew_jobs()
         if self._lost:
             return self._lost.popleft(), SchedulerLostError("the scheduler went away")
+        end = monotonic() + wait_s
+        while not self._running.has_ready():
+            if monotonic() >= end:
+                return None
+            with self._running.thread_condition:
+                self._running.thread_condition.wait(min(0.1, wait_s))  # as its own iterator does, which knows no time limit
         future = next(self._running)
         label = self._labels.pop(future)
         try:
@@ -79,6 +122,40 @@ class Cluster:
             return label, _translate(error)
         finally:
             future.release()
+
+    def _count(self) -> int:
+        """Tasks that call the model and can run at the same time."""
+        if not self._accelerated:
+            return sum(self._ask(lambda client: client.nthreads()).values())
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
+        threads = [(int(worker["nthreads"]), int(worker["resources"].get(GPU, 0))) for worker in there]
+        self._declared = self._declared or any(gpus for _, gpus in threads)
+        return sum(min(own, gpus) if self._declared else own for own, gpus in threads)
+
+    def _renew_jobs(self) -> None:
+        """Submit jobs again whose wall time is over; looked after every few seconds, whether tasks end or not."""
+        if self._jobs is None or monotonic() - self._renewed < RENEW_S:
+            return
+        self._renewed = monotonic()
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
+        try:
+            ended = self._jobs.renew({str(worker["name"]) for worker in there})
+        except ResourceError as error:
+            self.notes.add("jobs", f"{error}; tried again")
+            return
+        if ended:
+            self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
+
+    def leave_out(self, address: str) -> bool:
+        """Go on without a worker, which is told to end; False if it is the last one there is and no job may bring others."""
+        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"]
+        waiting = self._jobs is not None and self._jobs.leave_out(str(there.get(address, {}).get("name", "")))
+        if not waiting and not set(there) - {address}:
+            return False
+        if address in there:
+            self._ask(lambda client: client.retire_workers([address], close_workers=True))
+        self._counted = -COUNT_S
+        return True
 
     def close(self, patience_s: float) -> None:
         """Take leave of the scheduler."""
@@ -103,6 +180,7 @@ class Cluster:
             try:
                 if self._client.status == "running":
                     return question(self._client)
+                self.notes.add("away", f"the scheduler is away; waiting for it, {AWAY_S:.0f} s at most")
                 if self._client.status != "connecting":
                     self._reconnect()
             except (OSError, TimeoutError, RuntimeError, ResourceError) as error:
@@ -118,6 +196,8 @@ class Cluster:
     def _reconnect(self) -> None:
         """A new client; what the old one had sent is lost."""
         client = self._connect()
+        self._counted = -COUNT_S
+        self.notes.add("scheduler", f"the scheduler is there again; {len(self._labels)} task(s) in flight are sent again")
         self._lost.extend(self._labels.values())
         self._labels.clear()
         self._use(client)
@@ -145,6 +225,19 @@ class Cluster:
         self._client.cancel(futures, force=True)
 
 
+def _call(function: Callable[..., T], *args: Any) -> T:
+    """Call a function on a worker; an error names the machine, and a worker that cannot take part its address."""
+    try:
+        return function(*args)
+    except Exception as error:
+        error.add_note(f"on {socket.gethostname()}")
+        if isinstance(error, UnfitWorkerError):
+            from distributed import get_worker
+
+            error.worker = get_worker().address
+        raise
+
+
 def _translate(error: Exception) -> Exception:
     """Tell a lost worker from an error of the task itself."""
     from concurrent.futures import CancelledError
@@ -159,94 +252,3 @@ def _translate(error: Exception) -> Exception:
     if isinstance(error, KilledWorker | CommClosedError):
         return WorkerLostError(str(error))
     return error
-
-
-@contextmanager
-def open_cluster(workers: int, processes: bool, scheduler: str | None) -> Iterator[Cluster]:
-    """Start a local cluster, or connect to a running scheduler.
-
-    Parameters
-    ----------
-    workers:
-        Local workers of one thread each.
-    processes:
-        Workers are processes of their own instead of threads of this one.
-    scheduler:
-        Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
-
-    Raises
-    ------
-    ResourceError
-        If no scheduler answers at the address, it wants certificates and none are configured, or no job can be submitted.
-    ConfigError
-        If the queue's settings are wrong.
-    """
-    import dask
-    from distributed import Client
-
-    for name in ("distributed", "distributed.worker", "distributed.scheduler"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
-    with dask.config.set(_SETTINGS):
-        own: Any = None
-        if scheduler is None:
-            own = _local(workers, processes)
-        elif is_queue_file(scheduler):
-            own = submit_jobs(Path(scheduler))
-        cluster = Cluster(lambda: _connect(str(scheduler)) if own is None else Client(own, set_as_default=False))
-        patience_s = LEAVE_S
-        try:
-            yield cluster
-        except KeyboardInterrupt:
-            patience_s = LEAVE_S if is_queue_file(scheduler or "") else 1.0  # jobs are to be taken back from their queue
-            raise
-        finally:
-            # A task may outlive the patience of either; what ended the run matters, not how the workers take their leave.
-            with suppress(Exception):
-                cluster.close(patience_s)
-            with suppress(Exception):
-                if own is not None:
-                    own.close(timeout=patience_s)
-
-
-def _local(workers: int, processes: bool) -> Any:
-    """Workers on this machine: threads of this process, or processes that listen on loopback alone."""
-    from distributed import LocalCluster
-
-    return LocalCluster(
-        n_workers=workers if processes else 1,
-        threads_per_worker=1 if processes else workers,
-        processes=processes,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        host="127.0.0.1" if processes else None,
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-    )
-
-
-def _connect(address: str) -> Any:
-    """A client of a running scheduler."""
-    import dask
-    from distributed import Client
-
-    if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
-        raise ResourceError(
-            f"{address} wants certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and those of docs/clusters.md"
-        )
-    try:
-        return Client(address, timeout="10s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ResourceError(f"no dask scheduler answers at {address} ({error}); start one with 'dask scheduler'") from None
-
-
-_SETTINGS = {
-    "distributed.comm.timeouts.connect": "10s",
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.admin.tick.limit": "60s",
-    "distributed.worker.daemon": True,
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "10s",
-}
-"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk. dask's own watch over itself
-(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured)."""

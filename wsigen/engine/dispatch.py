@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import errno
+import heapq
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
-from wsigen.errors import DamagedChunkError, RunError, WsigenError
+from wsigen.engine.patience import FULL, next_wait, passes_by_itself
+from wsigen.engine.stage import Notes
+from wsigen.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
 from wsigen.manifest import FAILURES
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Report, Task, perform
@@ -26,8 +29,8 @@ LOSSES = 10
 """Workers a task may lose: more than its own errors, as a worker mostly dies of something else; a task that kills every worker
 it is given (for want of memory, say) still comes to an end."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors that all tasks meet alike: the disk or the user's share of it is full."""
+LOOK_S = 10.0
+"""Seconds without a task's end after which the driver looks around: are there workers, is the run still its own?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class GivenUp:
 
     task: Task
     reason: str
+
+
+Outcome = tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]
+"""A task that ended, and how; one that a worker lost, or that may be tried again, is to be sent again."""
 
 
 @dataclass(slots=True)
@@ -56,6 +63,10 @@ class Dispatcher:
         Tasks that are not tried again by this driver.
     told:
         Differences between workers and the run that a person was told of.
+    notes:
+        Where a person is told what happens.
+    waited:
+        Seconds for which a task was put off while the store did not answer.
     """
 
     run: RunContext
@@ -67,37 +78,91 @@ class Dispatcher:
     losses: Counter[Task] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    notes: Notes = field(default_factory=Notes)
+    waited: dict[Task, float] = field(default_factory=dict)
+    _not_before: dict[Task, float] = field(default_factory=dict)
+    _put_off: list[tuple[float, int, Task]] = field(default_factory=list)
+    _sent: int = 0
 
     @property
     def full(self) -> bool:
         """Whether enough tasks are in flight."""
-        return self.cluster.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+        return self.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks sent, or put off for a moment, and not yet taken back."""
+        return self.cluster.in_flight + len(self._put_off)
 
     def send(self, task: Task) -> None:
-        """Submit a task."""
-        self.cluster.submit(task, perform, self.run.folder.name, self.run.manifest.hash, self.threads, task)
+        """Submit a task, now or when it was put off to."""
+        due = self._not_before.pop(task, 0.0)
+        if due > monotonic():
+            self._sent += 1
+            heapq.heappush(self._put_off, (due, self._sent, task))
+            return
+        manifest = self.run.manifest
+        name = f"{task.kind}-run.{manifest.run_id}-pass.{task.part}-{task.ij[0]}.{task.ij[1]}-{task.step}"
+        args = (self.run.folder.name, manifest.hash, self.threads, task)
+        self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
 
-    def take(self) -> tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]:
-        """Wait for a task; errors that neither more tries nor other workers can mend are raised."""
-        task, result = self.cluster.take()
-        if isinstance(result, Report | DamagedChunkError):
+    def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:
+        """Wait for a task; errors that neither more tries nor other workers can mend are raised.
+
+        Parameters
+        ----------
+        idle:
+            Called every few seconds in which no task ends.
+        """
+        while True:
+            while self._put_off and self._put_off[0][0] <= monotonic():
+                self.send(heapq.heappop(self._put_off)[2])
+            wait = min(LOOK_S, max(0.0, self._put_off[0][0] - monotonic())) if self._put_off else LOOK_S
+            if taken := self.cluster.take(wait):
+                return self._judged(*taken)
+            idle()
+
+    def _judged(self, task: Task, result: Report | Exception) -> Outcome:
+        """What becomes of a task that ended so."""
+        if isinstance(result, Report):
+            self.waited.pop(task, None)
             return task, result
+        if isinstance(result, DamagedChunkError):
+            return task, result
+        if isinstance(result, UnfitWorkerError):
+            return task, self._without_worker(result)
         if isinstance(result, WsigenError):
             raise result
         if isinstance(result, SchedulerLostError):
             return task, result  # no worker died of it
+        if wait := next_wait(self.waited.get(task, 0.0)) if passes_by_itself(result) else 0.0:
+            self.waited[task] = self.waited.get(task, 0.0) + wait
+            self._not_before[task] = monotonic() + wait
+            self.notes.add("store", f"{task.name}: {_described(result)}; tried again in {wait:.1f} s")
+            return task, WorkerLostError(str(result))
         lost = isinstance(result, WorkerLostError)
         count, limit = (self.losses, LOSSES) if lost else (self.tries, TRIES)
         count[task] += 1
         if count[task] < limit:
+            happened = "its worker was lost" if lost else _described(result)
+            self.notes.add("again", f"{task.name}: {happened}; it is done again ({count[task]} of at most {limit} times)")
             return task, WorkerLostError(str(result))
         advice = "is there enough memory, and a wall time or lifetime of the workers above the time of one task?"
         what = f"lost {limit} workers ({advice})" if lost else f"failed {limit} times"
-        self.given_up.append(GivenUp(task, f"{task.name} {what}; last: {type(result).__name__}: {result}{_raised_in(result)}"))
+        self.given_up.append(GivenUp(task, f"{task.name} {what}; last: {_described(result)}"))
         self._keep_traceback(task, result)
         if lost or len(self.given_up) >= GIVEN_UP or getattr(result, "errno", None) in FULL:
             self.demand_none_given_up()
         return task, self.given_up[-1]
+
+    def _without_worker(self, unfit: UnfitWorkerError) -> WorkerLostError:
+        """Go on without a worker that cannot take part; if there is no other, stop."""
+        if not self.cluster.leave_out(unfit.worker):
+            raise RunError(
+                f"{unfit}; there is no other worker: mend this ('wsigen worker-check' looks at all), then resume the run"
+            )
+        self.notes.add(f"unfit {unfit}", f"{unfit}; the run goes on without it")
+        return WorkerLostError(str(unfit))
 
     def demand_none_given_up(self) -> None:
         """Stop if a task was given up (RunError): a stage has done all it could without it."""
@@ -122,11 +187,16 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Let all tasks in flight end, whatever they bring."""
+        self._put_off.clear()
         while self.cluster.in_flight:
-            self.cluster.take()
+            if self.cluster.take(LOOK_S) is None:
+                with suppress(OSError):  # asked again soon
+                    self.confirm()
 
 
-def _raised_in(error: Exception) -> str:
-    """Where a worker's error comes from, as `` (in file.py:12)``."""
+def _described(error: Exception) -> str:
+    """A worker's error: its kind, its words, where in the code it was raised and on which machine."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f" (in {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    raised = [f"in {Path(frames[-1].filename).name}:{frames[-1].lineno}"] if frames else []
+    where = ", ".join([*raised, *getattr(error, "__notes__", [])])
+    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from wsigen.errors import ConfigError, ResourceError
 from wsigen.yaml_file import read_mapping, validated
+
+WORKER_OPTIONS = ("--dashboard-address", "127.0.0.1:0", "--memory-limit", "0")
+"""Of every worker, unless the file says otherwise: a page for its machine alone, and no endless pause for want of memory."""
+
+GONE_S = 30.0
+"""Seconds without any of its workers after which a job has ended: a worker that died is started again within its job."""
 
 
 class QueueSettings(BaseModel):
@@ -48,10 +55,85 @@ def read_queue_file(path: Path) -> QueueSettings:
     return validated(QueueSettings, content, str(path), ConfigError)
 
 
-def submit_jobs(path: Path) -> Any:
-    """Start a scheduler in this process and submit the workers' jobs; returns dask-jobqueue's cluster.
+class Jobs:
+    """The workers' jobs: a queue ends each at its wall time, and a run may need many of them one after the other.
 
-    The scheduler's dashboard listens on loopback alone unless the file says otherwise.
+    dask-jobqueue submits jobs once and does not look after them; what it knows of them by itself differs with the number of
+    worker processes a job has, so they are followed here, by the names of their workers.
+
+    Parameters
+    ----------
+    cluster:
+        dask-jobqueue's cluster.
+    count:
+        Jobs there are to be.
+    where:
+        What an error names.
+    """
+
+    def __init__(self, cluster: Any, count: int, where: str) -> None:
+        self.cluster = cluster
+        self._count, self._where = count, where
+        self._begun: set[str] = set()
+        self._unfit: set[str] = set()
+        self._absent: dict[str, float] = {}
+
+    def submit(self) -> None:
+        """Submit what is missing (ResourceError if the queue does not take it)."""
+
+        async def complete() -> None:
+            await self.cluster  # closes jobs that are no longer wanted: their names are given again
+            while len(self.cluster.worker_spec) < self._count:
+                self.cluster.worker_spec.update(self.cluster.new_worker_spec())
+            await self.cluster  # submits those that are wanted
+
+        try:
+            self.cluster.sync(complete)
+        except (OSError, RuntimeError, ValueError) as error:  # the last: what it answers names no job
+            raise ResourceError(f"{self._where}: jobs cannot be submitted ({error})") from None
+
+    def renew(self, names: set[str]) -> int:
+        """Submit a job for each that has ended; returns how many those were.
+
+        A job has ended once all its workers were gone for ``GONE_S``. One that no worker was seen of may still wait in the
+        queue, for days.
+
+        Parameters
+        ----------
+        names:
+            Of all workers there are now.
+        """
+        now = monotonic()
+        for job, its in self._workers().items():
+            if its & names:
+                self._begun.add(job)
+                self._absent.pop(job, None)
+            elif job in self._begun - self._unfit:
+                self._absent.setdefault(job, now)
+        ended = [job for job, since in self._absent.items() if now - since >= GONE_S]
+        for job in ended:
+            del self._absent[job]
+            self._begun.discard(job)
+            self.cluster.worker_spec.pop(job, None)
+        self.submit()
+        return len(ended)
+
+    def leave_out(self, name: str) -> bool:
+        """Put no other job in the place of this worker's: it would meet the same; whether some jobs have yet to begin."""
+        self._unfit |= {job for job, its in self._workers().items() if name in its}
+        return bool(set(self.cluster.worker_spec) - self._begun - self._unfit)
+
+    def _workers(self) -> dict[str, set[str]]:
+        """Names of the workers of each job."""
+        return {
+            job: {f"{job}{suffix}" for suffix in wanted.get("group", [""])} for job, wanted in self.cluster.worker_spec.items()
+        }
+
+
+def submit_jobs(path: Path) -> Jobs:
+    """Start a scheduler in this process and submit the workers' jobs to dask-jobqueue's cluster.
+
+    The pages that scheduler and workers serve are on loopback alone unless the file says otherwise.
 
     Raises
     ------
@@ -66,22 +148,24 @@ def submit_jobs(path: Path) -> Any:
     kind = getattr(dask_jobqueue, _CLUSTERS[chosen.queue])
     settings = {**chosen.settings}
     options = settings.get("scheduler_options") or {}
-    if not (settings.get("interface") or options.get("interface") or options.get("host")):
+    if not settings.get("interface"):
         raise ConfigError(
-            f"{path}: 'settings' needs an 'interface' (e.g. ib0): the scheduler runs what it is sent, so it listens on the "
-            "network you name and on no other"
+            f"{path}: 'settings' needs an 'interface' (e.g. ib0): scheduler and workers run what they are sent, so they listen "
+            "on the network you name and on no other"
         )
     settings["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **options}
+    settings["worker_extra_args"] = [*WORKER_OPTIONS, *(settings.get("worker_extra_args") or [])]
     try:
         cluster = kind(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: 'settings': {error}") from None
+    jobs = Jobs(cluster, chosen.jobs, str(path))
     try:
-        cluster.scale(jobs=chosen.jobs)
-        return cluster
-    except (OSError, RuntimeError) as error:
+        jobs.submit()
+    except ResourceError as error:
         cluster.close()
-        raise ResourceError(f"{path}: the jobs cannot be submitted ({error}); is {chosen.queue} installed here?") from None
+        raise ResourceError(f"{error}; is {chosen.queue} installed here?") from None
+    return jobs
 
 
 _CLUSTERS = {

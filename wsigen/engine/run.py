@@ -3,83 +3,70 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from functools import partial
 from time import monotonic
-from typing import Protocol
 
 from wsigen.engine.cluster import WorkerLostError
-from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp
+from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
+from wsigen.engine.patience import patiently
+from wsigen.engine.stage import Stage, Watcher
 from wsigen.engine.wavefront import HalfStep, Wavefront
 from wsigen.errors import DamagedChunkError, RunError
 from wsigen.store import PassState
 from wsigen.tasks.perform import Kind, Report, Task
 
 
-@dataclass(slots=True)
-class Stage:
-    """Progress of one stage: what a display shows.
+class _Progress:
+    """A stage on its way, as its watcher sees it."""
 
-    Attributes
-    ----------
-    name:
-        E.g. ``"denoise patch"``.
-    total, done, before:
-        Tasks; ``before`` were done by an earlier driver of the run.
-    calls:
-        Model calls made by this driver.
-    workers:
-        Worker slots; 0 while a scheduler has no workers yet.
-    seconds:
-        Since the stage began.
-    note:
-        Something that a person should know; then the numbers say nothing.
-    run:
-        Id of the run.
-    """
+    def __init__(self, dispatcher: Dispatcher, name: str, total: int, done: int, watch: Watcher) -> None:
+        self._dispatcher, self._watch, self._begin = dispatcher, watch, monotonic()
+        self.stage = Stage(name, total, done, workers=dispatcher.cluster.workers, before=done)
+        dispatcher.notes.tell = lambda text: watch(Stage(name, 0, note=text))
+        watch(self.stage)
 
-    name: str
-    total: int
-    done: int = 0
-    calls: int = 0
-    workers: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    before: int = 0
-    note: str = ""
-    run: str = ""
+    def look(self) -> None:
+        """Show how things stand, also while no task ends: the watcher may learn that the run is no longer ours."""
+        self.stage.workers = self._dispatcher.cluster.workers
+        self._dispatcher.notes.flush()
+        self._watch(self.stage)
 
+    def take(self) -> Outcome:
+        """The next task that ended; a report is counted, and a task given up is told."""
+        task, result = self._dispatcher.take(self.look)
+        if isinstance(result, Report):
+            self.stage.done += 1
+            self.stage.calls += result.calls
+            self.stage.seconds = monotonic() - self._begin
+            for difference in self._dispatcher.new_differences(result):
+                self._dispatcher.notes.tell(f"{difference}; the slide may not come out the same again")
+        elif isinstance(result, GivenUp):
+            self._dispatcher.notes.tell(result.reason)
+        return task, result
 
-class Watcher(Protocol):
-    """Anything that wants to know how a run goes on."""
-
-    def __call__(self, stage: Stage) -> None:
-        """Look at a stage; called when it begins, after every task and once more at its end."""
-        ...
+    def finish(self) -> None:
+        """All that could be done is done (RunError if a task was given up)."""
+        self._dispatcher.notes.flush(at_once=True)
+        self._dispatcher.demand_none_given_up()
+        self.stage.finished = True
 
 
 def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total: int, watch: Watcher) -> None:
     """Run tasks that do not depend on each other (decoding, calibration)."""
-    stage = _begin(dispatcher, name, total, total - len(tasks), watch)
-    begin = monotonic()
-    waiting = tasks[::-1]
-    while waiting or dispatcher.cluster.in_flight:
+    progress = _Progress(dispatcher, name, total, total - len(tasks), watch)
+    waiting = deque(tasks)
+    while waiting or dispatcher.in_flight:
         while waiting and not dispatcher.full:
-            dispatcher.send(waiting.pop())
-        task, result = dispatcher.take()
+            dispatcher.send(waiting.popleft())
+        task, result = progress.take()
         if isinstance(result, DamagedChunkError):
             raise result
         if isinstance(result, WorkerLostError):
-            waiting.append(task)
-        elif isinstance(result, GivenUp):
-            watch(Stage(name, 0, note=result.reason))
-        else:
-            _note(stage, result, dispatcher, begin)
-            _tell_differences(name, result, dispatcher, watch)
-            watch(stage)
-    dispatcher.demand_none_given_up()
-    stage.finished = True
-    watch(stage)
+            waiting.append(task)  # behind all others: what hit it may be over by then
+        progress.look()
+    progress.finish()
+    progress.look()
 
 
 def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> None:
@@ -118,32 +105,27 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     record = state.record()
     wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
     _sweep(wave, state)
-    stage = _begin(dispatcher, name, wave.total, wave.completed, watch)
-    begin = monotonic()
+    progress = _Progress(dispatcher, name, wave.total, wave.completed, watch)
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
-        if not dispatcher.cluster.in_flight:
+        if not dispatcher.in_flight:
             break  # all that is left waits for a task that was given up
-        task, result = dispatcher.take()
+        task, result = progress.take()
         half_step = _half_step_of(task)
         if isinstance(result, Report):
             for h, ij in wave.finish(half_step, task.ij):
-                state.delete(h, ij)
-            _note(stage, result, dispatcher, begin)
-            stage.done = wave.completed
-            _tell_differences(name, result, dispatcher, watch)
-        elif isinstance(result, GivenUp):
-            watch(Stage(name, 0, note=result.reason))
-        else:
+                patiently(partial(state.delete, h, ij), dispatcher.notes)
+            progress.stage.done = wave.completed
+        elif not isinstance(result, GivenUp):
             if isinstance(result, DamagedChunkError):
                 _mend(wave, part, state, result, damages)
+                dispatcher.notes.add("damage", f"{result}; it is made again")
             wave.retry(half_step, task.ij)
-        watch(stage)
-    dispatcher.demand_none_given_up()
-    _sweep(wave, state)
-    stage.finished = True
-    watch(stage)
+        progress.look()
+    progress.finish()
+    patiently(lambda: _sweep(wave, state), dispatcher.notes)
+    progress.look()
 
 
 def _sweep(wave: Wavefront, state: PassState) -> None:
@@ -204,22 +186,3 @@ def _task_of(part: int, ready: HalfStep) -> Task:
 
 def _half_step_of(task: Task) -> int:
     return {"start": 0, "denoise": 2 * task.step + 1, "assemble": 2 * task.step + 2}[task.kind]
-
-
-def _begin(dispatcher: Dispatcher, name: str, total: int, done: int, watch: Watcher) -> Stage:
-    stage = Stage(name, total, done, workers=dispatcher.cluster.workers, before=done)
-    watch(stage)
-    return stage
-
-
-def _note(stage: Stage, report: Report, dispatcher: Dispatcher, begin: float) -> None:
-    stage.done += 1
-    stage.calls += report.calls
-    stage.workers = dispatcher.cluster.workers
-    stage.seconds = monotonic() - begin
-
-
-def _tell_differences(name: str, report: Report, dispatcher: Dispatcher, watch: Watcher) -> None:
-    """Say once what of a worker differs from the run."""
-    for difference in dispatcher.new_differences(report):
-        watch(Stage(name, 0, note=f"{difference}; the slide may not come out the same again"))

@@ -44,6 +44,12 @@ def open_folder(place: str | Path) -> Folder:
     return open_objects(found)
 
 
+def open_nearest(place: str | Path) -> Folder:
+    """Open a run's folder, or, where a path is not there yet, the folder it will be made in."""
+    found = as_place(place)
+    return open_folder(found if not isinstance(found, Path) or found.is_dir() else found.parent)
+
+
 def why_not_usable(folder: Folder) -> str:
     """Put a value, read it back and remove it; why that fails in this process, empty if it does not."""
     probe, content = leftover_name(MANIFEST), b"wsigen"  # if this process is killed here, it is known as a run's own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,13 +18,20 @@ from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import EncodedBlock
 
-__all__ = ["level0_sha256", "write_slide"]
+__all__ = ["blocks_read", "level0_sha256", "write_slide"]
 
 STRIP = 512
 """Rows of the remainder image that are averaged at a time."""
 
 
-def write_slide(path: str | os.PathLike[str], spec: PyramidSpec, spool: Spool, description: bytes) -> None:
+def blocks_read(spec: PyramidSpec) -> int:
+    """Blocks that ``write_slide`` reads, those of every level that is taken from them."""
+    return len(spec.grid) * min(spec.levels, BLOCK_LEVELS)
+
+
+def write_slide(
+    path: str | os.PathLike[str], spec: PyramidSpec, spool: Spool, description: bytes, note: Callable[[], None] = lambda: None
+) -> None:
     """Put the slide together from its encoded blocks, and only then let it appear at ``path``.
 
     The file's bytes depend on ``spec``, the blobs and ``description`` alone, not on the time, the order of
@@ -34,6 +41,8 @@ def write_slide(path: str | os.PathLike[str], spec: PyramidSpec, spool: Spool, d
     ----------
     description:
         The OME-XML (`wsigen.slide.ome.ome_xml`).
+    note:
+        Called after every block that was read.
 
     Raises
     ------
@@ -60,7 +69,7 @@ def write_slide(path: str | os.PathLike[str], spec: PyramidSpec, spool: Spool, d
         remainder = np.memmap(scratch, np.uint8, "w+", shape=(*spec.level_size(BLOCK_LEVELS), 3))
         with tifffile.TiffWriter(beside, bigtiff=True, byteorder="<") as tiff:
             for level in range(spec.levels):
-                tiff.write(_tiles(spec, spool, level, remainder), **_tags(spec, level, description))
+                tiff.write(_tiles(spec, spool, level, remainder, note), **_tags(spec, level, description))
         link_subifds(beside)
 
 
@@ -85,13 +94,13 @@ def _tags(spec: PyramidSpec, level: int, description: bytes) -> dict[str, object
     }
 
 
-def _tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB) -> Iterator[bytes]:
+def _tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB, note: Callable[[], None]) -> Iterator[bytes]:
     if level < BLOCK_LEVELS:
-        return _block_tiles(spec, spool, level, remainder)
+        return _block_tiles(spec, spool, level, remainder, note)
     return (encode_tile(spec, _coarse_tile(spec, level, rc, remainder)) for rc in spec.tiles_of_level(level))
 
 
-def _block_tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB) -> Iterator[bytes]:
+def _block_tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB, note: Callable[[], None]) -> Iterator[bytes]:
     """Yield the blocks' tiles of one level in row-major order; on level 0 also fill the remainder image."""
     for i in range(spec.grid.rows):
         tiles: dict[tuple[int, int], bytes] = {}
@@ -100,6 +109,7 @@ def _block_tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB) ->
             tiles.update({(r, c): data for (k, r, c), data in block.tiles.items() if k == level})
             if level == 0:
                 remainder[spec.block_box((i, j), BLOCK_LEVELS).slices] = block.remainder
+            note()
         yield from (tiles[rc] for rc in sorted(tiles))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import RunError
+from wsigen.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import open_folder
 from wsigen.manifest import FILE, Manifest, package_versions, version_differences
@@ -85,14 +85,16 @@ class RunContext:
 
         Raises
         ------
+        UnfitWorkerError
+            If the bundle here is not the run's.
         RunError
-            If the bundle here is not the run's, or the run's device is missing here and no other may take its place.
+            If the run's device is missing here and no other may take its place.
         """
         from wsigen.models.bundle import bundle_hash
 
         folder = Path(self.manifest.model)
         if not folder.is_dir() or bundle_hash(folder) != self.manifest.model_hash:
-            raise RunError(f"{folder}: is not the model the run began with; restore it (on every worker) or start anew")
+            raise UnfitWorkerError(f"{_here()}: {folder} is not the model the run began with; restore it there, or start anew")
         return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
 
     def _device(self) -> str:
@@ -172,18 +174,27 @@ def run_context(run_dir: str, run_hash: str) -> RunContext:
 
     Raises
     ------
+    UnfitWorkerError
+        If there is no run, or one whose manifest is not the one of ``run_hash``.
     RunError
-        If the manifest there is not the one of ``run_hash``, or a package that decides bits has another version here.
+        If a package that decides bits has another version here.
+    OSError
+        If the place cannot be reached for now.
     """
-    with _contexts_lock:
-        folder = _opened(run_dir)
-    key = (run_dir, run_hash, folder.stamp(FILE))
-    with _contexts_lock:
-        if key not in _contexts:
-            while len(_contexts) >= _MOST_CONTEXTS:
-                _contexts.pop(next(iter(_contexts)))
-            _contexts[key] = _checked_context(run_dir, run_hash, folder)
-        return _contexts[key]
+    try:
+        with _contexts_lock:
+            folder = _opened(run_dir)
+        key = (run_dir, run_hash, folder.stamp(FILE))
+        with _contexts_lock:
+            if key not in _contexts:
+                while len(_contexts) >= _MOST_CONTEXTS:
+                    _contexts.pop(next(iter(_contexts)))
+                _contexts[key] = _same_run(RunContext(run_dir, folder), run_hash)
+            run = _contexts[key]
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ConfigError, RunError) as error:
+        raise UnfitWorkerError(f"{_here()}: cannot open the run ({error})") from None
+    _demand_versions(run)
+    return run
 
 
 @lru_cache(maxsize=_MOST_CONTEXTS)
@@ -192,16 +203,21 @@ def _opened(run_dir: str) -> Folder:
     return open_folder(run_dir)
 
 
-def _checked_context(run_dir: str, run_hash: str, folder: Folder) -> RunContext:
-    run = RunContext(run_dir, folder)
+def _same_run(run: RunContext, run_hash: str) -> RunContext:
     if run.manifest.hash != run_hash:
-        raise RunError(f"{run_dir}/{FILE}: this worker reads another manifest than the driver; do they share the file system?")
+        raise RunError(f"{run.folder.name}/{FILE} is not the driver's; do they share the file system?")
     found = version_differences(run.manifest, package_versions())
-    differences = [f"{socket.gethostname()} has {', '.join(found)}"] if found else []
-    if differences and not run.manifest.mixed:
-        raise RunError(
-            f"{differences[0]}, which may change pixels; install one version everywhere ('wsigen worker-check' compares them), "
-            "or let such workers help: --mixed-workers warn"
-        )
-    run.differences += differences
+    run.differences += [f"{socket.gethostname()} has {', '.join(found)}"] if found else []
     return run
+
+
+def _demand_versions(run: RunContext) -> None:
+    if run.differences and not run.manifest.mixed:
+        raise RunError(
+            f"{run.differences[0]}, which may change pixels; install one version everywhere ('wsigen worker-check' compares "
+            "them), or let such workers help: --mixed-workers warn"
+        )
+
+
+def _here() -> str:
+    return f"worker on {socket.gethostname()}"

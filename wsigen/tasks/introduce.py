@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
-from wsigen.folder.opening import open_folder, why_not_usable
+from wsigen.folder.opening import open_nearest, why_not_usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Introduction:
     model:
         SHA-256 of the bundle, or why it has none.
     run_dir:
-        ``"writable"``, or why not; None if none was asked for.
+        ``"writable"``, or why not; None if none was asked for. A folder that is not there yet is as good as the one it will
+        be made in.
     """
 
     host: str
@@ -38,7 +40,7 @@ class Introduction:
     run_dir: str | None = None
 
 
-def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Introduction:
+def introduce(packages: tuple[str, ...], model: str, run_dir: str | None, mark: str | None = None) -> Introduction:
     """Answer on a worker.
 
     Parameters
@@ -46,9 +48,11 @@ def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Int
     packages:
         Names of the packages whose versions are asked for.
     model:
-        Name, folder or hub id of the bundle.
+        Name, folder or hub id of the bundle; the asker's absolute path, if it has one, as tasks will name it.
     run_dir:
         A folder or URL the worker must be able to write to, or None.
+    mark:
+        Name of what the asker has put there: who does not see it has another folder of the same name.
     """
     return Introduction(
         host=socket.gethostname(),
@@ -57,7 +61,7 @@ def introduce(packages: tuple[str, ...], model: str, run_dir: str | None) -> Int
         devices=_devices(),
         memory_gib=_memory_gib(),
         model=_model_hash(model),
-        run_dir=None if run_dir is None else _reach(run_dir),
+        run_dir=None if run_dir is None else _reach(run_dir, mark),
     )
 
 
@@ -94,6 +98,8 @@ def _model_hash(model: str) -> str:
     from wsigen.errors import WsigenError
     from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
 
+    if Path(model).is_absolute() and not Path(model).is_dir():
+        return f"none: {model} is not there; workers open a model by the driver's path"
     try:
         folder = find_bundle(model)
         check_bundle(folder)
@@ -102,12 +108,15 @@ def _model_hash(model: str) -> str:
         return f"none: {error}"
 
 
-def _reach(place: str) -> str:
-    """Put a value where runs may lie, read it back and remove it."""
+def _reach(place: str, mark: str | None) -> str:
+    """Put a value where runs may lie, read it back and remove it; then look for what the asker has put there."""
     from wsigen.errors import ConfigError
 
     try:
-        problem = why_not_usable(open_folder(place))
-    except ConfigError as error:
+        folder = open_nearest(place)
+        problem = why_not_usable(folder)
+        if not problem and mark and not folder.has(mark):
+            problem = "not the folder that the asking process has under this name; is it shared?"
+    except (ConfigError, OSError) as error:
         return str(error)
-    return f"{place}: {problem}" if problem else "writable"
+    return f"{folder.name}: {problem}" if problem else "writable"

@@ -27,6 +27,11 @@ class Task:
         when = f" step {self.step}" if self.kind in ("denoise", "assemble") else ""
         return f"{self.kind}{when} of {where} in pass {self.part}"
 
+    @property
+    def calls_model(self) -> bool:
+        """Whether it may need the model (a start does where it follows a picture)."""
+        return self.kind != "assemble"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
