@@ -33,6 +33,10 @@ CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
 
+BLENDED_HALO = WINDOW / 2
+"""Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The cost of a slide.
@@ -90,11 +94,12 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     plans = plans_of(prepared.manifest)
     calls = [count_calls(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    windows, area = _count_windows(prepared.layout, prepared.manifest, model.halo)
+    halo = model.equal_halo(WINDOW) if model.decoder_is_local else BLENDED_HALO
+    windows, area = _count_windows(prepared.layout, prepared.manifest, halo)
     many = _at_once(workers, prepared.manifest.device)
     share = tissue_share(prepared.layout, prepared.manifest.glass["index"])
     denoise = sum(
-        (count * speed.call + share * guide_seconds(plans, plan.index, model.halo, speed)) / min(many, len(plan.grid))
+        (count * speed.call + share * guide_seconds(plans, plan.index, halo, speed)) / min(many, len(plan.grid))
         for count, plan in zip(calls, plans, strict=True)
     )
     decode = area * (speed.decode + speed.pack) / min(many, projection.blocks)
@@ -104,13 +109,14 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     return Estimate(sum(calls), windows, started + denoise + decode, projection, workers)
 
 
-def guide_seconds(plans: list[PassPlan], index: int, halo: int, speed: Speed) -> float:
+def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) -> float:
     """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
 
     Parameters
     ----------
     halo:
-        Of a decoded window: a pass that starts from the one before decodes its part of that with every window it encodes.
+        Of a decoded window, as if all layers decoded it: a pass that starts from the one before decodes its part of that with
+        every window it encodes.
     """
     plan = plans[index]
     if plan.start == "noise":
@@ -158,7 +164,7 @@ def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], ste
     return -(-rows // batch) * batch
 
 
-def _count_windows(layout: Layout, manifest: Manifest, halo: int) -> tuple[int, int]:
+def _count_windows(layout: Layout, manifest: Manifest, halo: float) -> tuple[int, float]:
     """Decoded windows that hold tissue, from a coarse class map, and the latent pixels in them and their halos."""
     finest = manifest.passes[-1]
     side = WINDOW * int(finest["factor"])
@@ -168,10 +174,10 @@ def _count_windows(layout: Layout, manifest: Manifest, halo: int) -> tuple[int, 
     tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
     found = tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3))
     heights, widths = (_with_halos(int(finest[extent]), halo) for extent in ("height", "width"))
-    return int(found.sum()), int((found * np.outer(heights, widths)).sum())
+    return int(found.sum()), float((found * np.outer(heights, widths)).sum())
 
 
-def _with_halos(extent: int, halo: int) -> list[int]:
+def _with_halos(extent: int, halo: float) -> list[float]:
     """Sides of the decoded windows along an axis, with their halos inside the canvas, latent px."""
     starts = range(0, extent, WINDOW)
     return [min(extent, start + WINDOW + halo) - max(0, start - halo) for start in starts]
