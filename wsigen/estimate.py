@@ -68,7 +68,8 @@ class Estimate:
             f"model calls:  {self.calls:,} crops, {self.windows:,} decoded windows",
             f"time:         about {self.seconds / 60:.1f} minutes with {where}",
             f"memory:       {gib(memory)} ({gib(self.projection.worker)} a worker, on top of its process)",
-            f"disk:         {gib(self.projection.disk_state)} of state, {gib(self.projection.disk_output)} of tiles and slide",
+            f"disk:         {gib(self.projection.disk_state)} of state, "
+            f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
         ]
 
 
