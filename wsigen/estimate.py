@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from wsigen.config import RunConfig
+from wsigen.counting import count_calls
 from wsigen.engine.memory import Projection, gib
 from wsigen.generation import Workers, usable_cores
 from wsigen.geometry import Box
@@ -21,13 +22,6 @@ from wsigen.speed import Clock, Speed, measure_speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
-from wsigen.tasks.predict import calls_of_crop
-
-SAMPLED_CHUNKS = 24
-"""Chunks whose crops are counted exactly; more are extrapolated."""
-
-SAMPLED_STEPS = 4
-"""Steps whose crops are counted: their number changes from step to step in some modes."""
 
 CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
@@ -93,7 +87,7 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     speed = measure_speed(prepared, workers.threads, clock)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     plans = plans_of(prepared.manifest)
-    calls = [count_calls(prepared, plan) for plan in plans]
+    calls = [count_rows(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     halo = model.equal_halo(WINDOW) if model.decoder_is_local else BLENDED_HALO
     windows, area = _count_windows(prepared.layout, prepared.manifest, halo)
@@ -108,6 +102,13 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
         measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans)
         decode += measured * speed.decode * CALIBRATION_COST
     return Estimate(sum(calls), windows, started + denoise + decode, projection, workers)
+
+
+def count_rows(prepared: Prepared, plan: PassPlan) -> int:
+    """Rows of model calls of one pass of a prepared run."""
+    sampling = prepared.manifest.sampling
+    glass = prepared.manifest.glass["index"]
+    return count_calls(prepared.card, prepared.layout, plan, glass, float(sampling["guidance"]), int(sampling["batch"]))
 
 
 def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) -> float:
@@ -136,33 +137,6 @@ def _at_once(workers: Workers, device: str) -> int:
     if workers.scheduler is not None or not device.startswith("cpu"):
         return workers.count
     return max(1, min(workers.count, usable_cores() // workers.threads))
-
-
-def count_calls(prepared: Prepared, plan: PassPlan) -> int:
-    """Rows of model calls of one pass, padding included: exact for a sample of chunks and steps, scaled to all."""
-    glass = prepared.manifest.glass["index"]
-    grid = list(plan.grid)
-    picks = [grid[k] for k in _spread(len(grid), SAMPLED_CHUNKS)]
-    steps = _spread(plan.steps, SAMPLED_STEPS)
-    counted = sum(_calls_of_chunk(prepared, plan, ij, step, glass) for ij in picks for step in steps)
-    return round(counted * len(grid) / len(picks) * plan.steps / len(steps))
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of ``0 .. count - 1``, evenly spread."""
-    return sorted({round(k) for k in np.linspace(0, count - 1, most)})
-
-
-def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], step: int, glass: int | None) -> int:
-    chunk = plan.grid.box(ij)
-    inside = chunk.dilate(plan.side // 2).intersect(plan.grid.canvas)
-    classes = prepared.layout.class_map(inside, plan.cell_px)
-    windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
-    model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    guidance = float(prepared.manifest.sampling["guidance"])
-    batch = int(prepared.manifest.sampling["batch"])
-    rows = sum(len(calls_of_crop(model, w, guidance)) for w in windows if glass is None or (w != glass).any())
-    return -(-rows // batch) * batch
 
 
 def _count_windows(layout: Layout, manifest: Manifest, halo: float) -> tuple[int, float]:
