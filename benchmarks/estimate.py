@@ -133,7 +133,7 @@ def _weigh(job: Job) -> dict[str, Any]:
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     watch = DiskUse(job.output.parent)
     generate(job.output, watch=watch, **job.settings)
-    disk = (projection.disk_state + projection.disk_output, watch.most)
+    disk = (projection.disk_state + projection.disk_output + projection.disk_scratch, watch.most)
     return {"memory": (projection.total(job.workers, False), peak_rss()), "disk": disk}
 
 

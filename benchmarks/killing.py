@@ -76,7 +76,7 @@ class CommandRuns:
         for _ in range(kills):
             victims: list[psutil.Process] = []
             while len(victims) < 2 and not _ends_within(process, POLL_S):
-                victims = _workers_of(process.pid)
+                victims = workers_of(process.pid)
             if victims and not _ends_within(process, self._chance.uniform(0.0, self._seconds / kills)):
                 self._chance.choice(victims).kill()
                 self.worker_kills += 1
@@ -130,7 +130,7 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def _workers_of(pid: int) -> list[psutil.Process]:
+def workers_of(pid: int) -> list[psutil.Process]:
     """Worker processes of a driver: what multiprocessing started for it, but for its resource tracker."""
     try:
         children = psutil.Process(pid).children(recursive=True)

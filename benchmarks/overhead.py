@@ -22,9 +22,9 @@ from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of
 from wsigen.tasks.context import load_shared_model
 
-SIZE_PX, QUICK_PX = 2048, 1024
+SIZE_PX, QUICK_PX = 4096, 1024
 BATCH, WARM_CALLS = 4, 6
-TARGET = 1.08
+TARGET = 1.05
 
 
 @dataclass(slots=True)

@@ -175,12 +175,12 @@ def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
 
 def generate_calls(bundle, tmp_path):
     """Model rows of a fully covered slide of 4096 px, by the plan."""
-    from wsigen.estimate import count_calls
+    from wsigen.estimate import count_rows
     from wsigen.projection import plans_of
 
     config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
     prepared = prepare(config, tmp_path / "b.ome.tiff")
-    return count_calls(prepared, plans_of(prepared.manifest)[-1])
+    return count_rows(prepared, plans_of(prepared.manifest)[-1])
 
 
 def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from wsigen.config import RunConfig
+from wsigen.counting import count_calls
 from wsigen.engine.memory import Projection, gib
 from wsigen.generation import Workers, usable_cores
 from wsigen.geometry import Box
@@ -21,16 +22,13 @@ from wsigen.speed import Clock, Speed, measure_speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
-from wsigen.tasks.predict import calls_of_crop
-
-SAMPLED_CHUNKS = 24
-"""Chunks whose crops are counted exactly; more are extrapolated."""
-
-SAMPLED_STEPS = 4
-"""Steps whose crops are counted: their number changes from step to step in some modes."""
 
 CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
+
+
+BLENDED_HALO = WINDOW / 2
+"""Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,8 @@ class Estimate:
             f"model calls:  {self.calls:,} crops, {self.windows:,} decoded windows",
             f"time:         about {self.seconds / 60:.1f} minutes with {where}",
             f"memory:       {gib(memory)} ({gib(self.projection.worker)} a worker, on top of its process)",
-            f"disk:         {gib(self.projection.disk_state)} of state, {gib(self.projection.disk_output)} of tiles and slide",
+            f"disk:         {gib(self.projection.disk_state)} of state, "
+            f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
         ]
 
 
@@ -88,13 +87,14 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     speed = measure_speed(prepared, workers.threads, clock)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     plans = plans_of(prepared.manifest)
-    calls = [count_calls(prepared, plan) for plan in plans]
+    calls = [count_rows(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    windows, area = _count_windows(prepared.layout, prepared.manifest, model.halo)
+    halo = model.equal_halo(WINDOW) if model.decoder_is_local else BLENDED_HALO
+    windows, area = _count_windows(prepared.layout, prepared.manifest, halo)
     many = _at_once(workers, prepared.manifest.device)
     share = tissue_share(prepared.layout, prepared.manifest.glass["index"])
     denoise = sum(
-        (count * speed.call + share * guide_seconds(plans, plan.index, model.halo, speed)) / min(many, len(plan.grid))
+        (count * speed.call + share * guide_seconds(plans, plan.index, halo, speed)) / min(many, len(plan.grid))
         for count, plan in zip(calls, plans, strict=True)
     )
     decode = area * (speed.decode + speed.pack) / min(many, projection.blocks)
@@ -104,13 +104,21 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     return Estimate(sum(calls), windows, started + denoise + decode, projection, workers)
 
 
-def guide_seconds(plans: list[PassPlan], index: int, halo: int, speed: Speed) -> float:
+def count_rows(prepared: Prepared, plan: PassPlan) -> int:
+    """Rows of model calls of one pass of a prepared run."""
+    sampling = prepared.manifest.sampling
+    glass = prepared.manifest.glass["index"]
+    return count_calls(prepared.card, prepared.layout, plan, glass, float(sampling["guidance"]), int(sampling["batch"]))
+
+
+def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) -> float:
     """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
 
     Parameters
     ----------
     halo:
-        Of a decoded window: a pass that starts from the one before decodes its part of that with every window it encodes.
+        Of a decoded window, as if all layers decoded it: a pass that starts from the one before decodes its part of that with
+        every window it encodes.
     """
     plan = plans[index]
     if plan.start == "noise":
@@ -131,34 +139,7 @@ def _at_once(workers: Workers, device: str) -> int:
     return max(1, min(workers.count, usable_cores() // workers.threads))
 
 
-def count_calls(prepared: Prepared, plan: PassPlan) -> int:
-    """Rows of model calls of one pass, padding included: exact for a sample of chunks and steps, scaled to all."""
-    glass = prepared.manifest.glass["index"]
-    grid = list(plan.grid)
-    picks = [grid[k] for k in _spread(len(grid), SAMPLED_CHUNKS)]
-    steps = _spread(plan.steps, SAMPLED_STEPS)
-    counted = sum(_calls_of_chunk(prepared, plan, ij, step, glass) for ij in picks for step in steps)
-    return round(counted * len(grid) / len(picks) * plan.steps / len(steps))
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of ``0 .. count - 1``, evenly spread."""
-    return sorted({round(k) for k in np.linspace(0, count - 1, most)})
-
-
-def _calls_of_chunk(prepared: Prepared, plan: PassPlan, ij: tuple[int, int], step: int, glass: int | None) -> int:
-    chunk = plan.grid.box(ij)
-    inside = chunk.dilate(plan.side // 2).intersect(plan.grid.canvas)
-    classes = prepared.layout.class_map(inside, plan.cell_px)
-    windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
-    model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    guidance = float(prepared.manifest.sampling["guidance"])
-    batch = int(prepared.manifest.sampling["batch"])
-    rows = sum(len(calls_of_crop(model, w, guidance)) for w in windows if glass is None or (w != glass).any())
-    return -(-rows // batch) * batch
-
-
-def _count_windows(layout: Layout, manifest: Manifest, halo: int) -> tuple[int, int]:
+def _count_windows(layout: Layout, manifest: Manifest, halo: float) -> tuple[int, float]:
     """Decoded windows that hold tissue, from a coarse class map, and the latent pixels in them and their halos."""
     finest = manifest.passes[-1]
     side = WINDOW * int(finest["factor"])
@@ -168,10 +149,10 @@ def _count_windows(layout: Layout, manifest: Manifest, halo: int) -> tuple[int, 
     tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
     found = tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3))
     heights, widths = (_with_halos(int(finest[extent]), halo) for extent in ("height", "width"))
-    return int(found.sum()), int((found * np.outer(heights, widths)).sum())
+    return int(found.sum()), float((found * np.outer(heights, widths)).sum())
 
 
-def _with_halos(extent: int, halo: int) -> list[int]:
+def _with_halos(extent: int, halo: float) -> list[float]:
     """Sides of the decoded windows along an axis, with their halos inside the canvas, latent px."""
     starts = range(0, extent, WINDOW)
     return [min(extent, start + WINDOW + halo) - max(0, start - halo) for start in starts]

@@ -47,7 +47,6 @@ from wsigen.rundir import (
     make_run_dir,
     run_dir_of,
 )
-from wsigen.slide.writer import blocks_read
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
 
@@ -281,7 +280,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
-    stage = Stage("write slide", blocks_read(run.slide), workers=1)
+    stage = Stage("write slide", len(run.slide.grid), workers=1)
     watch(stage)
     dispatcher.confirm()
     begin_outputs(run.folder, run.manifest, overwrite)

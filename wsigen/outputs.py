@@ -79,7 +79,7 @@ def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tu
 
     Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; an old manifest
     goes first and the new one comes last, so that a slide with a manifest is complete. ``note`` is called after every block of
-    the slide that was read (`blocks_read` of them).
+    the slide that was read.
     """
     part = run.passes[-1]
     card = check_bundle(Path(run.manifest.model))

@@ -16,8 +16,8 @@ from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
-from wsigen.models.configs import read_config
-from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius
+from wsigen.models.configs import Config, read_config
+from wsigen.models.receptive import last_halo
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.tasks.decode import WINDOW
@@ -71,8 +71,13 @@ def model_size(folder: Path) -> ModelSize:
     weights = 4 * sum(_parameters(path) for part in LOADED for path in (folder / part).glob("*.safetensors"))
     unet = _widths(folder / "unet" / "config.json", "block_out_channels")
     decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
-    radius = decoder_radius(read_config(folder, "vae"))
-    return ModelSize(weights, unet[0], decoder[0], min(radius, EFFECTIVE_HALO))
+    return ModelSize(weights, unet[0], decoder[0], _halo_in_memory(read_config(folder, "vae")))
+
+
+def _halo_in_memory(vae: Config) -> int:
+    """Latent px around a decoded window where most memory is taken: cut off on the way there; none if windows are blended."""
+    tiny = vae.get("_class_name") == "AutoencoderTiny"
+    return last_halo(vae) if tiny or not vae.get("mid_block_add_attention", True) else 0
 
 
 def _parameters(path: Path) -> int:

@@ -36,7 +36,7 @@ class Speed:
     call:
         A row of a model call.
     decode:
-        A latent pixel decoded (its halo is pixels, too).
+        A latent pixel decoded (of a window with `Model.equal_halo` around it).
     pack:
         A latent pixel's part of the tiles of all levels.
     encode:
@@ -65,13 +65,16 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
     m = prepared.manifest
     model = load_shared_model(m.model, m.device, m.precision)
     extent = min(WINDOW + 2 * model.halo, *(int(m.passes[-1][name]) for name in ("height", "width")))
+    halo = model.halo if model.decoder_is_local and extent == WINDOW + 2 * model.halo else 0
     window = _noise(model, (), extent)
     model.decode(window[:, : model.card.crop_latent, : model.card.crop_latent])  # the first call of a process is slow
-    decode, picture = _timed(clock, lambda: model.decode(window))
+    decode, picture = _timed(clock, lambda: model.decode(window, (halo,) * 4))
+    decoded = (WINDOW + 2 * model.equal_halo(WINDOW)) ** 2 if halo else extent**2
     rgb = np.rint(picture).astype(np.uint8)
     guided = any(part["start"] != "noise" for part in m.passes)
     encode = _timed(clock, lambda: model.encode(rgb))[0] if guided else 0.0
-    return Speed(_call(prepared, model, clock), decode / extent**2, _pack(prepared, rgb, clock), encode / extent**2)
+    encoded = rgb.shape[0] * rgb.shape[1] / model.card.latent.factor**2
+    return Speed(_call(prepared, model, clock), decode / decoded, _pack(prepared, rgb, clock), encode / encoded)
 
 
 def _call(prepared: Prepared, model: Model, clock: Clock) -> float:

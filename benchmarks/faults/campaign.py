@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from benchmarks.faults.fleet import POLL_S
-from benchmarks.faults.kinds import END, END_WHAT, KINDS, Scene
+from benchmarks.faults.kinds import END, END_WHAT, KINDS, MissedError, Scene
 from benchmarks.faults.progress import half_steps
 
 PATIENCE_S = 600.0
@@ -75,11 +75,15 @@ class Campaign:
     def strike_all(self, kinds: list[str]) -> None:
         """Let all faults strike, spread over the run."""
         for k, kind in enumerate(kinds):
-            done = self._drive_to(self._next_moment(len(kinds) - k))
-            if self.scene.driver.code == 0:
-                self.odd.append(f"the run ended before {len(kinds) - k} of the faults could strike: give it more tasks")
-                return
-            self._strike(kind, done)
+            moment = self._next_moment(len(kinds) - k)
+            while True:
+                done = self._drive_to(moment)
+                if self.scene.driver.code == 0:
+                    self.odd.append(f"the run ended before {len(kinds) - k} of the faults could strike: give it more tasks")
+                    return
+                if self._strike(kind, done):
+                    break
+                moment = done + 1  # there was nothing to harm
 
     def finish(self) -> None:
         """Let the run end."""
@@ -109,11 +113,15 @@ class Campaign:
         now = half_steps(self.scene.run_dir)
         return now + round((self.total - now) / (left + 1) * self.scene.chance.uniform(0.2, 0.9))
 
-    def _strike(self, kind: str, done: int) -> None:
+    def _strike(self, kind: str, done: int) -> bool:
+        """Let a fault strike and wait until work goes on; False if it hit nothing."""
         scene, fault = self.scene, Fault(kind, done)
         before = scene.driver.running
         in_flight = 2 * scene.fleet.count if KINDS[kind].stops else 0  # of the old driver: they end without a new one
-        KINDS[kind].strike(scene)
+        try:
+            KINDS[kind].strike(scene)
+        except MissedError:
+            return False
         begin = monotonic()
         low = half_steps(scene.run_dir)
         while True:
@@ -129,6 +137,7 @@ class Campaign:
         if fault.ended and before and not KINDS[kind].stops:
             self.odd.append(f"the driver ended by a fault it should survive: {kind}")
         self._note(fault)
+        return True
 
     def _note(self, fault: Fault) -> None:
         self.faults.append(fault)

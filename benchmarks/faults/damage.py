@@ -9,17 +9,15 @@ from pathlib import Path
 from wsigen.files import target_of_leftover
 
 
-def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
-    """Cut off or flip something in one chunk or encoded block of a run.
+def damage(files: list[Path], chance: random.Random, truncate: bool) -> Path | None:
+    """Cut off or flip something in one of some files.
 
     Returns
     -------
-    str or None
-        The file, relative to the run directory; None if there was none to harm.
+    Path or None
+        The file; None if there was none to harm.
     """
-    files = stored(run_dir)
-    chance.shuffle(files)
-    for path in files:
+    for path in chance.sample(files, len(files)):
         try:
             size = path.stat().st_size
             with path.open("r+b") as file:
@@ -30,7 +28,7 @@ def damage(run_dir: Path, chance: random.Random, truncate: bool) -> str | None:
                     byte = file.read(1)[0]
                     file.seek(place)
                     file.write(bytes([byte ^ (1 << chance.randrange(8))]))
-            return str(path.relative_to(run_dir))
+            return path
         except (FileNotFoundError, IndexError, ValueError):
             continue  # deleted or emptied meanwhile: the run goes on
     return None

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.faults.fleet import Driver, Fleet
 from benchmarks.faults.kinds import KINDS, NETWORK, Scene
 from benchmarks.faults.network import Network, make_network
 from benchmarks.faults.progress import contents, half_steps
+from benchmarks.faults.readers import Pass, sort_out, still_read
 from benchmarks.faults.report import Report
 from benchmarks.faults.subject import Place, Subject
 
@@ -91,18 +93,22 @@ def _experiment(
     report = Report(plan.seed, disk.kind, skipped, tasks=half_steps(calm.run_dir), expected=calm.digest())
     place = Place(folder / "disturbed" / "slide.ome.tiff", disk.folder / "slide.run")
     place.output.parent.mkdir()
-    fleet = Fleet(folder / "fleet", plan.workers, network)
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    fleet = Fleet(folder / "fleet", plan.workers, network, temporary)
     how = ["--scheduler", fleet.address]
     generate = subject.command(place.output, "--run-dir", str(place.run_dir), "--keep-run", *how)
-    driver = Driver(folder, generate, ["resume", str(place.run_dir), *how])
-    scene = Scene(fleet, driver, network, disk, place.run_dir, chance)
+    driver = Driver(folder, generate, ["resume", str(place.run_dir), *how], temporary)
+    scene = Scene(fleet, driver, network, disk, place.run_dir, chance, _readable(calm, place))
     campaign = Campaign(scene, report.tasks)
     begin = monotonic()
     try:
         fleet.start()
         campaign.strike_all(kinds)
         campaign.finish()
-        report.problems += _differences(contents(calm.run_dir), contents(place.run_dir))
+        ended = (contents(calm.run_dir), contents(place.run_dir))
+        report.problems += _differences(*ended, scene.damaged)
+        report.healed, report.unread = sort_out(*ended, scene.damaged)
         driver.resume.append("--no-keep-run")
         campaign.strike_the_end(plan.end)
     except CampaignError as error:
@@ -110,7 +116,7 @@ def _experiment(
     finally:
         driver.kill()
         late = fleet.stop()
-        left = _leftovers(place)
+        left = _leftovers(place, temporary)
         disk.close()
     report.seconds, report.starts, report.faults = monotonic() - begin, driver.starts, campaign.faults
     report.problems += [*campaign.odd, *left, *(f"{name} did not end when asked to" for name in late)]
@@ -134,17 +140,34 @@ def _undisturbed(subject: Subject, calm: Place) -> None:
         sys.argv = given
 
 
-def _differences(calm: dict[str, bytes], disturbed: dict[str, bytes]) -> list[str]:
-    """Files of the finished run's store that are not as in the undisturbed run: swept alike, and equal to the byte."""
+def _readable(calm: Place, place: Place) -> Callable[[bool], list[Path]]:
+    """How to find what will still be read of the disturbed run, by the plan of the undisturbed one."""
+    from wsigen.tasks.context import RunContext
+
+    run = RunContext(calm.run_dir)
+    passes = []
+    for part in run.passes:
+        active = frozenset((int(i), int(j)) for i, j in zip(*part.state.activity.nonzero(), strict=True))
+        passes.append(Pass(part.plan.grid, active, part.plan.steps))
+    return lambda stopped: still_read(place.run_dir, passes, len(run.slide.grid), stopped)
+
+
+def _differences(calm: dict[str, bytes], disturbed: dict[str, bytes], damaged: Mapping[str, bytes]) -> list[str]:
+    """Files of the finished run's store that are not as in the undisturbed run: swept alike, and equal to the byte.
+
+    A key that lies there just as the harness damaged it is none: whatever was made from it is compared as well, so nobody who
+    read it took it for whole, and nobody will read it again. Blocks are part of the slide and must be whole.
+    """
     found = [f"left over in the store: {name}" for name in sorted(disturbed.keys() - calm.keys())]
     found += [f"missing from the store: {name}" for name in sorted(calm.keys() - disturbed.keys())]
     both = sorted(calm.keys() & disturbed.keys())
-    return found + [f"not as undisturbed: {name}" for name in both if calm[name] != disturbed[name]]
+    unread = {name for name, left in damaged.items() if disturbed.get(name) == left and not name.endswith(".blk")}
+    return found + [f"not as undisturbed: {name}" for name in both if calm[name] != disturbed[name] and name not in unread]
 
 
-def _leftovers(place: Place) -> list[str]:
+def _leftovers(place: Place, temporary: Path) -> list[str]:
     """Anything but the slide and its sidecars."""
-    found = [f"left over: {path}" for path in sorted(place.run_dir.parent.iterdir())]
+    found = [f"left over: {path}" for folder in (place.run_dir.parent, temporary) for path in sorted(folder.iterdir())]
     expected = {place.beside(suffix) for suffix in SIDECARS}
     return found + [f"left over: {path}" for path in sorted(set(place.output.parent.iterdir()) - expected)]
 

@@ -42,6 +42,8 @@ class Fleet:
         Workers.
     network:
         Gives every process its address, and workers their network namespaces if there are any.
+    temporary:
+        Where the processes make temporary files (dask's own go beside it).
 
     Attributes
     ----------
@@ -52,6 +54,7 @@ class Fleet:
     folder: Path
     count: int
     network: Network
+    temporary: Path
     deaths: int = 0
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _port: int = 0
@@ -134,7 +137,9 @@ class Fleet:
             prefix = self.network.prefix(number)
         with (self.folder / f"{name}.log").open("ab") as log:
             command = [*prefix, sys.executable, "-m", "dask", *options]
-            self._processes[name] = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+            self._processes[name] = subprocess.Popen(
+                command, cwd=folder, env=environment(self.temporary), stdout=log, stderr=log
+            )
 
 
 @dataclass
@@ -147,11 +152,14 @@ class Driver:
         Its working directory; its log is ``driver.log``.
     generate, resume:
         Arguments of the two commands.
+    temporary:
+        Where it makes temporary files.
     """
 
     folder: Path
     generate: list[str]
     resume: list[str]
+    temporary: Path
     starts: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
@@ -175,7 +183,7 @@ class Driver:
         self.starts += 1
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "wsigen", *(self.resume if begun else self.generate)]
-            self._process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=self.folder, env=environment(self.temporary), stdout=log, stderr=log)
 
     def kill(self) -> None:
         """SIGKILL it."""
@@ -199,9 +207,13 @@ class Driver:
         return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
 
 
-def environment() -> dict[str, str]:
-    """The environment of all processes: this one's, one model thread, and a scheduler that loses patience soon."""
-    return {**os.environ, **ENVIRONMENT}
+def environment(temporary: Path) -> dict[str, str]:
+    """The environment of all processes: this one's, one model thread, a scheduler that loses patience soon, their own TMPDIR.
+
+    dask's workers keep a folder open there as long as they live; it goes elsewhere.
+    """
+    scratch = temporary.with_name(f"{temporary.name}-dask")
+    return {**os.environ, **ENVIRONMENT, "TMPDIR": str(temporary), "DASK_TEMPORARY_DIRECTORY": str(scratch)}
 
 
 def _free_port(host: str) -> int:

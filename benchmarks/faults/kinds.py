@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 
@@ -19,7 +20,15 @@ GIVES_UP_S = 60.0
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a fault can harm."""
+    """All that a fault can harm.
+
+    Attributes
+    ----------
+    readable:
+        Finds the files of the run that will still be read, by whether the driver is stopped.
+    damaged:
+        What damage left of the files it hit, by their names in the run directory.
+    """
 
     fleet: Fleet
     driver: Driver
@@ -27,10 +36,16 @@ class Scene:
     disk: Disk
     run_dir: Path
     chance: random.Random
+    readable: Callable[[bool], list[Path]]
+    damaged: dict[str, bytes] = field(default_factory=dict)
 
     def any_worker(self) -> int:
         """Number of a worker."""
         return self.chance.randrange(self.fleet.count)
+
+
+class MissedError(Exception):
+    """A fault found nothing to harm."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class Kind:
     what:
         For the table.
     strike:
-        Does it, and undoes what would not mend itself.
+        Does it, and undoes what would not mend itself (MissedError if there is nothing to do it to).
     stops:
         Whether the driver may end by it; otherwise it must go on by itself.
     """
@@ -95,7 +110,11 @@ def _damage(truncate: bool, stopped: bool) -> Callable[[Scene], None]:
     def strike(scene: Scene) -> None:
         if stopped:
             scene.driver.kill()
-        damage(scene.run_dir, scene.chance, truncate)
+        path = damage(scene.readable(stopped), scene.chance, truncate)
+        if path is None:
+            raise MissedError
+        with suppress(FileNotFoundError):  # noticed and deleted already
+            scene.damaged[str(path.relative_to(scene.run_dir))] = path.read_bytes()
 
     return strike
 

@@ -28,6 +28,8 @@ class Report:
         Times a driver was started.
     disk:
         How the disk was filled.
+    healed, unread:
+        Damaged files that were made again (or deleted as they should be), and those nobody read after the damage.
     """
 
     seed: int
@@ -38,6 +40,8 @@ class Report:
     digest: str = ""
     expected: str = ""
     starts: int = 0
+    healed: int = 0
+    unread: int = 0
     faults: list[Fault] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -88,6 +92,9 @@ class Report:
         console = Console(width=140)
         console.print(table)
         console.print(f"disk: {self.disk}; drivers started: {self.starts}; level 0 sha256 {self.digest or '-'}", soft_wrap=True)
+        console.print(
+            f"damaged files: {self.healed} whole again or gone by their time, {self.unread} that nobody read any more"
+        )
         for problem in self.problems:
             console.print(f"problem: {problem}", soft_wrap=True, markup=False)
         console.print("same pixels, same annotations, nothing left over" if self.passed else "FAILED")

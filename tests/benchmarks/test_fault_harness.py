@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.faults.campaign import CampaignError, Fault, draw
-from benchmarks.faults.damage import damage
+from benchmarks.faults.damage import damage, stored
 from benchmarks.faults.experiment import Plan, _differences, _skipped
 from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.progress import contents, half_steps
+from benchmarks.faults.readers import Pass, sort_out, still_read
 from benchmarks.faults.report import Report
+from wsigen.geometry import ChunkGrid
 
 
 @given(st.integers(1, 120), st.lists(st.sampled_from(list(KINDS)), min_size=1, unique=True), st.integers(0, 99))
@@ -61,11 +63,62 @@ def test_progress_is_read_from_names(run_dir):
 @pytest.mark.parametrize("truncate", [True, False])
 def test_damage_harms_one_chunk_or_block(run_dir, truncate):
     before = contents(run_dir)
-    name = damage(run_dir, random.Random(3), truncate)
+    name = str(damage(stored(run_dir), random.Random(3), truncate).relative_to(run_dir))
     after = contents(run_dir)
-    assert _differences(before, after) == [f"not as undisturbed: {name}"]
+    assert _differences(before, after, {}) == [f"not as undisturbed: {name}"]
     assert not name.endswith("zarr.json")
     assert (len(after[name]) < 64) == truncate
+
+
+def test_damage_that_nobody_reads_is_no_difference_but_any_other_is(run_dir):
+    calm = contents(run_dir)
+    state, block = (next(name for name in calm if name.endswith(end)) for end in ("latents/c/1/0/0/0", ".blk"))
+    ended = {**calm, state: b"damaged", block: b"damaged"}
+    assert _differences(calm, ended, {state: b"damaged"}) == [f"not as undisturbed: {block}"]
+    assert _differences(calm, ended, {state: b"otherwise", block: b"damaged"}) == [
+        f"not as undisturbed: {name}" for name in sorted((state, block))
+    ]
+    assert sort_out(calm, ended, {state: b"damaged", "swept": b"damaged"}) == (1, 1)
+
+
+def make_run(folder, keys):
+    for key in keys:
+        path = folder / "work-0123456789ab" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+
+
+def read_of(folder, blocks=1, stopped=False, passes=(4, 4)):
+    shapes = [Pass(ChunkGrid(16 * 3, 16, 16), frozenset({(0, 0), (1, 0), (2, 0)}), steps) for steps in passes]
+    return {str(p.relative_to(folder / "work-0123456789ab")) for p in still_read(folder, shapes, blocks, stopped)}
+
+
+def test_in_the_middle_of_a_pass_what_neighbours_wait_for_is_read(tmp_path):
+    """Chunk 0 has made y[2]; chunks 1 and 2 have made their partials of step 1."""
+    a = [f"state.zarr/pass-0/latents/c/{s}/0/0/0" for s in (0, 1, 2)]
+    b = [f"state.zarr/pass-0/latents/c/{s}/0/{i}/0" for i in (1, 2) for s in (0, 1)]
+    partials = [f"state.zarr/pass-0/partials/c/{s}/{i}/0/0/0/0" for i in range(3) for s in (0, 1)]
+    history = [f"state.zarr/pass-0/history/c/{s}/0/{i}/0" for i in (0, 1) for s in (0, 1)]
+    once = ["state.zarr/pass-0/activity/c/0/0"]
+    make_run(tmp_path, [*a, *b, *partials, *history, *once])
+    expected = {a[2], b[1], b[3], *partials[1::2], *history[1:2], *history[2:4]}
+    assert read_of(tmp_path) == expected
+    assert read_of(tmp_path, stopped=True) == expected | set(once)
+
+
+def test_of_a_finished_pass_only_its_last_state_is_read_until_the_next_has_begun(tmp_path):
+    ends = [f"state.zarr/pass-0/latents/c/4/0/{i}/0" for i in range(3)]
+    dead = [f"state.zarr/pass-0/{key}" for i in range(3) for key in (f"latents/c/3/0/{i}/0", f"partials/c/3/{i}/0/0/0/0")]
+    starts = [f"state.zarr/pass-1/latents/c/0/0/{i}/0" for i in range(3)]
+    make_run(tmp_path, [*ends, *dead, *starts[:2]])
+    assert read_of(tmp_path) == {*ends, *starts[:2]}
+    make_run(tmp_path, starts)
+    assert read_of(tmp_path) == set(starts)
+    last = [f"state.zarr/pass-1/latents/c/4/0/{i}/0" for i in range(3)]
+    make_run(tmp_path, [*last, "state.zarr/pass-1/classes/c/0/0"])
+    assert read_of(tmp_path) == {*last, "state.zarr/pass-1/classes/c/0/0"}
+    make_run(tmp_path, ["spool/00000_00000.blk"])
+    assert read_of(tmp_path) == {"spool/00000_00000.blk", "state.zarr/pass-1/classes/c/0/0"}
 
 
 def test_a_run_passes_with_equal_pixels_and_no_problem_alone():

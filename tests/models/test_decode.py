@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_bundles
 import torch
 from diffusers import AutoencoderKL
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from wsigen.models.model import Model, load_model
 
@@ -190,3 +193,60 @@ def test_threads_share_a_decoder_each_with_its_own_statistics(kl: Model) -> None
         together = list(pool.map(decode, jobs))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
     assert np.array_equal(measured.result(), stats[0])
+
+
+@pytest.mark.parametrize("name", ["class_map_model", "token_model"])
+@given(sides=st.tuples(*[st.integers(0, 18)] * 4), seed=st.integers(0, 9))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_halo_that_shrinks_leaves_the_window_as_it_was(
+    name: str, sides: tuple[int, int, int, int], seed: int, models: dict[str, Model]
+) -> None:
+    """Whether it ends where the slide does or where its context was cut off."""
+    top, bottom, left, right = sides
+    z = latents(top + 5 + bottom, left + 7 + right, seed)
+    models[name].freeze_norm(models[name].norm_statistics([latents(16, 16)]))
+    whole, window = models[name].decode(z), models[name].decode(z, sides)
+    models[name].freeze_norm(None)
+    assert window.shape == (8 * 5, 8 * 7, 3)
+    assert np.abs(window - whole[8 * top : 8 * (top + 5), 8 * left : 8 * (left + 7)]).max() < 255 * 1e-4
+
+
+@pytest.fixture
+def models(class_map_model: Model, token_model: Model) -> dict[str, Model]:
+    return {"class_map_model": class_map_model, "token_model": token_model}
+
+
+def multiplications(vae: Any, work: Callable[[], object]) -> int:
+    """Of the decoder's 3x3 convolutions while ``work`` is done."""
+    total = 0
+
+    def count(layer: torch.nn.Conv2d, _: object, out: torch.Tensor) -> None:
+        nonlocal total
+        total += out.numel() * layer.in_channels * 9
+
+    threes = [m for m in vae.decoder.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    hooks = [layer.register_forward_hook(count) for layer in threes]
+    work()
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_context_costs_less_than_a_third(layers: int) -> None:
+    """Convolved elements of an inner window of 128 with its whole halo over those of its own pixels; and as estimated."""
+    from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius, equal_halo, redundancy, upsamplings
+    from wsigen.models.shrinking import ShrinkingHalo
+
+    window, vae = 128, tiny_bundles.tiny_kl((4, 8, 16, 16), layers=layers)
+    halo = min(decoder_radius(vae.config), EFFECTIVE_HALO)
+    shrinking = ShrinkingHalo(vae.decoder, upsamplings(vae.config), 2)
+
+    def decode(side: int, halo: int) -> None:
+        with torch.inference_mode(), shrinking.around((halo,) * 4):
+            assert shrinking.core(vae.decoder(torch.zeros(1, 4, side + 2 * halo, side + 2 * halo))).shape[-1] == 8 * side
+
+    done, wanted = (multiplications(vae, lambda h=h: decode(window, h)) for h in (halo, 0))
+    assert done <= 1.15 * wanted
+    assert redundancy(vae.config, window, halo) == pytest.approx(done / wanted, rel=1e-6)
+    assert (1 + 2 * equal_halo(vae.config, window) / window) ** 2 == pytest.approx(done / wanted, rel=1e-6)

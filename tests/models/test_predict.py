@@ -163,7 +163,7 @@ def test_stable_diffusion_layout_without_a_card(plain_diffusers: Path) -> None:
 def test_unknown_pixels_share_the_null_pass(token_model: Model, guidance: float) -> None:
     """Two labels and unknown pixels need three calls with guidance too; unknown pixels take the null prediction."""
     classes, y = class_map(), noise(1)[0]
-    calls = calls_of_crop(token_model, classes, guidance)
+    calls = calls_of_crop(token_model.card, classes, guidance)
     assert sorted(-1 if c.label is None else c.label for c in calls) == [-1, 1, 2]
     settings = StepSettings(500, 0.3, guidance, 0, 4)
     (found,) = estimate_crops(token_model, settings, [(y, classes)])

@@ -15,6 +15,7 @@ from slide_making import smooth_field
 
 from wsigen.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.errors import LayoutError
+from wsigen.files import target_of_leftover
 from wsigen.geometry import Box
 from wsigen.slide.annotations import write_annotations
 
@@ -145,3 +146,23 @@ def test_a_wrong_map_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
         export(path, np.zeros((4, 4), np.uint8), 8, (33, 32))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_leaves_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes the file again sweeps leftovers of its name; in a folder of temporary files nobody would."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    path, seen = tmp_path / "out" / "a.geojson", set()
+
+    def rows(box: Box) -> NDArray[np.uint8]:
+        assert not list((tmp_path / "temporary").iterdir())
+        seen.update(target_of_leftover(p.name) for p in path.parent.iterdir())
+        if box.y0:
+            raise LayoutError("stopped")
+        return np.zeros(box.shape, np.uint8)
+
+    with pytest.raises(LayoutError, match="stopped"):
+        write_annotations(path, rows, (1024, 64), 8, (8192, 512), TABLE, 1, mpp=0.5)
+    assert seen == {path.name}
+    assert not list(path.parent.iterdir())

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +14,13 @@ from slide_making import exact_mean, fill, make_slide, tissue
 
 from wsigen.errors import DamagedChunkError, OutputError
 from wsigen.files import sha256
+from wsigen.slide import writer
 from wsigen.slide.bigtiff import link_subifds
 from wsigen.slide.codec import encode_tile
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.writer import blocks_read, level0_sha256, write_slide
+from wsigen.slide.tiles import EncodedBlock
+from wsigen.slide.writer import level0_sha256, scratch_bytes, write_slide
 
 CASES = [
     (700, 513, "jpeg"),
@@ -150,7 +156,7 @@ def test_blocks_read_are_told_one_by_one(tmp_path: Path, side: int) -> None:
     fill(spool, spec, tissue(side, side))
     told: list[int] = []
     write_slide(tmp_path / "x.ome.tiff", spec, spool, b"<OME/>", lambda: told.append(1))
-    assert len(told) == blocks_read(spec)
+    assert len(told) == len(spec.grid)
 
 
 def test_missing_blocks_are_counted(tmp_path: Path) -> None:
@@ -178,3 +184,29 @@ def test_only_a_bigtiff_with_subifds_is_linked(tmp_path: Path) -> None:
         link_subifds(tmp_path / "small.tif")
     with pytest.raises(OutputError, match="SubIFDs"):
         link_subifds(tmp_path / "flat.tif")
+
+
+def test_every_block_is_read_once_and_scratch_files_are_as_projected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = PyramidSpec(4500, 4100, 0.5, 20.0, "deflate")
+    reads, scratch, sizes = Counter[tuple[int, int]](), [], []
+    read, make, link = Spool.read, tempfile.TemporaryFile, link_subifds
+
+    def count(spool: Spool, ij: tuple[int, int]) -> EncodedBlock:
+        reads[ij] += 1
+        return read(spool, ij)
+
+    def note(**settings: Any) -> Any:
+        scratch.append(make(**settings))
+        return scratch[-1]
+
+    def look(path: Path) -> None:
+        sizes.extend(os.fstat(file.fileno()).st_size for file in scratch)
+        link(path)
+
+    monkeypatch.setattr(Spool, "read", count)
+    monkeypatch.setattr(tempfile, "TemporaryFile", note)
+    monkeypatch.setattr(writer, "link_subifds", look)
+    make_slide(tmp_path, spec, tissue(4100, 4500))
+    assert set(reads) == set(spec.grid)
+    assert set(reads.values()) == {1}
+    assert 0 < sum(sizes) <= scratch_bytes(spec, 3.0)

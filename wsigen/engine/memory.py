@@ -11,6 +11,7 @@ from wsigen.errors import ResourceError
 from wsigen.folder.opening import as_place
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.writer import scratch_bytes
 
 MIB = 2**20
 
@@ -54,9 +55,9 @@ class Projection:
     weights:
         Of the model, once per process.
     driver:
-        The driver's books.
-    disk_state, disk_output:
-        Of the run directory's state; of the spool and the slide together.
+        The driver's books, and a row of encoded blocks while it writes the slide.
+    disk_state, disk_output, disk_scratch:
+        Of the run directory's state; of the spool and the slide together; beside the slide while it is put together.
     """
 
     denoise: int
@@ -67,6 +68,7 @@ class Projection:
     driver: int
     disk_state: int
     disk_output: int
+    disk_scratch: int = 0
 
     @property
     def worker(self) -> int:
@@ -118,6 +120,9 @@ def project(
         live = 6 * part.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0
+    row = (
+        (slide.width + slide.block) * min(slide.block, slide.height) * bytes_per_px
+    )  # the writer holds a row of blocks, and one
     output = int(slide.width * slide.height * 4 / 3 * bytes_per_px * max(active_share, 0.05))
     return Projection(
         denoise=denoise,
@@ -125,9 +130,10 @@ def project(
         chunks=max(len(part.grid) for part in passes),
         blocks=len(slide.grid),
         weights=model.weights,
-        driver=sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK,
+        driver=sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK + int(row),
         disk_state=state,
         disk_output=2 * output,
+        disk_scratch=scratch_bytes(slide, bytes_per_px * max(active_share, 0.05)),
     )
 
 
@@ -161,7 +167,7 @@ def demand_disk(projection: Projection, run_dir: str | Path, output: Path, there
 
     needs: dict[int, tuple[Path, int]] = {}
     rest = max(0, projection.disk_state + projection.disk_output // 2 - there)
-    wanted = [(output, projection.disk_output // 2)]
+    wanted = [(output, projection.disk_output // 2 + projection.disk_scratch)]
     place_of_run = as_place(run_dir)
     if isinstance(place_of_run, Path):
         wanted.append((place_of_run, rest))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from wsigen.models.frozen_norm import SharedGroupNorm
     from wsigen.models.inputs import Inputs
+    from wsigen.models.shrinking import ShrinkingHalo
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Parts:
     """The networks of a bundle on their device, and what its configs say.
 
     ``mean`` and ``std`` are float32 ``[1, C, 1, 1]``; ``norms`` are the decoder's, in the order of
-    its modules.
+    its modules; ``halo`` cuts off what the decoder needs no more of a window's context.
     """
 
     card: BundleCard
@@ -38,6 +39,7 @@ class Parts:
     mean: Tensor
     std: Tensor
     norms: list[SharedGroupNorm]
+    halo: ShrinkingHalo
     decoder_is_local: bool
     abar: NDArray[np.float64]
     prediction_type: str
@@ -56,6 +58,8 @@ def load_parts(path: Path, device: str) -> Parts:
     import torch
 
     from wsigen.models.frozen_norm import share_group_norms
+    from wsigen.models.receptive import upsamplings
+    from wsigen.models.shrinking import ShrinkingHalo
 
     card = check_bundle(path)
     vae_config, unet_config = read_config(path, "vae"), read_config(path, "unet")
@@ -73,6 +77,7 @@ def load_parts(path: Path, device: str) -> Parts:
         mean=torch.tensor(card.latent.mean, device=device).view(shape),
         std=torch.tensor(card.latent.std, device=device).view(shape),
         norms=share_group_norms(vae.decoder),
+        halo=ShrinkingHalo(vae.decoder, upsamplings(vae_config), int(vae_config.get("upsampling_scaling_factor", 2))),
         decoder_is_local=not any("Attention" in type(m).__name__ for m in vae.decoder.modules()),
         abar=abar,
         prediction_type=prediction_type,

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import Parts, load_parts
-from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius
+from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius, equal_halo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wsigen.models.frozen_norm import Statistics
+    from wsigen.models.shrinking import Sides
 
 Array = NDArray[np.float32]
 PRECISIONS = ("fp32", "bf16")
@@ -96,6 +97,7 @@ class Model:
         self.has_norms: bool = bool(parts.norms)
         self.radius: int = decoder_radius(parts.vae_config)
         self.halo: int = min(self.radius, EFFECTIVE_HALO)
+        self._vae_config = parts.vae_config
         self.device, self.precision = device, precision
         self._parts = parts
 
@@ -160,16 +162,23 @@ class Model:
             raw = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
             return _array((raw - self._parts.mean) / self._parts.std)[0]
 
-    def decode(self, latents: Array) -> Array:
+    def decode(self, latents: Array, halo: Sides = (0, 0, 0, 0)) -> Array:
         """Decode standardised latents float32 ``[C, h, w]`` to RGB float32 ``[h f, w f, 3]`` in 0 .. 255.
 
         Values are clamped to that range and not rounded.
+
+        Parameters
+        ----------
+        halo:
+            Latent px at the top, bottom, left and right that are context alone and not part of the picture; for decoders that
+            are local.
         """
         import torch
 
         low, high = self.card.latent.image_range
         with torch.inference_mode():
-            image = self._decode(self._tensor(latents[None]))[0]
+            with self._parts.halo.around(halo):
+                image = self._parts.halo.core(self._decode(self._tensor(latents[None])))[0]
             image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
             return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
@@ -219,6 +228,10 @@ class Model:
             raise ValueError(f"{len(stats)} norm statistics; this decoder has {sum(sizes)}")
         for norm, end, size in zip(norms, np.cumsum(sizes), sizes, strict=True):
             norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
+
+    def equal_halo(self, window: int) -> float:
+        """Latent px around a decoded window of this side that would cost as much as its context, which shrinks, does."""
+        return equal_halo(self._vae_config, window)
 
     def _decode(self, latents: Tensor) -> Tensor:
         image: Tensor = self._parts.vae.decode(latents * self._parts.std + self._parts.mean).sample

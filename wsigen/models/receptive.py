@@ -1,52 +1,134 @@
-"""How far a pixel of the decoder looks: from the block counts of its config."""
+"""How far a pixel of the decoder looks, and what a halo costs: from the block counts of its config."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from wsigen.models.configs import Config
 
 EFFECTIVE_HALO = 16
 """Most latent px of context worth decoding: the theoretical radius counts corners of vanishing weight."""
 
-_UP = "up"
-_CONV = "conv"
+_PX = 2**10
+"""Pixels of the window that is followed back: any that every upsampling divides."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A 3x3 convolution and its multiplications per pixel it gives, or nearest upsampling (none)."""
+
+    work: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.work == 0
+
+
+_UP = _Layer()
+
+
+@dataclass(frozen=True, slots=True)
+class Upsampling:
+    """Pixels of context beyond a window that are still needed: ``before`` an upsampling, and ``after`` its convolution."""
+
+    before: int
+    after: int
 
 
 def decoder_radius(vae: Config) -> int:
-    """Latent px around a window on which its decoded pixels depend, if the decoder has no attention.
+    """Latent px around a window on which its decoded pixels depend, if the decoder has no attention."""
+    return _needs(*_layers(vae))[0]
+
+
+def upsamplings(vae: Config) -> list[Upsampling]:
+    """What is needed around a window at every upsampling of the decoder, in px of the resolution there."""
+    factor, layers = _layers(vae)
+    needs = _needs(factor, layers)
+    return [Upsampling(needs[k], needs[k + 2]) for k, layer in enumerate(layers) if layer.is_up]
+
+
+def last_halo(vae: Config) -> int:
+    """Latent px around a window that the layers at full resolution, which take most memory, still decode."""
+    factor, _ = _layers(vae)
+    ups = upsamplings(vae)
+    return -(-ups[-1].before * factor // factor ** len(ups)) if ups else decoder_radius(vae)
+
+
+def redundancy(vae: Config, window: int, halo: int) -> float:
+    """Multiplications of decoding a window with ``halo`` on all sides, shrinking from layer to layer, over those without.
+
+    Parameters
+    ----------
+    window, halo:
+        In latent px.
+    """
+    factor, layers = _layers(vae)
+    needs = [*_needs(factor, layers), 0]
+    done = wanted = 0
+    scale, around = 1, halo
+    for k, layer in enumerate(layers):
+        if layer.is_up:
+            around, scale = factor * min(around, needs[k]), scale * factor
+        else:
+            done += layer.work * (window * scale + 2 * around) ** 2
+            wanted += layer.work * (window * scale) ** 2
+            if k and layers[k - 1].is_up:
+                around = min(around, needs[k + 1])
+    return done / wanted
+
+
+def equal_halo(vae: Config, window: int) -> float:
+    """The halo in latent px that costs as much as the shrinking one does if all layers decoded all of it."""
+    halo = min(decoder_radius(vae), EFFECTIVE_HALO)
+    return window * (math.sqrt(redundancy(vae, window, halo)) - 1.0) / 2.0
+
+
+def _needs(factor: int, layers: list[_Layer]) -> list[int]:
+    """Pixels of context before every layer.
 
     Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one
     pixel, nearest upsampling halves its coordinates.
     """
-    tiny = vae.get("_class_name") == "AutoencoderTiny"
-    factor, layers = _tiny_layers(vae) if tiny else _kl_layers(vae)
-    low, high = 0, 2**10 - 1  # the pixels of 2**10 / f**n latents, aligned
+    low, high, window, found = 0, _PX - 1, _PX, []
     for layer in reversed(layers):
-        if layer == _CONV:
-            low, high = low - 1, high + 1
+        if layer.is_up:
+            low, high, window = math.floor(low / factor), math.floor(high / factor), window // factor
         else:
-            low, high = math.floor(low / factor), math.floor(high / factor)
-    window = 2**10 // factor ** layers.count(_UP)
-    return max(-low, high - (window - 1))
+            low, high = low - 1, high + 1
+        found.append(max(-low, high - (window - 1)))
+    return found[::-1]
 
 
-def _kl_layers(vae: Config) -> tuple[int, list[str]]:
-    """Upsampling factor and layers of ``AutoencoderKL``'s decoder (two convolutions a residual block)."""
-    blocks, per_block = len(vae.get("block_out_channels", (64,))), vae.get("layers_per_block", 1)
-    layers = [_CONV] * (1 + 4)
-    for block in range(blocks):
-        layers += [_CONV] * (2 * (per_block + 1))
-        if block < blocks - 1:
-            layers += [_UP, _CONV]
-    return 2, [*layers, _CONV]
+def _layers(vae: Config) -> tuple[int, list[_Layer]]:
+    """Upsampling factor and layers of a decoder."""
+    return _tiny_layers(vae) if vae.get("_class_name") == "AutoencoderTiny" else _kl_layers(vae)
 
 
-def _tiny_layers(vae: Config) -> tuple[int, list[str]]:
-    """Upsampling factor and layers of ``AutoencoderTiny``'s decoder (three convolutions in each block)."""
+def _conv(given: int, gives: int) -> _Layer:
+    return _Layer(9 * given * gives)
+
+
+def _kl_layers(vae: Config) -> tuple[int, list[_Layer]]:
+    """``AutoencoderKL``'s decoder (two convolutions a residual block)."""
+    widths, per_block = list(vae.get("block_out_channels", (64,)))[::-1], vae.get("layers_per_block", 1)
+    before = widths[0]
+    layers = [_conv(vae.get("latent_channels", 4), before)] + [_conv(before, before)] * 4
+    for k, width in enumerate(widths):
+        for _ in range(per_block + 1):
+            layers += [_conv(before, width), _conv(width, width)]
+            before = width
+        if k < len(widths) - 1:
+            layers += [_UP, _conv(width, width)]
+    return 2, [*layers, _conv(before, 3)]
+
+
+def _tiny_layers(vae: Config) -> tuple[int, list[_Layer]]:
+    """``AutoencoderTiny``'s decoder (three convolutions in each block)."""
     counts = vae.get("num_decoder_blocks", (3, 3, 3, 1))
-    layers = [_CONV]
-    for block, count in enumerate(counts):
-        layers += [_CONV] * (3 * count)
-        layers += [_UP, _CONV] if block < len(counts) - 1 else [_CONV]
+    widths = vae.get("decoder_block_out_channels", (64,) * len(counts))
+    layers = [_conv(vae.get("latent_channels", 4), widths[0])]
+    for k, (count, width) in enumerate(zip(counts, widths, strict=True)):
+        layers += [_conv(width, width)] * (3 * count)
+        layers += [_UP, _conv(width, width)] if k < len(counts) - 1 else [_conv(width, 3)]
     return int(vae.get("upsampling_scaling_factor", 2)), layers

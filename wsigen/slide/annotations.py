@@ -6,11 +6,12 @@ import json
 import os
 import uuid
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from wsigen.classes import ClassTable, TissueClass
 from wsigen.errors import LayoutError
-from wsigen.files import atomic_path
+from wsigen.files import atomic_path, leftover_name
 from wsigen.slide.regions import ClassReader, Ring, regions
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
@@ -60,10 +61,12 @@ def write_annotations(
         raise LayoutError(f"class map of {shape} cells of {cell_px} px does not cover {size_px} px")
     areas = {tissue.name: 0 for tissue in table if not tissue.background}
     counts = dict.fromkeys(areas, 0)
+    target = Path(path)
+    scratch = target.with_name(leftover_name(target.name))  # who makes the file again sweeps it, should this process be killed
     with atomic_path(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type":"FeatureCollection","features":[')
         separator = "\n"
-        for index, rings in regions(rows, cells, table):
+        for index, rings in regions(rows, cells, table, scratch):
             tissue = table[index]
             scaled = [[_corner(xy, cell_px, size_px) for xy in ring] for ring in rings]
             area = polygon_area(scaled)

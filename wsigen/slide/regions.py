@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ BAND = 512
 SKIPPED = UNKNOWN
 
 
-def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable) -> Iterator[tuple[int, list[Ring]]]:
+def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable, scratch: Path) -> Iterator[tuple[int, list[Ring]]]:
     """Yield ``(class, rings)`` of every connected region, the outer ring first, then its holes, in cells.
 
     Regions are connected over edges, not corners (with corners, five in a hundred polygons touch themselves
@@ -37,6 +36,8 @@ def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable) -> Ite
     ----------
     shape:
         ``(height, width)`` of the class map in cells.
+    scratch:
+        A file to be made for the time being; it is removed in the end, whatever happens.
 
     Raises
     ------
@@ -51,15 +52,17 @@ def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable) -> Ite
     import rasterio
     from rasterio.features import shapes
 
-    with tempfile.TemporaryDirectory(prefix="wsigen-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        path = Path(folder) / "classes.tif"
-        _write_raster(path, rows, shape, table)
-        with rasterio.open(path) as raster:
-            for geometry, value in shapes(rasterio.band(raster, 1), connectivity=4):
-                if int(value) != SKIPPED:
-                    rings = geometry["coordinates"]
-                    yield int(value), [[[int(x), int(y)] for x, y in ring] for ring in rings]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            _write_raster(scratch, rows, shape, table)
+            with rasterio.open(scratch, driver="GTiff") as raster:
+                for geometry, value in shapes(rasterio.band(raster, 1), connectivity=4):
+                    if int(value) != SKIPPED:
+                        rings = geometry["coordinates"]
+                        yield int(value), [[[int(x), int(y)] for x, y in ring] for ring in rings]
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _write_raster(path: Path, rows: ClassReader, shape: tuple[int, int], table: ClassTable) -> None:

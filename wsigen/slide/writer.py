@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -16,17 +20,12 @@ from wsigen.slide.bigtiff import level0_sha256, link_subifds
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import EncodedBlock
+from wsigen.slide.tiles import EncodedBlock, TileKey
 
-__all__ = ["blocks_read", "level0_sha256", "write_slide"]
+__all__ = ["level0_sha256", "write_slide"]
 
 STRIP = 512
 """Rows of the remainder image that are averaged at a time."""
-
-
-def blocks_read(spec: PyramidSpec) -> int:
-    """Blocks that ``write_slide`` reads, those of every level that is taken from them."""
-    return len(spec.grid) * min(spec.levels, BLOCK_LEVELS)
 
 
 def write_slide(
@@ -50,11 +49,15 @@ def write_slide(
         If a block is missing, damaged or belongs to another slide. What lay at ``path`` before is untouched.
 
     Notes
-    ----- **Memory bound.** At most one row of blocks is held, in encoded form (about 64 MB for 100,000 px of
+    -----
+    **Memory bound.** At most one row of blocks is held, in encoded form (about 64 MB for 100,000 px of
     width as JPEG), because tiles go into the file row by row while blocks are several tiles high. Levels 3
     and above are averaged from the remainder images, which lie side by side in an unnamed scratch file
-    beside the slide (1/64 of its pixels); a tile of them is made from strips of ``STRIP`` rows. Reading a
-    whole level at once would break this.
+    beside the slide (1/64 of its pixels); a tile of them is made from strips of ``STRIP`` rows, and pages of that file
+    are given back row by row. Reading a whole level at once would break this.
+
+    Every block is read and checked once: a file's levels follow each other, so that tiles of levels 1 and 2 wait in a second
+    scratch file (`scratch_bytes` in all).
     """
     import tifffile
 
@@ -64,13 +67,48 @@ def write_slide(
         raise DamagedChunkError(f"{path}: {count} blocks are missing, first {missing[0]}", spool.key(missing[0]))
     with (
         atomic_path(path) as beside,
-        tempfile.TemporaryFile(dir=beside.parent, prefix=".wsigen-") as scratch,
+        tempfile.TemporaryFile(dir=beside.parent, prefix=".wsigen-") as pixels,
+        tempfile.TemporaryFile(dir=beside.parent, prefix=".wsigen-") as tiles,
     ):
-        remainder = np.memmap(scratch, np.uint8, "w+", shape=(*spec.level_size(BLOCK_LEVELS), 3))
+        remainder = np.memmap(pixels, np.uint8, "w+", shape=(*spec.level_size(BLOCK_LEVELS), 3))
+        waiting = _Waiting(tiles)
         with tifffile.TiffWriter(beside, bigtiff=True, byteorder="<") as tiff:
             for level in range(spec.levels):
-                tiff.write(_tiles(spec, spool, level, remainder, note), **_tags(spec, level, description))
+                tiff.write(_tiles(spec, spool, level, remainder, waiting, note), **_tags(spec, level, description))
         link_subifds(beside)
+
+
+def scratch_bytes(spec: PyramidSpec, bytes_per_px: float) -> int:
+    """Disk that `write_slide` takes for its scratch files, beside the slide.
+
+    Parameters
+    ----------
+    bytes_per_px:
+        Of an encoded tile.
+    """
+    areas = (math.prod(spec.level_size(level)) for level in range(1, min(spec.levels, BLOCK_LEVELS)))
+    return int(sum(areas) * bytes_per_px) + math.prod(spec.level_size(BLOCK_LEVELS)) * 3
+
+
+class _Waiting:
+    """Encoded tiles in a file, by level and place, until their level's turn."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._places: dict[TileKey, tuple[int, int]] = {}
+        self._end = 0
+
+    def put(self, key: TileKey, data: bytes) -> None:
+        self._file.write(data)
+        self._places[key] = (self._end, len(data))
+        self._end += len(data)
+
+    def take(self, level: int) -> Iterator[bytes]:
+        """Tiles of a level, row by row."""
+        for key in sorted(key for key in self._places if key[0] == level):
+            at, size = self._places.pop(key)
+            self._file.seek(at)
+            yield self._file.read(size)
 
 
 def _tags(spec: PyramidSpec, level: int, description: bytes) -> dict[str, object]:
@@ -94,23 +132,46 @@ def _tags(spec: PyramidSpec, level: int, description: bytes) -> dict[str, object
     }
 
 
-def _tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB, note: Callable[[], None]) -> Iterator[bytes]:
-    if level < BLOCK_LEVELS:
-        return _block_tiles(spec, spool, level, remainder, note)
-    return (encode_tile(spec, _coarse_tile(spec, level, rc, remainder)) for rc in spec.tiles_of_level(level))
+def _tiles(
+    spec: PyramidSpec, spool: Spool, level: int, remainder: np.memmap, waiting: _Waiting, note: Callable[[], None]
+) -> Iterator[bytes]:
+    if level == 0:
+        return _block_tiles(spec, spool, remainder, waiting, note)
+    return waiting.take(level) if level < BLOCK_LEVELS else _coarse_tiles(spec, level, remainder)
 
 
-def _block_tiles(spec: PyramidSpec, spool: Spool, level: int, remainder: RGB, note: Callable[[], None]) -> Iterator[bytes]:
-    """Yield the blocks' tiles of one level in row-major order; on level 0 also fill the remainder image."""
+def _block_tiles(
+    spec: PyramidSpec, spool: Spool, remainder: np.memmap, waiting: _Waiting, note: Callable[[], None]
+) -> Iterator[bytes]:
+    """Yield the blocks' tiles of level 0 in row-major order; those of other levels wait, and the remainder image is filled."""
     for i in range(spec.grid.rows):
         tiles: dict[tuple[int, int], bytes] = {}
         for j in range(spec.grid.columns):
             block = _checked(spec, spool, (i, j))
-            tiles.update({(r, c): data for (k, r, c), data in block.tiles.items() if k == level})
-            if level == 0:
-                remainder[spec.block_box((i, j), BLOCK_LEVELS).slices] = block.remainder
+            for (level, row, column), data in block.tiles.items():
+                if level == 0:
+                    tiles[row, column] = data
+                else:
+                    waiting.put((level, row, column), data)
             note()
+            remainder[spec.block_box((i, j), BLOCK_LEVELS).slices] = block.remainder
+        _give_back(remainder)
         yield from (tiles[rc] for rc in sorted(tiles))
+
+
+def _coarse_tiles(spec: PyramidSpec, level: int, remainder: np.memmap) -> Iterator[bytes]:
+    row = 0
+    for rc in spec.tiles_of_level(level):
+        if rc[0] != row:
+            _give_back(remainder)
+            row = rc[0]
+        yield encode_tile(spec, _coarse_tile(spec, level, rc, remainder))
+
+
+def _give_back(mapped: np.memmap) -> None:
+    """Count the pages of a mapped file no longer as this process's; what they hold stays in the file."""
+    if sys.platform == "linux":
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # NumPy has no other way to it
 
 
 def _checked(spec: PyramidSpec, spool: Spool, ij: tuple[int, int]) -> EncodedBlock:

@@ -1,8 +1,9 @@
 """From final latents to pixels, window by window, without seams or drift of tone.
 
-A window is decoded with a halo of context that is then cut off. What is not local in a decoder is its GroupNorm: its
-statistics are estimated once per pass from a sample of windows and shared by all (``models.frozen_norm``). A decoder with
-attention in its middle block stays non-local: there, overlapping windows are blended by Hann weights.
+A window is decoded with a halo of context that is cut off on the way (``models.shrinking``): 1.09 to 1.13 times the work of
+the window alone. What is not local in a decoder is its GroupNorm: its statistics are estimated once per pass from a sample of
+windows and shared by all (``models.frozen_norm``). A decoder with attention in its middle block stays non-local: there,
+overlapping windows are blended by Hann weights, and each block decodes all that touch it (4 times the work of the block).
 
 Memory bound: a window of 128 latent px with its halo, whatever the size of the slide.
 """
@@ -124,11 +125,11 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
 
 
 def _decode_window(run: RunContext, part: PassContext, window: Box) -> NDArray[np.float32]:
-    """Decode a window with its halo; float32 ``[h f, w f, 3]`` in 0 .. 255."""
+    """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
     model = _frozen_model(run, part)
-    around = window.dilate(model.halo).intersect(part.plan.grid.canvas)
+    around = window.dilate(model.halo if model.decoder_is_local else 0).intersect(part.plan.grid.canvas)
     latents, _ = read_state(run, part, part.schedule.steps, around)
-    return model.decode(latents)[window.relative_to(around).scale(part.plan.factor).slices]
+    return model.decode(latents, (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1))
 
 
 def _frozen_model(run: RunContext, part: PassContext) -> Model:

@@ -53,7 +53,7 @@ def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
         total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
     part.state.write_partial(step, ij, total)
-    return sum(len(calls_of_crop(run.model, c, settings.guidance)) for _, c in pairs)
+    return sum(len(calls_of_crop(run.model.card, c, settings.guidance)) for _, c in pairs)
 
 
 def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import NULL, Condition, conditions_of
 from wsigen.models.model import Model
 from wsigen.sampling.guidance import guided
@@ -42,9 +43,9 @@ class _Pending:
         return len(self.outputs) == self.calls
 
 
-def calls_of_crop(model: Model, classes: NDArray[np.uint8], guidance: float) -> list[Condition]:
+def calls_of_crop(card: BundleCard, classes: NDArray[np.uint8], guidance: float) -> list[Condition]:
     """The conditions of a crop's model calls: one per label present, and one null pass shared by all under guidance."""
-    return _with_null([condition for condition, _ in conditions_of(model.card, classes)], guidance)[0]
+    return _with_null([condition for condition, _ in conditions_of(card, classes)], guidance)[0]
 
 
 def _with_null(conditions: list[Condition], guidance: float) -> tuple[list[Condition], int | None]:
