@@ -23,6 +23,7 @@ ROWS = [
         "inspection",
         "generation",
         "estimate",
+        "counting",
         "speed",
         "training",
         "metrics",
