@@ -115,7 +115,8 @@ def main() -> None:
         others["the version before"] = before.twin
     where = held_out_places(cohort, args.crops)
     cut = {name: twin_crops(slide, where, cohort.mpps[0], len(cohort.table)) for name, slide in others.items()}
-    lines += fidelity_table(extractor, sides, cut)
+    decoded = {"held-out crops, encoded and decoded": reconstructed(args.model, sides.held_out)}
+    lines += fidelity_table(extractor, sides, decoded | cut)
     lines += probe_table(extractor, sides, cohort)
     lines += memorisation_table(extractor, sides)
     (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -183,6 +184,13 @@ def picture_of(slide: Path) -> Path:
 
 def _glass(cohort: Cohort) -> int:
     return next(i for i, c in enumerate(cohort.table) if c.background)
+
+
+def reconstructed(model: str, crops: Crops) -> Crops:
+    """What the autoencoder makes of crops: the best that any denoiser could do with it."""
+    loaded = load_model(find_bundle(model))
+    images = [loaded.decode(loaded.encode(image)).round().astype(np.uint8) for image in crops.images]
+    return Crops(np.stack(images), crops.classes)
 
 
 def fidelity_table(extractor: Batched, sides: Sides, others: Mapping[str, Crops]) -> list[str]:
