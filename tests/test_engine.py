@@ -335,7 +335,7 @@ def test_damaged_block_is_decoded_again(bundle, tmp_path):
     assert sum("made again" in stage.note for stage in stages) == 1
     written = [stage for stage in stages if stage.name == "write slide" and not stage.note]
     assert written[-1].finished
-    assert written[-1].done == written[-1].total > 1
+    assert written[-1].done == written[-1].total >= 1
 
 
 def test_what_a_killed_writer_left_is_swept(bundle, tmp_path):
@@ -475,7 +475,7 @@ def test_files_that_appear_meanwhile_are_not_written_over(bundle, tmp_path):
 def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatch):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=9)
-    monkeypatch.setattr("wsigen.rundir.package_versions", lambda: {"wsigen": "0", "torch": "1"})
+    monkeypatch.setattr("wsigen.rundir.package_versions", lambda: package_versions() | {"wsigen": "0"})
     with pytest.raises(RunError, match=r"here is wsigen 0 .* in the run\)"):
         generate(tmp_path / "cut.ome.tiff", **settings)
 

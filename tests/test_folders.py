@@ -222,7 +222,7 @@ def test_a_kept_drawing_that_is_gone_is_one_line(folder):
 
 def test_the_disk_of_a_file_url_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    need = SimpleNamespace(disk_state=10**9, disk_output=0)
+    need = SimpleNamespace(disk_state=10**9, disk_output=0, disk_scratch=0)
     with pytest.raises(ResourceError, match=f"free at {tmp_path}"):
         demand_disk(need, f"file://{tmp_path}/a.run", tmp_path / "a.ome.tiff")
 
