@@ -141,7 +141,7 @@ def _head(args: argparse.Namespace) -> str:
 
 
 def _line(row: Row) -> str:
-    found = any(score - 1 > 3 * error for score, error in (row.last, row.late))
+    found = any(abs(score - 1) > 3 * error for score, error in (row.last, row.late))
     cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
     return f"| {row.case.name} | {row.calls:.2f} | {cells[0]} | {cells[1]} | {'yes' if found else 'no'} |"
 

@@ -8,8 +8,9 @@ import tifffile
 from cohort.cohort_making import settings, stained, tiles
 
 from wsigen.cohort.cohort import Cohort, open_cohort
+from wsigen.cohort.damage import Damage
 from wsigen.cohort.latents import cache_latents
-from wsigen.errors import CohortError
+from wsigen.errors import CohortError, ReferenceImageError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 BAD = "tiles/Tumor/P9_0.tif"
@@ -82,3 +83,17 @@ def test_too_much_damage_ends_it(tmp_path: Path) -> None:
     cohort = make(tmp_path, 4, True, patients=1)
     with pytest.raises(CohortError, match=rf"reads failed, \d+ of them of {BAD}.*mend or remove"):
         draw(cohort, range(100))
+
+
+@pytest.mark.parametrize("expected", [0, 4000])
+def test_one_bad_image_read_first_is_not_all_of_them(expected: int) -> None:
+    """Where reads come image by image, the share is one of all there will be."""
+    damage = Damage(skip=True, expected=expected)
+    error = ReferenceImageError("bad.tif: truncated")
+    if expected:
+        for _ in range(100):
+            damage.meet("bad.tif", error)
+    else:
+        with pytest.raises(CohortError, match="more than damaged places"):
+            for _ in range(100):
+                damage.meet("bad.tif", error)

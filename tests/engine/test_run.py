@@ -255,7 +255,33 @@ def test_the_driver_waits_for_its_own_store_too(clock):
         patiently(lambda: (_ for _ in ()).throw(PermissionError("no")), Notes())
 
 
-def test_a_worker_that_cannot_take_part_is_left_out_and_the_last_one_ends_the_run(driven):
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ({}, "not a run directory"),
+        ({"hash": "other", "model": "."}, "another run"),
+        ({"hash": "h", "model": "gone"}, "model is gone"),
+    ],
+)
+def test_no_worker_is_sent_away_for_a_run_that_is_gone(driven, monkeypatch, there, words):
+    if there:
+        monkeypatch.setattr("wsigen.engine.dispatch.Manifest.load", lambda folder: SimpleNamespace(**there))
+    unfit = UnfitWorkerError("worker on h7: cannot open the run (no such file)")
+    unfit.worker = "tcp://h7:1"
+    sent_away = []
+    cluster = Results(unfit)
+    cluster.leave_out = sent_away.append
+    with pytest.raises(RunError, match=words):
+        Dispatcher(driven, cluster).take()
+    cluster = Results(unfit)
+    cluster.leave_out = sent_away.append
+    with pytest.raises(RunError, match="taken this run over"):
+        Dispatcher(driven, cluster, confirm=refuse).take()
+    assert not sent_away
+
+
+def test_a_worker_that_cannot_take_part_is_left_out_and_the_last_one_ends_the_run(driven, monkeypatch):
+    monkeypatch.setattr("wsigen.engine.dispatch.Manifest.load", lambda folder: SimpleNamespace(hash="h", model="."))
     unfit = UnfitWorkerError("worker on h7: cannot open the run (no such file)")
     unfit.worker = "tcp://h7:1"
     unfit = pickle.loads(pickle.dumps(unfit))

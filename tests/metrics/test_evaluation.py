@@ -184,9 +184,6 @@ import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
 from wsigen.metrics.evaluation import Settings, evaluate
-from wsigen.metrics.page import page
-from wsigen.metrics.report import to_json
-from wsigen.metrics.words import CLASS_HEAD, class_rows, rows
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())

@@ -24,10 +24,12 @@ class Damage:
     ----------
     skip:
         Whether another place is read instead (``--skip-bad``).
+    expected:
+        Reads there will be at least: where they come image by image, one bad image must not look like all of them.
     """
 
-    def __init__(self, skip: bool = False) -> None:
-        self.skip, self.reads = skip, 0
+    def __init__(self, skip: bool = False, expected: int = 0) -> None:
+        self.skip, self.reads, self.expected = skip, 0, expected
         self.failed: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -51,7 +53,7 @@ class Damage:
             self.failed[name] = self.failed.get(name, 0) + 1
             first, total = self.failed[name] == 1, sum(self.failed.values())
             self.reads += 1
-            reads = self.reads
+            reads = max(self.reads, self.expected)
         if total >= LEAST_FAILED and total > MOST_FAILED * reads:
             worst = max(self.failed, key=lambda other: self.failed[other])
             raise CohortError(

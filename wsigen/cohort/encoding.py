@@ -23,12 +23,16 @@ Read = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
 """A patch: pixels, classes and tissue of its cells."""
 
 
+MOST_TRIED = 20
+"""Patches read in place of one that cannot be read, before a training gives up."""
+
+
 class PatchEncoder:
     """Reads, augments and encodes patches; one that cannot be read is replaced or an error (`damage`)."""
 
     def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
         self.cohort, self.patches, self._encode, self._batch, self._jitter = cohort, patches, encode, batch, jitter
-        self._damage = Damage(cohort.skip_bad)
+        self._damage = Damage(cohort.skip_bad, expected=len(patches.level))
 
     def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
         """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
@@ -74,6 +78,7 @@ class PatchEncoder:
     def _readable(self, row: int) -> Read:
         """Read a patch, or in its place one of the same kind: a function of (seed, row, attempt)."""
         taken = row
+        failed: set[int] = set()
         for attempt in itertools.count():
             member, mpp = self.cohort.members[self.patches.member[taken]], self.cohort.mpps[self.patches.level[taken]]
             box = self.patches.box(taken, self.cohort.settings.patch_px)
@@ -81,7 +86,12 @@ class PatchEncoder:
                 image = member.image(box, mpp)
             except ReferenceImageError as error:
                 self._damage.meet(member.name, error)
-                others = self._alike(row)
+                failed.add(taken)
+                others = self._alike(row, failed)
+                if len(others) == 0 or len(failed) >= MOST_TRIED:
+                    raise CohortError(
+                        f"{member.name}: cannot be read at a patch, nor can {len(failed) - 1} others like it; mend or remove it"
+                    ) from None
                 rng = np.random.default_rng((self.cohort.settings.seed, row, REDRAWN + attempt))
                 taken = int(others[rng.integers(len(others))])
                 continue
@@ -89,11 +99,17 @@ class PatchEncoder:
             break
         return image, member.class_map(box, mpp), member.tissue(box, mpp)
 
-    def _alike(self, row: int) -> NDArray[np.int64]:
-        """Rows that are drawn as ``row`` is: of its level, its most frequent class, half of it or less, labelled or not."""
+    def _alike(self, row: int, failed: set[int]) -> NDArray[np.int64]:
+        """Rows that are drawn as ``row`` is: of its level, its most frequent class, half of it or less, labelled or not.
+
+        Without those that failed; if no other is left, any row of its level.
+        """
         p = self.patches
         labelled = np.array([m.labelled for m in self.cohort.members])[p.member]
         cells = (self.cohort.settings.patch_px // CELL_PX) ** 2
         most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
         kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * cells])
-        return np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0))
+        whole = np.ones(len(p.level), bool)
+        whole[list(failed)] = False
+        alike = np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0) & whole)
+        return alike if len(alike) else np.flatnonzero((p.level == p.level[row]) & whole)

@@ -12,10 +12,10 @@ from pathlib import Path
 from time import monotonic
 
 from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
-from wsigen.engine.patience import FULL, next_wait, passes_by_itself
+from wsigen.engine.patience import FULL, next_wait, passes_by_itself, patiently
 from wsigen.engine.stage import Notes
 from wsigen.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
-from wsigen.manifest import FAILURES
+from wsigen.manifest import FAILURES, Manifest
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Report, Task, perform
 
@@ -156,13 +156,23 @@ class Dispatcher:
         return task, self.given_up[-1]
 
     def _without_worker(self, unfit: UnfitWorkerError) -> WorkerLostError:
-        """Go on without a worker that cannot take part; if there is no other, stop."""
+        """Go on without a worker that cannot take part; if there is no other, or it is the run that is gone, stop."""
+        self.confirm()  # of a run that another driver has taken over or cleared no worker can open anything
+        patiently(self._demand_run, self.notes)
         if not self.cluster.leave_out(unfit.worker):
             raise RunError(
                 f"{unfit}; there is no other worker: mend this ('wsigen worker-check' looks at all), then resume the run"
             )
         self.notes.add(f"unfit {unfit}", f"{unfit}; the run goes on without it")
         return WorkerLostError(str(unfit))
+
+    def _demand_run(self) -> None:
+        """Make sure that this process can open the run: what it cannot either is no worker's fault (RunError, OSError)."""
+        here = Manifest.load(self.run.folder)
+        if here.hash != self.run.manifest.hash:
+            raise RunError(f"{self.run.folder.name}: holds another run now; nothing more is done for this one")
+        if not Path(here.model).is_dir():
+            raise RunError(f"{here.model}: the model is gone; restore it, then resume the run")
 
     def demand_none_given_up(self) -> None:
         """Stop if a task was given up (RunError): a stage has done all it could without it."""

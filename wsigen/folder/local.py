@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,8 +63,11 @@ class LocalFolder:
         write_atomic(target, data)
 
     def has(self, key: str) -> bool:
-        """Whether the file is there."""
-        return (self.path / key).is_file()
+        """Whether the file is there (OSError if that cannot be told: a "no" lets callers delete)."""
+        try:
+            return stat.S_ISREG((self.path / key).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def names(self, prefix: str = "") -> list[str]:
         """Files below the folder; unfinished ones are none."""

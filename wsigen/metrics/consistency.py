@@ -120,9 +120,12 @@ def class_areas(member: Member, manifest: dict[str, Any] | None) -> list[ClassAr
             share = float(mask[inside].mean())
             wanted = None if asked is None or tissue.name == UNLABELLED else asked.get(tissue.name.casefold(), 0.0)
             found.append(ClassArea(tissue.name, wanted, area, share))
+    drawn_area = {n.casefold(): area for n, area in told.items()}
     shown = {a.name.casefold() for a in found}
+    if not told:  # a class too small for a cell of the tissue's view is in the drawing all the same
+        shown |= {tissue.name.casefold() for tissue in drawn.table}
     missing = [n for n in _told(manifest) if n.casefold() not in shown and (asked or {}).get(n.casefold())]  # no glass
-    return found + [ClassArea(n, (asked or {})[n.casefold()], 0.0, math.nan) for n in missing]
+    return found + [ClassArea(n, (asked or {})[n.casefold()], drawn_area.get(n.casefold(), 0.0), math.nan) for n in missing]
 
 
 def _told(manifest: dict[str, Any] | None) -> dict[str, float]:

@@ -66,7 +66,8 @@ def _unfit(network: Any, file: str) -> str:
     libraries are renamed by timm as they are loaded.
     """
     own = {n for n in network.state_dict() if not n.endswith("num_batches_tracked")}
-    given = {n for n in _tensors(file) if n.split(".")[0] not in HEADS and not n.endswith("num_batches_tracked")}
+    named = [n for n in _tensors(file) if not n.endswith("num_batches_tracked") and n != "mask_token"]
+    given = {n for n in named if n in own or n.split(".")[0] not in HEADS}  # some keep a norm of that name
     if 2 * len(own & given) <= len(given):
         return ""
     strange, missing = sorted(given - own), sorted(own - given)

@@ -77,7 +77,7 @@ def check_device(device: str) -> None:
     """
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # the latter: a torch built without CUDA
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch built without CUDA asserts; some kinds are packages
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise EvaluationError(f"--device {device}: not usable here ({reason}); cpu always is") from None
 

@@ -105,7 +105,7 @@ def load_features(path: Path, extractor: Extractor) -> tuple[NDArray[np.float32]
     """
     try:
         features, classes, made_by = _content(path)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         raise EvaluationError(f"{path}: not a feature file of wsigen ({type(error).__name__}); remove it") from None
     mine = identity(extractor)
     if made_by != mine:

@@ -133,14 +133,17 @@ class RunContext:
 
 
 def has_device(device: str) -> bool:
-    """Whether torch can compute on ``device`` in this process."""
+    """Whether this machine has ``device``; one that is busy or full is there all the same."""
     if device == "cpu":
         return True  # without the seconds that torch takes
     import torch
 
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        return torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count()
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):  # torch built without it asserts
+    except (RuntimeError, AssertionError, ImportError):  # torch built without it asserts
         return False
     return True
 

@@ -90,7 +90,8 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
         raise TrainingError(f"{found}: made for {given} latent channels, the autoencoder has {latent_channels}")
     # a network may bring the prompts to its own width by a layer of its own
     width = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
-    if text_width and width != text_width:
+    widths = set(width) if isinstance(width, list | tuple) else {width}  # some say it block by block
+    if text_width and widths != {text_width}:
         raise TrainingError(
             f"{found}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
             "folder of the text encoder it was trained with"
