@@ -97,4 +97,5 @@ def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) 
             return True
         return False
 
-    assert any([meet() for _ in range(100)]) == ends
+    ended = [meet() for _ in range(100)]
+    assert any(ended) == ends
