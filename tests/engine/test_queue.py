@@ -80,10 +80,22 @@ def test_no_job_takes_the_place_of_one_that_cannot_take_part(clock):
     jobs.renew(cluster.workers(0))
     assert jobs.leave_out("job-0")  # the other one has yet to begin
     jobs.renew(cluster.workers(1))
-    assert not jobs.leave_out("job-0")
+    assert jobs.leave_out("job-0")  # the other one works, or will again after its wall time
     for _ in range(3):
         clock[0] += 2 * queue.GONE_S
         assert jobs.renew(cluster.workers(1)) == 0
+    assert not jobs.leave_out("job-1")
+
+
+def test_a_job_is_followed_while_one_of_its_workers_can_take_part(clock):
+    cluster = Submitted(2)
+    jobs = Jobs(cluster, 1, "q.yaml")
+    jobs.submit()
+    jobs.renew({"job-0-0", "job-0-1"})
+    assert jobs.leave_out("job-0-0")
+    jobs.renew(set())
+    clock[0] += 2 * queue.GONE_S
+    assert jobs.renew(set()) == 1
 
 
 def test_a_queue_that_refuses_is_one_line():

@@ -75,7 +75,7 @@ class Jobs:
         self.cluster = cluster
         self._count, self._where = count, where
         self._begun: set[str] = set()
-        self._unfit: set[str] = set()
+        self._sent_away: set[str] = set()
         self._absent: dict[str, float] = {}
 
     def submit(self) -> None:
@@ -103,12 +103,12 @@ class Jobs:
         names:
             Of all workers there are now.
         """
-        now = monotonic()
+        now, unfit = monotonic(), self._unfit()
         for job, its in self._workers().items():
             if its & names:
                 self._begun.add(job)
                 self._absent.pop(job, None)
-            elif job in self._begun - self._unfit:
+            elif job in self._begun - unfit:
                 self._absent.setdefault(job, now)
         ended = [job for job, since in self._absent.items() if now - since >= GONE_S]
         for job in ended:
@@ -119,9 +119,16 @@ class Jobs:
         return len(ended)
 
     def leave_out(self, name: str) -> bool:
-        """Put no other job in the place of this worker's: it would meet the same; whether some jobs have yet to begin."""
-        self._unfit |= {job for job, its in self._workers().items() if name in its}
-        return bool(set(self.cluster.worker_spec) - self._begun - self._unfit)
+        """Put no other job in the place of one all of whose workers were sent away: it would meet the same.
+
+        Returns whether any other job is there, waits in the queue or will be submitted again.
+        """
+        self._sent_away.add(name)
+        return bool(set(self.cluster.worker_spec) - self._unfit())
+
+    def _unfit(self) -> set[str]:
+        """Jobs all of whose workers were sent away."""
+        return {job for job, its in self._workers().items() if its <= self._sent_away}
 
     def _workers(self) -> dict[str, set[str]]:
         """Names of the workers of each job."""
