@@ -480,31 +480,23 @@ def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatc
         generate(tmp_path / "cut.ome.tiff", **settings)
 
 
-def test_workers_of_other_versions_help_where_that_is_asked_for(bundle, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "words", "told"),
+    [
+        ("package_versions", lambda: package_versions() | {"torch": "1.0"}, r"torch 1\.0", "torch 1.0"),
+        ("has_device", lambda device: False, "no cpu on ", "its CPU helps"),
+    ],
+)
+def test_workers_of_another_kind_are_refused_or_help(bundle, tmp_path, monkeypatch, name, value, words, told):
     settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
-    monkeypatch.setattr("wsigen.tasks.context.package_versions", lambda: package_versions() | {"torch": "1.0"})
-    with pytest.raises(RunError, match=r"torch 1\.0 .*--mixed-workers warn"):
+    monkeypatch.setattr(f"wsigen.tasks.context.{name}", value)
+    with pytest.raises(RunError, match=rf"{words}.*--mixed-workers warn"):
         generate(tmp_path / "a.ome.tiff", **settings)
-    notes = []
-    generate(
-        tmp_path / "b.ome.tiff", watch=lambda s: notes.append(s.note) if s.note else None, mixed_workers="warn", **settings
-    )
-    assert len(notes) == 1
-    assert "torch 1.0" in notes[0]
+    stages = []
+    generate(tmp_path / "b.ome.tiff", watch=lambda s: stages.append(s.note), mixed_workers="warn", **settings)
+    (note,) = filter(None, stages)
+    assert told in note
     assert json.loads((tmp_path / "b.json").read_text())["settings"]["mixed_workers"] == "warn"
-
-
-def test_a_worker_without_the_device_is_refused_or_helps_with_its_cpu(bundle, tmp_path, monkeypatch):
-    settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
-    monkeypatch.setattr("wsigen.tasks.context.has_device", lambda device: False)
-    with pytest.raises(RunError, match=r"no cpu on .*--mixed-workers warn"):
-        generate(tmp_path / "a.ome.tiff", **settings)
-    notes = []
-    generate(
-        tmp_path / "b.ome.tiff", watch=lambda s: notes.append(s.note) if s.note else None, mixed_workers="warn", **settings
-    )
-    assert len(notes) == 1
-    assert "its CPU helps" in notes[0]
 
 
 def test_what_ended_the_run_is_told_though_a_task_goes_on():

@@ -24,6 +24,7 @@ ROWS = [
         "generation",
         "estimate",
         "counting",
+        "mending",
         "speed",
         "training",
         "metrics",

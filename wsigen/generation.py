@@ -7,27 +7,23 @@ do the same thing, as what is done is read from the keys of the run's store.
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from wsigen.config import RunConfig, make_config
-from wsigen.engine.dispatch import TRIES, Dispatcher
+from wsigen.engine.dispatch import Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
-from wsigen.engine.run import MADE_ONCE, place_of_key, run_independent, run_pass
+from wsigen.engine.run import run_independent, run_pass
 from wsigen.engine.stage import Stage, Watcher
-from wsigen.errors import DamagedChunkError, LayoutError, OutputError, RunError
+from wsigen.errors import LayoutError, OutputError, RunError
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder
 from wsigen.layout.layout import Layout
 from wsigen.manifest import LOCK, Manifest
+from wsigen.mending import mending, prepare_pass
 from wsigen.outputs import Files, files_of, write_outputs
 from wsigen.preparation import (
     Prepared,
@@ -49,8 +45,6 @@ from wsigen.rundir import (
 )
 from wsigen.tasks.context import PassContext, RunContext, run_context
 from wsigen.tasks.perform import Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +224,8 @@ def _work(
     try:
         for part in run.passes:
             lock.confirm()
-            _prepare_pass(run, part, layout)
-        digest, areas = _mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
+            prepare_pass(run, part, layout)
+        digest, areas = mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
@@ -297,75 +291,10 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     return written
 
 
-def _mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
-    """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
-    damages: Counter[str] = Counter()
-    while True:
-        try:
-            return work()
-        except DamagedChunkError as damage:
-            damages[damage.key] += 1
-            if damages[damage.key] >= TRIES:
-                raise
-            dispatcher.notes.add("damage", f"{damage}; it is made again")
-            dispatcher.drain()
-            _mend(dispatcher.run, layout, damage.key)
-
-
-def _mend(run: RunContext, layout: Layout, key: str) -> None:
-    """Delete a damaged key, so that the stage that makes it finds it missing; what no stage makes is made here."""
-    block = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
-    if block:
-        run.spool.discard((int(block[1]), int(block[2])))
-        return
-    once = MADE_ONCE.fullmatch(key)
-    if once is None:
-        number, h, ij = place_of_key(key)
-        run.passes[number].state.delete(h, ij)
-        return
-    part = run.passes[int(once[1])]
-    if once[2] == "norm":
-        part.state.delete_norm()
-    elif once[2] == "classes":
-        _write_classes(part, layout)
-    else:
-        part.state.write_activity(_activity(run, part))
-
-
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
     from wsigen.engine.opening import open_cluster
 
     return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated)
-
-
-def _prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
-    """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
-    plan = part.plan
-    channels = len(run.manifest.glass["latent"])
-    history = run.manifest.sampling["sampler"] == "dpm++"
-    if run.store.has_pass(plan.index):
-        run.store.restore_metadata(plan.index, plan.grid, channels, plan.steps, plan.side, history)
-        return
-    state = run.store.create_pass(plan.index, plan.grid, channels, plan.steps, plan.side, history)
-    _write_classes(part, layout)
-    state.write_activity(_activity(run, part))
-
-
-def _write_classes(part: PassContext, layout: Layout) -> None:
-    for ij in part.plan.grid:
-        part.state.write_classes(ij, class_map_of_chunk(layout, part.plan, ij))
-
-
-def _activity(run: RunContext, part: PassContext) -> np.ndarray:
-    """Which chunks have a pixel to denoise in them or within half a crop of them."""
-    from wsigen.tasks.state import held_pixels
-
-    grid = part.plan.grid
-    active = np.zeros((grid.rows, grid.columns), dtype=bool)
-    for ij in grid:
-        reach = grid.box(ij).dilate(part.state.margin).intersect(grid.canvas)
-        active[ij] = not held_pixels(run, part, reach).all()
-    return active
 
 
 def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
