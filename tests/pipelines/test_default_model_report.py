@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 from cohort.cohort_making import CLASSES, annotated, settings, slide
 from drawing import feature, square, write_layout
 
-from pipelines import default_model_report as report
+from pipelines.her2st.crops import twin_crops
+from pipelines.her2st.made_slides import Slides, make_twin
+from pipelines.her2st.sides import held_out_places
 from wsigen.cohort.cohort import open_cohort
 from wsigen.layout.reference import open_reference
 
@@ -23,16 +24,15 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     (section,) = cohort.held_out
     height, width = section.canvas(cohort.mpps[0])
     assert height != width
-    options = Namespace(out=tmp_path / "work", steps=2, sampler="dpm++", slide_px=512)
-    slides = report.slides_of(str(bundle), options)
-    report.make_twin(cohort, tmp_path / "data", slides)
+    slides = Slides.called(tmp_path / "work", str(bundle), "dpm++", 2, 512)
+    make_twin(cohort, tmp_path / "data", slides)
     twin = open_reference(slides.twin)
     assert (twin.height, twin.width) == (height, width)
     before = slides.twin.stat().st_mtime_ns
-    report.make_twin(cohort, tmp_path / "data", slides)
+    make_twin(cohort, tmp_path / "data", slides)
     assert slides.twin.stat().st_mtime_ns == before, "what is there is not made again"
-    assert report.slides_of(str(bundle), options).twin == slides.twin
-    where = report.held_out_places(cohort, 2)
-    crops = report.twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
+    assert Slides.called(tmp_path / "work", str(bundle), "dpm++", 2, 512).twin == slides.twin
+    where = held_out_places(cohort, 2)
+    crops = twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
     for image, (_, box) in zip(crops.images, where, strict=True):
         np.testing.assert_array_equal(image, twin.region(box, (height, width)))

@@ -1,0 +1,75 @@
+"""The slides that the report of the default model is about: the held-out section's twin, and one of every class."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import wsigen
+from wsigen.models.bundle import bundle_hash, find_bundle
+from wsigen.models.card import read_card
+
+if TYPE_CHECKING:
+    from wsigen.cohort.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Slides:
+    """The slides of one model and solver, in a folder of their own; ``px`` is the side of those of one class."""
+
+    folder: Path
+    px: int
+    settings: dict[str, Any]
+
+    @classmethod
+    def called(cls, out: Path, model: str, sampler: str, steps: int | None, px: int) -> Slides:
+        """Name the folder after what identifies the model, how it is sampled, and wsigen's version, and make it."""
+        bundle = find_bundle(model)
+        steps = steps or read_card(bundle).steps
+        folder = out / f"{bundle_hash(bundle)[:12]}-{sampler}-{steps}-{wsigen.__version__}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder, px, {"model": model, "sampler": sampler, "steps": steps})
+
+    @property
+    def twin(self) -> Path:
+        """That of the held-out section."""
+        return self.folder / "twin.ome.tiff"
+
+    def of(self, tissue: str) -> Path:
+        """That of one class."""
+        return self.folder / f"slide-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
+
+
+def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
+    """Generate a slide of the held-out section's size and class map, if it is not there."""
+    mpp = cohort.mpps[0]
+    (section,) = cohort.held_out
+    height, width = section.canvas(mpp)
+    layout = data / f"{Path(section.name).stem}.geojson"
+    made_of = slides.folder / "twin-of.txt"
+    asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
+    if slides.twin.exists() and made_of.exists() and made_of.read_text() == asked:
+        return
+    made_of.unlink(missing_ok=True)
+    # what nobody labelled lies inside the tissue: stroma there, not holes
+    size = (width, height)
+    wsigen.generate(
+        slides.twin, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1, overwrite=True, **slides.settings
+    )
+    made_of.write_text(asked)
+
+
+def make_class_slides(cohort: Cohort, slides: Slides) -> None:
+    """Generate a slide of every class that is not there."""
+    size = (slides.px, slides.px)
+    for index, tissue in enumerate(cohort.table):
+        path = slides.of(tissue.name)
+        if not tissue.background and not path.exists():
+            wsigen.generate(path, class_name=tissue.name, size=size, mpp=cohort.mpps[0], seed=index, **slides.settings)
+
+
+def picture_of(slide: Path) -> Path:
+    """The small picture that lies beside a slide."""
+    return slide.with_suffix("").with_suffix(".png")

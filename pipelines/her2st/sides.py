@@ -1,0 +1,83 @@
+"""Crops of the held-out section, of training sections, and of the slides made: what the report compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.her2st.crops import Crops, joined, lattice_places, places, real_crops, tiles, twin_crops
+from wsigen.models.bundle import find_bundle
+from wsigen.models.model import load_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipelines.her2st.made_slides import Slides
+    from wsigen.cohort.cohort import Cohort
+    from wsigen.cohort.members import Member
+    from wsigen.geometry import Box
+    from wsigen.metrics.extractors import Extractor
+
+SIDE = 512
+"""px of the crops that are compared."""
+BATCH = 16
+"""Crops that the extractor sees at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What is compared: crops of `SIDE` px of real tissue, of the twin, and of the slides of one class.
+
+    ``training`` are at random places and may overlap; ``apart``, of training sections as well, do not.
+    """
+
+    held_out: Crops
+    training: Crops
+    apart: Crops
+    twin: Crops
+    classes: Crops
+
+
+class Batched:
+    """An extractor that sees few crops at a time, and none twice: 450 crops of 512 px at once would take 8 GB."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self._known: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
+        self.name, self.version = extractor.name, extractor.version
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]``."""
+        if id(images) not in self._known:
+            parts = [self._extractor.features(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+            self._known[id(images)] = images, np.concatenate(parts)  # the images stay, so that nothing else gets their id
+        return self._known[id(images)][1]
+
+
+def held_out_places(cohort: Cohort, count: int) -> list[tuple[Member, Box]]:
+    """Where crops of the held-out section and of its twins are cut."""
+    return places(cohort.held_out, cohort.mpps[0], SIDE, count, _glass(cohort), 0)
+
+
+def cut_sides(cohort: Cohort, slides: Slides, count: int) -> Sides:
+    """Cut all crops."""
+    mpp, classes = cohort.mpps[0], len(cohort.table)
+    where = held_out_places(cohort, count)
+    training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, _glass(cohort), 1), mpp, classes)
+    apart = real_crops(lattice_places(cohort.training, mpp, SIDE, _glass(cohort)), mpp, classes)
+    tissues = [(i, c.name) for i, c in enumerate(cohort.table) if not c.background]
+    drawn = joined([tiles(slides.of(name), SIDE, index) for index, name in tissues])
+    return Sides(real_crops(where, mpp, classes), training, apart, twin_crops(slides.twin, where, mpp, classes), drawn)
+
+
+def reconstructed(model: str, crops: Crops) -> Crops:
+    """What the autoencoder makes of crops: the best that any denoiser could do with it."""
+    loaded = load_model(find_bundle(model))
+    images = [loaded.decode(loaded.encode(image)).round().astype(np.uint8) for image in crops.images]
+    return Crops(np.stack(images), crops.classes)
+
+
+def _glass(cohort: Cohort) -> int:
+    return next(i for i, c in enumerate(cohort.table) if c.background)
