@@ -18,7 +18,7 @@ from pathlib import Path
 from pipelines.her2st.crops import twin_crops
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.pictures import draw
-from pipelines.her2st.sides import SIDE, Batched, cut_sides, held_out_places, reconstructed
+from pipelines.her2st.sides import SIDE, Batched, cut_sides, held_out_places, reconstructed, with_own_detail
 from pipelines.her2st.tables import fidelity_table, memorisation_table, probe_table
 from pipelines.steps import open_data, read_pipeline
 from wsigen.metrics.extractors import open_extractor
@@ -43,7 +43,9 @@ def main() -> None:
         others["the version before"] = before.twin
     where = held_out_places(cohort, args.crops)
     cut = {name: twin_crops(slide, where, cohort.mpps[0], len(cohort.table)) for name, slide in others.items()}
-    decoded = {"held-out crops, encoded and decoded": reconstructed(args.model, sides.held_out)}
+    once = reconstructed(args.model, sides.held_out)
+    detailed = with_own_detail(once, sides.held_out)
+    decoded = {"held-out crops, encoded and decoded": once, "the same with their own detail below sigma 1 px": detailed}
     lines += fidelity_table(extractor, sides, decoded | cut)
     lines += probe_table(extractor, sides, cohort)
     lines += memorisation_table(extractor, sides)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from cohort.cohort_making import CLASSES, annotated, settings, slide
 from drawing import feature, square, write_layout
+from scipy.ndimage import gaussian_filter
 
-from pipelines.her2st.crops import twin_crops
+from pipelines.her2st.crops import Crops, twin_crops
 from pipelines.her2st.made_slides import Slides, make_twin
-from pipelines.her2st.sides import held_out_places
+from pipelines.her2st.sides import held_out_places, with_own_detail
 from wsigen.cohort.cohort import open_cohort
 from wsigen.layout.reference import open_reference
 
@@ -36,3 +37,13 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     crops = twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
     for image, (_, box) in zip(crops.images, where, strict=True):
         np.testing.assert_array_equal(image, twin.region(box, (height, width)))
+
+
+def test_detail_put_back_brings_a_smoothed_crop_near_its_own() -> None:
+    rng = np.random.default_rng(0)
+    real = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    smoothed = np.rint(gaussian_filter(real.astype(np.float32), (0, 1, 1, 0))).astype(np.uint8)
+    sides = [Crops(images, np.zeros(2, int)) for images in (smoothed, real)]
+    before, after = (np.abs(found - real.astype(np.float32)).mean() for found in (smoothed, with_own_detail(*sides).images))
+    assert after < 0.5 * before
+    np.testing.assert_array_equal(with_own_detail(sides[1], sides[1]).images, real)
