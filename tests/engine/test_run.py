@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from wsigen.engine import run
-from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
+from wsigen.engine.calls import SchedulerLostError, WorkerLostError
+from wsigen.engine.cluster import Cluster
 from wsigen.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
 from wsigen.engine.patience import FIRST_WAIT_S, PATIENCE_S, patiently
 from wsigen.engine.run import place_of_key

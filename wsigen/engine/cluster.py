@@ -1,26 +1,30 @@
-"""dask's client, as the engine sees it: tasks out, results in (``engine.opening`` makes one; no other modules know dask).
+"""dask's client, as the engine sees it: tasks out, results in (``engine.opening`` makes one).
 
 The engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
-run for minutes and the driver would hold gigabytes.
+run for minutes and the driver would hold gigabytes. No modules but this, ``engine.opening`` and ``engine.calls`` know dask.
 """
 
 from __future__ import annotations
 
-import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic, sleep
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from wsigen.engine.calls import SchedulerLostError, call_named, translated
 from wsigen.engine.queue import Jobs
 from wsigen.engine.stage import Notes
-from wsigen.errors import ResourceError, UnfitWorkerError, WsigenError
+from wsigen.errors import ResourceError
 
 T = TypeVar("T")
 
 AWAY_S = 60.0
 """Seconds a scheduler may be away before the run stops (and can be resumed)."""
+
+WORKERS_S = 3600.0
+"""Seconds without a worker that could do what is left, after which a run stops (and can be resumed); jobs of a queue, which may
+wait there for days, are waited for without end."""
 
 GPU = "GPU"
 """dask's resource of workers with an accelerator: ``dask worker ... --resources GPU=1``."""
@@ -31,14 +35,6 @@ COUNT_S = 1.0
 
 RENEW_S = 10.0
 """Seconds between two looks at the jobs of a queue."""
-
-
-class WorkerLostError(Exception):
-    """A worker died or was cut off while it held a task; the task can be given to another."""
-
-
-class SchedulerLostError(WorkerLostError):
-    """The scheduler left with the task; whether any worker ever began it nobody knows."""
 
 
 class Cluster:
@@ -68,6 +64,8 @@ class Cluster:
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
         self._slots, self._counted, self._renewed = 0, -COUNT_S, monotonic()
+        self._without: float | None = None
+        """Since when there is no slot."""
         self._use(connect())
 
     @property
@@ -77,13 +75,33 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Worker slots (threads of all workers, or GPUs they declare) there are now, or were up to a second ago."""
+        """Worker slots (threads of all workers, or GPUs they declare) there are now, or were up to a second ago.
+
+        Raises
+        ------
+        ResourceError
+            If there was none for ``WORKERS_S``, and no queue may bring any.
+        """
         if monotonic() - self._counted >= COUNT_S:
             self._slots, before = self._count(), self._slots
             self._counted = monotonic()
-            if before and not self._slots:
-                self.notes.add("workers", "no worker is left; waiting for others")
+            if self._slots:
+                self._without = None
+            else:
+                self._wait_for_workers(left=before > 0)
         return self._slots
+
+    def _wait_for_workers(self, left: bool) -> None:
+        """Say once what is waited for, and not for ever."""
+        wanted = f"worker with the resource {GPU}" if self._declared else "worker"
+        limit = "" if self._jobs else f", {WORKERS_S / 60:.0f} min at most"
+        now = monotonic()
+        if self._without is None:
+            self._without = now
+            if left:
+                self.notes.add("workers", f"no {wanted} is left; waiting for others{limit}")
+        elif self._jobs is None and now - self._without >= WORKERS_S:
+            raise ResourceError(f"no {wanted} for {WORKERS_S / 60:.0f} min; start some, then resume the run")
 
     def submit(self, label: Any, function: Callable[..., Any], *args: Any, name: str = "task", model: bool = False) -> None:
         """Send a call to a worker; its result comes back from ``take`` together with ``label``.
@@ -98,7 +116,7 @@ class Cluster:
         needed = {GPU: 1} if model and self._declared else None
         key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
         future = self._ask(
-            lambda client: client.submit(_call, function, *args, key=key, pure=False, retries=0, resources=needed)
+            lambda client: client.submit(call_named, function, *args, key=key, pure=False, retries=0, resources=needed)
         )
         self._labels[future] = label
         self._running.add(future)
@@ -119,16 +137,23 @@ class Cluster:
         try:
             return label, future.result()
         except Exception as error:
-            return label, _translate(error)
+            return label, translated(error)
         finally:
             future.release()
+
+    def _there(self) -> dict[str, dict[str, Any]]:
+        """What the scheduler knows of each worker, by address.
+
+        The client's own ``scheduler_info`` answers with what it knew before, and without workers, where the connection breaks.
+        """
+        answer = self._ask(lambda client: client.sync(client.scheduler.identity, n_workers=-1))
+        return dict(answer["workers"])
 
     def _count(self) -> int:
         """Tasks that call the model and can run at the same time."""
         if not self._accelerated:
             return sum(self._ask(lambda client: client.nthreads()).values())
-        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
-        threads = [(int(worker["nthreads"]), int(worker["resources"].get(GPU, 0))) for worker in there]
+        threads = [(int(worker["nthreads"]), _gpus_of(worker)) for worker in self._there().values()]
         self._declared = self._declared or any(gpus for _, gpus in threads)
         return sum(min(own, gpus) if self._declared else own for own, gpus in threads)
 
@@ -137,7 +162,7 @@ class Cluster:
         if self._jobs is None or monotonic() - self._renewed < RENEW_S:
             return
         self._renewed = monotonic()
-        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"].values()
+        there = self._there().values()
         try:
             ended = self._jobs.renew({str(worker["name"]) for worker in there})
         except ResourceError as error:
@@ -147,10 +172,16 @@ class Cluster:
             self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
 
     def leave_out(self, address: str) -> bool:
-        """Go on without a worker, which is told to end; False if it is the last one there is and no job may bring others."""
-        there = self._ask(lambda client: client.scheduler_info(n_workers=-1))["workers"]
-        waiting = self._jobs is not None and self._jobs.leave_out(str(there.get(address, {}).get("name", "")))
-        if not waiting and not set(there) - {address}:
+        """Go on without a worker, which is told to end; False if none there is can take its place and no job may bring others.
+
+        In the place of one with a GPU comes only another with a GPU, where tasks need one.
+        """
+        there = self._there()
+        unfit = there.get(address, {})
+        waiting = self._jobs is not None and self._jobs.leave_out(str(unfit.get("name", "")))
+        needs_gpu = self._declared and _gpus_of(unfit) > 0
+        others = [other for other, worker in there.items() if other != address and (_gpus_of(worker) or not needs_gpu)]
+        if not waiting and not others:
             return False
         if address in there:
             self._ask(lambda client: client.retire_workers([address], close_workers=True))
@@ -225,30 +256,6 @@ class Cluster:
         self._client.cancel(futures, force=True)
 
 
-def _call(function: Callable[..., T], *args: Any) -> T:
-    """Call a function on a worker; an error names the machine, and a worker that cannot take part its address."""
-    try:
-        return function(*args)
-    except Exception as error:
-        error.add_note(f"on {socket.gethostname()}")
-        if isinstance(error, UnfitWorkerError):
-            from distributed import get_worker
-
-            error.worker = get_worker().address
-        raise
-
-
-def _translate(error: Exception) -> Exception:
-    """Tell a lost worker from an error of the task itself."""
-    from concurrent.futures import CancelledError
-
-    from distributed import KilledWorker
-    from distributed.comm import CommClosedError
-
-    if isinstance(error, WsigenError):
-        return error
-    if isinstance(error, CancelledError):  # we cancel nothing that is waited for: the scheduler went away, or began anew
-        return SchedulerLostError(str(error))
-    if isinstance(error, KilledWorker | CommClosedError):
-        return WorkerLostError(str(error))
-    return error
+def _gpus_of(worker: Mapping[str, Any]) -> int:
+    """GPUs that a worker declares."""
+    return int(worker.get("resources", {}).get(GPU, 0))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from wsigen.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
+from wsigen.engine.calls import SchedulerLostError, WorkerLostError
+from wsigen.engine.cluster import Cluster
 from wsigen.engine.patience import FULL, next_wait, passes_by_itself, patiently
 from wsigen.engine.stage import Notes
 from wsigen.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
@@ -161,7 +162,8 @@ class Dispatcher:
         patiently(self._demand_run, self.notes)
         if not self.cluster.leave_out(unfit.worker):
             raise RunError(
-                f"{unfit}; there is no other worker: mend this ('wsigen worker-check' looks at all), then resume the run"
+                f"{unfit}; there is no other worker in its place: mend this ('wsigen worker-check' looks at all), then resume "
+                "the run"
             )
         self.notes.add(f"unfit {unfit}", f"{unfit}; the run goes on without it")
         return WorkerLostError(str(unfit))

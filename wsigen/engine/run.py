@@ -7,7 +7,7 @@ from collections import Counter, deque
 from functools import partial
 from time import monotonic
 
-from wsigen.engine.cluster import WorkerLostError
+from wsigen.engine.calls import WorkerLostError
 from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
 from wsigen.engine.patience import patiently
 from wsigen.engine.stage import Stage, Watcher
