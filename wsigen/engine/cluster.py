@@ -59,7 +59,7 @@ class Cluster:
     def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False) -> None:
         self.notes = Notes()
         self._connect = connect
-        self._jobs = jobs
+        self._jobs, self._refused = jobs, ""
         self._accelerated, self._declared = accelerated, False
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
@@ -166,8 +166,11 @@ class Cluster:
         try:
             ended = self._jobs.renew({str(worker["name"]) for worker in there})
         except ResourceError as error:
-            self.notes.add("jobs", f"{error}; tried again")
+            if str(error) != self._refused:
+                self.notes.add("jobs", f"{error}; tried again every {RENEW_S:.0f} s")
+            self._refused = str(error)
             return
+        self._refused = ""
         if ended:
             self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
 

@@ -79,9 +79,11 @@ class Jobs:
         self._absent: dict[str, float] = {}
 
     def submit(self) -> None:
-        """Submit what is missing (ResourceError if the queue does not take it)."""
+        """Submit what is missing, each job once (ResourceError with the queue's own words if it does not take one)."""
 
         async def complete() -> None:
+            for job in self._refused():  # awaited as they are, they would be submitted by either line below, the first unheard
+                del self.cluster.worker_spec[job]
             await self.cluster  # closes jobs that are no longer wanted: their names are given again
             while len(self.cluster.worker_spec) < self._count:
                 self.cluster.worker_spec.update(self.cluster.new_worker_spec())
@@ -90,7 +92,7 @@ class Jobs:
         try:
             self.cluster.sync(complete)
         except (OSError, RuntimeError, ValueError) as error:  # the last: what it answers names no job
-            raise ResourceError(f"{self._where}: jobs cannot be submitted ({error})") from None
+            raise ResourceError(f"{self._where}: jobs cannot be submitted ({_said(error)})") from None
 
     def renew(self, names: set[str]) -> int:
         """Submit a job for each that has ended; returns how many those were.
@@ -130,11 +132,22 @@ class Jobs:
         """Jobs all of whose workers were sent away."""
         return {job for job, its in self._workers().items() if its <= self._sent_away}
 
+    def _refused(self) -> list[str]:
+        """Jobs that the queue did not take."""
+        sent = self.cluster.workers
+        return [job for job in self.cluster.worker_spec if job in sent and sent[job].status.name == "created"]
+
     def _workers(self) -> dict[str, set[str]]:
         """Names of the workers of each job."""
         return {
             job: {f"{job}{suffix}" for suffix in wanted.get("group", [""])} for job, wanted in self.cluster.worker_spec.items()
         }
+
+
+def _said(error: Exception) -> str:
+    """What a command of the queue wrote, of all that dask-jobqueue says of it; one line."""
+    text = str(error)
+    return " ".join((text.partition("stderr:\n")[2].strip() or text).split())
 
 
 def submit_jobs(path: Path) -> Jobs:
