@@ -3,7 +3,7 @@
 import errno
 import json
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -450,6 +450,31 @@ def test_a_driver_that_woke_up_late_destroys_nothing(bundle, tmp_path, monkeypat
     assert before
     assert {key: folder.read(key) for key in folder.names()} == before
     assert (tmp_path / "a.ome.tiff").exists() == (moment == "clear")
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_store_that_is_away_where_a_lease_is_asked_for_is_waited_for(bundle, tmp_path, monkeypatch, taken):
+    """Every other question finds no answer; one that says that another driver holds the run now stops this one."""
+    place, asked, told = f"memory://{tmp_path.name}/a.run", [], []
+    renew = lease.Lease.renew
+
+    def flaky(mine):
+        asked.append(1)
+        if len(asked) % 2:
+            raise ConnectionError("the bucket does not answer")
+        if taken and len(asked) == 4:
+            open_folder(place).write("driver.lock", another("elsewhere"))
+        renew(mine)
+
+    monkeypatch.setattr(lease.Lease, "renew", flaky)
+    monkeypatch.setattr(lease, "RENEW_S", 1000.0)
+    monkeypatch.setattr("wsigen.engine.patience.sleep", lambda seconds: None)
+    settings = {**settings_of(bundle, tmp_path, steps=1, keep_run=False), "run_dir": place}
+    with pytest.raises(RunError, match="process 1 on elsewhere") if taken else nullcontext():
+        generate(tmp_path / "a.ome.tiff", watch=lambda stage: told.append(stage.note), **settings)
+    assert len(asked) == 4 if taken else len(asked) >= 6
+    assert (tmp_path / "a.ome.tiff").exists() != taken
+    assert any("does not answer" in note for note in told)
 
 
 def test_objects_of_somebody_else_are_not_touched(bundle, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 from wsigen.config import RunConfig, make_config
 from wsigen.engine.dispatch import Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
+from wsigen.engine.patience import patiently
 from wsigen.engine.run import run_independent, run_pass
-from wsigen.engine.stage import Stage, Watcher
+from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.errors import LayoutError, OutputError, RunError
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder
@@ -217,13 +219,15 @@ def _work(
     """Work through all stages, skipping what is done."""
     manifest = Manifest.load(folder)
     look = _while_held(lock, manifest, watch)
+    cluster.notes.tell = lambda text: look(Stage("prepare", 0, note=text))
+    confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: told at once
     run = run_context(folder.name, manifest.hash)
     run.spool.make()
-    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, lock.confirm, notes=cluster.notes)
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, confirm, notes=cluster.notes)
     files = files_of(Path(manifest.output))
     try:
         for part in run.passes:
-            lock.confirm()
+            confirm()
             prepare_pass(run, part, layout)
         digest, areas = mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
@@ -233,7 +237,7 @@ def _work(
     named = [str(path) for path in files.all]
     outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
     if not config.keep_run:
-        lock.confirm()
+        confirm()
         clear(folder, outcome)
     return _result(outcome)
 
@@ -257,7 +261,7 @@ def _clear_finished(folder: Folder) -> Result:
         outcome = finished(folder)
         if outcome is None:
             raise RunError(f"{folder.name}: was cleared by another driver just now")
-        lock.confirm()
+        patiently(lock.confirm, Notes())
         clear(folder, outcome)
         return _result(outcome)
 
