@@ -189,3 +189,19 @@ def test_stains_are_jittered_only_if_asked_for_and_only_in_turned_copies(cohort,
     assert not np.array_equal(a[:, 1], b[:, 1])
     # a turned copy without jitter has the very colours of the patch
     assert np.allclose(a[:, 0].mean((2, 3)), a[:, 1].mean((2, 3)), atol=1e-2)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_others_are_waited_for_as_long_as_they_encode(monkeypatch, dies):
+    """A block every eight minutes, of 20; a process that dies half-way is left to those who know how long to wait."""
+    moments, now = np.full((20, 2, 3, 4), np.nan), [0.0]
+
+    def go_on(seconds):
+        now[0] += seconds
+        moments[: int(min(now[0], 3600 if dies else np.inf) / 480)] = 0.0
+
+    monkeypatch.setattr(module, "sleep", go_on)
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    module._see_others_through(moments)
+    assert np.isfinite(moments).all() != dies
+    assert now[0] <= (3600 + 960 + module.STILL_S if dies else 20 * 480)

@@ -14,7 +14,7 @@ from cohort.cohort_making import CLASSES, tiles
 
 import wsigen
 from wsigen.errors import TrainingError
-from wsigen.training.processes import processes
+from wsigen.training.processes import processes, together
 
 HERE = Path(__file__).parent
 COHORT = {
@@ -27,7 +27,14 @@ COHORT = {
 
 
 def launch(count: int, file: Path, out: Path) -> list[str]:
-    """What each of the processes printed last; environment variables are those of ``accelerate launch --cpu``."""
+    """What each of the processes printed last."""
+    told = started(count, "encode_share.py", str(file), str(out))
+    assert [code for code, _, _ in told] == [0] * count, told
+    return [text.splitlines()[-1] for _, text, _ in told]
+
+
+def started(count: int, *command: str) -> list[tuple[int, str, str]]:
+    """Exit status and output of each process; environment variables are those of ``accelerate launch --cpu``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,12 +53,11 @@ def launch(count: int, file: Path, out: Path) -> list[str]:
             "MASTER_PORT": str(port),
         }
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {} for rank in range(count)]
-    command = [sys.executable, str(HERE / "encode_share.py"), str(file), str(out)]
+    line = [sys.executable, str(HERE / command[0]), *command[1:]]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, env=common | rank, **pipes) for rank in ranks]  # type: ignore[call-overload]
-    told = [process.communicate(timeout=500) for process in started]
-    assert [process.returncode for process in started] == [0] * count, told
-    return [out.splitlines()[-1] for out, _ in told]
+    there = [subprocess.Popen(line, env=common | rank, **pipes) for rank in ranks]  # type: ignore[call-overload]
+    told = [process.communicate(timeout=500) for process in there]
+    return [(process.returncode, *texts) for process, texts in zip(there, told, strict=True)]
 
 
 @pytest.mark.slow
@@ -62,6 +68,18 @@ def test_two_processes_encode_what_one_does(tmp_path: Path) -> None:
     (alone,) = launch(1, file, tmp_path / "one")
     assert alone.startswith("1 processes")
     assert set(launch(2, file, tmp_path / "two")) == {alone.replace("1 processes", "2 processes")}
+
+
+def test_who_is_left_alone_says_so() -> None:
+    (code, text, errors), (other, _, _) = started(2, "left_alone.py")
+    assert (code, other) == (0, 9), errors
+    assert "another process of this training ended" in text
+    assert text.count("\n") == 1
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), together():
+        raise RuntimeError("CUDA out of memory")
 
 
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

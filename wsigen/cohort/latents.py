@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ from wsigen.errors import CohortError
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""
+
+LOOK_S = 5.0
+"""Seconds between two looks at whether other processes have encoded their shares."""
+
+STILL_S = 600.0
+"""Seconds without a new block after which a process waits for the others without looking: no longer than ``meet`` does."""
 
 KEPT_BYTES = 2**30
 """Patches a stream keeps in memory: 15,000 of 64 x 64 latents of eight channels."""
@@ -167,6 +174,8 @@ def cache_latents(
     wait()
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
     _encode_share(group, maker, share, watch)
+    if share[1] > 1:
+        _see_others_through(group["moments"])
     wait()
     moments = group["moments"]
     if training is not None:
@@ -193,6 +202,17 @@ def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch
         moments[block, variant] = sums
         if watch is not None:
             watch(number, len(mine))
+
+
+def _see_others_through(moments: Any) -> None:
+    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead."""
+    missing, since = -1, monotonic()
+    while left := int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()):
+        if left != missing:
+            missing, since = left, monotonic()
+        elif monotonic() - since >= STILL_S:
+            return
+        sleep(LOOK_S)
 
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsigen.errors import TrainingError
 from wsigen.training.prefetch import prefetched
-from wsigen.training.processes import processes
+from wsigen.training.processes import processes, together
 from wsigen.training.recipes import LoopSettings
 from wsigen.training.reports import Reports, losses_of
 from wsigen.training.snapshot import Identity, load_snapshot
@@ -68,7 +68,8 @@ def train(
     if trainer.accelerator.is_main_process:
         reports = Reports(folder, task.name, columns, first, settings.steps, settings.log_every)
     try:
-        outcome = _run(trainer, reports, path, identity, first)
+        with together():
+            outcome = _run(trainer, reports, path, identity, first)
     except OSError as error:
         raise TrainingError(f"{folder}: {error}; mend the cause and go on with --resume") from None
     finally:

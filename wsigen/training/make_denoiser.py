@@ -23,7 +23,7 @@ from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.make_autoencoder import FIGURES
 from wsigen.training.model_key import model_key
-from wsigen.training.processes import is_main, processes
+from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import Trained, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of
@@ -86,7 +86,7 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
         batch=4,
         watch=_told if is_main() else None,
         share=(state.process_index, state.num_processes),
-        meet=state.wait_for_everyone,
+        meet=meet,
     )
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,10 @@ from wsigen.errors import TrainingError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other; NCCL's ten minutes are less than a slow disk can hold one of them up."""
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for each other: the main one writes a checkpoint alone, and NCCL's ten minutes are less than a slow
+disk can hold it up. One that is dead is waited for as long, unless what started them (``accelerate launch``,
+``srun --kill-on-bad-exit=1``) ends them all."""
 
 
 def processes() -> PartialState:
@@ -35,6 +39,43 @@ def processes() -> PartialState:
             "'accelerate launch', without a GPU with 'accelerate launch --cpu'"
         )
     return state
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around what processes do together: that another one is not there any more becomes a line.
+
+    Of NCCL only what it raises: its watch ends a process whose patience is over by itself, with words of its own.
+
+    Raises
+    ------
+    TrainingError
+        If another process ended, or was not heard of for ``PATIENCE``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_the_network(error):
+            raise
+        minutes = PATIENCE.total_seconds() / 60
+        raise TrainingError(
+            f"another process of this training ended, or was not heard of for {minutes:.0f} min "
+            f"({' '.join(str(error).split())[:200]}); see what the one that ended first says, mend that, and start all of them "
+            "again: with --resume where there is a checkpoint"
+        ) from None
+
+
+def _is_of_the_network(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    known = (distributed.DistError,) if distributed.is_available() else ()
+    return isinstance(error, known) or "gloo" in str(error)
+
+
+def meet() -> None:
+    """Wait for the others (TrainingError if one is not there any more)."""
+    with together():
+        processes().wait_for_everyone()
 
 
 def is_main() -> bool:
