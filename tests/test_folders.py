@@ -1,11 +1,16 @@
 """Folders of runs: the same behaviour on a file system and on an object store, and one driver at a time."""
 
 import errno
+import gc
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -218,6 +223,37 @@ def test_a_kept_drawing_that_is_gone_is_one_line(folder):
     assert set(kept_inputs(folder, settings)) == {"layout"}
     with pytest.raises(RunError, match=r"the layout_classes kept as wsigen-inputs/layout_classes\.csv is missing"):
         kept_inputs(folder, {**settings, "layout_classes": "classes.csv"})
+
+
+HOLDS = """
+import sys, time
+from wsigen.folder.opening import open_folder
+folder = open_folder("memory://scratch/run")
+folder.write("inputs/layout.geojson", b"{}")
+print(folder.local("inputs/layout.geojson"), flush=True)
+time.sleep(600)
+"""
+
+
+def test_copies_of_a_killed_driver_are_swept_and_those_of_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    options = {"env": environment, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLDS], **options) as driver:
+        copy = Path(driver.stdout.readline().strip())
+        other = open_folder("memory://scratch/other")
+        other.write("layout", b"{}")
+        mine = other.local("layout")
+        with other.lock("lock"):
+            assert copy.is_file()
+        driver.kill()
+    assert copy.is_file()
+    with other.lock("lock"):
+        assert not list(tmp_path.glob(f"{copy.parent.parent.name}*"))
+    assert mine.read_bytes() == b"{}"
+    del other
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_disk_of_a_file_url_is_asked(tmp_path, monkeypatch):

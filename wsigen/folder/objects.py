@@ -6,7 +6,6 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -18,6 +17,7 @@ from wsigen.errors import ConfigError, RunError
 from wsigen.files import target_of_leftover
 from wsigen.folder.base import MANIFEST, Lock
 from wsigen.folder.lease import hold
+from wsigen.folder.scratch import Scratch, sweep_scratch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -87,7 +87,7 @@ class ObjectFolder:
         self._system = system
         self._root = root
         self._guard = guard
-        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Scratch | None = None
 
     def sub(self, name: str) -> ObjectFolder:
         """A prefix below this one."""
@@ -164,9 +164,8 @@ class ObjectFolder:
 
     def local(self, key: str) -> Path:
         """A copy in a temporary folder."""
-        if self._files is None:
-            self._files = tempfile.TemporaryDirectory(prefix="wsigen-")
-        target = Path(self._files.name) / key
+        self._scratch = self._scratch or Scratch()
+        target = self._scratch.path / key
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self.read(key))
         return target
@@ -179,7 +178,8 @@ class ObjectFolder:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
-        """Hold the folder by a lease (``wsigen.folder.lease``)."""
+        """Hold the folder by a lease (``wsigen.folder.lease``); copies that killed drivers left on this machine are removed."""
+        sweep_scratch()
         with hold(self, key) as lease:
             yield lease
 
