@@ -47,7 +47,11 @@ def folder(request, tmp_path):
 KEYS = ["run.json", "state.zarr/zarr.json", "state.zarr/pass-0/c/0/1", "state.zarr/pass-0/c/0/12", "spool/a.blk"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["write", "delete"]), st.sampled_from(KEYS), st.binary(max_size=9)), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["write", "delete", "delete all"]), st.sampled_from(KEYS), st.binary(max_size=9)), max_size=30
+    )
+)
 def test_a_folder_is_a_mapping(tmp_path_factory, steps):
     root = tmp_path_factory.mktemp("folder")
     for folder in (LocalFolder(root), open_folder(f"memory://{root.name}/run")):
@@ -56,6 +60,10 @@ def test_a_folder_is_a_mapping(tmp_path_factory, steps):
             if what == "write":
                 folder.write(key, data)
                 expected[key] = data
+            elif what == "delete all":
+                gone = [key, *KEYS[: len(data)]]  # some of them never were
+                folder.delete_all(gone)
+                expected = {k: v for k, v in expected.items() if k not in gone}
             else:
                 folder.delete(key)
                 expected.pop(key, None)
@@ -109,6 +117,44 @@ def test_one_driver_at_a_time(folder):
         assert lock.lost == ""
     with folder.lock("driver.lock"):
         pass
+
+
+@pytest.mark.parametrize("root", ["run", "run[1]"])
+def test_objects_of_a_run_are_deleted_whatever_it_is_called(tmp_path, root):
+    folder = open_folder(f"memory://{tmp_path.name}/{root}")
+    for key in KEYS:
+        folder.write(key, b"1")
+    folder.delete_all(KEYS[1:])
+    assert folder.has(KEYS[0])
+    assert not any(folder.has(key) for key in KEYS[1:])
+
+
+def test_a_run_in_an_object_store_deletes_many_keys_with_one_request(bundle, tmp_path, monkeypatch):
+    """One that fails is sent again; in the end nothing is left that a driver on a disk would not have left."""
+    batches, alone, away = [], [], [ConnectionError("reset"), TimeoutError("timed out")]
+    delete_all = ObjectFolder.delete_all
+
+    def counted(folder, keys):
+        batches.append(len(keys))
+        if keys and away:
+            raise away.pop()
+        delete_all(folder, keys)
+
+    monkeypatch.setattr(ObjectFolder, "delete_all", counted)
+    delete = ObjectFolder.delete
+    monkeypatch.setattr(ObjectFolder, "delete", lambda folder, key: alone.append(key) or delete(folder, key))
+    monkeypatch.setattr("wsigen.folder.objects.DELETED", 20)
+    monkeypatch.setattr("wsigen.engine.patience.sleep", lambda seconds: None)
+    settings = settings_of(bundle, tmp_path, steps=3, sampler="dpm++")
+    place = f"memory://{tmp_path.name}/a.run"
+    there = generate(tmp_path / "a.ome.tiff", run_dir=place, **settings)
+    here = generate(tmp_path / "b.ome.tiff", run_dir=tmp_path / "b.run", **settings)
+    assert there.level0_sha256 == here.level0_sha256
+    state = {k for k in open_folder(tmp_path / "b.run").names() if "/c/" in k}
+    assert {k for k in open_folder(place).names() if "/c/" in k} == state
+    assert not [key for key in alone if "/c/" in key]
+    assert sum(batches) >= 40
+    assert len([n for n in batches if n]) <= 12
 
 
 class Stub:

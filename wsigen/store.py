@@ -18,6 +18,7 @@ since a flipped bit would otherwise be read back silently.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -192,11 +193,19 @@ class PassState:
 
     def delete(self, half_step: int, ij: Index) -> None:
         """Delete a half-step's key and the history that goes with it; not an error if they are gone."""
-        keys = [self.key(half_step, ij)]
-        if self._history is not None and half_step > 0 and half_step % 2 == 0:
-            keys.insert(0, self._history_key(half_step // 2 - 1, ij))
-        for key in keys:
-            self._folder.delete(key)
+        self.delete_all_of([(half_step, ij)])
+
+    def delete_all_of(self, half_steps: Sequence[tuple[int, Index]]) -> None:
+        """Delete the keys of several half-steps; histories first, as nobody would find one without its state."""
+        if self._history is not None:
+            later = [(h // 2 - 1, ij) for h, ij in half_steps if h > 0 and h % 2 == 0]
+            self._folder.delete_all([self._history_key(step, ij) for step, ij in later])
+        self._folder.delete_all([self.key(h, ij) for h, ij in half_steps])
+
+    @property
+    def delete_at_once(self) -> int:
+        """Half-steps that are worth a request to delete them."""
+        return self._folder.delete_at_once
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named, and so is an array whose metadata are damaged."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from functools import partial
 from time import monotonic
 
 from wsigen.engine.calls import WorkerLostError
+from wsigen.engine.deletion import Deletions
 from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
 from wsigen.engine.patience import patiently
 from wsigen.engine.stage import Stage, Watcher
@@ -106,6 +106,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
     _sweep(wave, state)
     progress = _Progress(dispatcher, name, wave.total, wave.completed, watch)
+    due = Deletions(state, dispatcher.notes)
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
@@ -114,8 +115,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
         task, result = progress.take()
         half_step = _half_step_of(task)
         if isinstance(result, Report):
-            for h, ij in wave.finish(half_step, task.ij):
-                patiently(partial(state.delete, h, ij), dispatcher.notes)
+            due.add(wave.finish(half_step, task.ij))
             progress.stage.done = wave.completed
         elif not isinstance(result, GivenUp):
             if isinstance(result, DamagedChunkError):
@@ -123,6 +123,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
                 dispatcher.notes.add("damage", f"{result}; it is made again")
             wave.retry(half_step, task.ij)
         progress.look()
+    due.flush()
     progress.finish()
     patiently(lambda: _sweep(wave, state), dispatcher.notes)
     progress.look()
@@ -131,8 +132,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
 def _sweep(wave: Wavefront, state: PassState) -> None:
     """Delete what no task reads: left by a driver that was killed, or written late by a worker that was thought dead."""
     state.delete_unfinished()
-    for h, ij in wave.leftovers(state.record()):
-        state.delete(h, ij)
+    state.delete_all_of(wave.leftovers(state.record()))
 
 
 def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,6 +70,15 @@ class Folder(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a value; not an error if it is gone."""
+        ...
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove several values; not an error if any is gone. A store may leave some and not say so."""
+        ...
+
+    @property
+    def delete_at_once(self) -> int:
+        """Values that are to be collected before they are deleted; 1 where each costs the same alone."""
         ...
 
     def stamp(self, key: str) -> str:

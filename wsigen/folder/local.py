@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,16 @@ class LocalFolder:
         """Remove a file."""
         with suppress(FileNotFoundError, NotADirectoryError):
             (self.path / key).unlink()
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove files."""
+        for key in keys:
+            self.delete(key)
+
+    @property
+    def delete_at_once(self) -> int:
+        """At once: a file costs no round trip, and a disk fills up."""
+        return 1
 
     def stamp(self, key: str) -> str:
         """Time and inode of the file."""

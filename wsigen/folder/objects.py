@@ -6,10 +6,11 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -29,6 +30,10 @@ T = TypeVar("T")
 
 OPTIONS = {"use_listings_cache": False, "skip_instance_cache": True}
 """Other processes write there: what was listed a moment ago is no longer true."""
+
+
+DELETED = 250
+"""Objects deleted with one request: fewer than any store takes (Azure 256, S3 1000)."""
 
 
 def open_objects(url: str) -> ObjectFolder:
@@ -150,6 +155,24 @@ class ObjectFolder:
         """Remove an object."""
         with suppress(FileNotFoundError):
             self._system.rm_file(self._path(key))
+
+    @_as_os_error
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects, a thousand with one request where the store can; S3's client leaves what fails, and says nothing."""
+        if not keys:
+            return
+        try:
+            if has_magic(self._root):  # fsspec would look for names like these
+                raise FileNotFoundError
+            self._system.rm([self._path(key) for key in keys])
+        except FileNotFoundError:  # one is gone, and this client minds
+            for key in keys:
+                self.delete(key)
+
+    @property
+    def delete_at_once(self) -> int:
+        """A request for many takes hardly longer than for one (tens of ms), while the driver's loop waits."""
+        return DELETED
 
     @_as_os_error
     def stamp(self, key: str) -> str:
