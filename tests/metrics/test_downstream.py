@@ -183,6 +183,7 @@ def test_what_is_refused(sides, tmp_path):
     refused("folds are impossible: 9 of them and 4 patients", real, like, folds=9)
     refused("no masks|none of 80 crops has a mask", real, like, task="segmentation")
     refused("not known; give small or timm", real, like, network="resnet")
+    refused("contradict one another", real, like, network="timm:hf-hub:timm/resnet18.a1_in1k@w.safetensors")
     refused("not usable here", real, like, device="cuda:99")
     refused("--groups", tiles_without_patients(tmp_path / "flat"), like)
     refused("in one patient or slide only|folds are impossible", tiles(tmp_path / "one", patients=1, each=25), like)

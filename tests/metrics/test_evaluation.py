@@ -154,6 +154,7 @@ def test_bad_input_is_one_line(folders, tmp_path):
         ((real, real, "--crops", 3), "too few"),
         ((real, real, "--features", "resnet"), "no such extractor"),
         ((real, "glass.tiff"), "no crop can be taken"),
+        ((real, real, "--training-crops", 500), "--training-crops: there is no --training"),
         ((real, "coarse.tiff"), "different um/px"),
     ]
     for args, message in cases:
@@ -278,6 +279,16 @@ def test_nearest_crops_can_be_found_on_their_slides(copied):
     assert sum(h["crops"] for h in hits.values()) == len(found.sets["training"].crops)
     html = page(found)
     assert re.search(r"<figcaption>[\d.e-]+<br>s\d.png @ \d+,\d+<br>s\d.tiff @ \d+,\d+<", html)
+
+
+def test_an_unreadable_slide_is_named_once(folders, tmp_path):
+    for i in range(2):
+        (tmp_path / f"s{i}.tiff").write_bytes((folders / "like" / f"s{i}.tiff").read_bytes())
+    (tmp_path / "broken.tiff").write_bytes(b"II*\0" + bytes(range(200)))
+    found = evaluate(
+        Settings(folders / "real", tmp_path, training=tmp_path, training_crops=60, crops=60, size_px=48), Colours()
+    )
+    assert "\n".join(found.warnings).count("broken.tiff") == 1
 
 
 def test_a_bad_geojson_is_a_warning(folders, tmp_path):

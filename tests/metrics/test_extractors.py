@@ -171,6 +171,8 @@ def test_pictures_have_the_size_of_the_processor(tmp_path):
         ("inception:/nowhere.pth", "no such file"),
         ("timm", "which one"),
         ("transformers:/nowhere", "no such folder"),
+        ("timm:hf-hub:MahmoodLab/UNI@uni.safetensors", "a name on the hub and a file of weights contradict one another"),
+        ("timm:hf_hub:MahmoodLab/UNI@v1", "give timm:hf_hub:MahmoodLab/UNI for the hub's weights"),
     ],
 )
 def test_what_is_no_extractor(name, message):

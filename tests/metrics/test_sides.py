@@ -6,6 +6,7 @@ from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.errors import EvaluationError
+from wsigen.metrics.members import folders_without_class
 from wsigen.metrics.sides import common_mpp, enlarged, open_side, place_crops, read_crop
 from wsigen.metrics.tissue import otsu, tissue_mask
 
@@ -90,6 +91,21 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path, slide):
     assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png"]
     assert len(place_crops(side, 10, 128, None, 0)) == 10
     assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png", "small.png"]
+
+
+def test_large_images_in_folders_of_classes_are_told_of(tmp_path):
+    """A slide in its patient's folder that is drawn upon, or lies in no folder, has lost nothing."""
+    pixels = texture(80, 2100, 0)
+    for name in ("Tumor/a.png", "Tumor/drawn.png", "flat.png"):
+        save(tmp_path / name, pixels)
+    save(tmp_path / "Tumor" / "tile.png", texture(80, 80, 1))
+    write_layout(tmp_path / "Tumor" / "drawn.geojson", feature("Tumor", square(0, 0, 80)))
+    members = open_side("real", tmp_path, stated_mpp=0.5).members
+    assert {m.path.name: m.folder_class for m in members if m.folder_class} == {"tile.png": "Tumor"}
+    (told,) = folders_without_class(tmp_path, members)
+    assert told.startswith("1 of 4 images")
+    assert "larger than 2048 px" in told
+    assert not folders_without_class(tmp_path, [m for m in members if m.path.name != "a.png"])
 
 
 def test_what_is_refused(tmp_path, slide):

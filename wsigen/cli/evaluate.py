@@ -25,9 +25,11 @@ def evaluate(
     ] = "embedded",
     crops: Annotated[int, typer.Option("--crops", help="random crops of REAL and of SYNTHETIC")] = 2000,
     training_crops: Annotated[
-        int,
-        typer.Option("--training-crops", help="of --training at most; copies of what they do not cover are not seen"),
-    ] = 10_000,
+        int | None,
+        typer.Option(
+            "--training-crops", help="of --training at most (default 10000); copies of what they do not cover are not seen"
+        ),
+    ] = None,
     size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,
     mpp: Mpp = None,
     real_mpp: Annotated[float | None, typer.Option("--real-mpp", help="um/px of REAL, if its files do not say it")] = None,
@@ -40,6 +42,7 @@ def evaluate(
     device: Annotated[str, typer.Option("--device", help="of the extractor: cpu, cuda ...")] = "cpu",
 ) -> None:
     """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
+    from wsigen.errors import EvaluationError
     from wsigen.metrics.evaluation import Settings
     from wsigen.metrics.evaluation import evaluate as run
     from wsigen.metrics.extractors import open_extractor
@@ -49,10 +52,15 @@ def evaluate(
     for option, path in (("--report", report), ("--cache", cache)):
         if path is not None:
             check_folder(path, option)
+    if training is None:
+        for option, given in (("--training-crops", training_crops), ("--training-mpp", training_mpp)):
+            if given is not None:
+                raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
     stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
     settings = Settings(
         real, synthetic, training, crops, size, **stated,
-        seed=seed, cache=folder, seam_period=seam_period, training_crops=training_crops,
+        seed=seed, cache=folder, seam_period=seam_period,
+        **({} if training_crops is None else {"training_crops": training_crops}),
     )  # fmt: skip
     found = run(settings, open_extractor(features, device), _watch)
     _print(found)

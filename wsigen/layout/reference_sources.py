@@ -181,6 +181,7 @@ def _plausible(mpp: float) -> float | None:
 
 def _unreadable(path: str, error: Exception) -> ReferenceImageError:
     detail = (getattr(error, "detail", "") or str(error) or type(error).__name__).strip().splitlines()[0]
+    detail = detail.replace(f'"{path}"', "it").replace(path, "it")  # libvips names the file, too
     return ReferenceImageError(
         f"{path}: not an image, truncated or damaged ({detail}); give a slide or image that opens elsewhere, "
         "or copy the file again"

@@ -17,6 +17,7 @@ from wsigen.metrics.coverage import coverage, coverage_warning, overlapping, pla
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.features import FeatureSet, extract
 from wsigen.metrics.fidelity import FID_LEAST, fidelity_numbers
+from wsigen.metrics.members import folders_without_class
 from wsigen.metrics.seams import check_period
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
 from wsigen.metrics.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
@@ -123,10 +124,11 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
     notes = enlarged(list(sides.values()), mpp)
+    notes += [f"{side.name}: {text}" for side in sides.values() for text in folders_without_class(side.path, side.members)]
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
     sets = {name: _features(settings, side, placed[name], extractor, watch) for name, side in sides.items()}
     found = Evaluation(settings, identity(extractor), mpp, sides, sets)
-    found.warnings += [f"{s.path}: {s.reason}" for side in sides.values() for s in side.skipped] + notes
+    found.warnings += [str(s) for side in sides.values() for s in side.skipped] + notes
     _count_warnings(found)
     real, synthetic = sets["real"].features, sets["synthetic"].features
     found.numbers |= fidelity_numbers(real, synthetic, settings.seed)
@@ -138,6 +140,7 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     found.warnings += _coverage(found) + warnings + same_files(sides)
     found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
     found.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
+    found.warnings[:] = dict.fromkeys(found.warnings)  # one file may be on two sides
     return found
 
 

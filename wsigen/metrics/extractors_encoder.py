@@ -28,8 +28,9 @@ def open_timm(text: str, device: str) -> TorchExtractor:
     EvaluationError
         If timm is not installed, or it has no such model or weights.
     """
-    timm = _package("timm")
     name, _, file = text.partition("@")
+    refuse_hub_file(name, file, "features")
+    timm = _package("timm")
     refuse_pickle(file)
     try:
         network = timm.create_model(name, num_classes=0, **_timm_weights(file))
@@ -86,6 +87,15 @@ def refuse_pickle(file: str) -> None:
     """Let only safetensors in: some versions of timm unpickle other files, which can run any code."""
     if file and not file.endswith(".safetensors"):
         raise EvaluationError(f"{file}: give weights for timm as .safetensors; other files can hold code")
+
+
+def refuse_hub_file(name: str, file: str, where: str) -> None:
+    """Refuse a model of the hub, whose weights are the hub's, with weights of a file: timm would take one of both unsaid."""
+    if file and name.replace("_", "-").startswith("hf-hub:"):
+        raise EvaluationError(
+            f"{where} timm:{name}@{file}: a name on the hub and a file of weights contradict one another; give timm:{name} "
+            "for the hub's weights, or timm's own name of the model with @FILE"
+        )
 
 
 def open_transformers(name: str, device: str) -> TorchExtractor:

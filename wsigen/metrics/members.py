@@ -130,6 +130,10 @@ class Skipped:
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        """One line; most reasons name the file themselves."""
+        return self.reason if Path(self.path).name in self.reason else f"{self.path}: {self.reason}"
+
 
 def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], list[Skipped]]:
     """Open every image of a side.
@@ -170,11 +174,28 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     return members, skipped
 
 
+def folders_without_class(path: Path, members: list[Member]) -> list[str]:
+    """Say of how many images the sub-folders name no class, though they might: large ones on which nothing is drawn."""
+    count = sum(
+        m.folder_class is None and m.notes is None and m.path.parent != path and not _drawings(m.reference) for m in members
+    )
+    if not count or not path.is_dir():
+        return []
+    return [
+        f"{count} of {len(members)} images in sub-folders are larger than {TILE_PX} px and nothing is drawn on them: they count "
+        "as slides without classes, their folders as patients; for numbers by class cut them into tiles, or draw on them"
+    ]
+
+
 def _is_tile(reference: Reference) -> bool:
     """Whether an image is no larger than tiles are, and no slide with annotations beside it."""
+    return max(reference.height, reference.width) <= TILE_PX and not _drawings(reference)
+
+
+def _drawings(reference: Reference) -> bool:
+    """Whether annotations lie beside an image."""
     file = Path(reference.path)
-    beside = (file.with_name(f"{base_name(file)}{suffix}") for suffix in (".geojson", ".geojson.gz"))
-    return max(reference.height, reference.width) <= TILE_PX and not any(p.is_file() for p in beside)
+    return any(file.with_name(f"{base_name(file)}{suffix}").is_file() for suffix in (".geojson", ".geojson.gz"))
 
 
 def _is_image(path: Path) -> bool:

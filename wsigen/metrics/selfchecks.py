@@ -62,7 +62,8 @@ def _check(side: Side, index: int, period: int | None, warnings: list[str]) -> S
         try:
             return [*check()]
         except WsigenError as error:
-            warnings.append(str(error))
+            if str(error) not in warnings:  # pixels that cannot be read fail every check
+                warnings.append(str(error))
         except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:  # a manifest can say anything
             warnings.append(f"{member.path.name}: the manifest beside it cannot be used ({type(error).__name__}: {error})")
         return []

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from wsigen.errors import EvaluationError
 from wsigen.metrics.downstream.settings import Task
-from wsigen.metrics.extractors_encoder import refuse_pickle
+from wsigen.metrics.extractors_encoder import refuse_hub_file, refuse_pickle
 from wsigen.metrics.extractors_torch import resized
 
 WIDTHS = (16, 24, 48, 96, 160)
@@ -157,6 +157,7 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
     make = _timm_segmenter if task == "segmentation" else _timm_classifier
     given: dict[str, Any] = {"pretrained": weights != "random"}
     if weights not in ("", "random"):
+        refuse_hub_file(name, weights, "network")
         refuse_pickle(weights)
         given["pretrained_cfg_overlay"] = {"file": weights}
     try:

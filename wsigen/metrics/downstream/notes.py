@@ -8,11 +8,13 @@ from wsigen.metrics.copies import shared_files
 from wsigen.metrics.downstream.folds import Fold
 from wsigen.metrics.downstream.results import Downstream
 from wsigen.metrics.downstream.samples import Samples
+from wsigen.metrics.members import folders_without_class
 
 
 def notes(found: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fold]) -> list[str]:
     """Return the warnings, one a line."""
-    out = [f"{k.path}: {k.reason}" for side in found.sides.values() for k in side.skipped]
+    out = list(dict.fromkeys(str(k) for side in found.sides.values() for k in side.skipped))
+    out += [f"{s.path}: {text}" for s in found.sides.values() for text in folders_without_class(s.path, s.members)]
     out += [reason for side in found.sides.values() for reason in side.unlabelled.values()]
     if found.mpp is None:
         out.append("no image says its um/px; pixels were compared as they are")
