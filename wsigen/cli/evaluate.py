@@ -43,7 +43,7 @@ def evaluate(
 ) -> None:
     """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
     from wsigen.errors import EvaluationError
-    from wsigen.metrics.evaluation import Settings
+    from wsigen.metrics.evaluation import TRAINING_CROPS, Settings
     from wsigen.metrics.evaluation import evaluate as run
     from wsigen.metrics.extractors import open_extractor
     from wsigen.metrics.report import check_folder, write_report
@@ -60,7 +60,7 @@ def evaluate(
     settings = Settings(
         real, synthetic, training, crops, size, **stated,
         seed=seed, cache=folder, seam_period=seam_period,
-        **({} if training_crops is None else {"training_crops": training_crops}),
+        training_crops=TRAINING_CROPS if training_crops is None else training_crops,
     )  # fmt: skip
     found = run(settings, open_extractor(features, device), _watch)
     _print(found)

@@ -22,6 +22,9 @@ from wsigen.metrics.seams import check_period
 from wsigen.metrics.selfchecks import SlideCheck, check_slides
 from wsigen.metrics.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
 
+TRAINING_CROPS = 10_000
+"""Crops of the training data, unless it is said."""
+
 LEAST = 50
 """Crops a side below which no number is given."""
 
@@ -64,7 +67,7 @@ class Settings:
     seed: int = 0
     cache: Path | None = None
     seam_period: int | None = None
-    training_crops: int = 10_000
+    training_crops: int = TRAINING_CROPS
 
 
 @dataclass

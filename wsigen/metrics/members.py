@@ -182,8 +182,8 @@ def folders_without_class(path: Path, members: list[Member]) -> list[str]:
     if not count or not path.is_dir():
         return []
     return [
-        f"{count} of {len(members)} images in sub-folders are larger than {TILE_PX} px and nothing is drawn on them: they count "
-        "as slides without classes, their folders as patients; for numbers by class cut them into tiles, or draw on them"
+        f"{count} of {len(members)} images in sub-folders are larger than {TILE_PX} px and nothing is drawn on them: they "
+        "count as slides without classes, their folders as patients; for numbers by class cut them into tiles, or draw on them"
     ]
 
 
