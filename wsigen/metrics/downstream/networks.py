@@ -150,6 +150,8 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
     if kind != "timm" or not rest:
         raise EvaluationError(f"network {text!r}: not known; give small or timm:NAME, e.g. timm:resnet18")
     name, _, weights = rest.partition("@")
+    if weights != "random":
+        refuse_hub_file(name, weights, "network")
     try:
         timm = importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # the latter: a torchvision of another torch
@@ -157,7 +159,6 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
     make = _timm_segmenter if task == "segmentation" else _timm_classifier
     given: dict[str, Any] = {"pretrained": weights != "random"}
     if weights not in ("", "random"):
-        refuse_hub_file(name, weights, "network")
         refuse_pickle(weights)
         given["pretrained_cfg_overlay"] = {"file": weights}
     try:
