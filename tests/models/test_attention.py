@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,19 @@ import pytest
 import tiny_bundles
 import torch
 from diffusers import AutoencoderKL
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsigen.geometry import Box
+from wsigen.models import attention_windows as lattice
 from wsigen.models.attention import SplitDecoder, can_split
 from wsigen.models.attention_windows import PART, SIDE, attended_redundancy, attention_windows
 from wsigen.models.model import Model, load_model
 from wsigen.models.receptive import BEFORE_ATTENTION, attended_radius, decoder_radius, upsamplings
 from wsigen.models.shrinking import ShrinkingHalo
 
-HEIGHT, WIDTH = 130, 250
+HEIGHT, WIDTH = 40, 70
 CANVAS = Box(0, 0, HEIGHT, WIDTH)
 
 
@@ -59,41 +60,60 @@ def test_a_slide_of_one_window_is_decoded_as_diffusers_decodes_it(
     assert np.abs(found - np.clip((raw + 1.0) * 127.5, 0, 255)).max() < 255 * 1e-4
 
 
-@pytest.fixture(scope="module")
-def slide(text_model: Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Latents of six windows, and what they decode to as one box."""
-    z = latents(HEIGHT, WIDTH)
-    text_model.freeze_norm(text_model.norm_statistics([latents(24, 24)]))
-    yield z, decode(text_model, z, CANVAS)
-    text_model.freeze_norm(None)
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A lattice of two rows and three columns of windows on a canvas that takes no seconds to decode."""
+    for name, px in {"SIDE": 32, "OVERLAP": 8, "CELL": 8}.items():
+        monkeypatch.setattr(lattice, name, px)
+    lattice._axis.cache_clear()
+    yield
+    lattice._axis.cache_clear()
 
 
-@given(y=st.integers(0, HEIGHT - 1), x=st.integers(0, WIDTH - 1), side=st.integers(1, 40))
-@settings(max_examples=8, deadline=None)
+few = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+places = st.tuples(st.integers(0, HEIGHT - 1), st.integers(0, WIDTH - 1), st.integers(1, 30))
+
+
+def square(place: tuple[int, int, int]) -> Box:
+    y, x, side = place
+    return Box(y, x, y + side, x + side).intersect(CANVAS)
+
+
+@given(place=places)
+@few
 def test_a_block_is_the_same_box_cut_out_of_a_larger_one(
-    y: int, x: int, side: int, slide: tuple[np.ndarray, np.ndarray], text_model: Model
+    place: tuple[int, int, int], small_windows: None, model: Model
 ) -> None:
-    z, whole = slide
-    box = Box(y, x, y + side, x + side).intersect(CANVAS)
-    text_model.freeze_norm(text_model.norm_statistics([latents(24, 24)]))
-    found = decode(text_model, z, box)
-    assert np.abs(found - whole[box.scale(8).slices]).max() < 255 * 1e-4
+    z, box = latents(HEIGHT, WIDTH), square(place)
+    whole = decode(model, z, CANVAS)
+    assert np.abs(decode(model, z, box) - whole[box.scale(8).slices]).max() < 255 * 1e-4
 
 
-@given(corners=st.lists(st.tuples(st.integers(0, HEIGHT - 1), st.integers(0, WIDTH - 1), st.integers(1, 60)), min_size=1))
-@settings(max_examples=8, deadline=None)
-def test_features_have_the_same_bits_whoever_asks(corners: list[tuple[int, int, int]], text_model: Model) -> None:
-    z = latents(HEIGHT, WIDTH)
-    text_model.freeze_norm(text_model.norm_statistics([latents(24, 24)]))
-    boxes = [Box(y, x, y + side, x + side).intersect(CANVAS) for y, x, side in corners]
+@given(asked=st.lists(places, min_size=1, max_size=4))
+@few
+def test_features_have_the_same_bits_whoever_asks(asked: list[tuple[int, int, int]], small_windows: None, model: Model) -> None:
+    z, boxes = latents(HEIGHT, WIDTH), [square(place) for place in asked]
     together, alone = (
-        text_model.features(lambda b: z[:, b.y0 : b.y1, b.x0 : b.x1], CANVAS, needed) for needed in (boxes, boxes[:1])
+        model.features(lambda b: z[:, b.y0 : b.y1, b.x0 : b.x1], CANVAS, needed) for needed in (boxes, boxes[:1])
     )
     assert torch.equal(together.part(boxes[0]), alone.part(boxes[0]))
 
 
+def test_no_seam_where_windows_meet(small_windows: None, model: Model) -> None:
+    """Every window sees another picture; beside its borders pixels differ as they do elsewhere."""
+    z = latents(HEIGHT, WIDTH)
+    found = decode(model, z, CANVAS).mean(axis=2)
+    steps = np.abs(np.diff(found, axis=1)).mean(axis=0)[7::8]  # between latents
+    borders = sorted(
+        {edge - 1 for start, weight in lattice._axis(WIDTH) for edge in (start, start + len(weight))} - {-1, WIDTH - 1}
+    )
+    elsewhere = np.delete(steps, borders)
+    assert len(borders) == 4
+    assert steps[borders].max() < elsewhere.mean() + 4 * elsewhere.std()
+
+
 @given(st.integers(1, 500), st.integers(1, 500), st.data())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_weights_add_up_to_one_wherever_somebody_asks(height: int, width: int, data: st.DataObject) -> None:
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     canvas = Box(0, 0, height, width)
@@ -108,15 +128,11 @@ def test_weights_add_up_to_one_wherever_somebody_asks(height: int, width: int, d
     assert np.allclose(total[box.slices], 1.0, atol=1e-6)
 
 
-def test_without_its_own_statistics_a_slide_is_refused_nothing_else(kl_without_attention: Model) -> None:
-    with pytest.raises(ValueError, match="cannot be cut"):
-        kl_without_attention.features(lambda b: latents(*b.shape), Box(0, 0, 8, 8), [Box(0, 0, 8, 8)])
-
-
-@pytest.fixture
-def kl_without_attention(class_map_model: Model) -> Model:
+def test_a_decoder_without_attention_is_not_cut(class_map_model: Model) -> None:
+    assert class_map_model.decoder_is_local
     assert not class_map_model.decoder_splits
-    return class_map_model
+    with pytest.raises(ValueError, match="cannot be cut"):
+        class_map_model.features(lambda b: latents(*b.shape), Box(0, 0, 8, 8), [Box(0, 0, 8, 8)])
 
 
 def test_only_a_plain_attention_in_the_middle_is_cut() -> None:
@@ -148,32 +164,36 @@ def test_the_radius_after_the_attention(layers: int) -> None:
     assert attended_radius(vae.config) == decoder_radius(vae.config) - BEFORE_ATTENTION
 
 
-@pytest.mark.parametrize(("layers", "most"), [(1, 1.3), (2, 1.3)])
-def test_a_block_costs_less_than_a_third_more(layers: int, most: float) -> None:
-    """Operations of an inner block of 256 latent px, in the proportions of Stable Diffusion's decoder, over those of its area
-    decoded without any context; and as estimated."""
-    vae = tiny_bundles.tiny_kl((4, 8, 16, 16), attention=True, layers=layers)
-    shrinking, split = ShrinkingHalo(vae.decoder, upsamplings(vae.config), 2), SplitDecoder(vae)
-    halo, canvas = attended_radius(vae.config), Box(0, 0, 1024, 1024)
-    block = Box(384, 384, 384 + PART, 384 + PART)
+def test_a_block_costs_less_than_a_third_more() -> None:
+    """Operations of inner blocks of Stable Diffusion's own decoder over those of their area decoded without any context.
 
-    def work() -> None:
-        features = split.features(lambda box: torch.zeros(1, 4, *box.shape), canvas, [block.dilate(halo)])
-        for y in (block.y0, block.y0 + SIDE):
-            for x in (block.x0, block.x0 + SIDE):
-                with shrinking.around((halo,) * 4):
-                    part = features.part(Box(y, x, y + SIDE, x + SIDE).dilate(halo))
-                    assert shrinking.core(split.decode(part)).shape[-1] == 8 * SIDE
+    Counted, without a number computed: 1.17 to 1.21 for convolutions, 1.26 to 1.32 with attention.
+    """
+    with torch.device("meta"):
+        vae = tiny_bundles.tiny_kl((128, 256, 512, 512), attention=True, layers=2)
+        shrinking, split = ShrinkingHalo(vae.decoder, upsamplings(vae.config), 2), SplitDecoder(vae)
+        halo, canvas = attended_radius(vae.config), Box(0, 0, 1280, 1280)
 
-    done = operations(work)
-    once = (PART / SIDE) ** 2 * operations(lambda: vae.decode(torch.zeros(1, 4, SIDE, SIDE)))
-    assert done["convolution"] <= most * once["convolution"]
-    print(done, once, {k: done[k] / once[k] for k in once})
+        def decode(block: Box) -> None:
+            features = split.features(lambda box: torch.zeros(1, 4, *box.shape), canvas, [block.dilate(halo)])
+            for y in (block.y0, block.y0 + SIDE):
+                for x in (block.x0, block.x0 + SIDE):
+                    with shrinking.around((halo,) * 4):
+                        part = features.part(Box(y, x, y + SIDE, x + SIDE).dilate(halo))
+                        assert shrinking.core(split.decode(part)).shape[-1] == 8 * SIDE
+
+        once = operations(lambda: vae.decode(torch.zeros(1, 4, SIDE, SIDE))) * (PART / SIDE) ** 2
+        # The lattice of windows meets that of blocks anew every third block.
+        found = [operations(lambda at=at: decode(Box(at, at, at + PART, at + PART))) for at in (256, 512, 768)]
+    convolutions, everything = np.transpose(found / once)
+    assert convolutions.max() <= 1.25
+    assert everything.mean() == pytest.approx(attended_redundancy(vae.config, SIDE), rel=0.02)
+    assert everything.mean() <= 1.3
 
 
-def operations(work):
+def operations(work: Callable[[], object]) -> np.ndarray:
+    """Of convolutions, and all."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         work()
-    print({str(k): v for k, v in counter.get_flop_counts()["Global"].items()})
-    counts = counter.get_flop_counts()["Global"]
-    return {name: sum(v for k, v in counts.items() if name in str(k)) for name in ("convolution", "mm", "attention")}
+    counts = {str(kind): count for kind, count in counter.get_flop_counts()["Global"].items()}
+    return np.array([counts["aten.convolution"], sum(counts.values())], dtype=float)
