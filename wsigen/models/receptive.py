@@ -50,6 +50,15 @@ def attended_radius(vae: Config) -> int:
     return _needs(*_layers(vae))[BEFORE_ATTENTION]
 
 
+def attention_of(vae: Config) -> str:
+    """Where a decoder has attention: ``"none"``, ``"middle"`` (of the middle block alone: it can be cut) or ``"more"``."""
+    if vae.get("_class_name") == "AutoencoderTiny":
+        return "none"
+    if any("Attn" in block for block in vae.get("up_block_types", ())):
+        return "more"
+    return "middle" if vae.get("mid_block_add_attention", True) else "none"
+
+
 def upsamplings(vae: Config) -> list[Upsampling]:
     """What is needed around a window at every upsampling of the decoder, in px of the resolution there."""
     factor, layers = _layers(vae)
