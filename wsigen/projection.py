@@ -16,8 +16,8 @@ from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
-from wsigen.models.configs import Config, read_config
-from wsigen.models.receptive import last_halo
+from wsigen.models.configs import read_config
+from wsigen.models.receptive import attention_of, last_halo
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.tasks.decode import WINDOW
@@ -71,13 +71,11 @@ def model_size(folder: Path) -> ModelSize:
     weights = 4 * sum(_parameters(path) for part in LOADED for path in (folder / part).glob("*.safetensors"))
     unet = _widths(folder / "unet" / "config.json", "block_out_channels")
     decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
-    return ModelSize(weights, unet[0], decoder[0], _halo_in_memory(read_config(folder, "vae")))
-
-
-def _halo_in_memory(vae: Config) -> int:
-    """Latent px around a decoded window where most memory is taken: cut off on the way there; none if windows are blended."""
-    tiny = vae.get("_class_name") == "AutoencoderTiny"
-    return last_halo(vae) if tiny or not vae.get("mid_block_add_attention", True) else 0
+    vae = read_config(folder, "vae")
+    attention = attention_of(vae)
+    halo = 0 if attention == "more" else last_halo(vae)  # cut off on the way to where most memory is taken
+    features = 4 * decoder[-1] if attention == "middle" else 0
+    return ModelSize(weights, unet[0], decoder[0], halo, features)
 
 
 def _parameters(path: Path) -> int:

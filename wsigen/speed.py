@@ -64,8 +64,9 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
     torch.set_num_threads(threads)
     m = prepared.manifest
     model = load_shared_model(m.model, m.device, m.precision)
-    extent = min(WINDOW + 2 * model.halo, *(int(m.passes[-1][name]) for name in ("height", "width")))
-    halo = model.halo if model.decoder_is_local and extent == WINDOW + 2 * model.halo else 0
+    around = model.halo if model.decoder_is_local else 0
+    extent = min(WINDOW + 2 * around, *(int(m.passes[-1][name]) for name in ("height", "width")))
+    halo = around if extent == WINDOW + 2 * around else 0
     window = _noise(model, (), extent)
     model.decode(window[:, : model.card.crop_latent, : model.card.crop_latent])  # the first call of a process is slow
     decode, picture = _timed(clock, lambda: model.decode(window, (halo,) * 4))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from wsigen.errors import ResourceError
 from wsigen.folder.opening import as_place
+from wsigen.models.attention_windows import PART
+from wsigen.models.receptive import EFFECTIVE_HALO
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes
@@ -34,12 +36,14 @@ BLOCK_COPIES = 4
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo."""
+    """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo; bytes of
+    the features of a latent pixel where they are held (decoders with attention)."""
 
     weights: int
     unet_width: int
     decoder_width: int
     halo: int
+    features: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def project(
     Notes
     -----
     A denoising task holds its chunk's reach (chunk + crop side, squared) as state, noise and sum, plus a chunk in transit, and
-    the activations of a batch. A decoding task holds those of a window with its halo, and a block of the slide.
+    the activations of a batch. A decoding task holds those of a window with its halo, and a block of the slide; with attention
+    in the decoder also what the windows of a part of the block are decoded from.
     """
     denoise = decode = state = 0
     for part in passes:
@@ -115,7 +120,8 @@ def project(
         unet = batch * part.side**2 * model.unet_width * 4 * UNET_PLANES + UNET_FIXED
         denoise = max(denoise, 5 * reach + unet)
         window = math.prod(_window(side, decode_window, model.halo) * part.factor for side in (part.height, part.width))
-        decode = max(decode, window * model.decoder_width * 4 * DECODER_PLANES + DECODER_FIXED)
+        held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO) for side in (part.height, part.width)) * model.features
+        decode = max(decode, window * model.decoder_width * 4 * DECODER_PLANES + DECODER_FIXED + held)
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
         live = 6 * part.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end

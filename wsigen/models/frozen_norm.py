@@ -11,7 +11,7 @@ the whole slide the decoder (without attention) depends on nothing but a window'
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Statistics = NDArray[np.float64]
+Array = NDArray[np.float32]
+
+POOLED_PX = 8192
+"""Latent px normalised together when statistics are measured: some hundred megabytes of activations."""
 
 
 class _Pooling(threading.local):
@@ -142,3 +146,15 @@ def pool(parts: list[tuple[int, Statistics]]) -> Statistics:
     mean = np.average(stacked[..., 0], axis=0, weights=weights)
     squares = np.average(stacked[..., 1] + stacked[..., 0] ** 2, axis=0, weights=weights)
     return np.stack([mean, squares - mean**2], axis=-1)
+
+
+def pools_of(latents: Sequence[Array]) -> list[Array]:
+    """Stack neighbouring windows of one shape, at most ``POOLED_PX`` px (or one window) a stack."""
+    groups: list[list[Array]] = []
+    for window in latents:
+        group = groups[-1] if groups else []
+        if group and group[0].shape == window.shape and (len(group) + 1) * window[0].size <= POOLED_PX:
+            group.append(window)
+        else:
+            groups.append([window])
+    return [np.stack(group) for group in groups]

@@ -18,6 +18,7 @@ from wsigen.models.configs import Config, read_config
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wsigen.models.attention import SplitDecoder
     from wsigen.models.frozen_norm import SharedGroupNorm
     from wsigen.models.inputs import Inputs
     from wsigen.models.shrinking import ShrinkingHalo
@@ -28,7 +29,8 @@ class Parts:
     """The networks of a bundle on their device, and what its configs say.
 
     ``mean`` and ``std`` are float32 ``[1, C, 1, 1]``; ``norms`` are the decoder's, in the order of
-    its modules; ``halo`` cuts off what the decoder needs no more of a window's context.
+    its modules; ``halo`` cuts off what the decoder needs no more of a window's context; ``split`` is the decoder cut at its one
+    attention, if it has one and can be cut there.
     """
 
     card: BundleCard
@@ -41,6 +43,7 @@ class Parts:
     norms: list[SharedGroupNorm]
     halo: ShrinkingHalo
     decoder_is_local: bool
+    split: SplitDecoder | None
     abar: NDArray[np.float64]
     prediction_type: str
     clip: float | None
@@ -57,6 +60,7 @@ def load_parts(path: Path, device: str) -> Parts:
     import diffusers
     import torch
 
+    from wsigen.models.attention import SplitDecoder, attentions, can_split
     from wsigen.models.frozen_norm import share_group_norms
     from wsigen.models.receptive import upsamplings
     from wsigen.models.shrinking import ShrinkingHalo
@@ -78,7 +82,8 @@ def load_parts(path: Path, device: str) -> Parts:
         std=torch.tensor(card.latent.std, device=device).view(shape),
         norms=share_group_norms(vae.decoder),
         halo=ShrinkingHalo(vae.decoder, upsamplings(vae_config), int(vae_config.get("upsampling_scaling_factor", 2))),
-        decoder_is_local=not any("Attention" in type(m).__name__ for m in vae.decoder.modules()),
+        decoder_is_local=not attentions(vae.decoder),
+        split=SplitDecoder(vae) if can_split(vae) else None,
         abar=abar,
         prediction_type=prediction_type,
         clip=clip,

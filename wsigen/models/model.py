@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.geometry import Box
+from wsigen.models.attention_windows import attended_halo
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import Parts, load_parts
-from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius, equal_halo
+from wsigen.models.receptive import EFFECTIVE_HALO, attended_radius, decoder_radius, equal_halo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wsigen.models.attention import Features, SplitDecoder
     from wsigen.models.frozen_norm import Statistics
     from wsigen.models.shrinking import Sides
 
 Array = NDArray[np.float32]
 PRECISIONS = ("fp32", "bf16")
-
-_POOLED_PX = 8192
-"""Latent px normalised together when statistics are measured: some hundred megabytes of activations."""
 
 
 def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Model:
@@ -79,13 +79,15 @@ class Model:
     decoder_is_local:
         Whether the decoder has no attention: with frozen norms a decoded pixel then depends on its
         surroundings alone.
+    decoder_splits:
+        Whether its only attention can be computed apart (`features`); the layers after it are then local.
     radius:
-        How far it depends on them, in latent px.
+        How far what is local depends on its surroundings, in latent px.
     has_norms:
         Whether the decoder has GroupNorms, whose statistics can be shared.
     halo:
-        Context in latent px to decode around a window so that its core is right: the radius, but at most
-        ``receptive.EFFECTIVE_HALO``.
+        Context in latent px to decode around a window (or its features) so that its core is right: the radius, but at most
+        ``receptive.EFFECTIVE_HALO``; 0 if no context makes it right.
     """
 
     def __init__(self, parts: Parts, device: str, precision: str) -> None:
@@ -95,8 +97,9 @@ class Model:
         self.clip: float | None = parts.clip
         self.decoder_is_local: bool = parts.decoder_is_local
         self.has_norms: bool = bool(parts.norms)
-        self.radius: int = decoder_radius(parts.vae_config)
-        self.halo: int = min(self.radius, EFFECTIVE_HALO)
+        self.decoder_splits: bool = parts.split is not None and not parts.decoder_is_local
+        self.radius: int = (attended_radius if self.decoder_splits else decoder_radius)(parts.vae_config)
+        self.halo: int = min(self.radius, EFFECTIVE_HALO) if self.decoder_is_local or self.decoder_splits else 0
         self._vae_config = parts.vae_config
         self.device, self.precision = device, precision
         self._parts = parts
@@ -175,18 +178,36 @@ class Model:
         """
         import torch
 
-        low, high = self.card.latent.image_range
         with torch.inference_mode():
-            with self._parts.halo.around(halo):
-                image = self._parts.halo.core(self._decode(self._tensor(latents[None])))[0]
-            image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
-            return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+            return self._rgb(lambda: self._decode(self._tensor(latents[None])), halo)
+
+    def features(self, read: Callable[[Box], Array], canvas: Box, needed: Sequence[Box]) -> Features:
+        """Compute what a decoder that splits decodes boxes of a canvas from, with norms frozen.
+
+        Parameters
+        ----------
+        read:
+            Gives the standardised latents of any box of the canvas, float32 ``[C, h, w]``.
+        needed:
+            The boxes, latent px.
+        """
+        import torch
+
+        with torch.inference_mode():
+            return self._splits.features(lambda box: self._raw(self._tensor(read(box)[None])), canvas, needed)
+
+    def decode_features(self, features: Features, box: Box, halo: Sides = (0, 0, 0, 0)) -> Array:
+        """Decode a box of features as `decode` does one of latents; the halo is part of the box."""
+        import torch
+
+        with torch.inference_mode():
+            return self._rgb(lambda: self._splits.decode(features.part(box)), halo)
 
     def norm_statistics(self, latents: Sequence[Array]) -> Statistics:
         """Measure the mean and variance of every group of every GroupNorm of the decoder.
 
         Windows of one shape that follow each other are pooled as if they were one picture, up to
-        ``_POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
+        ``frozen_norm.POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
 
         Parameters
         ----------
@@ -200,14 +221,14 @@ class Model:
         """
         import torch
 
-        from wsigen.models.frozen_norm import pool, pooled_statistics
+        from wsigen.models.frozen_norm import pool, pooled_statistics, pools_of
 
         if not self._parts.norms:
             return np.empty(0)
         if not latents:
             raise ValueError("norm statistics need at least one window")
         pools = []
-        for batch in _pools(latents):
+        for batch in pools_of(latents):
             with torch.inference_mode(), pooled_statistics() as collected:
                 self._decode(self._tensor(batch))
             statistics = np.concatenate([collected[norm] for norm in self._parts.norms])
@@ -230,12 +251,35 @@ class Model:
             norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
 
     def equal_halo(self, window: int) -> float:
-        """Latent px around a decoded window of this side that would cost as much as its context, which shrinks, does."""
+        """Latent px around a decoded window of this side that would cost as much as its context, which shrinks, does.
+
+        With attention also as much as what its windows share; then `decode` of a window is the measure.
+        """
+        if self.decoder_splits:
+            return attended_halo(self._vae_config, window)
         return equal_halo(self._vae_config, window)
 
+    @property
+    def _splits(self) -> SplitDecoder:
+        if self._parts.split is None:
+            raise ValueError("this decoder cannot be cut at its attention")
+        return self._parts.split
+
+    def _raw(self, latents: Tensor) -> Tensor:
+        """Latents as the autoencoder gave them."""
+        return latents * self._parts.std + self._parts.mean
+
     def _decode(self, latents: Tensor) -> Tensor:
-        image: Tensor = self._parts.vae.decode(latents * self._parts.std + self._parts.mean).sample
+        image: Tensor = self._parts.vae.decode(self._raw(latents)).sample
         return image
+
+    def _rgb(self, decode: Callable[[], Tensor], halo: Sides) -> Array:
+        """The window of a picture that is decoded with ``halo``, in 0 .. 255."""
+        low, high = self.card.latent.image_range
+        with self._parts.halo.around(halo):
+            image = self._parts.halo.core(decode())[0]
+        image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
+        return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
     def _tensor(self, values: Array) -> Tensor:
         import torch
@@ -250,15 +294,3 @@ class Model:
 
 def _array(values: Any) -> Array:
     return np.ascontiguousarray(values.float().cpu().numpy())
-
-
-def _pools(latents: Sequence[Array]) -> list[Array]:
-    """Stack neighbouring windows of one shape, at most ``_POOLED_PX`` px (or one window) a stack."""
-    groups: list[list[Array]] = []
-    for window in latents:
-        group = groups[-1] if groups else []
-        if group and group[0].shape == window.shape and (len(group) + 1) * window[0].size <= _POOLED_PX:
-            group.append(window)
-        else:
-            groups.append([window])
-    return [np.stack(group) for group in groups]

@@ -10,6 +10,10 @@ from wsigen.models.configs import Config
 EFFECTIVE_HALO = 16
 """Most latent px of context worth decoding: the theoretical radius counts corners of vanishing weight."""
 
+BEFORE_ATTENTION = 3
+"""3x3 convolutions, each of a radius of one latent px, before the attention of ``AutoencoderKL``'s middle block, if it has one:
+the first one and a residual block."""
+
 _PX = 2**10
 """Pixels of the window that is followed back: any that every upsampling divides."""
 
@@ -41,6 +45,20 @@ def decoder_radius(vae: Config) -> int:
     return _needs(*_layers(vae))[0]
 
 
+def attended_radius(vae: Config) -> int:
+    """The same from the attention of the middle block on."""
+    return _needs(*_layers(vae))[BEFORE_ATTENTION]
+
+
+def attention_of(vae: Config) -> str:
+    """Where a decoder has attention: ``"none"``, ``"middle"`` (of the middle block alone: it can be cut) or ``"more"``."""
+    if vae.get("_class_name") == "AutoencoderTiny":
+        return "none"
+    if any("Attn" in block for block in vae.get("up_block_types", ())):
+        return "more"
+    return "middle" if vae.get("mid_block_add_attention", True) else "none"
+
+
 def upsamplings(vae: Config) -> list[Upsampling]:
     """What is needed around a window at every upsampling of the decoder, in px of the resolution there."""
     factor, layers = _layers(vae)
@@ -63,6 +81,12 @@ def redundancy(vae: Config, window: int, halo: int) -> float:
     window, halo:
         In latent px.
     """
+    done, wanted = work(vae, window, halo)
+    return done / wanted
+
+
+def work(vae: Config, window: int, halo: int, first: int = 0, end: int | None = None) -> tuple[int, int]:
+    """Multiplications of layers ``first`` to ``end`` for a window with ``halo`` before the first, and for one without."""
     factor, layers = _layers(vae)
     needs = [*_needs(factor, layers), 0]
     done = wanted = 0
@@ -70,12 +94,12 @@ def redundancy(vae: Config, window: int, halo: int) -> float:
     for k, layer in enumerate(layers):
         if layer.is_up:
             around, scale = factor * min(around, needs[k]), scale * factor
-        else:
+        elif first <= k < (len(layers) if end is None else end):
             done += layer.work * (window * scale + 2 * around) ** 2
             wanted += layer.work * (window * scale) ** 2
-            if k and layers[k - 1].is_up:
-                around = min(around, needs[k + 1])
-    return done / wanted
+        if k and layers[k - 1].is_up:
+            around = min(around, needs[k + 1])
+    return done, wanted
 
 
 def equal_halo(vae: Config, window: int) -> float:

@@ -2,32 +2,40 @@
 
 A window is decoded with a halo of context that is cut off on the way (``models.shrinking``): 1.09 to 1.13 times the work of
 the window alone. What is not local in a decoder is its GroupNorm: its statistics are estimated once per pass from a sample of
-windows and shared by all (``models.frozen_norm``). A decoder with attention in its middle block stays non-local: there,
-overlapping windows are blended by Hann weights, and each block decodes all that touch it (4 times the work of the block).
+windows and shared by all (``models.frozen_norm``). Attention in its middle block is not local either: it is computed on
+windows of a lattice, whose features are blended, and decoded as latents otherwise are (``models.attention``: 1.2 times the
+work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block decodes
+all that touch it (4 times the work of the block).
 
-Memory bound: a window of 128 latent px with its halo, whatever the size of the slide.
+Memory bound: a window of 128 latent px with its halo, whatever the size of the slide; with attention, also the features of
+256 latent px a side and their halo.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.geometry import Box
+from wsigen.models.attention_windows import PART
 from wsigen.models.model import Model
 from wsigen.sampling.lattice import lattice_crops, lattice_starts
 from wsigen.slide.tiles import encode_block
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.state import held_pixels, read_state
 
+if TYPE_CHECKING:
+    from wsigen.models.attention import Features
+
 WINDOW = 128
 """Side of a decoded window in latent px."""
 
 BLEND_OVERLAP = 32
-"""Overlap of blended windows in latent px, for decoders that are not local."""
+"""Overlap of blended windows in latent px, for decoders that are neither local nor split."""
 
 FADE_FROM, FADE_TO = 1.0, 4.0
 """Distance from tissue, in latent px, over which decoded glass fades into the bundle's exact glass colour."""
@@ -52,17 +60,24 @@ def decode_block(run: RunContext, part: PassContext, ij: tuple[int, int]) -> int
 
 def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
     """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
-    f, canvas = part.plan.factor, part.plan.grid.canvas
-    if run.model.decoder_is_local:
-        out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
-        out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
-        for window in _lattice(box):
-            core = _tissue_part(run, part, window)
-            if core is not None:
-                out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core))
-        return out
+    if not run.model.halo:
+        return _blended_region(run, part, box)
+    f = part.plan.factor
+    out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
+    out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
+    for shared in _lattice(box, PART):
+        cores = [core for window in _lattice(shared, WINDOW) if (core := _tissue_part(run, part, window)) is not None]
+        features = _features(run, part, cores) if run.model.decoder_splits and cores else None
+        for core in cores:
+            out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core, features))
+    return out
+
+
+def _blended_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
+    """The same by overlapping windows."""
+    f = part.plan.factor
     total = np.zeros((box.height * f, box.width * f, 3), dtype=np.float32)
-    for window, weight in _blended(box, canvas, f):
+    for window, weight in _blended(box, part.plan.grid.canvas, f):
         inner = window.intersect(box)
         share = weight[inner.relative_to(window).scale(f).slices]
         total[inner.relative_to(box).scale(f).slices] += _with_glass(run, part, window, inner) * share
@@ -83,11 +98,19 @@ def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
 
 
-def _lattice(box: Box) -> Iterator[Box]:
-    """Windows that cover ``box`` without overlap, for local decoders."""
-    for y in range(box.y0 // WINDOW * WINDOW, box.y1, WINDOW):
-        for x in range(box.x0 // WINDOW * WINDOW, box.x1, WINDOW):
-            yield Box(y, x, y + WINDOW, x + WINDOW).intersect(box)
+def _lattice(box: Box, side: int) -> Iterator[Box]:
+    """Windows of the global lattice of ``side`` that cover ``box`` without overlap."""
+    for y in range(box.y0 // side * side, box.y1, side):
+        for x in range(box.x0 // side * side, box.x1, side):
+            yield Box(y, x, y + side, x + side).intersect(box)
+
+
+def _features(run: RunContext, part: PassContext, cores: list[Box]) -> Features:
+    """What ``cores`` are decoded from where there is attention."""
+    model = _frozen_model(run, part)
+    canvas = part.plan.grid.canvas
+    needed = [core.dilate(model.halo).intersect(canvas) for core in cores]
+    return model.features(lambda box: read_state(run, part, part.schedule.steps, box)[0], canvas, needed)
 
 
 def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
@@ -103,19 +126,21 @@ def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
     return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1).shift(window.y0, window.x0)
 
 
-def _with_glass(run: RunContext, part: PassContext, window: Box, inner: Box) -> NDArray[np.float32]:
+def _with_glass(
+    run: RunContext, part: PassContext, window: Box, inner: Box, features: Features | None = None
+) -> NDArray[np.float32]:
     """Pixels of ``inner``, decoded as part of ``window``, faded into plain glass away from tissue."""
     f, glass = part.plan.factor, np.asarray(run.glass_rgb, dtype=np.float32)
     near = inner.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
     held = held_pixels(run, part, near)
     if held.all():
         return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
-    rgb = _decode_window(run, part, window)[inner.relative_to(window).scale(f).slices]
+    rgb = _decode_window(run, part, window, features)[inner.relative_to(window).scale(f).slices]
     return rgb + _glass_share(held, inner.relative_to(near), f) * (glass - rgb) if held.any() else rgb
 
 
 def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.float32]]]:
-    """Overlapping windows of the global lattice with Hann weights per pixel, for decoders that are not local."""
+    """Overlapping windows of the global lattice with Hann weights per pixel, for decoders that are neither local nor split."""
     side = min(WINDOW, canvas.height, canvas.width)
     overlap = min(BLEND_OVERLAP, side // 2)
     ys, xs = (lattice_starts(extent, side, side - overlap) for extent in canvas.shape)
@@ -124,12 +149,15 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
             yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]
 
 
-def _decode_window(run: RunContext, part: PassContext, window: Box) -> NDArray[np.float32]:
+def _decode_window(run: RunContext, part: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
     """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
     model = _frozen_model(run, part)
-    around = window.dilate(model.halo if model.decoder_is_local else 0).intersect(part.plan.grid.canvas)
+    around = window.dilate(model.halo).intersect(part.plan.grid.canvas)
+    halo = (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1)
+    if features is not None:
+        return model.decode_features(features, around, halo)
     latents, _ = read_state(run, part, part.schedule.steps, around)
-    return model.decode(latents, (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1))
+    return model.decode(latents, halo)
 
 
 def _frozen_model(run: RunContext, part: PassContext) -> Model:

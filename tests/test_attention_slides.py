@@ -1,0 +1,79 @@
+"""Slides of bundles whose decoder has attention."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from wsigen.generation import generate
+from wsigen.geometry import Box
+from wsigen.models import attention_windows as lattice
+from wsigen.tasks.context import RunContext
+from wsigen.tasks.decode import decode_region
+
+
+@pytest.fixture(scope="module")
+def attentive(tmp_path_factory):
+    """A tiny bundle with attention where Stable Diffusion's decoder has it: in the middle block."""
+    from tiny_bundles import make_class_map_bundle, tiny_kl
+
+    folder = make_class_map_bundle(tmp_path_factory.mktemp("attentive") / "bundle")
+    tiny_kl(attention=True).save_pretrained(folder / "vae")
+    return folder
+
+
+def settings_of(bundle, **more):
+    return {
+        "model": str(bundle),
+        "class_name": "Tumor",
+        "size": (560, 520),
+        "mode": "shifted",
+        "steps": 2,
+        "keep_run": True,
+    } | more
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Three columns and rows of windows on these slides."""
+    for name, px in {"SIDE": 32, "OVERLAP": 8, "CELL": 8, "PART": 32}.items():
+        monkeypatch.setattr(lattice, name, px)
+    monkeypatch.setattr("wsigen.tasks.decode.PART", 32)
+    monkeypatch.setattr("wsigen.tasks.decode.WINDOW", 16)
+    lattice._axis.cache_clear()
+    yield
+    lattice._axis.cache_clear()
+
+
+def test_any_box_shows_what_the_whole_slide_shows(attentive, tmp_path, small_windows):
+    generate(tmp_path / "a.ome.tiff", workers=1, **settings_of(attentive))
+    run = RunContext(tmp_path / "a.run")
+    part = run.passes[-1]
+    assert run.model.decoder_splits
+    whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
+    for box in (Box(0, 0, 9, 9), Box(3, 20, 30, 41), Box(31, 15, 33, 49)):
+        box = box.intersect(part.plan.grid.canvas)
+        assert np.abs(decode_region(run, part, box) - whole[box.scale(8).slices]).max() <= 1
+
+
+def test_same_pixels_for_one_worker_and_two(attentive, tmp_path, small_windows):
+    """In threads of this process."""
+    settings = settings_of(attentive, size=(2100, 520), steps=1, guidance=0.0, overlap=0, batch=16)
+    one, two = (generate(tmp_path / f"{n}.ome.tiff", workers=n, **settings).level0_sha256 for n in (1, 2))
+    assert one == two
+
+
+def test_attention_elsewhere_is_still_blended(attentive, tmp_path):
+    from diffusers import AutoencoderKL
+
+    folder = shutil.copytree(attentive, tmp_path / "bundle")
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    blocks = ("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 3)
+    AutoencoderKL.from_config(vae.config, up_block_types=blocks).save_pretrained(folder / "vae")
+    generate(tmp_path / "a.ome.tiff", **settings_of(folder))
+    run = RunContext(tmp_path / "a.run")
+    part = run.passes[-1]
+    assert not run.model.halo
+    whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
+    box = Box(3, 5, 30, 21)
+    assert np.abs(decode_region(run, part, box) - whole[box.scale(8).slices]).max() <= 1
