@@ -13,6 +13,7 @@ from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import Parts, load_parts
 from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius, equal_halo
+from wsigen.models.turns import Turns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +87,8 @@ class Model:
     halo:
         Context in latent px to decode around a window so that its core is right: the radius, but at most
         ``receptive.EFFECTIVE_HALO``.
+    turns:
+        For callers who must not all call it at the same time.
     """
 
     def __init__(self, parts: Parts, device: str, precision: str) -> None:
@@ -97,6 +100,7 @@ class Model:
         self.has_norms: bool = bool(parts.norms)
         self.radius: int = decoder_radius(parts.vae_config)
         self.halo: int = min(self.radius, EFFECTIVE_HALO)
+        self.turns = Turns()
         self._vae_config = parts.vae_config
         self.device, self.precision = device, precision
         self._parts = parts

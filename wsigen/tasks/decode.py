@@ -75,7 +75,11 @@ def calibrate(run: RunContext, part: PassContext) -> int:
     chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
     windows = [_fullest_window(run, part, box) for box in chosen]
     latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
-    part.state.write_norm(run.model.norm_statistics(latents) if latents else np.empty(0))
+    statistics = np.empty(0)
+    if latents:
+        with run.turn():
+            statistics = run.model.norm_statistics(latents)
+    part.state.write_norm(statistics)
     return 0
 
 
@@ -129,7 +133,9 @@ def _decode_window(run: RunContext, part: PassContext, window: Box) -> NDArray[n
     model = _frozen_model(run, part)
     around = window.dilate(model.halo if model.decoder_is_local else 0).intersect(part.plan.grid.canvas)
     latents, _ = read_state(run, part, part.schedule.steps, around)
-    return model.decode(latents, (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1))
+    halo = (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1)
+    with run.turn():
+        return model.decode(latents, halo)
 
 
 def _frozen_model(run: RunContext, part: PassContext) -> Model:
