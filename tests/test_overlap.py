@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsigen.config import make_config
+from wsigen.engine.cluster import Size
 from wsigen.engine.memory import Projection
 from wsigen.generation import Workers, generate
 from wsigen.models.model import Model
 from wsigen.models.turns import Turns
 from wsigen.store import PassState
+from wsigen.tasks.introduce import Introduction
+from wsigen.workers import _hints
 
 CALL_S = 0.02
 
@@ -128,3 +131,13 @@ def test_memory_counts_every_task_but_a_model_for_each_process_alone(workers, ta
     projection = Projection(300, 200, 1000, 1000, 100, 10, 0, 0)
     more = projection.total(workers, own, tasks) - projection.total(workers, own)
     assert more == workers * (tasks - 1) * projection.worker
+
+
+def test_a_worker_with_one_thread_for_its_accelerator_is_named():
+    def answer(*devices):
+        return Introduction("host", "3.11", {}, list(devices), 1.0, "model")
+
+    answers = {"a": answer("cpu", "cuda:0"), "b": answer("cpu", "cuda:0"), "c": answer("cpu"), "gone": answer("cpu", "cuda:0")}
+    (hint,) = _hints(answers, {"a": Size(1, 1), "b": Size(2, 1), "c": Size(1, 0)})
+    assert hint.startswith("a:")
+    assert "--nthreads 2" in hint
