@@ -2,7 +2,7 @@
 
 The accelerator is a stand-in that sleeps, and so is the store (one far away, say): calls of a small model and all accesses to
 keys of the state are drawn out to 20 ms. Time counts from the first model call to the end of the last one, for one task at once
-and for two; chunks have as many crops as real ones, so that a chunk's step has some 80 calls and 25 accesses.
+and for two; a chunk's step has some 45 calls and 25 accesses.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from wsigen.models.model import Model
 from wsigen.store import PassState
 
 SLOW_S = 0.02
-CROP, CHUNK, BATCH = 16, 128, 1
-SIZE_PX, QUICK_PX, STEPS = 3072, 2048, 2
+CROP, CHUNK, BATCH = 16, 96, 1
+SIZE_PX, QUICK_PX, STEPS = 4096, 3072, 2
 TARGET = 0.85
 
 ACCESSES = ("_checked", "write_latents", "write_partial", "write_history")
