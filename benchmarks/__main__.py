@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "overhead",
+    "overlap",
     "memory",
     "glass",
     "crops",

@@ -18,7 +18,7 @@ from time import perf_counter
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
 from benchmarks.killing import workers_of
-from wsigen.engine.run import Stage
+from wsigen.engine.stage import Stage
 from wsigen.generation import generate
 
 SMALL_PX, LARGE_PX, QUICK_PX = 4096, 65536, 16384

@@ -48,7 +48,7 @@ CASES = (
 )
 
 
-SAMPLING = {"guidance": 0.5, "eta": 0.0}
+SAMPLING: dict[str, Any] = {"guidance": 0.5, "eta": 0.0}
 """Of every case, whatever the bundle prefers: no fresh noise that would hide what a step leaves."""
 
 

@@ -196,7 +196,7 @@ def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
     guide = guide_of(run, fine).region(box.scale(8)).astype(float)
     assert rgb.std() > 5
     assert np.abs(guide - rgb).mean() < 0.2 * rgb.std()
-    x0 = encode_region(run.model, guide_of(run, fine), box, fine.plan)
+    x0 = encode_region(run, guide_of(run, fine), box, fine.plan)
     noise, abar = start_noise(run, fine, box), fine.schedule.abar[0]
     np.testing.assert_allclose(fine.state.read_latents(0, box), np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise, atol=1e-5)
 

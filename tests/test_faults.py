@@ -168,10 +168,10 @@ def test_a_pass_starts_over_if_a_chunk_and_its_sources_are_lost(bundle, tmp_path
     assert any("starts over" in note for note in notes)
 
 
-def fail_in_one_corner(run_dir, run_hash, threads, task):
+def fail_in_one_corner(run_dir, run_hash, threads, task, calls_at_once):
     if task.ij == (0, 0) and task.step == 0 and task.kind == "denoise":
         raise ValueError("odd shape")
-    return perform(run_dir, run_hash, threads, task)
+    return perform(run_dir, run_hash, threads, task, calls_at_once)
 
 
 def test_what_does_not_wait_for_a_failing_task_is_done(bundle, tmp_path, monkeypatch):

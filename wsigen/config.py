@@ -21,7 +21,7 @@ MIN_SIDE_PX = 512
 SAMPLE = "sample"  # the word that stands for a layout to be drawn
 
 _EXECUTION = frozenset(
-    {"run_dir", "keep_run", "workers", "processes", "threads", "scheduler", "memory_gb", "window", "overwrite"}
+    {"run_dir", "keep_run", "workers", "processes", "threads", "tasks_at_once", "scheduler", "memory_gb", "window", "overwrite"}
 )
 
 _PATHS = frozenset({"layout", "layout_classes", "subtypes", "mask_model", "reference", "run_dir"})
@@ -82,7 +82,10 @@ class RunConfig(BaseModel):
         after success; replace an existing slide.
     workers, processes, threads, scheduler, window:
         *Execution.* Dask workers, whether they are processes, torch threads of each, the address of a running scheduler
-        instead, tasks in flight per worker.
+        instead, tasks in flight per task that a worker has at once.
+    tasks_at_once:
+        *Execution.* Tasks that a worker has at once, 1 to 8: one calls the model while others read and write. 2 on an
+        accelerator and 1 on a CPU by default; CPU workers of a scheduler have as many as threads.
     mixed_workers:
         Workers with other versions of what decides the last bits, or without the run's device: ``refuse`` them, or ``warn`` and
         let them help (those without the device on their CPU). A slide made so has no promise to come out the same again.
@@ -127,6 +130,7 @@ class RunConfig(BaseModel):
     workers: int | None = Field(default=None, ge=1)
     processes: bool = False
     threads: int | None = Field(default=None, ge=1)
+    tasks_at_once: int | None = Field(default=None, ge=1, le=8)
     scheduler: str | None = None
     memory_gb: float | None = Field(default=None, gt=0)
     window: int = Field(default=2, ge=1)

@@ -57,7 +57,7 @@ class Estimate:
     def lines(self) -> list[str]:
         """For people."""
         where = f"{self.workers.count} worker{'s' if self.workers.count > 1 else ''} here"
-        memory = self.projection.total(self.workers.count, self.workers.processes)
+        memory = self.projection.total(self.workers.count, self.workers.processes, self.workers.tasks_at_once)
         return [
             f"model calls:  {self.calls:,} crops, {self.windows:,} decoded windows",
             f"time:         about {self.seconds / 60:.1f} minutes with {where}",

@@ -85,14 +85,23 @@ class Workers:
     scheduler: str | None
     window: int
     accelerated: bool = False
+    tasks_at_once: int = 1
+
+    @property
+    def calls_at_once(self) -> int | None:
+        """Tasks of one process that may call the model at the same time; None: all it has."""
+        if self.scheduler is not None:
+            return 1 if self.accelerated else None
+        return 1 if self.processes else self.count
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
-        """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker a GPU."""
+        """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker of two tasks a GPU."""
         accelerated = not config.device.startswith("cpu")
         count = config.workers or (1 if accelerated else usable_cores())
         threads = config.threads or 1
-        return cls(count, config.processes, threads, config.scheduler, config.window, accelerated)
+        tasks_at_once = config.tasks_at_once or (2 if accelerated else 1)
+        return cls(count, config.processes, threads, config.scheduler, config.window, accelerated, tasks_at_once)
 
 
 def usable_cores() -> int:
@@ -128,7 +137,7 @@ def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watc
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     workers = Workers.of(config)
     if workers.scheduler is None:
-        demand_memory(projection, workers.count, workers.processes, allowed_memory(config))
+        demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
     demand_disk(projection, run_dir, output)
     _demand_tissue(prepared)
     with _cluster(workers) as cluster:
@@ -146,8 +155,8 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     run_dir:
         The run's directory, or its URL in an object store.
     execution:
-        Execution settings that replace those of the first start: ``workers``, ``processes``, ``threads``, ``scheduler``,
-        ``window``, ``keep_run``.
+        Execution settings that replace those of the first start: ``workers``, ``processes``, ``threads``, ``tasks_at_once``,
+        ``scheduler``, ``window``, ``keep_run``.
 
     Raises
     ------
@@ -223,7 +232,7 @@ def _work(
     confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: told at once
     run = run_context(folder.name, manifest.hash)
     run.spool.make()
-    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, confirm, notes=cluster.notes)
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, workers.calls_at_once, confirm, notes=cluster.notes)
     files = files_of(Path(manifest.output))
     try:
         for part in run.passes:
@@ -298,7 +307,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
 def _cluster(workers: Workers) -> AbstractContextManager[Any]:
     from wsigen.engine.opening import open_cluster
 
-    return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated)
+    return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated, workers.tasks_at_once)
 
 
 def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:

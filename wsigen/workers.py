@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsigen.errors import BundleError
 from wsigen.files import leftover_name
@@ -15,6 +16,9 @@ from wsigen.folder.opening import absolute_place, open_nearest
 from wsigen.manifest import DECIDING
 from wsigen.models.bundle import find_bundle
 from wsigen.tasks.introduce import Introduction, introduce
+
+if TYPE_CHECKING:
+    from wsigen.engine.cluster import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,13 @@ class WorkerReport:
         Answer by address.
     problems:
         One line each; none means that a run can start.
+    hints:
+        What would make a run faster, a line each.
     """
 
     workers: Mapping[str, Introduction]
     problems: list[str]
+    hints: list[str] = field(default_factory=list)
 
 
 def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | None = None) -> WorkerReport:
@@ -57,7 +64,8 @@ def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | 
     here = introduce(DECIDING, model, place)
     with open_cluster(0, True, scheduler) as cluster, _marked(place if here.run_dir == "writable" else None) as mark:
         answers: dict[str, Introduction] = cluster.ask_all(introduce, DECIDING, model, place, mark)
-    return WorkerReport(answers, [*_differences(here, answers), *_own_problems(here, answers)])
+        hints = _hints(answers, cluster.sizes())
+    return WorkerReport(answers, [*_differences(here, answers), *_own_problems(here, answers)], hints)
 
 
 def _path_of(model: str) -> str:
@@ -112,3 +120,13 @@ def _own_problems(here: Introduction, answers: Mapping[str, Introduction]) -> li
                 f"{address}: cannot use the run directory ({answer.run_dir}); choose a shared folder or an object store"
             )
     return found
+
+
+def _hints(answers: Mapping[str, Introduction], sizes: Mapping[str, Size]) -> list[str]:
+    """Workers whose accelerator waits while they read and write."""
+    advice = "which waits while it reads and writes; start it with --nthreads 2 --resources GPU=1"
+    return [
+        f"{name}: one thread for an accelerator, {advice}"
+        for name, answer in sorted(answers.items())
+        if len(answer.devices) > 1 and name in sizes and sizes[name].threads == 1
+    ]

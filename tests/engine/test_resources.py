@@ -48,6 +48,16 @@ def test_tasks_that_call_the_model_go_to_gpus_one_at_a_time(fleet):
     cluster.close(5)
 
 
+def test_tasks_that_share_a_gpu_are_as_many_as_the_worker_has_threads_for(fleet):
+    cluster = Cluster(fleet, accelerated=True, tasks_at_once=2)
+    assert (cluster.slots, cluster.workers) == (2, 1)
+    done = sorted(outcomes(cluster, 8, model=True), key=lambda outcome: outcome[1])
+    assert {name for name, _, _ in done} == {"with"}
+    assert any(end > begin for (_, _, end), (_, begin, _) in pairwise(done))
+    assert all(end <= begin for (_, _, end), (_, begin, _) in zip(done, done[2:], strict=False))
+    cluster.close(5)
+
+
 def test_a_run_on_cpus_takes_all_workers(fleet):
     cluster = Cluster(fleet)
     assert cluster.workers == 4

@@ -183,7 +183,7 @@ class Waiting:
 
     def __init__(self, now, back_at, error):
         self.now, self.back_at, self.error = now, back_at, error
-        self.sent, self.times, self.workers = [], [], 1
+        self.sent, self.times, self.slots = [], [], 1
 
     @property
     def in_flight(self):

@@ -76,6 +76,9 @@ KeepRun = Annotated[bool | None, typer.Option("--keep-run/--no-keep-run", help="
 WorkerCount = Annotated[int | None, typer.Option("--workers", help="local workers (default: one per core)")]
 Processes = Annotated[bool | None, typer.Option("--processes", help="workers as processes instead of threads")]
 Threads = Annotated[int | None, typer.Option("--threads", help="model threads of each worker")]
+TasksAtOnce = Annotated[
+    int | None, typer.Option("--tasks-at-once", help="tasks of each worker, one at the model, others reading and writing")
+]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="address of a running dask scheduler")]
 MixedWorkers = Annotated[
     str | None, typer.Option("--mixed-workers", metavar="refuse|warn", help="workers with other versions or another device")
@@ -138,6 +141,7 @@ def generate(
     workers: WorkerCount = None,
     processes: Processes = None,
     threads: Threads = None,
+    tasks_at_once: TasksAtOnce = None,
     scheduler: Scheduler = None,
     mixed_workers: MixedWorkers = None,
     memory_gb: MemoryGb = None,
@@ -186,6 +190,7 @@ def estimate(
     workers: WorkerCount = None,
     processes: Processes = None,
     threads: Threads = None,
+    tasks_at_once: TasksAtOnce = None,
 ) -> None:
     """Say what a slide would cost: model calls, time, disk, memory."""
     settings, file = _settings(dict(locals()))
@@ -201,6 +206,7 @@ def resume(
     workers: WorkerCount = None,
     processes: Processes = None,
     threads: Threads = None,
+    tasks_at_once: TasksAtOnce = None,
     scheduler: Scheduler = None,
     window: Window = None,
     log: Log = None,

@@ -79,6 +79,8 @@ def run_worker_check(address: str, model: str, run_dir: str | None) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in said.versions.items())
         print(f"{worker}  on {said.host}, {said.memory_gib} GiB, python {said.python}, {versions}")
         print(f"  devices: {', '.join(said.devices)};  model: {said.model[:12]};  run directory: {said.run_dir or 'not asked'}")
+    for hint in report.hints:
+        print(f"hint: {hint}", file=sys.stderr)
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
     if report.problems:

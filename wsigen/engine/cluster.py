@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from wsigen.engine.calls import SchedulerLostError, call_named, translated
@@ -29,12 +29,22 @@ wait there for days, are waited for without end."""
 GPU = "GPU"
 """dask's resource of workers with an accelerator: ``dask worker ... --resources GPU=1``."""
 
+_GPU_PARTS = 1024
+"""A task takes a whole number of such parts of a GPU: sums of them are exact, so that what was taken comes back in full."""
+
 POLL_S = 0.2
 COUNT_S = 1.0
 """Seconds for which a count of the workers holds: asked anew for every task, it would be most of what a scheduler does."""
 
 RENEW_S = 10.0
 """Seconds between two looks at the jobs of a queue."""
+
+
+class Size(NamedTuple):
+    """Threads of a worker, and the GPUs it declares."""
+
+    threads: int
+    gpus: int
 
 
 class Cluster:
@@ -48,7 +58,9 @@ class Cluster:
         The jobs of a queue that are the workers, if they are.
     accelerated:
         Tasks that call the model need an accelerator: if any worker declares the resource ``GPU``, they go to such workers
-        alone, as many at a time as each declares.
+        alone, ``tasks_at_once`` at a time for each GPU.
+    tasks_at_once:
+        Threads that share an accelerator: while a task has its turn there (``tasks.context``), others read and write.
 
     Attributes
     ----------
@@ -56,14 +68,18 @@ class Cluster:
         What happens to scheduler and workers, for a person.
     """
 
-    def __init__(self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False, tasks_at_once: int = 1
+    ) -> None:
         self.notes = Notes()
         self._connect = connect
         self._jobs, self._refused = jobs, ""
         self._accelerated, self._declared = accelerated, False
+        self._tasks_at_once = tasks_at_once
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
-        self._slots, self._counted, self._renewed = 0, -COUNT_S, monotonic()
+        self._slots, self._workers = 0, 0
+        self._counted, self._renewed = -COUNT_S, monotonic()
         self._without: float | None = None
         """Since when there is no slot."""
         self._use(connect())
@@ -74,8 +90,8 @@ class Cluster:
         return len(self._labels) + len(self._lost)
 
     @property
-    def workers(self) -> int:
-        """Worker slots (threads of all workers, or GPUs they declare) there are now, or were up to a second ago.
+    def slots(self) -> int:
+        """Tasks that call the model and can be under way at the same time, now or up to a second ago.
 
         Raises
         ------
@@ -83,13 +99,19 @@ class Cluster:
             If there was none for ``WORKERS_S``, and no queue may bring any.
         """
         if monotonic() - self._counted >= COUNT_S:
-            self._slots, before = self._count(), self._slots
+            before = self._slots
+            self._slots, self._workers = self._count()
             self._counted = monotonic()
             if self._slots:
                 self._without = None
             else:
                 self._wait_for_workers(left=before > 0)
         return self._slots
+
+    @property
+    def workers(self) -> int:
+        """Those of them that can compute at the same time: cores (or groups of threads), or GPUs."""
+        return self._workers if self.slots else 0
 
     def _wait_for_workers(self, left: bool) -> None:
         """Say once what is waited for, and not for ever."""
@@ -113,7 +135,7 @@ class Cluster:
         model:
             Whether it calls the model.
         """
-        needed = {GPU: 1} if model and self._declared else None
+        needed = {GPU: _GPU_PARTS // self._tasks_at_once / _GPU_PARTS} if model and self._declared else None
         key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
         future = self._ask(
             lambda client: client.submit(call_named, function, *args, key=key, pure=False, retries=0, resources=needed)
@@ -149,13 +171,19 @@ class Cluster:
         answer = self._ask(lambda client: client.sync(client.scheduler.identity, n_workers=-1))
         return dict(answer["workers"])
 
-    def _count(self) -> int:
-        """Tasks that call the model and can run at the same time."""
+    def sizes(self) -> dict[str, Size]:
+        """Threads and declared GPUs of every worker, by its address."""
+        return {name: Size(int(worker["nthreads"]), _gpus_of(worker)) for name, worker in self._there().items()}
+
+    def _count(self) -> tuple[int, int]:
+        """Slots and workers (see there)."""
         if not self._accelerated:
-            return sum(self._ask(lambda client: client.nthreads()).values())
-        threads = [(int(worker["nthreads"]), _gpus_of(worker)) for worker in self._there().values()]
-        self._declared = self._declared or any(gpus for _, gpus in threads)
-        return sum(min(own, gpus) if self._declared else own for own, gpus in threads)
+            threads = list(self._ask(lambda client: client.nthreads()).values())
+        else:
+            sizes = self.sizes().values()
+            self._declared = self._declared or any(size.gpus for size in sizes)
+            threads = [min(size.threads, size.gpus * self._tasks_at_once) if self._declared else size.threads for size in sizes]
+        return sum(threads), sum(-(-own // self._tasks_at_once) for own in threads)
 
     def _renew_jobs(self) -> None:
         """Submit jobs again whose wall time is over; looked after every few seconds, whether tasks end or not."""

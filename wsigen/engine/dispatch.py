@@ -53,9 +53,11 @@ class Dispatcher:
     Attributes
     ----------
     window:
-        Tasks in flight per worker slot.
+        Tasks in flight per slot.
     threads:
         Torch threads of each worker.
+    calls_at_once:
+        Tasks of one process that may call the model at the same time; None: all it has.
     confirm:
         Makes sure that the run is still this driver's, before much of it is deleted (RunError if it is not).
     tries, losses:
@@ -74,6 +76,7 @@ class Dispatcher:
     cluster: Cluster
     window: int = 2
     threads: int | None = None
+    calls_at_once: int | None = None
     confirm: Callable[[], None] = lambda: None
     tries: Counter[Task] = field(default_factory=Counter)
     losses: Counter[Task] = field(default_factory=Counter)
@@ -88,7 +91,7 @@ class Dispatcher:
     @property
     def full(self) -> bool:
         """Whether enough tasks are in flight."""
-        return self.in_flight >= max(1, self.window * max(1, self.cluster.workers))
+        return self.in_flight >= max(1, self.window * max(1, self.cluster.slots))
 
     @property
     def in_flight(self) -> int:
@@ -104,7 +107,7 @@ class Dispatcher:
             return
         manifest = self.run.manifest
         name = f"{task.kind}-run.{manifest.run_id}-pass.{task.part}-{task.ij[0]}.{task.ij[1]}-{task.step}"
-        args = (self.run.folder.name, manifest.hash, self.threads, task)
+        args = (self.run.folder.name, manifest.hash, self.threads, task, self.calls_at_once)
         self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
 
     def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:

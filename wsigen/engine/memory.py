@@ -79,11 +79,14 @@ class Projection:
         """What one worker takes for its tasks, on top of its process: a decoded window beside what denoising left behind."""
         return self.denoise + self.decode
 
-    def total(self, workers: int, processes: bool) -> int:
-        """Memory of ``workers`` local workers and the driver; threads share one process and one model."""
-        denoising, decoding = min(workers, self.chunks), min(workers, self.blocks)
-        tasks = denoising * self.denoise + decoding * self.decode
-        others = max(denoising, decoding) if processes else 0
+    def total(self, workers: int, processes: bool, tasks_at_once: int = 1) -> int:
+        """Memory of ``workers`` local workers and the driver; threads share one process and one model.
+
+        Tasks of a worker take turns at the model, but each thread's heap keeps what it had at its own turn.
+        """
+        under_way = workers * tasks_at_once
+        tasks = min(under_way, self.chunks) * self.denoise + min(under_way, self.blocks) * self.decode
+        others = min(workers, max(self.chunks, self.blocks)) if processes else 0
         return self.driver + tasks + (1 + others) * (PROCESS + self.weights)
 
 
@@ -149,13 +152,13 @@ def _window(extent: int, side: int, halo: int) -> int:
     return min(extent, side + halos * halo)
 
 
-def demand_memory(projection: Projection, workers: int, processes: bool, allowed: int) -> None:
+def demand_memory(projection: Projection, workers: int, processes: bool, allowed: int, tasks_at_once: int = 1) -> None:
     """Refuse a run whose projected memory exceeds what is allowed; the message gives both numbers (ResourceError)."""
-    needed = projection.total(workers, processes)
+    needed = projection.total(workers, processes, tasks_at_once)
     if needed > allowed:
         raise ResourceError(
             f"projected memory {gib(needed)} for {workers} worker(s) exceeds the allowed {gib(allowed)}; "
-            "use fewer --workers, a smaller --chunk or --batch, or raise --memory-gb"
+            "use fewer --workers or --tasks-at-once, a smaller --chunk or --batch, or raise --memory-gb"
         )
 
 

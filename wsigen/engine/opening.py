@@ -20,19 +20,24 @@ LEAVE_S = 10.0
 
 
 @contextmanager
-def open_cluster(workers: int, processes: bool, scheduler: str | None, accelerated: bool = False) -> Iterator[Cluster]:
+def open_cluster(
+    workers: int, processes: bool, scheduler: str | None, accelerated: bool = False, tasks_at_once: int = 1
+) -> Iterator[Cluster]:
     """Start a local cluster, or connect to a running scheduler.
 
     Parameters
     ----------
     workers:
-        Local workers of one thread each.
+        Local workers.
     processes:
         Workers are processes of their own instead of threads of this one.
     scheduler:
         Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
     accelerated:
         The run's device is no CPU; with a scheduler, its workers may declare the resource ``GPU``.
+    tasks_at_once:
+        Threads of each local worker, or of each GPU of a scheduler's workers. Its CPU workers have the threads they have, each
+        a worker.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None, accelerat
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
-            own = _local(workers, processes)
+            own = _local(workers, processes, tasks_at_once)
         elif is_queue_file(scheduler):
             jobs = submit_jobs(Path(scheduler))
             own = jobs.cluster
@@ -58,7 +63,8 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None, accelerat
         def connect() -> Any:
             return _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
 
-        cluster = Cluster(connect, jobs, accelerated and scheduler is not None)
+        alone = scheduler is not None and not accelerated
+        cluster = Cluster(connect, jobs, accelerated and scheduler is not None, 1 if alone else tasks_at_once)
         patience_s = LEAVE_S
         try:
             yield cluster
@@ -74,13 +80,13 @@ def open_cluster(workers: int, processes: bool, scheduler: str | None, accelerat
                     own.close(timeout=patience_s)
 
 
-def _local(workers: int, processes: bool) -> Any:
+def _local(workers: int, processes: bool, threads: int) -> Any:
     """Workers on this machine: threads of this process, or processes that listen on loopback alone."""
     from distributed import LocalCluster
 
     return LocalCluster(
         n_workers=workers if processes else 1,
-        threads_per_worker=1 if processes else workers,
+        threads_per_worker=threads if processes else workers * threads,
         processes=processes,
         dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0",

@@ -24,7 +24,7 @@ class Stage:
     calls:
         Model calls made by this driver.
     workers:
-        Worker slots; 0 while a scheduler has no workers yet.
+        Workers; 0 while a scheduler has none yet.
     seconds:
         Since the stage began.
     note:

@@ -15,6 +15,7 @@ from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import Parts, load_parts
 from wsigen.models.receptive import EFFECTIVE_HALO, attended_radius, decoder_radius, equal_halo
+from wsigen.models.turns import Turns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +89,8 @@ class Model:
     halo:
         Context in latent px to decode around a window (or its features) so that its core is right: the radius, but at most
         ``receptive.EFFECTIVE_HALO``; 0 if no context makes it right.
+    turns:
+        For callers who must not all call it at the same time.
     """
 
     def __init__(self, parts: Parts, device: str, precision: str) -> None:
@@ -100,6 +103,7 @@ class Model:
         self.decoder_splits: bool = parts.split is not None and not parts.decoder_is_local
         self.radius: int = (attended_radius if self.decoder_splits else decoder_radius)(parts.vae_config)
         self.halo: int = min(self.radius, EFFECTIVE_HALO) if self.decoder_is_local or self.decoder_splits else 0
+        self.turns = Turns()
         self._vae_config = parts.vae_config
         self.device, self.precision = device, precision
         self._parts = parts

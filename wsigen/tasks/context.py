@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +68,13 @@ class RunContext:
     ----------
     differences:
         What of this process differs from the run and was let pass (``mixed_workers``), a line each.
+    calls_at_once:
+        Tasks of this process that may call the model at the same time; None: all. An execution setting, set with every task.
     """
 
     def __init__(self, run_dir: str | Path, folder: Folder | None = None) -> None:
         self.differences: list[str] = []
+        self.calls_at_once: int | None = None
         self.folder = folder or open_folder(run_dir)
         self.manifest = Manifest.load(self.folder)
         work = self.folder.sub(self.manifest.work)
@@ -96,6 +100,11 @@ class RunContext:
         if not folder.is_dir() or bundle_hash(folder) != self.manifest.model_hash:
             raise UnfitWorkerError(f"{_here()}: {folder} is not the model the run began with; restore it there, or start anew")
         return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """A turn to call the model; wait for it with everything read, and write after it."""
+        helps = self.model.device != self.manifest.device  # a CPU in an accelerator's place: each of its threads computes
+        return self.model.turns.take(None if helps else self.calls_at_once)
 
     def _device(self) -> str:
         """The run's device, or *cpu* where it is missing and that is let pass."""

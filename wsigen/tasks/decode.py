@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.geometry import Box
-from wsigen.models.attention_windows import PART
+from wsigen.models.attention_windows import PART, attention_windows
 from wsigen.models.model import Model
 from wsigen.sampling.lattice import lattice_crops, lattice_starts
 from wsigen.slide.tiles import encode_block
@@ -90,7 +90,11 @@ def calibrate(run: RunContext, part: PassContext) -> int:
     chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
     windows = [_fullest_window(run, part, box) for box in chosen]
     latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
-    part.state.write_norm(run.model.norm_statistics(latents) if latents else np.empty(0))
+    statistics = np.empty(0)
+    if latents:
+        with run.turn():
+            statistics = run.model.norm_statistics(latents)
+    part.state.write_norm(statistics)
     return 0
 
 
@@ -110,7 +114,10 @@ def _features(run: RunContext, part: PassContext, cores: list[Box]) -> Features:
     model = _frozen_model(run, part)
     canvas = part.plan.grid.canvas
     needed = [core.dilate(model.halo).intersect(canvas) for core in cores]
-    return model.features(lambda box: read_state(run, part, part.schedule.steps, box)[0], canvas, needed)
+    boxes = [window.around for window in attention_windows(canvas, needed)]
+    latents = {box: read_state(run, part, part.schedule.steps, box)[0] for box in boxes}
+    with run.turn():
+        return model.features(latents.__getitem__, canvas, needed)
 
 
 def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
@@ -155,9 +162,11 @@ def _decode_window(run: RunContext, part: PassContext, window: Box, features: Fe
     around = window.dilate(model.halo).intersect(part.plan.grid.canvas)
     halo = (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1)
     if features is not None:
-        return model.decode_features(features, around, halo)
+        with run.turn():
+            return model.decode_features(features, around, halo)
     latents, _ = read_state(run, part, part.schedule.steps, around)
-    return model.decode(latents, halo)
+    with run.turn():
+        return model.decode(latents, halo)
 
 
 def _frozen_model(run: RunContext, part: PassContext) -> Model:

@@ -22,7 +22,7 @@ def start(run: RunContext, part: PassContext, ij: Index) -> int:
     box = part.plan.grid.box(ij)
     y = start_noise(run, part, box)
     if part.plan.start != "noise":
-        x0 = encode_region(run.model, guide_of(run, part), box, part.plan)
+        x0 = encode_region(run, guide_of(run, part), box, part.plan)
         y = add_noise(x0, y, part.schedule.abar[0])
     part.state.write_latents(0, ij, y)
     return 0
@@ -50,8 +50,9 @@ def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     classes = part.state.read_classes(around)
     windows = [c.box.relative_to(around).slices for c in crops]
     pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
-    for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
-        total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
+    with run.turn():
+        for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
+            total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
     part.state.write_partial(step, ij, total)
     return sum(len(calls_of_crop(run.model.card, c, settings.guidance)) for _, c in pairs)
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from wsigen.geometry import Box
 from wsigen.layout.resample import apply, taps
-from wsigen.models.model import Model
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.decode import decode_region
@@ -77,14 +76,15 @@ def guide_of(run: RunContext, part: PassContext) -> Guide:
     return PreviousPass(run, coarse, coarse.plan.scale // part.plan.scale)
 
 
-def encode_region(model: Model, guide: Guide, box: Box, plan: PassPlan) -> NDArray[np.float32]:
+def encode_region(run: RunContext, guide: Guide, box: Box, plan: PassPlan) -> NDArray[np.float32]:
     """Encode the guide on a box of latents, float32 ``[C, h, w]``, window by window in bounded memory."""
-    f, canvas = plan.factor, plan.grid.canvas
+    f, canvas, model = plan.factor, plan.grid.canvas, run.model
     out = np.empty((model.card.latent.channels, *box.shape), dtype=np.float32)
     for window in split(box, ENCODE_WINDOW):
         around = window.dilate(ENCODE_HALO).intersect(canvas)
         rgb = guide.region(around.scale(f))
-        latents = model.encode(rgb)
+        with run.turn():
+            latents = model.encode(rgb)
         core = window.relative_to(around).slices
         out[(slice(None), *window.relative_to(box).slices)] = latents[(slice(None), *core)]
     return out

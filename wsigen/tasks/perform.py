@@ -50,7 +50,7 @@ class Report:
     differences: tuple[str, ...] = ()
 
 
-def perform(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Report:
+def perform(run_dir: str, run_hash: str, threads: int | None, task: Task, calls_at_once: int | None = None) -> Report:
     """Do one task in a worker process.
 
     Parameters
@@ -59,6 +59,8 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Rep
         Where the run is, and the hash its manifest must have.
     threads:
         Torch threads of this worker (None: as it is).
+    calls_at_once:
+        Tasks of this process that may call the model at the same time (None: all).
     """
     from wsigen.tasks.decode import calibrate, decode_block
     from wsigen.tasks.denoise import assemble, denoise, start
@@ -67,6 +69,7 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Rep
     run = run_context(run_dir, run_hash)
     if threads is not None:
         _limit_threads(threads)
+    run.calls_at_once = calls_at_once
     part = run.passes[task.part]
     if task.kind == "start":
         calls = start(run, part, task.ij)
