@@ -7,7 +7,6 @@ leftovers swept, workers started. The resumed driver is then killed as well, and
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -19,14 +18,13 @@ from time import monotonic, sleep
 
 import psutil
 
-from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.faults.damage import stored
 from benchmarks.faults.progress import half_steps
 from benchmarks.figure import Figure, Options, spread
+from benchmarks.whole import STEPS, settings
 
 SIZE_PX, QUICK_PX = 65536, 16384
-TISSUE = 1 / 3
-STEPS, BATCH, KILLS = 4, 16, 3
+KILLS = 3
 TARGET_S = 10.0
 POLL_S, PATIENCE_S = 0.05, 1800.0
 
@@ -69,10 +67,7 @@ def measure(options: Options) -> Figure:
 
 def _generate(folder: Path, size: int) -> list[str]:
     """Arguments of ``wsigen generate``."""
-    bundle = make_bundle(folder / "bundle", widths=(4,), decoder_width=4)
-    side = round(math.sqrt(TISSUE) * size)
-    layout = write_squares(folder / "layout.geojson", [("Tumor", (size - side) // 2, (size - side) // 3, side)])
-    options = {"model": bundle, "layout": layout, "size": f"{size}x{size}", "steps": STEPS, "guidance": 0, "batch": BATCH}
+    options = settings(folder, size) | {"size": f"{size}x{size}"}
     return ["generate", str(folder / "slide.ome.tiff"), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
 
 
