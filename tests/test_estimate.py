@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from wsigen.config import make_config
 from wsigen.counting import calls_of_chunk, count_calls
 from wsigen.engine.memory import Projection
-from wsigen.estimate import count_rows, estimate, guide_seconds
+from wsigen.estimate import count_rows, estimate, guide_seconds, traffic_of
 from wsigen.generation import generate
 from wsigen.models.card import BundleCard
 from wsigen.preparation import prepare
 from wsigen.projection import model_size, plans_of, project_run
 from wsigen.sampling.multiscale import PassPlan
-from wsigen.speed import Speed
+from wsigen.speed import Speed, measure_speed
 
 BATCH = 2
 MIB = 2**20
@@ -94,18 +94,74 @@ def check_count(found, kind, guidance, mode):
     assert count_calls(card, layout, plan, 0, guidance) == pytest.approx(every, rel=0.05)
 
 
-def test_seconds_follow_from_the_calls(bundle):
-    few, many = (estimate(make_config(settings_of(bundle, class_name="Tumor", steps=n)), ticks()) for n in (3, 7))
-    assert many.seconds - few.seconds == pytest.approx((many.calls - few.calls) / BATCH)
+def said(bundle, speed, monkeypatch, **more):
+    """The estimate on a machine of a given speed."""
+    monkeypatch.setattr("wsigen.estimate.measure_speed", lambda *_: speed)
+    return estimate(make_config(settings_of(bundle, **{"class_name": "Tumor", **more})), ticks())
+
+
+def test_seconds_follow_from_the_calls(bundle, monkeypatch):
+    few, many = (said(bundle, Speed(call=1.0, decode=0.01, pack=0.01), monkeypatch, steps=n) for n in (3, 7))
+    assert many.seconds - few.seconds == pytest.approx(many.calls - few.calls)
     assert many.windows == few.windows
     assert 0 < few.calls < many.calls
 
 
+def test_seconds_hold_the_states_traffic_and_noise(bundle, tmp_path, monkeypatch):
+    """All tissue, one worker: what a run reads and writes (``test_traffic``), at what a byte takes."""
+    base = Speed(call=1.0, decode=0.01, pack=0.01)
+    plain = said(bundle, base, monkeypatch, steps=3)
+    prepared = prepare(make_config(settings_of(bundle, class_name="Tumor", steps=3, eta=1.0)), tmp_path / "x.ome.tiff")
+    plan = plans_of(prepared.manifest)[0]
+    total = traffic_of(prepared, plan).total()
+    for name, amount in (("read", total.read), ("write", total.written)):
+        more = said(bundle, replace(base, **{name: 1e-6}), monkeypatch, steps=3)
+        assert more.seconds - plain.seconds == pytest.approx(1e-6 * amount)
+    quiet, noisy = (said(bundle, replace(base, noise=0.001), monkeypatch, steps=3, eta=eta) for eta in (0.0, 1.0))
+    assert noisy.seconds - plain.seconds == pytest.approx(4 * (quiet.seconds - plain.seconds))
+
+
+def test_seconds_hold_the_file_which_no_worker_shares(bundle, monkeypatch):
+    """One driver writes it: twice the slide takes twice as long, whatever the number of workers; glass costs nothing."""
+    base = Speed(call=1.0, decode=0.01, pack=0.01)
+
+    def of_file(**more):
+        with_file, without = (said(bundle, replace(base, file=seconds), monkeypatch, **more).seconds for seconds in (0.01, 0.0))
+        return with_file - without
+
+    alone = of_file()
+    assert alone == pytest.approx(0.01 * 640 * 768 / 64)
+    assert of_file(workers=8, scheduler="tcp://127.0.0.1:1") == pytest.approx(alone)
+    assert of_file(size=(640, 1536)) == pytest.approx(2 * alone)
+
+
+def test_the_driver_bounds_what_many_workers_do(bundle, monkeypatch):
+    """1,000 workers of a cluster: a task each per half-step, and no faster than the driver passes them on."""
+    more = {"workers": 1000, "scheduler": "tcp://127.0.0.1:1", "steps": 3}
+    slow, fast, none = (said(bundle, Speed(call, 0.01, 0.01), monkeypatch, **more).seconds for call in (1.0, 1e-9, 1e-12))
+    assert fast == none < slow
+    chunks = 9  # of 32 latent px: 80 x 96
+    few = said(bundle, Speed(1.0, 0.01, 0.01), monkeypatch, steps=3, workers=chunks, scheduler="tcp://127.0.0.1:1").seconds
+    assert slow == pytest.approx(few)  # there are no more chunks
+
+
+def test_the_machine_is_measured_where_the_run_will_lie(bundle, tmp_path, monkeypatch):
+    """Noise, state, tiles and file have a speed above zero, and nothing is left of the measurement."""
+    monkeypatch.chdir(tmp_path)
+    prepared = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff")
+    speed = measure_speed(prepared, 1, ticks(), tmp_path)
+    channels = prepared.card.latent.channels
+    assert speed.noise == pytest.approx(1 / 32**2)
+    assert speed.read == speed.write == pytest.approx(1 / (32**2 * channels * 4))
+    assert speed.file == speed.pack == pytest.approx(1 / 256**2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    said = {n: estimate(make_config(settings_of(bundle, class_name="Tumor", steps=3, workers=n)), ticks()) for n in (1, 2, 9)}
-    assert said[2].seconds < said[1].seconds < 2 * said[2].seconds
-    assert said[9].seconds == said[2].seconds  # there are no more cores
+    found = {n: estimate(make_config(settings_of(bundle, class_name="Tumor", steps=3, workers=n)), ticks()) for n in (1, 2, 9)}
+    assert found[2].seconds < found[1].seconds < 2 * found[2].seconds
+    assert found[9].seconds == found[2].seconds  # there are no more cores
 
 
 def test_a_pass_that_starts_from_a_picture_takes_longer(bundle, tmp_path):

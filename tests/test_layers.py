@@ -26,6 +26,7 @@ ROWS = [
         "counting",
         "mending",
         "speed",
+        "traffic",
         "training",
         "metrics",
         "workers",

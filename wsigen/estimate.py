@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsigen.config import RunConfig
 from wsigen.counting import count_calls
-from wsigen.engine.memory import Projection, gib
+from wsigen.engine.memory import Projection, existing_parent, gib
+from wsigen.folder.opening import as_place
 from wsigen.generation import Workers, usable_cores
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.preparation import Prepared, prepare
 from wsigen.projection import plans_of, project_run, tissue_share
+from wsigen.rundir import run_dir_of
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.speed import Clock, Speed, measure_speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.traffic import PassTraffic, active_chunks
 
 CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
+
+DRIVER_S = 0.004
+"""CPU seconds of the driver for a task: fewer pass through it in no case (``python -m benchmarks.simulate --measure``)."""
 
 BLENDED_HALO = WINDOW / 2
 """Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
@@ -81,27 +89,49 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
         As ``generate`` does for the same settings.
     """
     begin = clock()
-    prepared = prepare(config, Path("estimate.ome.tiff"))
+    output = Path("estimate.ome.tiff")
+    prepared = prepare(config, output)
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
     workers = Workers.of(config)
-    speed = measure_speed(prepared, workers.threads, clock)
+    speed = measure_speed(prepared, workers.threads, clock, _scratch(run_dir_of(config, output)))
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     plans = plans_of(prepared.manifest)
     calls = [count_rows(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     halo = model.equal_halo(WINDOW) if model.halo else BLENDED_HALO
-    windows, area = _count_windows(prepared.layout, prepared.manifest, halo)
+    glass = prepared.manifest.glass["index"]
+    windows = tissue_windows(prepared.layout, int(prepared.manifest.passes[-1]["factor"]), glass)
     many = _at_once(workers, prepared.manifest.device)
-    share = tissue_share(prepared.layout, prepared.manifest.glass["index"])
-    denoise = sum(
-        (count * speed.call + share * guide_seconds(plans, plan.index, halo, speed)) / min(many, len(plan.grid))
-        for count, plan in zip(calls, plans, strict=True)
-    )
-    decode = area * (speed.decode + speed.pack) / min(many, projection.blocks)
+    share = tissue_share(prepared.layout, glass)
+    seconds = started + _decoded_area(windows, prepared.manifest, 0.0) * speed.file
+    for count, plan in zip(calls, plans, strict=True):
+        traffic = traffic_of(prepared, plan)
+        work = (
+            count * speed.call + share * guide_seconds(plans, plan.index, halo, speed) + state_seconds(traffic, prepared, speed)
+        )
+        tasks = len(traffic.active) * (2 * plan.steps + 1)
+        seconds += max(work / max(1, min(many, len(traffic.active))), tasks * DRIVER_S)
+    area = _decoded_area(windows, prepared.manifest, halo)
+    seconds += area * (speed.decode + speed.pack) / min(many, projection.blocks)
     if model.has_norms:
         measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans)
-        decode += measured * speed.decode * CALIBRATION_COST
-    return Estimate(sum(calls), windows, started + denoise + decode, projection, workers)
+        seconds += measured * speed.decode * CALIBRATION_COST
+    return Estimate(sum(calls), int(windows.sum()), seconds, projection, workers)
+
+
+def traffic_of(prepared: Prepared, plan: PassPlan) -> PassTraffic:
+    """What a pass of a prepared run reads and writes."""
+    m = prepared.manifest
+    active = active_chunks(prepared.layout, plan, m.glass["index"])
+    return PassTraffic(plan, active, prepared.card.latent.channels, m.sampling["sampler"] == "dpm++")
+
+
+def state_seconds(traffic: PassTraffic, prepared: Prepared, speed: Speed) -> float:
+    """Seconds of one worker for a pass's state and noise: read, checked, drawn, written and flushed."""
+    total, plan = traffic.total(), traffic.plan
+    fields = 1 + (plan.steps if float(prepared.manifest.sampling["eta"]) > 0.0 else 0)
+    noise = len(traffic.active) * min(plan.chunk, plan.height) * min(plan.chunk, plan.width) * fields * speed.noise
+    return total.read * speed.read + total.written * speed.write + noise
 
 
 def count_rows(prepared: Prepared, plan: PassPlan) -> int:
@@ -139,17 +169,28 @@ def _at_once(workers: Workers, device: str) -> int:
     return max(1, min(workers.count, usable_cores() // workers.threads))
 
 
-def _count_windows(layout: Layout, manifest: Manifest, halo: float) -> tuple[int, float]:
-    """Decoded windows that hold tissue, from a coarse class map, and the latent pixels in them and their halos."""
-    finest = manifest.passes[-1]
-    side = WINDOW * int(finest["factor"])
+def _scratch(run_dir: str | Path) -> Path | None:
+    """The folder that exists where a run will lie, if files can be written there; an object store is taken for the system's."""
+    place = as_place(run_dir)
+    if not isinstance(place, Path):
+        return None
+    found = existing_parent(place)
+    return found if os.access(found, os.W_OK) else None
+
+
+def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np.bool_]:
+    """Decoded windows that hold tissue, bool ``[I, J]``, from a coarse class map."""
+    side = WINDOW * factor
     box = Box(0, 0, -(-layout.height // side), -(-layout.width // side))
     fine = layout.class_map(Box(0, 0, box.height * 8, box.width * 8), side // 8)
-    glass = manifest.glass["index"]
     tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
-    found = tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3))
-    heights, widths = (_with_halos(int(finest[extent]), halo) for extent in ("height", "width"))
-    return int(found.sum()), float((found * np.outer(heights, widths)).sum())
+    return np.asarray(tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3)))
+
+
+def _decoded_area(windows: NDArray[np.bool_], manifest: Manifest, halo: float) -> float:
+    """Latent pixels in the windows that hold tissue and in their halos."""
+    heights, widths = (_with_halos(int(manifest.passes[-1][extent]), halo) for extent in ("height", "width"))
+    return float((windows * np.outer(heights, widths)).sum())
 
 
 def _with_halos(extent: int, halo: float) -> list[float]:

@@ -1,18 +1,28 @@
-"""How fast this machine is: a short measurement of one worker's model calls, decoding and encoding."""
+"""How fast this machine is: a short measurement of a worker's model calls, coding and state, and of the slide's file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from wsigen.classes import UNKNOWN
+from wsigen.files import sha256
+from wsigen.folder.local import LocalFolder
+from wsigen.geometry import Box, ChunkGrid
+from wsigen.noise import Stream, normal_field
 from wsigen.preparation import Prepared
-from wsigen.slide.codec import encode_tile
+from wsigen.runstore import RunStore
+from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.spool import Spool
+from wsigen.slide.tiles import encode_block
+from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import WINDOW
 
@@ -41,15 +51,25 @@ class Speed:
         A latent pixel's part of the tiles of all levels.
     encode:
         A latent pixel encoded; 0 if no pass starts from a picture.
+    noise:
+        A latent pixel of the noise field.
+    read, write:
+        A byte of the state, checked or flushed.
+    file:
+        A latent pixel's part of the slide's file: its tiles taken from the spool, written, flushed and hashed (the driver's).
     """
 
     call: float
     decode: float
     pack: float
     encode: float = 0.0
+    noise: float = 0.0
+    read: float = 0.0
+    write: float = 0.0
+    file: float = 0.0
 
 
-def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
+def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | None = None) -> Speed:
     """Measure on random latents: the median of some batches, one window each way, and one tile.
 
     Parameters
@@ -58,6 +78,8 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
         torch's, as a worker has.
     clock:
         What seconds are.
+    place:
+        A folder on the disk that will hold state and slide, for a moment's scratch files (the system's if there is none).
     """
     import torch
 
@@ -75,7 +97,12 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock) -> Speed:
     guided = any(part["start"] != "noise" for part in m.passes)
     encode = _timed(clock, lambda: model.encode(rgb))[0] if guided else 0.0
     encoded = rgb.shape[0] * rgb.shape[1] / model.card.latent.factor**2
-    return Speed(_call(prepared, model, clock), decode / decoded, _pack(prepared, rgb, clock), encode / encoded)
+    call = _call(prepared, model, clock)
+    encoded_s = encode / encoded
+    with TemporaryDirectory(dir=place, prefix=".wsigen-") as scratch:
+        noise, read, write = _state(prepared, Path(scratch), clock)
+        pack, file = _slide(prepared, rgb, Path(scratch), clock)
+    return Speed(call, decode / decoded, pack, encoded_s, noise, read, write, file)
 
 
 def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
@@ -92,11 +119,38 @@ def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
     return median(times[1:]) / batch  # the first call of a process is slow
 
 
-def _pack(prepared: Prepared, rgb: NDArray[np.uint8], clock: Clock) -> float:
-    """Seconds of a latent pixel's part of the tiles: all levels together are 4 / 3 of the finest."""
-    spec = PyramidSpec(**prepared.manifest.slide)
-    seconds, _ = _timed(clock, lambda: encode_tile(spec, rgb[: spec.tile, : spec.tile]))
-    return seconds * 4 / 3 / (spec.tile / prepared.card.latent.factor) ** 2
+def _state(prepared: Prepared, folder: Path, clock: Clock) -> tuple[float, float, float]:
+    """Seconds of a latent pixel of noise, and of a byte of the state read and written."""
+    m, channels = prepared.manifest, prepared.card.latent.channels
+    plan = m.passes[-1]
+    side = int(plan["chunk"])
+    box = Box(0, 0, side, side)
+    store = RunStore(LocalFolder(folder / "state.zarr"))
+    state = store.create_pass(0, ChunkGrid(side, side, side), channels, 1, int(plan["side"]), history=False)
+    noise, values = _timed(clock, lambda: normal_field(0, Stream.STEP, box, channels))
+    state.write_latents(0, (0, 0), values)  # the first write of a process is slow
+    write, _ = _timed(clock, lambda: state.write_latents(1, (0, 0), values))
+    read, _ = _timed(clock, lambda: state.read_latents(1, box))
+    return noise / side**2, read / values.nbytes, write / values.nbytes
+
+
+def _slide(prepared: Prepared, rgb: NDArray[np.uint8], folder: Path, clock: Clock) -> tuple[float, float]:
+    """Seconds of a latent pixel's part of the tiles of all levels, encoded and spooled, and of the file they go into."""
+    whole = PyramidSpec(**prepared.manifest.slide)
+    spec = replace(whole, width=whole.block, height=whole.block)
+    times = [-(-whole.block // extent) for extent in rgb.shape[:2]]
+    block = np.tile(rgb, (*times, 1))[: whole.block, : whole.block]
+    spool, path = Spool(folder / "spool"), folder / "slide.ome.tiff"
+    pack, _ = _timed(clock, lambda: spool.write((0, 0), encode_block(spec, (0, 0), block)))
+
+    def put_together() -> None:
+        write_slide(path, spec, spool, ome_xml(spec, path.name, {}))
+        level0_sha256(path)
+        sha256(path)
+
+    file, _ = _timed(clock, put_together)
+    area = (whole.block / prepared.card.latent.factor) ** 2
+    return pack / area, file / area
 
 
 def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float32]:

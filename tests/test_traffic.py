@@ -1,0 +1,77 @@
+"""The traffic that is reckoned is the one of a run."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from drawing import tumor_in_stroma
+
+from wsigen.config import make_config
+from wsigen.folder.chunkfiles import ChunkFiles
+from wsigen.generation import generate
+from wsigen.preparation import prepare
+from wsigen.projection import plans_of
+from wsigen.traffic import PassTraffic, active_chunks
+
+CHECKSUM = 4
+
+
+@pytest.mark.parametrize(("sampler", "glass"), [("ddim", True), ("dpm++", False)])
+def test_a_run_moves_the_bytes_that_are_reckoned(bundle, tmp_path, monkeypatch, sampler, glass):
+    """Beside glass it reads less: only what crops with tissue need."""
+    moved, denoising = Counter(), [True]
+
+    def count(kind, key, data):
+        if denoising[0] and data is not None and any(f"/{name}/c/" in key for name in ("latents", "partials", "history")):
+            moved[kind, "bytes"] += len(data) - CHECKSUM
+            moved[kind, "requests"] += 1
+
+    for name, kind in (("get", "read"), ("set", "written")):
+        before, before_sync = getattr(ChunkFiles, name), getattr(ChunkFiles, f"{name}_sync")
+
+        async def watched(self, key, *args, before=before, kind=kind, **more):
+            found = await before(self, key, *args, **more)
+            count(kind, key, found if kind == "read" else None)
+            return found
+
+        def watched_sync(self, key, *args, before=before_sync, kind=kind, **more):
+            found = before(self, key, *args, **more)
+            count(kind, key, found if kind == "read" else args[0])
+            return found
+
+        monkeypatch.setattr(ChunkFiles, name, watched)
+        monkeypatch.setattr(ChunkFiles, f"{name}_sync", watched_sync)
+
+    def look(stage):
+        denoising[0] = stage.name.startswith("denoise") and not stage.finished
+
+    what = {"layout": tumor_in_stroma(tmp_path / "layout.geojson")} if glass else {"class_name": "Tumor"}
+    settings = {"model": str(bundle), "size": (640, 768), "chunk": 32, "levels": 1, "steps": 2, "workers": 1, **what}
+    settings |= {"sampler": sampler, "eta": 0.0}
+    prepared = prepare(make_config(settings), tmp_path / "x.ome.tiff")
+    plan = plans_of(prepared.manifest)[0]
+    active = active_chunks(prepared.layout, plan, prepared.manifest.glass["index"])
+    generate(tmp_path / "x.ome.tiff", watch=look, **settings)
+    total = PassTraffic(plan, active, prepared.card.latent.channels, sampler == "dpm++").total()
+    assert 0.7 * total.read <= moved["read", "bytes"] <= total.read
+    if not glass:
+        assert (moved["read", "bytes"], moved["read", "requests"]) == (total.read, total.reads)
+    assert (moved["written", "bytes"], moved["written", "requests"]) == (total.written, total.writes)
+
+
+def test_active_chunks_are_those_of_the_run(bundle, tmp_path):
+    """Tissue in a corner of one chunk, and near the edge of another."""
+    from benchmarks.bundles import write_squares
+    from wsigen.mending import prepare_pass
+    from wsigen.rundir import claim, make_run_dir
+    from wsigen.tasks.context import run_context
+
+    layout = write_squares(tmp_path / "squares.geojson", [("Tumor", 0, 0, 120), ("Stroma", 816, 560, 200)])
+    settings = {"model": str(bundle), "layout": layout, "size": (1536, 1280), "chunk": 32, "levels": 1}
+    prepared = prepare(make_config(settings), tmp_path / "x.ome.tiff")
+    claim(folder := make_run_dir(tmp_path / "run", tmp_path / "x.ome.tiff"), prepared)
+    run = run_context(folder.name, prepared.manifest.hash)
+    prepare_pass(run, run.passes[0], prepared.layout)
+    found = active_chunks(prepared.layout, plans_of(prepared.manifest)[0], prepared.manifest.glass["index"])
+    assert found == {(int(i), int(j)) for i, j in np.argwhere(run.passes[0].state.activity)}
+    assert 0 < len(found) < len(plans_of(prepared.manifest)[0].grid)

@@ -1,0 +1,108 @@
+"""What the tasks of a pass read from the store and write to it, by arithmetic: chunks are read whole, as each has one checksum.
+
+A step moves about 19 times its chunk: a denoise task reads y[s] of its 3x3 neighbours and writes a partial; an assemble task
+reads the neighbours' partials and its own state and writes y[s + 1]. With a history that is written and read twice as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsigen.geometry import Box
+from wsigen.layout.layout import Layout
+from wsigen.sampling.multiscale import PassPlan
+
+Index = tuple[int, int]
+
+CELL = 8
+"""Latent px of a cell of the class map from which it is told where tissue is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of chunks that a task reads and writes, and in how many requests."""
+
+    read: int = 0
+    reads: int = 0
+    written: int = 0
+    writes: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        """Both."""
+        return Traffic(
+            self.read + other.read, self.reads + other.reads, self.written + other.written, self.writes + other.writes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PassTraffic:
+    """The traffic of a pass's tasks.
+
+    Attributes
+    ----------
+    plan, active:
+        The pass, and its chunks that take part.
+    channels:
+        Of the latents.
+    history:
+        Whether the sampler keeps its last estimate.
+    """
+
+    plan: PassPlan
+    active: frozenset[Index]
+    channels: int
+    history: bool
+
+    @property
+    def state(self) -> int:
+        """Bytes of a chunk of latents; one at the canvas's edge is as large, and the checksum is left out."""
+        return self.plan.chunk**2 * self.channels * 4
+
+    @property
+    def partial(self) -> int:
+        """Bytes of the weighted sum of a chunk's crops."""
+        return (self.plan.chunk + self.plan.side) ** 2 * self.channels * 4
+
+    def start(self) -> Traffic:
+        """Half-step 0 from noise."""
+        return Traffic(0, 0, self.state, 1)
+
+    def denoise(self, ij: Index, first: bool = False) -> Traffic:
+        """An odd half-step; the first has no history."""
+        count = self.near(ij) + (self.history and not first)
+        return Traffic(count * self.state, count, self.partial, 1)
+
+    def assemble(self, ij: Index, first: bool = False) -> Traffic:
+        """An even half-step above 0."""
+        near, states, made = self.near(ij), 1 + (self.history and not first), 1 + self.history
+        return Traffic(near * self.partial + states * self.state, near + states, made * self.state, made)
+
+    def near(self, ij: Index) -> int:
+        """Active chunks among a chunk and its neighbours."""
+        return sum(n in self.active for n in self.plan.grid.neighbourhood(ij))
+
+    def total(self) -> Traffic:
+        """Of all tasks of the pass, half-steps 0 that start from noise."""
+        sums = Traffic()
+        for ij in self.active:
+            sums += self.start() + self.denoise(ij, True) + self.assemble(ij, True)
+            step = self.denoise(ij) + self.assemble(ij)
+            more = self.plan.steps - 1
+            sums += Traffic(more * step.read, more * step.reads, more * step.written, more * step.writes)
+        return sums
+
+
+def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozenset[Index]:
+    """Chunks with tissue in them or within half a crop of them, from a coarse class map."""
+    if glass is None:
+        return frozenset(plan.grid)
+    cell = max(1, min(CELL, plan.side // 8))
+    canvas = Box(0, 0, -(-plan.height // cell), -(-plan.width // cell))
+    tissue = layout.class_map(canvas, cell * plan.cell_px) != glass
+    found = set()
+    for ij in plan.grid:
+        reach = plan.grid.box(ij).dilate(plan.side // 2)
+        cells = Box(reach.y0 // cell, reach.x0 // cell, -(-reach.y1 // cell), -(-reach.x1 // cell)).intersect(canvas)
+        if tissue[cells.slices].any():
+            found.add(ij)
+    return frozenset(found)
