@@ -1,107 +1,110 @@
 """A slide of 100,000 px on 1 to 1,000 workers: a discrete-event simulation on the engine's own wavefront.
 
-The tasks, their order and their dependencies are the real ones (``wsigen.engine.wavefront``); only their seconds are given. The
-driver is a serial resource: sending a task and taking its result costs it ``--driver-ms``. Where workers wait for chunks the
-wavefront binds; where they wait for the driver, scheduling does.
+The plan, the tasks, their order and what they wait for are the real ones; what they cost is measured
+(``benchmarks.scale.times``) or, of a GPU, assumed. A store that all share is reckoned from bytes and requests. Simulated are
+the class map, the wavefront of every pass, the decoder's shared statistics, decoding, and the file; not simulated are starting,
+loading, and faults.
 
-    python -m benchmarks.simulate [--size PX] [--steps S] [--denoise-s D] [--assemble-s A] [--driver-ms M] [--workers N ...]
+    python -m benchmarks.simulate [--measure] [--size PX] [--chunks SIDE ...] [--workers N ...] [--document docs/benchmarks.md]
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
-from dataclasses import dataclass
+import sys
+import tempfile
+from pathlib import Path
 
-from wsigen.engine.wavefront import Wavefront
-from wsigen.geometry import ChunkGrid
+from benchmarks.document import rewrite
+from benchmarks.scale.dispatching import heartbeat_interval
+from benchmarks.scale.events import Platform, Store
+from benchmarks.scale.run import Slide, open_slide, run_slide
+from benchmarks.scale.tables import by_chunk, by_workers, header
+from benchmarks.scale.times import MEASURED, TaskTimes, assumed_gpu, this_cpu
+from wsigen.errors import WsigenError
 
+WORKERS = (1, 2, 8, 32, 128, 512, 1000)
+CHUNKS = (256, 512, 1024)
+COMPARED = (8, 128, 1000)
+"""Workers for which sides of chunks are compared."""
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds of a denoise and of an assemble task on a worker, and of any task in the driver."""
-
-    denoise: float
-    assemble: float
-    driver: float
-
-    def of(self, half_step: int) -> float:
-        """Seconds of a half-step on its worker; the start counts as an assemble."""
-        return self.denoise if half_step % 2 else self.assemble
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Wall seconds, the share of the workers' time that was work, and the share of the driver's."""
-
-    seconds: float
-    efficiency: float
-    driver: float
+LAYOUTS = ("all tissue", "two thirds glass")
+COMMAND = "python -m benchmarks.simulate"
 
 
-def simulate(grid: ChunkGrid, steps: int, workers: int, window: int, costs: Costs) -> Outcome:
-    """Run all tasks of one pass, all chunks being tissue.
-
-    Parameters
-    ----------
-    workers, window:
-        Worker slots, and tasks in flight per slot (those above one wait at their worker).
-    """
-    wave = Wavefront(grid, list(grid), steps)
-    free = [0.0] * workers  # when each worker is free again
-    events: list[tuple[float, int, tuple[int, int]]] = []  # results that will come
-    driver = work = driver_work = 0.0
-    while not wave.finished:
-        while len(events) < workers * window and (ready := wave.next()):
-            driver += costs.driver / 2
-            driver_work += costs.driver / 2
-            begin = max(driver, heapq.heappop(free))
-            seconds = costs.of(ready[0])
-            work += seconds
-            heapq.heappush(free, begin + seconds)
-            heapq.heappush(events, (begin + seconds, *ready))
-        done, h, ij = heapq.heappop(events)
-        driver = max(driver, done) + costs.driver / 2
-        driver_work += costs.driver / 2
-        wave.finish(h, ij)
-    return Outcome(driver, work / (workers * driver), driver_work / driver)
-
-
-def main() -> None:
-    """Print the table."""
+def main() -> int:
+    """Measure or read the task times, simulate, print the tables."""
     args = _parser().parse_args()
-    extent = -(-args.size // 8)
-    grid = ChunkGrid(extent, extent, args.chunk)
-    costs = Costs(args.denoise_s, args.assemble_s, args.driver_ms / 1000)
-    print(
-        f"{args.size} px, {len(grid)} chunks of {args.chunk} latent px, {args.steps} steps; denoise {costs.denoise} s, "
-        f"assemble {costs.assemble} s, driver {args.driver_ms} ms a task"
-    )
-    print(f"{'workers':>8} {'hours':>8} {'speed-up':>9} {'efficiency':>11} {'driver busy':>12}  bound by")
-    alone = None
-    for workers in args.workers:
-        found = simulate(grid, args.steps, workers, args.window, costs)
-        alone = alone or found.seconds * found.efficiency * workers
-        bound = "work" if found.efficiency > 0.9 else "driver" if found.driver > 0.9 else "wavefront"
-        print(
-            f"{workers:8d} {found.seconds / 3600:8.2f} {alone / found.seconds:9.1f} {found.efficiency:11.0%} "
-            f"{found.driver:12.0%}  {bound}",
-            flush=True,
-        )
+    try:
+        if args.measure:
+            from benchmarks.scale.measure import measure
+
+            measure().save(args.times)
+        table = simulate_all(args, TaskTimes.load(args.times))
+        if args.document:
+            rewrite(args.document, COMMAND, table)
+    except WsigenError as error:
+        print(f"simulate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def simulate_all(args: argparse.Namespace, times: TaskTimes) -> str:
+    """All tables, as Markdown; each is printed once it is there."""
+    store = Store(args.worker_gb_s * 1e9, args.store_gb_s * 1e9, args.latency_ms / 1000)
+    scenarios = [this_cpu(times), assumed_gpu(args.gpu_ms / 1000)]
+    blocks = [header(args.size, times, store)]
+    with tempfile.TemporaryDirectory(prefix="wsigen-simulate-") as folder:
+
+        def slide(layout: str, chunk: int) -> Slide:
+            return open_slide(Path(folder), args.size, chunk, layout, args.steps, args.levels, args.model)
+
+        for layout in args.layouts:
+            opened = slide(layout, args.chunk)
+            for scenario in scenarios:
+                found = {n: run_slide(opened, times, scenario, _platform(n, args, times, store)) for n in args.workers}
+                blocks.append(by_workers(f"{layout}, {scenario.name}, chunks of {args.chunk}", found))
+                print(blocks[-1], end="\n\n", flush=True)
+        sides = {side: slide(args.layouts[-1], side) for side in args.chunks}
+        for scenario in scenarios if sides else []:
+            compared = {
+                (side, n): run_slide(opened, times, scenario, _platform(n, args, times, store))
+                for side, opened in sides.items()
+                for n in args.compared
+            }
+            blocks.append(by_chunk(f"{args.layouts[-1]}, {scenario.name}", compared))
+            print(blocks[-1], end="\n\n", flush=True)
+    return "\n\n".join(blocks)
+
+
+def _platform(workers: int, args: argparse.Namespace, times: TaskTimes, store: Store) -> Platform:
+    """Workers, and what is left of driver and scheduler beside watching over them."""
+    watching = workers * times.driver_worker, workers * times.heartbeat / heartbeat_interval(workers)
+    driver, scheduler = (1 - min(0.95, share) for share in watching)
+    return Platform(workers, args.window, times.driver / driver, times.scheduler / scheduler, store)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure the task times here first (minutes), into --times")
+    parser.add_argument("--times", type=Path, default=MEASURED, metavar="JSON", help="task times (default: those measured)")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="rewrite the tables in this document")
+    parser.add_argument("--model", default="default", help="bundle whose plan it is (default: %(default)s)")
     parser.add_argument("--size", type=int, default=100_000, help="side of the slide, px (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the bundle's)")
+    parser.add_argument("--levels", type=int, default=1, help="magnification levels: 2 begin with a coarse pass")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), metavar="LAYOUT")
     parser.add_argument("--chunk", type=int, default=512, help="side of a chunk, latent px (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps (default: %(default)s)")
-    parser.add_argument("--denoise-s", type=float, default=20.0, help="seconds of a denoise task (default: %(default)s)")
-    parser.add_argument("--assemble-s", type=float, default=0.2, help="seconds of an assemble task (default: %(default)s)")
-    parser.add_argument("--driver-ms", type=float, default=4.0, help="driver's time per task, ms (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, nargs="*", default=list(CHUNKS), help="sides that are compared")
+    parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
+    parser.add_argument("--compared", type=int, nargs="+", default=list(COMPARED), help="workers of the comparison of sides")
     parser.add_argument("--window", type=int, default=2, help="tasks in flight per worker (default: %(default)s)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8, 32, 64, 128, 256, 512, 1000])
+    parser.add_argument("--gpu-ms", type=float, default=5.0, help="assumed: a crop on a GPU (default: %(default)s)")
+    parser.add_argument("--store-gb-s", type=float, default=2.0, help="assumed: the store, in all (default: %(default)s)")
+    parser.add_argument("--worker-gb-s", type=float, default=1.0, help="assumed: the store, one worker (default: %(default)s)")
+    parser.add_argument("--latency-ms", type=float, default=2.0, help="assumed: of a request (default: %(default)s)")
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

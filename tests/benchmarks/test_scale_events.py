@@ -30,7 +30,7 @@ def run(stage, platform):
 
 
 def tasks_of(stage):
-    grid, active, steps, loads = stage
+    _, active, steps, loads = stage
     return [loads(h, ij) for h in range(2 * steps + 1) for ij in active]
 
 
@@ -59,10 +59,9 @@ def test_nothing_is_faster_than_its_bounds(stage, store, driver, scheduler, work
 
 
 @given(stages(), st.integers(1, 20), st.integers(1, 20))
-def test_more_workers_are_not_slower_than_a_few_tasks(stage, few, more):
-    """List scheduling promises no less: Graham's anomalies are bounded by the chain of tasks."""
+def test_more_workers_are_not_slower_by_more_than_a_task(stage, few, more):
+    """Some may be slower: what is ready first is not always what should go first."""
     store = Store(1e9, 1e9, 0.0)
-    grid, active, steps, loads = stage
     slow = run(stage, Platform(few, 2, 0.001, 0.001, store)).seconds
     fast = run(stage, Platform(few + more, 2, 0.001, 0.001, store)).seconds
     assert fast <= slow + max(x.work for x in tasks_of(stage))

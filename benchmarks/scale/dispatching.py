@@ -1,0 +1,137 @@
+"""What a task costs the driver, dask's scheduler and dask's workers: the engine's own loop with tasks that do nothing.
+
+The scheduler is a process of its own, as for a cluster; the workers share a third process, as only their messages matter.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import process_time, sleep
+from unittest import mock
+
+from wsigen.config import make_config
+from wsigen.engine import dispatch
+from wsigen.engine.cluster import Cluster
+from wsigen.engine.dispatch import Dispatcher
+from wsigen.engine.opening import open_cluster
+from wsigen.engine.run import run_pass
+from wsigen.mending import prepare_pass
+from wsigen.preparation import prepare
+from wsigen.rundir import claim, make_run_dir
+from wsigen.tasks.context import run_context
+from wsigen.tasks.perform import Report, Task
+
+WORKERS, SIDE_CHUNKS, CHUNK, STEPS = 32, 12, 64, 4
+COUNTS, IDLE_S = 10, 20.0
+
+_SCHEDULER = "from distributed.cli.dask_scheduler import main; main()"
+_WORKERS = """
+import asyncio, sys
+from distributed import Worker
+import wsigen.tasks.context, benchmarks.scale.dispatching
+
+async def main():
+    workers = [await Worker(sys.argv[1], nthreads=1, memory_limit=0, dashboard=False) for _ in range(int(sys.argv[2]))]
+    await asyncio.gather(*[worker.finished() for worker in workers])
+
+asyncio.run(main())
+"""
+
+
+def nothing(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Report:
+    """Stands for ``wsigen.tasks.perform.perform``; it opens the run as that does."""
+    run_context(run_dir, run_hash)
+    return Report(0, 0.0)
+
+
+def heartbeat_interval(workers: int) -> float:
+    """Seconds from one heartbeat of a worker to its next: the more workers, the longer."""
+    from distributed.scheduler import heartbeat_interval as of_dask
+
+    return float(of_dask(workers))
+
+
+def measure_dispatching(folder: Path) -> dict[str, float]:
+    """CPU seconds of a task, by the fields of ``TaskTimes``.
+
+    Parameters
+    ----------
+    folder:
+        For the run; it is made.
+    """
+    folder.mkdir()
+    side, output = SIDE_CHUNKS * CHUNK * 8, folder / "slide.ome.tiff"
+    prepared = prepare(
+        make_config({"class_name": "Tumor", "size": (side, side), "chunk": CHUNK, "steps": STEPS}),
+        output,
+    )
+    claim(made := make_run_dir(folder / "run", output), prepared)
+    run = run_context(made.name, prepared.manifest.hash)
+    prepare_pass(run, run.passes[0], prepared.layout)
+    tasks = len(run.passes[0].plan.grid) * (2 * STEPS + 1)
+    with fleet(folder, WORKERS) as (cluster, scheduler, workers):
+        dispatcher = Dispatcher(run, cluster)
+        cluster.ask_all(nothing, made.name, prepared.manifest.hash, None, Task("start", 0, (0, 0)))  # opened once
+        with mock.patch.object(dispatch, "perform", nothing):
+            begin = process_time(), cpu_of(scheduler), cpu_of(workers)
+            run_pass(dispatcher, 0, "denoise", lambda stage: None)
+            spent = [now - then for now, then in zip((process_time(), cpu_of(scheduler), cpu_of(workers)), begin, strict=True)]
+        begin_count = process_time()
+        for _ in range(COUNTS):
+            cluster._count()  # what the driver does once a second
+        counted = (process_time() - begin_count) / COUNTS
+        idle = cpu_of(scheduler)
+        sleep(IDLE_S)
+        idle = (cpu_of(scheduler) - idle) / IDLE_S
+    return {
+        "driver": spent[0] / tasks,
+        "scheduler": spent[1] / tasks,
+        "task": spent[2] / tasks,
+        "driver_worker": counted / WORKERS,
+        "heartbeat": idle / WORKERS * heartbeat_interval(WORKERS),
+    }
+
+
+@contextmanager
+def fleet(folder: Path, count: int) -> Iterator[tuple[Cluster, int, int]]:
+    """A scheduler and workers on loopback; the cluster and the ids of both processes."""
+    address = folder / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)]
+    with subprocess.Popen([sys.executable, "-c", _SCHEDULER, *options], stderr=subprocess.DEVNULL) as scheduler:
+        try:
+            where = _address(address, scheduler)
+            with subprocess.Popen([sys.executable, "-c", _WORKERS, where, str(count)], stderr=subprocess.DEVNULL) as workers:
+                try:
+                    with open_cluster(1, False, where) as cluster:
+                        while cluster._count() < count:
+                            if workers.poll() is not None:
+                                raise ChildProcessError("the workers ended; see whether dask is installed")
+                            sleep(0.2)
+                        yield cluster, scheduler.pid, workers.pid
+                finally:
+                    workers.kill()
+        finally:
+            scheduler.kill()
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _address(path: Path, scheduler: subprocess.Popen[bytes]) -> str:
+    """What the scheduler says of itself once it listens."""
+    import json
+
+    while scheduler.poll() is None:
+        if path.exists() and (text := path.read_text()).endswith("}"):
+            return str(json.loads(text)["address"])
+        sleep(0.1)
+    raise ChildProcessError("the scheduler ended; see whether dask is installed")
