@@ -18,7 +18,8 @@ from pathlib import Path
 from benchmarks.document import rewrite
 from benchmarks.scale.dispatching import heartbeat_interval
 from benchmarks.scale.events import Platform, Store
-from benchmarks.scale.run import Slide, open_slide, run_slide
+from benchmarks.scale.run import open_slide, run_slide
+from benchmarks.scale.slide import Slide
 from benchmarks.scale.tables import by_chunk, by_workers, header
 from benchmarks.scale.times import MEASURED, TaskTimes, assumed_gpu, this_cpu
 from wsigen.errors import WsigenError

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import process_time, sleep
+from time import perf_counter, process_time, sleep
 from unittest import mock
 
 from wsigen.config import make_config
@@ -25,8 +25,8 @@ from wsigen.rundir import claim, make_run_dir
 from wsigen.tasks.context import run_context
 from wsigen.tasks.perform import Report, Task
 
-WORKERS, SIDE_CHUNKS, CHUNK, STEPS = 32, 12, 64, 4
-COUNTS, IDLE_S = 10, 20.0
+WORKERS, SIDE_CHUNKS, CHUNK, STEPS = 16, 9, 64, 5
+COUNTS, IDLE_S = 10, 15.0
 
 _SCHEDULER = "from distributed.cli.dask_scheduler import main; main()"
 _WORKERS = """
@@ -77,22 +77,23 @@ def measure_dispatching(folder: Path) -> dict[str, float]:
         dispatcher = Dispatcher(run, cluster)
         cluster.ask_all(nothing, made.name, prepared.manifest.hash, None, Task("start", 0, (0, 0)))  # opened once
         with mock.patch.object(dispatch, "perform", nothing):
-            begin = process_time(), cpu_of(scheduler), cpu_of(workers)
+            begin = _clocks(scheduler, workers)
             run_pass(dispatcher, 0, "denoise", lambda stage: None)
-            spent = [now - then for now, then in zip((process_time(), cpu_of(scheduler), cpu_of(workers)), begin, strict=True)]
+            busy = [now - then for now, then in zip(_clocks(scheduler, workers), begin, strict=True)]
         begin_count = process_time()
         for _ in range(COUNTS):
             cluster._count()  # what the driver does once a second
         counted = (process_time() - begin_count) / COUNTS
-        idle = cpu_of(scheduler)
+        begin = _clocks(scheduler, workers)
         sleep(IDLE_S)
-        idle = (cpu_of(scheduler) - idle) / IDLE_S
+        idle = [now - then for now, then in zip(_clocks(scheduler, workers), begin, strict=True)]
+    quiet = [each * busy[0] / idle[0] for each in idle]
     return {
-        "driver": spent[0] / tasks,
-        "scheduler": spent[1] / tasks,
-        "task": spent[2] / tasks,
+        "driver": max(0.0, busy[1] - quiet[1]) / tasks,
+        "scheduler": max(0.0, busy[2] - quiet[2]) / tasks,
+        "task": busy[3] / tasks,  # heartbeats and all: so many workers in one process never are quiet
         "driver_worker": counted / WORKERS,
-        "heartbeat": idle / WORKERS * heartbeat_interval(WORKERS),
+        "heartbeat": idle[2] / idle[0] / WORKERS * heartbeat_interval(WORKERS),
     }
 
 
@@ -116,6 +117,11 @@ def fleet(folder: Path, count: int) -> Iterator[tuple[Cluster, int, int]]:
                     workers.kill()
         finally:
             scheduler.kill()
+
+
+def _clocks(scheduler: int, workers: int) -> tuple[float, float, float, float]:
+    """Seconds of the wall, and CPU seconds of driver, scheduler and workers: what these do without tasks is taken off."""
+    return perf_counter(), process_time(), cpu_of(scheduler), cpu_of(workers)
 
 
 def cpu_of(pid: int) -> float:

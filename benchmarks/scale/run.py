@@ -6,18 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.scale.events import Independent, Platform, denoise, longest_chain, simulate
-from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks, write_sections
+from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks, Slide, write_sections
 from benchmarks.scale.times import Scenario, TaskTimes
 from wsigen.config import make_config
 from wsigen.models.bundle import check_bundle, find_bundle
-from wsigen.preparation import Prepared, prepare
-
-
-@dataclass(frozen=True)
-class Slide:
-    """A slide to be made."""
-
-    prepared: Prepared
+from wsigen.preparation import prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +60,8 @@ def open_slide(folder: Path, size: int, chunk: int, layout: str, steps: int | No
 
 def run_slide(slide: Slide, times: TaskTimes, scenario: Scenario, platform: Platform) -> Found:
     """Simulate a run from the class map to the file."""
-    costs = Costs(slide.prepared, times, scenario)
-    passes = [PassTasks(costs, plan) for plan in costs.plans]
+    costs = Costs(slide, times, scenario)
+    passes = [PassTasks(costs, plan) for plan in slide.plans]
     stages = [("class map", sum(part.prepare.alone(platform.store) for part in passes), "class map")]
     tasks, moved = 0, 0.0
     for part in passes:

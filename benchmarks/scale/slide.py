@@ -15,7 +15,7 @@ from benchmarks.scale.events import Load
 from benchmarks.scale.times import Scenario, TaskTimes
 from wsigen.counting import SAMPLED_STEPS, expected_rows
 from wsigen.engine.wavefront import Index
-from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows
+from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows, traffic_of
 from wsigen.geometry import Box, ChunkGrid
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
@@ -25,7 +25,7 @@ from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 from wsigen.speed import Speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
-from wsigen.traffic import PassTraffic, Traffic, active_chunks
+from wsigen.traffic import PassTraffic, Traffic
 
 JPEG_BYTES = 0.5
 """Of a pixel of tissue (as the projected disk has it); all levels together have 4 / 3 as many."""
@@ -51,30 +51,65 @@ def write_sections(path: Path, side: int, name: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What everything of a slide costs: the task times, the model's, and the run they are of."""
+class Slide:
+    """A slide to be made: what is known of it before anything is costed.
 
-    prepared: Prepared
-    times: TaskTimes
-    scenario: Scenario
+    Attributes
+    ----------
+    prepared:
+        As ``generate`` prepares it.
+    """
 
-    @property
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+    @cached_property
     def plans(self) -> list[PassPlan]:
         """All passes, coarse to fine."""
         return plans_of(self.prepared.manifest)
-
-    @property
-    def model(self) -> Model:
-        """For its decoder's halo."""
-        m = self.prepared.manifest
-        return load_shared_model(m.model, m.device, m.precision)
 
     @property
     def glass(self) -> int | None:
         """The class that costs nothing."""
         index: int | None = self.prepared.manifest.glass["index"]
         return index
+
+    @cached_property
+    def model(self) -> Model:
+        """For its decoder's halo."""
+        m = self.prepared.manifest
+        return load_shared_model(m.model, m.device, m.precision)
+
+    @cached_property
+    def rows(self) -> list[list[NDArray[np.float64]]]:
+        """Of every pass and some of its steps, the rows of model calls of each chunk ``[I, J]``, padding included."""
+        card, sampling = self.prepared.card, self.prepared.manifest.sampling
+        batch, guidance = int(sampling["batch"]), float(sampling["guidance"])
+        found = []
+        for plan in self.plans:
+            steps = sorted({round(k) for k in np.linspace(0, plan.steps - 1, SAMPLED_STEPS)})
+            rows = [expected_rows(card, self.prepared.layout, plan, self.glass, guidance, [step]) for step in steps]
+            found.append([np.ceil(of_step / batch) * batch for of_step in rows])
+        return found
+
+    @cached_property
+    def traffic(self) -> list[PassTraffic]:
+        """Of every pass, with its active chunks."""
+        return [traffic_of(self.prepared, plan) for plan in self.plans]
+
+    @cached_property
+    def windows(self) -> NDArray[np.bool_]:
+        """Decoded windows with tissue in them."""
+        return tissue_windows(self.prepared.layout, self.plans[-1].factor, self.glass)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What everything of a slide costs: the slide, the task times, and the model's."""
+
+    slide: Slide
+    times: TaskTimes
+    scenario: Scenario
 
 
 class PassTasks:
@@ -90,20 +125,13 @@ class PassTasks:
 
     def __init__(self, costs: Costs, plan: PassPlan) -> None:
         self.costs, self.plan = costs, plan
-        card, m = costs.prepared.card, costs.prepared.manifest
-        steps = sorted({round(k) for k in np.linspace(0, plan.steps - 1, SAMPLED_STEPS)})
-        batch, guidance = int(m.sampling["batch"]), float(m.sampling["guidance"])
-        self._rows = [
-            np.ceil(expected_rows(card, costs.prepared.layout, plan, costs.glass, guidance, [step]) / batch) * batch
-            for step in steps
-        ]
-        there = active_chunks(costs.prepared.layout, plan, costs.glass)
-        self.active = sorted(there)
-        self.traffic = PassTraffic(plan, there, card.latent.channels, m.sampling["sampler"] == "dpm++")
+        self._rows = costs.slide.rows[plan.index]
+        self.traffic = costs.slide.traffic[plan.index]
+        self.active = sorted(self.traffic.active)
         self._known: dict[tuple[int, Index], Load] = {}
         speed = Speed(costs.scenario.call, costs.scenario.decode, 0.0, costs.scenario.encode)
-        halo = costs.model.equal_halo(WINDOW)
-        self._guide = guide_seconds(costs.plans, plan.index, halo, speed) / (plan.height * plan.width)
+        halo = costs.slide.model.equal_halo(WINDOW)
+        self._guide = guide_seconds(costs.slide.plans, plan.index, halo, speed) / (plan.height * plan.width)
 
     def load(self, h: int, ij: Index) -> Load:
         """What half-step ``h`` of a chunk costs."""
@@ -122,7 +150,7 @@ class PassTasks:
     @cached_property
     def calibrate(self) -> Load:
         """The decoder's shared statistics: one task for which all others wait."""
-        if not self.costs.model.has_norms:
+        if not self.costs.slide.model.has_norms:
             return Load(self.costs.times.task)
         windows = min(NORM_WINDOWS, len(self.active))
         work = windows * self.plan.side**2 * self.costs.scenario.decode * CALIBRATION_COST
@@ -164,10 +192,10 @@ class DecodeTasks:
 
     def __init__(self, costs: Costs, tasks: PassTasks) -> None:
         self.costs, self._pass = costs, tasks
-        self.spec = PyramidSpec(**costs.prepared.manifest.slide)
+        self.spec = PyramidSpec(**costs.slide.prepared.manifest.slide)
         self.grid: ChunkGrid = self.spec.grid
-        self._windows = tissue_windows(costs.prepared.layout, tasks.plan.factor, costs.glass)
-        self._halo, self._equal = costs.model.halo, costs.model.equal_halo(WINDOW)
+        self._windows = costs.slide.windows
+        self._halo, self._equal = costs.slide.model.halo, costs.slide.model.equal_halo(WINDOW)
 
     @cached_property
     def share(self) -> NDArray[np.float64]:

@@ -40,8 +40,8 @@ def test_a_third_of_the_slide_is_tissue(slides):
 @pytest.mark.parametrize("layout", simulate.LAYOUTS)
 def test_one_worker_takes_the_sum_of_all_stages(slides, layout):
     """And moves the bytes of its tasks: 19 chunks a step inside the canvas."""
-    costs = Costs(slides[layout].prepared, TIMES, this_cpu(TIMES))
-    part = PassTasks(costs, costs.plans[0])
+    costs = Costs(slides[layout], TIMES, this_cpu(TIMES))
+    part = PassTasks(costs, costs.slide.plans[0])
     decode = DecodeTasks(costs, part)
     store = Store(1e9, 2e9, 0.001)
     loads = [part.load(h, ij) for h in range(2 * part.plan.steps + 1) for ij in part.active]
