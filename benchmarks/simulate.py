@@ -21,13 +21,16 @@ from benchmarks.scale.events import Platform, Store
 from benchmarks.scale.run import open_slide, run_slide
 from benchmarks.scale.slide import Slide
 from benchmarks.scale.tables import by_chunk, by_workers, header
-from benchmarks.scale.times import MEASURED, TaskTimes, assumed_gpu, this_cpu
+from benchmarks.scale.times import MEASURED, Scenario, TaskTimes, assumed_gpu, this_cpu
 from wsigen.errors import WsigenError
 
 WORKERS = (1, 2, 8, 32, 128, 512, 1000)
 CHUNKS = (256, 512, 1024)
 COMPARED = (8, 128, 1000)
 """Workers for which sides of chunks are compared."""
+
+AMPLE = Store(1e10, 1e13, 0.0)
+"""A store that hardly binds, by which is seen what else does."""
 
 LAYOUTS = ("all tissue", "two thirds glass")
 COMMAND = "python -m benchmarks.simulate"
@@ -55,17 +58,27 @@ def simulate_all(args: argparse.Namespace, times: TaskTimes) -> str:
     store = Store(args.worker_gb_s * 1e9, args.store_gb_s * 1e9, args.latency_ms / 1000)
     scenarios = [this_cpu(times), assumed_gpu(args.gpu_ms / 1000)]
     blocks = [header(args.size, times, store)]
+
+    def show(table: str) -> None:
+        blocks.append(table)
+        print(table, end="\n\n", flush=True)
+
     with tempfile.TemporaryDirectory(prefix="wsigen-simulate-") as folder:
 
         def slide(layout: str, chunk: int) -> Slide:
             return open_slide(Path(folder), args.size, chunk, layout, args.steps, args.levels, args.model)
 
+        def row_of_workers(layout: str, opened: Slide, scenario: Scenario, where: Store) -> None:
+            found = {n: run_slide(opened, times, scenario, _platform(n, args, times, where)) for n in args.workers}
+            of_store = "" if where is store else ", a store that hardly binds"
+            show(by_workers(f"{layout}, {scenario.name}, chunks of {args.chunk}{of_store}", found))
+
         for layout in args.layouts:
             opened = slide(layout, args.chunk)
             for scenario in scenarios:
-                found = {n: run_slide(opened, times, scenario, _platform(n, args, times, store)) for n in args.workers}
-                blocks.append(by_workers(f"{layout}, {scenario.name}, chunks of {args.chunk}", found))
-                print(blocks[-1], end="\n\n", flush=True)
+                row_of_workers(layout, opened, scenario, store)
+            if layout == args.layouts[-1]:
+                row_of_workers(layout, opened, scenarios[-1], AMPLE)
         sides = {side: slide(args.layouts[-1], side) for side in args.chunks}
         for scenario in scenarios if sides else []:
             compared = {
@@ -73,8 +86,7 @@ def simulate_all(args: argparse.Namespace, times: TaskTimes) -> str:
                 for side, opened in sides.items()
                 for n in args.compared
             }
-            blocks.append(by_chunk(f"{args.layouts[-1]}, {scenario.name}", compared))
-            print(blocks[-1], end="\n\n", flush=True)
+            show(by_chunk(f"{args.layouts[-1]}, {scenario.name}", compared))
     return "\n\n".join(blocks)
 
 

@@ -33,7 +33,7 @@ CALIBRATION_COST = 1.4
 
 
 DRIVER_S = 0.004
-"""CPU seconds of the driver for a task: fewer pass through it in no case (``python -m benchmarks.simulate --measure``)."""
+"""Seconds a task takes the driver, whatever the workers (3.3 to 4.2 ms, ``python -m benchmarks.simulate --measure``)."""
 
 BLENDED_HALO = WINDOW / 2
 """Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""

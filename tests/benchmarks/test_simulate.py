@@ -100,7 +100,7 @@ def test_the_document_gets_the_tables(bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", given)
     assert simulate.main() == 0
     text = page.read_text()
-    assert text.count("| 4 |") == 4  # two layouts, two scenarios
+    assert text.count("| 4 |") == 5  # two layouts, two scenarios, an ample store
     assert text.count("| 32 |") == 2
     assert text.endswith(f"{END}\nbelow\n")
     times.write_text(json.dumps({"machine": "none"}))
