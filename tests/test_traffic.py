@@ -18,7 +18,7 @@ CHECKSUM = 4
 
 @pytest.mark.parametrize(("sampler", "glass"), [("ddim", True), ("dpm++", False)])
 def test_a_run_moves_the_bytes_that_are_reckoned(bundle, tmp_path, monkeypatch, sampler, glass):
-    """Beside glass it reads less: only what crops with tissue need."""
+    """What is written exactly; what is read but for where crops happen to lie, and less beside glass."""
     moved, denoising = Counter(), [True]
 
     def count(kind, key, data):
@@ -46,16 +46,16 @@ def test_a_run_moves_the_bytes_that_are_reckoned(bundle, tmp_path, monkeypatch, 
         denoising[0] = stage.name.startswith("denoise") and not stage.finished
 
     what = {"layout": tumor_in_stroma(tmp_path / "layout.geojson")} if glass else {"class_name": "Tumor"}
-    settings = {"model": str(bundle), "size": (640, 768), "chunk": 32, "levels": 1, "steps": 2, "workers": 1, **what}
+    settings = {"model": str(bundle), "size": (640, 768), "chunk": 32, "levels": 1, "steps": 4, "workers": 1, **what}
     settings |= {"sampler": sampler, "eta": 0.0}
     prepared = prepare(make_config(settings), tmp_path / "x.ome.tiff")
     plan = plans_of(prepared.manifest)[0]
     active = active_chunks(prepared.layout, plan, prepared.manifest.glass["index"])
     generate(tmp_path / "x.ome.tiff", watch=look, **settings)
     total = PassTraffic(plan, active, prepared.card.latent.channels, sampler == "dpm++").total()
-    assert 0.7 * total.read <= moved["read", "bytes"] <= total.read
-    if not glass:
-        assert (moved["read", "bytes"], moved["read", "requests"]) == (total.read, total.reads)
+    low, high = (0.7, 1.1) if glass else (0.88, 1.12)
+    assert low * total.read <= moved["read", "bytes"] <= high * total.read
+    assert low * total.reads <= moved["read", "requests"] <= high * total.reads
     assert (moved["written", "bytes"], moved["written", "requests"]) == (total.written, total.writes)
 
 

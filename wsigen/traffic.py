@@ -1,7 +1,8 @@
 """What the tasks of a pass read from the store and write to it, by arithmetic: chunks are read whole, as each has one checksum.
 
-A step moves about 19 times its chunk: a denoise task reads y[s] of its 3x3 neighbours and writes a partial; an assemble task
-reads the neighbours' partials and its own state and writes y[s + 1]. With a history that is written and read twice as well.
+A step moves about 19 times its chunk: a denoise task reads y[s] of those of its 3x3 neighbours that its crops reach and writes
+a partial; an assemble task reads the neighbours' partials and its own state and writes y[s + 1]. A history is written, and read
+twice.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ CELL = 8
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of chunks that a task reads and writes, and in how many requests."""
+    """Bytes of chunks that a task reads and writes, and in how many requests; means where crops move from step to step."""
 
-    read: int = 0
-    reads: int = 0
-    written: int = 0
-    writes: int = 0
+    read: float = 0.0
+    reads: float = 0.0
+    written: float = 0.0
+    writes: float = 0.0
 
     def __add__(self, other: Traffic) -> Traffic:
         """Both."""
@@ -69,7 +70,7 @@ class PassTraffic:
 
     def denoise(self, ij: Index, first: bool = False) -> Traffic:
         """An odd half-step; the first has no history."""
-        count = self.near(ij) + (self.history and not first)
+        count = self.reached(ij) + (self.history and not first)
         return Traffic(count * self.state, count, self.partial, 1)
 
     def assemble(self, ij: Index, first: bool = False) -> Traffic:
@@ -80,6 +81,17 @@ class PassTraffic:
     def near(self, ij: Index) -> int:
         """Active chunks among a chunk and its neighbours."""
         return sum(n in self.active for n in self.plan.grid.neighbourhood(ij))
+
+    def reached(self, ij: Index) -> float:
+        """The same of those that crops centred in the chunk reach.
+
+        The last crop of a row lies with its centre anywhere in the last stride of the chunk, as the lattice moves from step to
+        step or does not fit the chunks, and reaches the next chunk from the last half crop.
+        """
+        plan = self.plan
+        share = 1.0 if plan.mode == "random-patch" else min(1.0, plan.side / 2 / max(1, plan.side - plan.overlap))
+        near = (n for n in self.plan.grid.neighbourhood(ij) if n in self.active)
+        return sum(share ** ((n[0] != ij[0]) + (n[1] != ij[1])) for n in near)
 
     def total(self) -> Traffic:
         """Of all tasks of the pass, half-steps 0 that start from noise."""

@@ -28,7 +28,7 @@ class Store:
     total: float = 2e9
     latency: float = 0.002
 
-    def alone(self, size: float, requests: int) -> float:
+    def alone(self, size: float, requests: float) -> float:
         """Seconds of a transfer that no other disturbs."""
         return requests * self.latency + size / min(self.worker, self.total)
 
@@ -58,9 +58,9 @@ class Load:
 
     work: float
     read: float = 0.0
-    reads: int = 0
+    reads: float = 0.0
     written: float = 0.0
-    writes: int = 0
+    writes: float = 0.0
 
     def alone(self, store: Store) -> float:
         """Seconds of the task on a worker that no other disturbs."""
@@ -196,7 +196,7 @@ class _Fleet:
         load = self._loads(*task)
         self._at(self._moved(now, load.read, load.reads) + load.work, COMPUTED, task)
 
-    def _moved(self, now: float, size: float, requests: int) -> float:
+    def _moved(self, now: float, size: float, requests: float) -> float:
         store = self._platform.store
         return max(now + store.alone(size, requests), self._shared.take(now, size / store.total))
 

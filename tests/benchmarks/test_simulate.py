@@ -53,8 +53,8 @@ def test_one_worker_takes_the_sum_of_all_stages(slides, layout):
     total = part.traffic.total()
     state = sum(load.read + load.written for load in loads[: len(part.active) * (2 * part.plan.steps + 1)])
     empty = sum(part.load(1, ij).reads == 1 for ij in part.active) * part.plan.steps
-    assert state <= total.read + total.written
-    assert empty or state == total.read + total.written
+    assert state <= (total.read + total.written) * (1 + 1e-9)
+    assert empty or state == pytest.approx(total.read + total.written)
 
 
 def test_glass_costs_little_and_irregular_tissue_keeps_fewer_workers_busy(slides):
