@@ -32,8 +32,8 @@ CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
 
-DRIVER_S = 0.004
-"""Seconds a task takes the driver, whatever the workers (3.3 to 4.2 ms, ``python -m benchmarks.simulate --measure``)."""
+DISPATCH_S = 0.0022
+"""CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
 
 BLENDED_HALO = WINDOW / 2
 """Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
@@ -110,7 +110,7 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
             count * speed.call + share * guide_seconds(plans, plan.index, halo, speed) + state_seconds(traffic, prepared, speed)
         )
         tasks = len(traffic.active) * (2 * plan.steps + 1)
-        seconds += max(work / max(1, min(many, len(traffic.active))), tasks * DRIVER_S)
+        seconds += max(work / max(1, min(many, len(traffic.active))), tasks * DISPATCH_S)
     area = _decoded_area(windows, prepared.manifest, halo)
     seconds += area * (speed.decode + speed.pack) / min(many, projection.blocks)
     if model.has_norms:
