@@ -108,7 +108,7 @@ def fleet(folder: Path, count: int) -> Iterator[tuple[Cluster, int, int]]:
             with subprocess.Popen([sys.executable, "-c", _WORKERS, where, str(count)], stderr=subprocess.DEVNULL) as workers:
                 try:
                     with open_cluster(1, False, where) as cluster:
-                        while cluster._count() < count:
+                        while cluster._count()[0] < count:
                             if workers.poll() is not None:
                                 raise ChildProcessError("the workers ended; see whether dask is installed")
                             sleep(0.2)
