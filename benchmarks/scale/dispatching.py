@@ -23,7 +23,7 @@ from wsigen.mending import prepare_pass
 from wsigen.preparation import prepare
 from wsigen.rundir import claim, make_run_dir
 from wsigen.tasks.context import run_context
-from wsigen.tasks.perform import Report, Task
+from wsigen.tasks.perform import Report
 
 WORKERS, SIDE_CHUNKS, CHUNK, STEPS = 16, 9, 64, 5
 COUNTS, IDLE_S = 10, 15.0
@@ -42,7 +42,7 @@ asyncio.run(main())
 """
 
 
-def nothing(run_dir: str, run_hash: str, threads: int | None, task: Task) -> Report:
+def nothing(run_dir: str, run_hash: str, *_: object) -> Report:
     """Stands for ``wsigen.tasks.perform.perform``; it opens the run as that does."""
     run_context(run_dir, run_hash)
     return Report(0, 0.0)
@@ -75,7 +75,7 @@ def measure_dispatching(folder: Path) -> dict[str, float]:
     tasks = len(run.passes[0].plan.grid) * (2 * STEPS + 1)
     with fleet(folder, WORKERS) as (cluster, scheduler, workers):
         dispatcher = Dispatcher(run, cluster)
-        cluster.ask_all(nothing, made.name, prepared.manifest.hash, None, Task("start", 0, (0, 0)))  # opened once
+        cluster.ask_all(nothing, made.name, prepared.manifest.hash)  # opened once
         with mock.patch.object(dispatch, "perform", nothing):
             begin = _clocks(scheduler, workers)
             run_pass(dispatcher, 0, "denoise", lambda stage: None)
