@@ -9,6 +9,7 @@ import tiny_bundles
 
 from benchmarks import simulate
 from benchmarks.document import END
+from benchmarks.scale import dispatching
 from benchmarks.scale.events import Load, Platform, Store
 from benchmarks.scale.events import simulate as simulate_stage
 from benchmarks.scale.run import open_slide, run_slide
@@ -154,3 +155,14 @@ def test_a_real_run_on_two_dask_workers_takes_what_its_simulation_says(tmp_path,
     assert len(took) == said.tasks == 16 * 7
     assert seconds["denoise"] == pytest.approx(said.seconds, rel=0.35)
     assert said.seconds >= sum(took.values()) / 2
+
+
+@pytest.mark.slow
+def test_dispatching_is_measured_on_a_real_scheduler(tmp_path, monkeypatch):
+    """The engine's own loop, so that a change of what it sends is noticed here."""
+    for name, value in {"WORKERS": 2, "SIDE_CHUNKS": 3, "STEPS": 2, "IDLE_S": 0.5}.items():
+        monkeypatch.setattr(dispatching, name, value)
+    found = dispatching.measure_dispatching(tmp_path / "run")
+    assert set(found) <= set(asdict(TIMES))
+    assert 0 < found["driver"] < 0.5
+    assert 0 < found["task"] < 0.5
