@@ -10,6 +10,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+TILE = 128
+"""Largest side in latent px of the tiles that a large chunk consists of, each with its own checksum."""
+
+SMALLEST_TILE = 32
+"""Smaller ones cost more than they save."""
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class Box:
@@ -130,3 +136,13 @@ class ChunkGrid:
             return []
         c = self.chunk
         return [(i, j) for i in range(b.y0 // c, -(-b.y1 // c)) for j in range(b.x0 // c, -(-b.x1 // c))]
+
+
+def tile_side(side: int) -> int:
+    """Side of a chunk's tiles: the largest divisor of ``side`` up to `TILE`, or ``side`` itself if it has none of use.
+
+    A chunk is one key whatever its tiles, but who needs its edge (the neighbours' crops, the neighbours' sums) reads the tiles
+    there and no others.
+    """
+    fitting = [side // n for n in range(1, side // SMALLEST_TILE + 1) if side % n == 0 and side // n <= TILE]
+    return max(fitting, default=side)

@@ -11,7 +11,7 @@ from zarr.storage import MemoryStore
 
 from wsigen.errors import RunError
 from wsigen.folder.base import Folder
-from wsigen.geometry import ChunkGrid
+from wsigen.geometry import ChunkGrid, tile_side
 from wsigen.store import NO_CLASS, PassState
 
 
@@ -65,19 +65,21 @@ def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: 
     """Make the group of a pass and its arrays (see ``wsigen.store``)."""
     group = zarr.open_group(store, mode="a").create_group(f"pass-{index}", overwrite=True)
     c, reach = grid.chunk, grid.chunk + side
+    height, width = (
+        grid.rows * c,
+        grid.columns * c,
+    )  # whole chunks: a key is always written in full, without a look at what it was
     live = {
         "dtype": "float32",
         "fill_value": np.nan,
         "compressors": [Crc32cCodec()],
         "config": {"write_empty_chunks": True},
     }
-    shape = (steps + 1, channels, grid.height, grid.width)
-    group.create_array("latents", shape=shape, chunks=(1, channels, c, c), **live)
+    group.create_array("latents", shape=(steps + 1, channels, height, width), **_tiled((1, channels), c), **live)
     if history:
-        shape = (steps, channels, grid.height, grid.width)
-        group.create_array("history", shape=shape, chunks=(1, channels, c, c), **live)
+        group.create_array("history", shape=(steps, channels, height, width), **_tiled((1, channels), c), **live)
     partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
-    group.create_array("partials", shape=partial_shape, chunks=(1, 1, 1, channels, reach, reach), **live)
+    group.create_array("partials", shape=partial_shape, **_tiled((1, 1, 1, channels), reach), **live)
     group.create_array(
         "classes",
         shape=(grid.height, grid.width),
@@ -88,3 +90,10 @@ def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: 
         config={"write_empty_chunks": True},
     )
     return group
+
+
+def _tiled(before: tuple[int, ...], side: int) -> dict[str, Any]:
+    """Chunks of ``[*before, side, side]``, in tiles."""
+    tile = tile_side(side)
+    whole, part = (*before, side, side), (*before, tile, tile)
+    return {"chunks": whole} if tile == side else {"chunks": part, "shards": whole}

@@ -2,8 +2,8 @@
 
 Layout of the group, one subgroup per pass::
 
-    pass-0/latents   [steps + 1, C, H, W]        chunks (1, C, c, c)              state y[s] of every chunk
-    pass-0/history   [steps, C, H, W]            chunks (1, C, c, c)              x0[s], kept for samplers with a memory
+    pass-0/latents   [steps + 1, C, I c, J c]    chunks (1, C, c, c)              state y[s] of every chunk
+    pass-0/history   [steps, C, I c, J c]        chunks (1, C, c, c)              x0[s], kept for samplers with a memory
     pass-0/partials  [steps, I, J, C, c+p, c+p]  one key per (s, i, j)            weighted sums of a chunk's crops
     pass-0/classes   [H, W]                      chunks (c, c)                    the class map that conditions the pass
     pass-0/activity  [I, J]                       once                            which chunks hold or touch tissue
@@ -13,6 +13,9 @@ Layout of the group, one subgroup per pass::
 step s for h = 2 s + 1. The history of step s is written before y[s + 1] and deleted with it. Every version of a chunk has its
 own key, so a late duplicate rewrites equal bytes. Live state is not compressed (noise saves nothing) but carries a CRC-32C,
 since a flipped bit would otherwise be read back silently.
+
+Large chunks are zarr shards: one key, written at once, of tiles with a checksum each, so that a neighbour reads no more than
+the edge it needs. Whoever reads a damaged tile says so; damage in a tile that nobody reads does no harm.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ class PassState:
 
     def write_latents(self, step: int, ij: Index, values: Array) -> None:
         """Write state y[step] of chunk ``ij``, float32 ``[C, h, w]``."""
-        self._latents[(step, slice(None), *self.grid.box(ij).slices)] = values
+        self._latents[(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
     def read_history(self, step: int, ij: Index) -> Array:
         """The merged estimate x0[step] of chunk ``ij``, float32 ``[C, h, w]``; NaN where nothing was written."""
@@ -97,7 +100,7 @@ class PassState:
     def write_history(self, step: int, ij: Index, values: Array) -> None:
         """Keep the merged estimate x0[step] of chunk ``ij`` for the next step, if the pass keeps a history."""
         if self._history is not None:
-            self._history[(step, slice(None), *self.grid.box(ij).slices)] = values
+            self._history[(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
     def read_partial(self, step: int, ij: Index, box: Box) -> Array:
         """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
@@ -206,6 +209,20 @@ class PassState:
     def delete_at_once(self) -> int:
         """Half-steps that are worth a request to delete them."""
         return self._folder.delete_at_once
+
+    def _whole(self, ij: Index) -> Box:
+        """A chunk with what of it lies beyond the canvas."""
+        c = self.grid.chunk
+        return Box(ij[0] * c, ij[1] * c, (ij[0] + 1) * c, (ij[1] + 1) * c)
+
+    def _padded(self, values: Array) -> Array:
+        """The values of a whole chunk, NaN beyond the canvas."""
+        c = self.grid.chunk
+        if values.shape[1:] == (c, c):
+            return values
+        whole = np.full((self.channels, c, c), np.nan, dtype=np.float32)
+        whole[:, : values.shape[1], : values.shape[2]] = values
+        return whole
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named, and so is an array whose metadata are damaged."""

@@ -1,15 +1,16 @@
-"""What the tasks of a pass read from the store and write to it, by arithmetic: chunks are read whole, as each has one checksum.
+"""What the tasks of a pass read from the store and write to it, by arithmetic.
 
-A step moves about 19 times its chunk: a denoise task reads y[s] of those of its 3x3 neighbours that its crops reach and writes
-a partial; an assemble task reads the neighbours' partials and its own state and writes y[s + 1]. A history is written, and read
-twice.
+A denoise task reads y[s] of its chunk and the edges of those neighbours that its crops reach, and writes a partial; an assemble
+task reads its own partial, the edges of its neighbours', and its own state, and writes y[s + 1]. A history is written, and read
+twice. Of an edge whole tiles are read (``geometry.tile_side``), as each has one checksum: a step moves about 7 times a chunk of
+512 latent px, and 19 times a chunk of a single tile.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsigen.geometry import Box
+from wsigen.geometry import Box, tile_side
 from wsigen.layout.layout import Layout
 from wsigen.sampling.multiscale import PassPlan
 
@@ -21,7 +22,10 @@ CELL = 8
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of chunks that a task reads and writes, and in how many requests; means where crops move from step to step."""
+    """Bytes that a task reads and writes, and in how many requests that wait for each other; means where crops move.
+
+    A part of a chunk takes two: where its tiles lie, then the tiles, all at once.
+    """
 
     read: float = 0.0
     reads: float = 0.0
@@ -70,28 +74,43 @@ class PassTraffic:
 
     def denoise(self, ij: Index, first: bool = False) -> Traffic:
         """An odd half-step; the first has no history."""
-        count = self.reached(ij) + (self.history and not first)
-        return Traffic(count * self.state, count, self.partial, 1)
+        kept = self.history and not first
+        whole, edges, corners = self.reached(ij)
+        share, requests = self._edge(self.plan.chunk)
+        read = self.state * (whole + edges * share + corners * share**2 + kept)
+        return Traffic(read, whole + requests * (edges + corners) + kept, self.partial, 1)
 
     def assemble(self, ij: Index, first: bool = False) -> Traffic:
         """An even half-step above 0."""
-        near, states, made = self.near(ij), 1 + (self.history and not first), 1 + self.history
-        return Traffic(near * self.partial + states * self.state, near + states, made * self.state, made)
+        states, made = 1 + (self.history and not first), 1 + self.history
+        whole, edges, corners = self.near(ij)
+        share, requests = self._edge(self.plan.chunk + self.plan.side)
+        read = self.partial * (whole + edges * share + corners * share**2) + states * self.state
+        return Traffic(read, whole + requests * (edges + corners) + states, made * self.state, made)
 
-    def near(self, ij: Index) -> int:
-        """Active chunks among a chunk and its neighbours."""
-        return sum(n in self.active for n in self.plan.grid.neighbourhood(ij))
+    def _edge(self, side: int) -> tuple[float, int]:
+        """Share of what is ``side`` wide that is read for an edge half a crop wide, and requests."""
+        tile = tile_side(side)
+        depth = -(-(self.plan.side // 2) // tile) * tile
+        return (1.0, 1) if depth >= side else (depth / side, 2)
 
-    def reached(self, ij: Index) -> float:
-        """The same of those that crops centred in the chunk reach.
+    def near(self, ij: Index) -> tuple[int, int, int]:
+        """How many of these are active: the chunk, its four neighbours by an edge, its four by a corner."""
+        found = [0, 0, 0]
+        for n in self.plan.grid.neighbourhood(ij):
+            found[(n[0] != ij[0]) + (n[1] != ij[1])] += n in self.active
+        return found[0], found[1], found[2]
+
+    def reached(self, ij: Index) -> tuple[float, float, float]:
+        """How many of them crops centred in the chunk reach.
 
         The last crop of a row lies with its centre anywhere in the last stride of the chunk, as the lattice moves from step to
         step or does not fit the chunks, and reaches the next chunk from the last half crop.
         """
         plan = self.plan
         share = 1.0 if plan.mode == "random-patch" else min(1.0, plan.side / 2 / max(1, plan.side - plan.overlap))
-        near = (n for n in self.plan.grid.neighbourhood(ij) if n in self.active)
-        return sum(share ** ((n[0] != ij[0]) + (n[1] != ij[1])) for n in near)
+        whole, edges, corners = self.near(ij)
+        return whole, edges * share, corners * share**2
 
     def total(self) -> Traffic:
         """Of all tasks of the pass, half-steps 0 that start from noise."""

@@ -16,7 +16,7 @@ from benchmarks.scale.times import Scenario, TaskTimes
 from wsigen.counting import SAMPLED_STEPS, expected_rows
 from wsigen.engine.wavefront import Index
 from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows, traffic_of
-from wsigen.geometry import Box, ChunkGrid
+from wsigen.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
 from wsigen.projection import plans_of
@@ -215,9 +215,12 @@ class DecodeTasks:
                 continue
             window = Box(i * WINDOW, j * WINDOW, (i + 1) * WINDOW, (j + 1) * WINDOW).intersect(plan.grid.canvas)
             work += (window.height + 2 * self._equal) * (window.width + 2 * self._equal) * self.costs.scenario.decode
-            chunks = plan.grid.overlapping(window.dilate(self._halo).intersect(plan.grid.canvas))
-            size += sum(chunk in self._pass.traffic.active for chunk in chunks) * self._pass.traffic.state
-            reads += len(chunks) + 2
+            around = window.dilate(self._halo).intersect(plan.grid.canvas)
+            tile, c = tile_side(plan.chunk), plan.chunk
+            tiles = ChunkGrid(plan.height, plan.width, tile).overlapping(around)
+            active = sum((i * tile // c, j * tile // c) in self._pass.traffic.active for i, j in tiles)
+            size += active * (tile / c) ** 2 * self._pass.traffic.state
+            reads += (2 if tile < c else 1) * len(plan.grid.overlapping(around)) + 2
         return Load(work, size, reads, self._blob(ij), 1)
 
     @cached_property
