@@ -217,7 +217,7 @@ def test_more_workers_need_more_memory_until_all_have_work(workers, chunks, bloc
 
 def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
     from wsigen import estimate
-    from wsigen.generation import Workers
+    from wsigen.fleet import Workers
 
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
     assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1

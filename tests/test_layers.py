@@ -21,6 +21,7 @@ ROWS = [
         "preparation",
         "rundir",
         "inspection",
+        "fleet",
         "generation",
         "estimate",
         "counting",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from wsigen.config import make_config
 from wsigen.engine.cluster import Size
 from wsigen.engine.memory import Projection
-from wsigen.generation import Workers, generate
+from wsigen.fleet import Workers
+from wsigen.generation import generate
 from wsigen.models.model import Model
 from wsigen.models.turns import Turns
 from wsigen.store import PassState

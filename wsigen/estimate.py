@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from wsigen.config import RunConfig
 from wsigen.counting import count_calls
 from wsigen.engine.memory import Projection, existing_parent, gib
+from wsigen.fleet import Workers, usable_cores
 from wsigen.folder.opening import as_place
-from wsigen.generation import Workers, usable_cores
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest

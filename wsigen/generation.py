@@ -7,7 +7,7 @@ do the same thing, as what is done is read from the keys of the run's store.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from wsigen.engine.patience import patiently
 from wsigen.engine.run import run_independent, run_pass
 from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.errors import LayoutError, OutputError, RunError
+from wsigen.fleet import Workers
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder
 from wsigen.layout.layout import Layout
@@ -75,40 +76,6 @@ class Result:
     layout: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Where the work is done: execution settings only, none of which changes a pixel."""
-
-    count: int
-    processes: bool
-    threads: int
-    scheduler: str | None
-    window: int
-    accelerated: bool = False
-    tasks_at_once: int = 1
-
-    @property
-    def calls_at_once(self) -> int | None:
-        """Tasks of one process that may call the model at the same time; None: all it has."""
-        if self.scheduler is not None:
-            return 1 if self.accelerated else None
-        return 1 if self.processes else self.count
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Workers:
-        """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker of two tasks a GPU."""
-        accelerated = not config.device.startswith("cpu")
-        count = config.workers or (1 if accelerated else usable_cores())
-        threads = config.threads or 1
-        tasks_at_once = config.tasks_at_once or (2 if accelerated else 1)
-        return cls(count, config.processes, threads, config.scheduler, config.window, accelerated, tasks_at_once)
-
-
-def usable_cores() -> int:
-    """Cores this process may use: a queue or a container may leave it fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any) -> Result:
     """Generate a slide.
 
@@ -140,7 +107,7 @@ def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watc
         demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
     demand_disk(projection, run_dir, output)
     _demand_tissue(prepared)
-    with _cluster(workers) as cluster:
+    with workers.cluster() as cluster:
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
@@ -180,7 +147,7 @@ def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: An
     layout = reread_layout(config, card, manifest)
     demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
     workers = Workers.of(config)
-    with _cluster(workers) as cluster, folder.lock(LOCK) as lock:
+    with workers.cluster() as cluster, folder.lock(LOCK) as lock:
         return _work(folder, lock, layout, config, cluster, workers, watch)
 
 
@@ -302,12 +269,6 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     stage.finished = True
     watch(stage)
     return written
-
-
-def _cluster(workers: Workers) -> AbstractContextManager[Any]:
-    from wsigen.engine.opening import open_cluster
-
-    return open_cluster(workers.count, workers.processes, workers.scheduler, workers.accelerated, workers.tasks_at_once)
 
 
 def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
