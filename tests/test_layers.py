@@ -11,7 +11,7 @@ ROOT = Path(wsigen.__file__).parent
 ROWS = [
     {"errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file", "cgroup"},
     {"sampling", "models", "layout", "slide"},
-    {"store", "runstore", "manifest", "cohort"},
+    {"overwriting", "store", "runstore", "manifest", "cohort"},
     {"tasks"},
     {"engine"},
     {

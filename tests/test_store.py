@@ -100,6 +100,26 @@ def test_damage_is_told_or_does_no_harm(tiles: int, data: st.DataObject, odd: bo
         assert np.isnan(found[changed]).all(), "what is missing reads as NaN, which every reader of state refuses"
 
 
+def test_what_is_damaged_can_be_written_again_and_nobody_looks_at_it(
+    tiles: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, ij = ChunkGrid(64, 64, 64), (0, 0)
+    state, right = made(str(tmp_path), grid), values(4, CHANNELS, 64, 64)
+    partial = np.pad(right, ((0, 0), (16, 16), (16, 16)))
+    state.write_latents(0, ij, right)
+    state.write_partial(0, ij, partial)
+    for half_step in (0, 1):
+        path = tmp_path / "pass-0" / state.key(half_step, ij)
+        path.write_bytes(path.read_bytes()[:-5])
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkFiles, "get", None)
+        patch.setattr(ChunkFiles, "get_sync", None, raising=False)
+        state.write_latents(0, ij, right)
+        state.write_partial(0, ij, partial)
+    np.testing.assert_array_equal(state.read_latents(0, grid.box(ij)), right)
+    np.testing.assert_array_equal(state.read_partial(0, ij, grid.box(ij)), right)
+
+
 def test_an_edge_costs_its_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of 512 px: one row of its tiles, not all; the whole in one request."""
     monkeypatch.setattr(geometry, "TILE", 128)

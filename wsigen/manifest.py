@@ -18,7 +18,7 @@ from wsigen.folder.base import MANIFEST, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT = 2
+FORMAT = 3
 FILE = MANIFEST
 LOCK = "driver.lock"
 

@@ -68,7 +68,7 @@ def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: 
     height, width = (
         grid.rows * c,
         grid.columns * c,
-    )  # whole chunks: a key is always written in full, without a look at what it was
+    )  # whole chunks: a key is always written in full
     live = {
         "dtype": "float32",
         "fill_value": np.nan,

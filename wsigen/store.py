@@ -26,12 +26,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from wsigen.errors import DamagedChunkError
 from wsigen.folder.base import Folder
 from wsigen.geometry import Box, ChunkGrid
+from wsigen.overwriting import Overwriting
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]
@@ -75,6 +77,13 @@ class PassState:
         self.channels = int(self._latents.shape[1])
         self.margin = (int(self._partials.shape[-1]) - grid.chunk) // 2
 
+    @cached_property
+    def _to(self) -> dict[str, Any]:
+        """The arrays of live state as they are written to."""
+        group = zarr.open_group(Overwriting(self.group.store), path=self.group.path, mode="r+")
+        names = ("latents", "partials") if self._history is None else ("latents", "partials", "history")
+        return {name: group[name] for name in names}
+
     # -- reading and writing -------------------------------------------------------------------------------------------
 
     def read_latents(self, step: int, box: Box) -> Array:
@@ -90,7 +99,7 @@ class PassState:
 
     def write_latents(self, step: int, ij: Index, values: Array) -> None:
         """Write state y[step] of chunk ``ij``, float32 ``[C, h, w]``."""
-        self._latents[(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
+        self._to["latents"][(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
     def read_history(self, step: int, ij: Index) -> Array:
         """The merged estimate x0[step] of chunk ``ij``, float32 ``[C, h, w]``; NaN where nothing was written."""
@@ -100,7 +109,7 @@ class PassState:
     def write_history(self, step: int, ij: Index, values: Array) -> None:
         """Keep the merged estimate x0[step] of chunk ``ij`` for the next step, if the pass keeps a history."""
         if self._history is not None:
-            self._history[(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
+            self._to["history"][(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
     def read_partial(self, step: int, ij: Index, box: Box) -> Array:
         """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
@@ -112,7 +121,7 @@ class PassState:
         """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``[C, h + 2m, w + 2m]``."""
         entry = np.zeros((self.channels, *self._partials.shape[-2:]), dtype=np.float32)
         entry[:, : values.shape[1], : values.shape[2]] = values
-        self._partials[(step, *ij)] = entry
+        self._to["partials"][(step, *ij)] = entry
 
     def read_classes(self, box: Box) -> NDArray[np.uint8]:
         """The class map on ``box`` (inside the canvas), uint8 ``[h, w]``."""

@@ -16,7 +16,8 @@ class Deletions:
 
     They are no more than a folder deletes at a time. None of them is ever written again: what a damage lets be made again lies
     above all that is due (``Wavefront.roll_back``). So a request may be sent twice, and what a driver leaves that is killed, or
-    a store without saying so, is found by the sweep at the beginning and the end of a pass.
+    a store without saying so, is found by the sweep at the beginning and the end of a pass; histories among it, which nobody
+    reads without their state, stay until the run is cleared.
 
     Parameters
     ----------

@@ -204,6 +204,7 @@ class Dispatcher:
         """Let all tasks in flight end, whatever they bring."""
         self._put_off.clear()
         while self.cluster.in_flight:
+            _ = self.cluster.slots  # nobody waits for ever for workers that do not come
             if self.cluster.take(LOOK_S) is None:
                 with suppress(OSError):  # asked again soon
                     self.confirm()

@@ -158,7 +158,7 @@ class ObjectFolder:
 
     @_as_os_error
     def delete_all(self, keys: Sequence[str]) -> None:
-        """Remove objects, a thousand with one request where the store can; S3's client leaves what fails, and says nothing."""
+        """Remove objects, with one request where the store can; S3's client leaves what fails, and says nothing."""
         if not keys:
             return
         try:

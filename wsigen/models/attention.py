@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,14 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.geometry import Box
-from wsigen.models.attention_windows import AttentionWindow, attention_windows
+from wsigen.models.attention_windows import AttentionWindow, attention_windows, hull_of
 
 
 @dataclass(frozen=True)
 class Features:
     """What the layers after the attention start from: ``values [1, C, h, w]`` of ``box``, on the model's device.
 
-    Where no box was asked for they are 0.
+    Where no box was asked for they are not finished.
     """
 
     box: Box
@@ -71,9 +70,7 @@ class SplitDecoder:
         read:
             Gives the latents of a box, ``[1, C, h, w]`` as the autoencoder takes them.
         """
-        hull = needed[0]
-        for box in needed[1:]:
-            hull = hull.union(box)
+        hull = hull_of(needed)
         found: Features | None = None
         for window in attention_windows(canvas, needed):
             x = self._before(read(window.around), window)
@@ -101,22 +98,19 @@ class SplitDecoder:
         return self._first(x, None)[..., rows, columns].contiguous(memory_format=torch.channels_last)
 
     def _blend(self, found: Features, window: AttentionWindow, x: Tensor) -> None:
-        """Add the window's share of its needed cells; cells of a shape are asked together."""
+        """Add the window's share of its needed cells."""
         attention = self._attention
         tokens = x.flatten(2)
         normed = (tokens if attention.group_norm is None else attention.group_norm(tokens)).transpose(1, 2)
         query, key, value = (self._heads(layer(normed)) for layer in (attention.to_q, attention.to_k, attention.to_v))
         grid = query.unflatten(2, x.shape[-2:])
         weight = torch.from_numpy(window.weight).to(x.device)
-        for shape, group in groupby(sorted(window.cells, key=lambda cell: cell.shape), key=lambda cell: cell.shape):
-            cells = list(group)
-            places = [cell.relative_to(window.box).slices for cell in cells]
-            asked = torch.cat([grid[:, :, ys, xs].flatten(2, 3) for ys, xs in places])
-            many = (len(cells), -1, -1, -1)
-            seen = functional.scaled_dot_product_attention(asked, key.expand(many), value.expand(many))
-            for cell, (ys, xs), answer in zip(cells, places, seen, strict=True):
-                told = attention.to_out[0](answer.transpose(0, 1).flatten(1)).T.unflatten(1, shape)
-                found.add(cell, (told + x[..., ys, xs]) / attention.rescale_output_factor * weight[ys, xs])
+        for cell in window.cells:
+            ys, xs = cell.relative_to(window.box).slices
+            asked = grid[:, :, ys, xs].flatten(2, 3)
+            (answer,) = functional.scaled_dot_product_attention(asked, key, value)
+            told = attention.to_out[0](answer.transpose(0, 1).flatten(1)).T.unflatten(1, cell.shape)
+            found.add(cell, (told + x[..., ys, xs]) / attention.rescale_output_factor * weight[ys, xs])
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """``[1, N, C]`` as ``[1, heads, N, C / heads]``."""

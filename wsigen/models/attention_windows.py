@@ -27,8 +27,8 @@ OVERLAP = 32
 """Overlap of windows in latent px."""
 
 CELL = 32
-"""Side of the squares of a window, in latent px, that ask together: always whole ones, so that shapes and therefore bits do not
-depend on who needs them."""
+"""Side of the squares of a window, in latent px, that ask together: each whole and for itself, so that shapes and therefore
+bits do not depend on who needs them."""
 
 
 PART = 256
@@ -59,14 +59,27 @@ class AttentionWindow:
 
 def attention_windows(canvas: Box, needed: Sequence[Box]) -> list[AttentionWindow]:
     """The windows that have a part in the features of ``needed`` boxes, row-major."""
+    hull = hull_of(needed)
     found = []
     for y, rows in _axis(canvas.height):
+        if y >= hull.y1 or y + len(rows) <= hull.y0:
+            continue
         for x, columns in _axis(canvas.width):
+            if x >= hull.x1 or x + len(columns) <= hull.x0:
+                continue
             box = Box(y, x, y + len(rows), x + len(columns))
             if cells := [cell for cell in _cells(box) if any(cell.overlaps(other) for other in needed)]:
                 around = box.dilate(BEFORE_ATTENTION).intersect(canvas)
                 found.append(AttentionWindow(box, np.outer(rows, columns), around, cells))
     return found
+
+
+def hull_of(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all of them (at least one)."""
+    hull = boxes[0]
+    for box in boxes[1:]:
+        hull = hull.union(box)
+    return hull
 
 
 @lru_cache(maxsize=8)

@@ -3,9 +3,9 @@
 A window is decoded with a halo of context that is cut off on the way (``models.shrinking``): 1.09 to 1.13 times the work of
 the window alone. What is not local in a decoder is its GroupNorm: its statistics are estimated once per pass from a sample of
 windows and shared by all (``models.frozen_norm``). Attention in its middle block is not local either: it is computed on
-windows of a lattice, whose features are blended, and decoded as latents otherwise are (``models.attention``: 1.2 times the
-work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block decodes
-all that touch it (4 times the work of the block).
+windows of a lattice, whose features are blended, and decoded as latents otherwise are (``models.attention``: about 1.3 times
+the work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block
+decodes all that touch it (4 times the work of the block).
 
 Memory bound: a window of 128 latent px with its halo, whatever the size of the slide; with attention, also the features of
 256 latent px a side and their halo.
