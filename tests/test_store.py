@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +69,9 @@ def test_any_box_of_a_partial_is_read(tiles: int, data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:
         state = made(folder, grid)
         state.write_partial(0, ij, partial)
-        np.testing.assert_array_equal(state.read_partial(0, ij, box), partial[(slice(None), *box.relative_to(reach).slices)])
+        np.testing.assert_array_equal(
+            next(state.read_partials(0, {ij: box})), partial[(slice(None), *box.relative_to(reach).slices)]
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,7 +92,7 @@ def test_damage_is_told_or_does_no_harm(tiles: int, data: st.DataObject, odd: bo
         content[at] ^= 1 << bit
         path.write_bytes(content[:at] if truncate else content)
         try:
-            found = state.read_partial(0, ij, box) if odd else state.read_latents(0, box)
+            found = next(state.read_partials(0, {ij: box})) if odd else state.read_latents(0, box)
         except DamagedChunkError as error:
             named = str(error)
         else:
@@ -117,7 +121,32 @@ def test_what_is_damaged_can_be_written_again_and_nobody_looks_at_it(
         state.write_latents(0, ij, right)
         state.write_partial(0, ij, partial)
     np.testing.assert_array_equal(state.read_latents(0, grid.box(ij)), right)
-    np.testing.assert_array_equal(state.read_partial(0, ij, grid.box(ij)), right)
+    np.testing.assert_array_equal(next(state.read_partials(0, {ij: grid.box(ij)})), right)
+
+
+def test_a_late_store_is_asked_for_all_neighbours_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = ChunkGrid(192, 192, 64)
+    state, whole = made(str(tmp_path), grid), values(5, CHANNELS, 192, 192)
+    for ij in grid:
+        state.write_latents(0, ij, whole[(slice(None), *grid.box(ij).slices)])
+    waiting, most, before = 0, 0, ChunkFiles.get
+
+    async def late(self: ChunkFiles, *args: Any, **more: Any) -> Any:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0.05)
+        waiting -= 1
+        return await before(self, *args, **more)
+
+    monkeypatch.setattr(ChunkFiles, "get", late)
+    monkeypatch.setattr(ChunkFiles, "get_sync", None, raising=False)
+    box = Box(60, 60, 130, 130)
+    for answers_late, together in ((False, 1), (True, 9)):
+        monkeypatch.setattr(LocalFolder, "answers_late", answers_late)
+        most = 0
+        np.testing.assert_array_equal(state.read_latents(0, box), whole[(slice(None), *box.slices)])
+        assert most == together
 
 
 def test_an_edge_costs_its_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

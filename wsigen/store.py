@@ -21,7 +21,8 @@ the edge it needs. Whoever reads a damaged tile says so; damage in a tile that n
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -89,12 +90,14 @@ class PassState:
     def read_latents(self, step: int, box: Box) -> Array:
         """State y[step] on ``box`` (inside the canvas), float32 ``[C, h, w]``; NaN where nothing was written."""
         out = np.full((self.channels, *box.shape), np.nan, dtype=np.float32)
-        for ij in self.grid.overlapping(box):
-            chunk = self.grid.box(ij)
-            common = chunk.intersect(box)
-            key = self.key(2 * step, ij)
-            data = self._checked(key, lambda c=common: self._latents[(step, slice(None), *c.slices)])
-            out[(slice(None), *common.relative_to(box).slices)] = data
+        chunks = self.grid.overlapping(box)
+        parts = [self.grid.box(ij).intersect(box) for ij in chunks]
+        reads = [
+            (self.key(2 * step, ij), lambda p=part: self._latents[(step, slice(None), *p.slices)])
+            for ij, part in zip(chunks, parts, strict=True)
+        ]
+        for part, data in zip(parts, self._read_all(reads), strict=True):
+            out[(slice(None), *part.relative_to(box).slices)] = data
         return out
 
     def write_latents(self, step: int, ij: Index, values: Array) -> None:
@@ -111,11 +114,13 @@ class PassState:
         if self._history is not None:
             self._to["history"][(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
-    def read_partial(self, step: int, ij: Index, box: Box) -> Array:
-        """The part of chunk ``ij``'s weighted sum on ``box``, which lies in its reach."""
-        reach = self.grid.box(ij).dilate(self.margin)
-        part = box.relative_to(reach).slices
-        return self._checked(self.key(2 * step + 1, ij), lambda: self._partials[(step, *ij, slice(None), *part)])
+    def read_partials(self, step: int, boxes: Mapping[Index, Box]) -> Iterator[Array]:
+        """Of each chunk the part of its weighted sum on a box, which lies in its reach; in the order of ``boxes``."""
+        reads = []
+        for ij, box in boxes.items():
+            place = (step, *ij, slice(None), *box.relative_to(self.grid.box(ij).dilate(self.margin)).slices)
+            reads.append((self.key(2 * step + 1, ij), lambda place=place: self._partials[place]))
+        return self._read_all(reads)
 
     def write_partial(self, step: int, ij: Index, values: Array) -> None:
         """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``[C, h + 2m, w + 2m]``."""
@@ -232,6 +237,14 @@ class PassState:
         whole = np.full((self.channels, c, c), np.nan, dtype=np.float32)
         whole[:, : values.shape[1], : values.shape[2]] = values
         return whole
+
+    def _read_all(self, reads: Sequence[tuple[str, Callable[[], Any]]]) -> Iterator[NDArray[Any]]:
+        """What is read of several keys, in order: one after the other, or together where each would be waited for."""
+        if not self._folder.answers_late or len(reads) < 2:
+            yield from (self._checked(key, read) for key, read in reads)
+            return
+        with ThreadPoolExecutor(len(reads)) as threads:  # they wait: zarr reads in a thread of its own
+            yield from threads.map(lambda each: self._checked(*each), reads)
 
     def _checked(self, key: str, read: Any) -> NDArray[Any]:
         """Read; a chunk whose checksum or length is wrong is named, and so is an array whose metadata are damaged."""

@@ -81,6 +81,11 @@ class Folder(Protocol):
         """Values that are to be collected before they are deleted; 1 where each costs the same alone."""
         ...
 
+    @property
+    def answers_late(self) -> bool:
+        """Whether every request costs a round trip, so that several are better sent together."""
+        ...
+
     def stamp(self, key: str) -> str:
         """A word that changes whenever the value is set (FileNotFoundError if there is none)."""
         ...

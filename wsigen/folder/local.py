@@ -92,6 +92,11 @@ class LocalFolder:
         """At once: a file costs no round trip, and a disk fills up."""
         return 1
 
+    @property
+    def answers_late(self) -> bool:
+        """No: a page of the cache is there at once."""
+        return False
+
     def stamp(self, key: str) -> str:
         """Time and inode of the file."""
         found = (self.path / key).stat()

@@ -174,6 +174,11 @@ class ObjectFolder:
         """A request for many takes hardly longer than for one (tens of ms), while the driver's loop waits."""
         return DELETED
 
+    @property
+    def answers_late(self) -> bool:
+        """Yes: tens of ms."""
+        return True
+
     @_as_os_error
     def stamp(self, key: str) -> str:
         """The object's ETag and time."""

@@ -62,13 +62,11 @@ def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     chunk = part.plan.grid.box(ij)
     y, held = read_state(run, part, step, chunk)
     x0 = np.zeros_like(y)
-    for neighbour in part.plan.grid.neighbourhood(ij):
-        if not part.state.activity[neighbour]:
-            continue
-        common = part.plan.grid.box(neighbour).dilate(part.state.margin).intersect(chunk)
-        partial = part.state.read_partial(step, neighbour, common)
+    near = [n for n in part.plan.grid.neighbourhood(ij) if part.state.activity[n]]
+    common = {n: part.plan.grid.box(n).dilate(part.state.margin).intersect(chunk) for n in near}
+    for (neighbour, box), partial in zip(common.items(), part.state.read_partials(step, common), strict=True):
         demand_finite(partial, part, 2 * step + 1, neighbour)
-        x0[(slice(None), *common.relative_to(chunk).slices)] += partial
+        x0[(slice(None), *box.relative_to(chunk).slices)] += partial
     x0 = np.where(held[None], run.glass_latent, x0)
     following = _reverse_step(run, part, step, ij, y, x0)
     part.state.write_history(step, ij, x0)
