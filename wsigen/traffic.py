@@ -24,7 +24,8 @@ CELL = 8
 class Traffic:
     """Bytes that a task reads and writes, and in how many requests that wait for each other; means where crops move.
 
-    A part of a chunk takes two: where its tiles lie, then the tiles, all at once.
+    A whole chunk is one request. A part of one takes one for where its tiles lie and then one for every tile, as zarr (3.1)
+    fetches tiles one after the other: an edge of a chunk of 512 latent px 1 + 4, a corner 1 + 1. A chunk is written with one.
     """
 
     read: float = 0.0
@@ -37,6 +38,10 @@ class Traffic:
         return Traffic(
             self.read + other.read, self.reads + other.reads, self.written + other.written, self.writes + other.writes
         )
+
+    def __mul__(self, times: float) -> Traffic:
+        """So many times."""
+        return Traffic(self.read * times, self.reads * times, self.written * times, self.writes * times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class PassTraffic:
 
     @property
     def state(self) -> int:
-        """Bytes of a chunk of latents; one at the canvas's edge is as large, and the checksum is left out."""
+        """Bytes of a chunk of latents; one at the canvas's edge counts as a whole one, and the checksum is left out."""
         return self.plan.chunk**2 * self.channels * 4
 
     @property
@@ -74,25 +79,28 @@ class PassTraffic:
 
     def denoise(self, ij: Index, first: bool = False) -> Traffic:
         """An odd half-step; the first has no history."""
-        kept = self.history and not first
-        whole, edges, corners = self.reached(ij)
-        share, requests = self._edge(self.plan.chunk)
-        read = self.state * (whole + edges * share + corners * share**2 + kept)
-        return Traffic(read, whole + requests * (edges + corners) + kept, self.partial, 1)
+        kept = Traffic(self.state, 1) * (self.history and not first)
+        return self._read(self.plan.chunk, self.state, self.reached(ij)) + kept + Traffic(written=self.partial, writes=1)
 
     def assemble(self, ij: Index, first: bool = False) -> Traffic:
         """An even half-step above 0."""
         states, made = 1 + (self.history and not first), 1 + self.history
-        whole, edges, corners = self.near(ij)
-        share, requests = self._edge(self.plan.chunk + self.plan.side)
-        read = self.partial * (whole + edges * share + corners * share**2) + states * self.state
-        return Traffic(read, whole + requests * (edges + corners) + states, made * self.state, made)
+        sums = self._read(self.plan.chunk + self.plan.side, self.partial, self.near(ij))
+        return sums + Traffic(states * self.state, states, made * self.state, made)
 
-    def _edge(self, side: int) -> tuple[float, int]:
-        """Share of what is ``side`` wide that is read for an edge half a crop wide, and requests."""
-        tile = tile_side(side)
-        depth = -(-(self.plan.side // 2) // tile) * tile
-        return (1.0, 1) if depth >= side else (depth / side, 2)
+    def _read(self, side: int, size: int, counts: tuple[float, float, float]) -> Traffic:
+        """Reading so many middles, edges and corners of arrays that are ``side`` wide and hold ``size`` bytes.
+
+        The middle is what of the array lies in its own chunk (partials reach beyond); edges are half a crop deep.
+        """
+        tile, beyond = tile_side(side), (side - self.plan.chunk) // 2
+        middle = -(-(side - beyond) // tile) - beyond // tile
+        deep = -(-(self.plan.side // 2) // tile)
+        found = Traffic()
+        for count, tiles in zip(counts, (middle * middle, deep * middle, deep * deep), strict=True):
+            every = (side // tile) ** 2
+            found += Traffic(size * tiles / every, part_requests(tiles, every)) * count
+        return found
 
     def near(self, ij: Index) -> tuple[int, int, int]:
         """How many of these are active: the chunk, its four neighbours by an edge, its four by a corner."""
@@ -118,9 +126,13 @@ class PassTraffic:
         for ij in self.active:
             sums += self.start() + self.denoise(ij, True) + self.assemble(ij, True)
             step = self.denoise(ij) + self.assemble(ij)
-            more = self.plan.steps - 1
-            sums += Traffic(more * step.read, more * step.reads, more * step.written, more * step.writes)
+            sums += step * (self.plan.steps - 1)
         return sums
+
+
+def part_requests(tiles: int, every: int) -> int:
+    """Requests that read ``tiles`` of the ``every`` tiles of a chunk (see `Traffic`)."""
+    return 1 if tiles >= every else 1 + tiles
 
 
 def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozenset[Index]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 from wsigen.speed import Speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
-from wsigen.traffic import PassTraffic, Traffic
+from wsigen.traffic import PassTraffic, Traffic, part_requests
 
 JPEG_BYTES = 0.5
 """Of a pixel of tissue (as the projected disk has it); all levels together have 4 / 3 as many."""
@@ -216,12 +217,25 @@ class DecodeTasks:
             window = Box(i * WINDOW, j * WINDOW, (i + 1) * WINDOW, (j + 1) * WINDOW).intersect(plan.grid.canvas)
             work += (window.height + 2 * self._equal) * (window.width + 2 * self._equal) * self.costs.scenario.decode
             around = window.dilate(self._halo).intersect(plan.grid.canvas)
-            tile, c = tile_side(plan.chunk), plan.chunk
-            tiles = ChunkGrid(plan.height, plan.width, tile).overlapping(around)
-            active = sum((i * tile // c, j * tile // c) in self._pass.traffic.active for i, j in tiles)
-            size += active * (tile / c) ** 2 * self._pass.traffic.state
-            reads += (2 if tile < c else 1) * len(plan.grid.overlapping(around)) + 2
+            for chunk, tiles in self._tiles(around).items():
+                active = chunk in self._pass.traffic.active
+                size += active * tiles / self._every * self._pass.traffic.state
+                reads += part_requests(tiles, self._every) if active else 1
+            reads += 2
         return Load(work, size, reads, self._blob(ij), 1)
+
+    @property
+    def _every(self) -> int:
+        """Tiles of a chunk."""
+        chunk = self._pass.plan.chunk
+        return (chunk // tile_side(chunk)) ** 2
+
+    def _tiles(self, box: Box) -> Counter[Index]:
+        """How many tiles of each chunk ``box`` touches."""
+        plan = self._pass.plan
+        tile = tile_side(plan.chunk)
+        across = plan.chunk // tile
+        return Counter((i // across, j // across) for i, j in ChunkGrid(plan.height, plan.width, tile).overlapping(box))
 
     @cached_property
     def file(self) -> Load:
