@@ -121,7 +121,7 @@ def _prepared(folder: Path) -> tuple[RunContext, Prepared, float]:
 
 
 def _denoising(run: RunContext, part: PassContext) -> dict[str, float]:
-    """Of the chunk in the middle, whose neighbours are all there."""
+    """Of the chunk in the middle, whose neighbours are all there; a run's keys are new, so that old ones are deleted before."""
     middle, area, active = MIDDLE, CHUNK**2, _active(part)
     for ij in active:
         start(run, part, ij)
@@ -131,10 +131,10 @@ def _denoising(run: RunContext, part: PassContext) -> dict[str, float]:
         assemble(run, part, ij, 0)
     rows = denoise(run, part, middle, 0)
     found = {
-        "start": _seconds(lambda: start(run, part, middle)) / area,
-        "assemble": _seconds(lambda: assemble(run, part, middle, 0)) / area,
+        "start": _seconds(lambda: start(run, part, middle), lambda: part.state.delete(0, middle)) / area,
+        "assemble": _seconds(lambda: assemble(run, part, middle, 0), lambda: part.state.delete(2, middle)) / area,
     }
-    whole = _seconds(lambda: denoise(run, part, middle, 0))
+    whole = _seconds(lambda: denoise(run, part, middle, 0), lambda: part.state.delete(1, middle))
     crops = _seconds(lambda: _estimates(run, part, rows))
     return {**found, "denoise": max(0.0, whole - crops) / area, "denoise_row": crops / rows}
 
@@ -187,13 +187,14 @@ def _encoding(prepared: Prepared) -> float:
     m = prepared.manifest
     model = load_shared_model(m.model, m.device, m.precision)
     pixels = stained_noise(WINDOW * model.card.latent.factor)
-    return _seconds(lambda: model.encode(pixels), 1) / WINDOW**2
+    return _seconds(lambda: model.encode(pixels), repetitions=1) / WINDOW**2
 
 
-def _seconds(work: Callable[[], object], repetitions: int = REPETITIONS) -> float:
-    """CPU seconds, the median of some repetitions."""
+def _seconds(work: Callable[[], object], before: Callable[[], object] = lambda: None, repetitions: int = REPETITIONS) -> float:
+    """CPU seconds, the median of some repetitions; ``before`` each, what is not measured."""
     times = []
     for _ in range(repetitions):
+        before()
         begin = process_time()
         work()
         times.append(process_time() - begin)
