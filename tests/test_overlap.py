@@ -142,3 +142,11 @@ def test_a_worker_with_one_thread_for_its_accelerator_is_named():
     (hint,) = _hints(answers, {"a": Size(1, 1), "b": Size(2, 1), "c": Size(1, 0)})
     assert hint.startswith("a:")
     assert "--nthreads 2" in hint
+
+
+def test_a_worker_that_declares_several_accelerators_is_named():
+    """They take turns: a process computes on one alone."""
+    answers = {name: Introduction("host", "3.11", {}, ["cpu", "cuda:0"], 1.0, "model") for name in ("a", "b")}
+    (hint,) = _hints(answers, {"a": Size(4, 2), "b": Size(2, 1)})
+    assert hint.startswith("a: declares 2 GPUs")
+    assert len(_hints(answers, {"a": Size(1, 2), "b": Size(2, 1)})) == 2

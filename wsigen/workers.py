@@ -123,10 +123,20 @@ def _own_problems(here: Introduction, answers: Mapping[str, Introduction]) -> li
 
 
 def _hints(answers: Mapping[str, Introduction], sizes: Mapping[str, Size]) -> list[str]:
-    """Workers whose accelerator waits while they read and write."""
-    advice = "which waits while it reads and writes; start it with --nthreads 2 --resources GPU=1"
-    return [
-        f"{name}: one thread for an accelerator, {advice}"
-        for name, answer in sorted(answers.items())
-        if len(answer.devices) > 1 and name in sizes and sizes[name].threads == 1
-    ]
+    """Workers whose accelerators wait: while the only thread reads and writes, or as a process computes on one alone."""
+    found = []
+    for name, answer in sorted(answers.items()):
+        size = sizes.get(name)
+        if size is None or len(answer.devices) == 1:
+            continue
+        if size.gpus > 1:
+            found.append(
+                f"{name}: declares {size.gpus} GPUs, of which one process uses one; "
+                "start a worker for each, with CUDA_VISIBLE_DEVICES and --resources GPU=1"
+            )
+        if size.threads == 1:
+            found.append(
+                f"{name}: one thread for an accelerator, which waits while it reads and writes; "
+                "start it with --nthreads 2 --resources GPU=1"
+            )
+    return found

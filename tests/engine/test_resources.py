@@ -18,14 +18,14 @@ def held_by():
     return get_worker().name, begin, time.monotonic()
 
 
-@pytest.fixture
-def fleet():
-    """A scheduler in this process; a worker with a GPU and one without, two threads each."""
+@pytest.fixture(params=[{"GPU": 1}])
+def fleet(request):
+    """A scheduler in this process; a worker with a GPU (or what a test says it declares) and one without, two threads each."""
     from distributed import Client, Scheduler, SpecCluster, Worker
 
     here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     workers = {
-        "with": {"cls": Worker, "options": {**here, "nthreads": 2, "resources": {"GPU": 1}}},
+        "with": {"cls": Worker, "options": {**here, "nthreads": 2, "resources": request.param}},
         "without": {"cls": Worker, "options": {**here, "nthreads": 2}},
     }
     with SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": here}, silence_logs=50) as cluster:
@@ -55,6 +55,15 @@ def test_tasks_that_share_a_gpu_are_as_many_as_the_worker_has_threads_for(fleet)
     assert {name for name, _, _ in done} == {"with"}
     assert any(end > begin for (_, _, end), (_, begin, _) in pairwise(done))
     assert all(end <= begin for (_, _, end), (_, begin, _) in zip(done, done[2:], strict=False))
+    cluster.close(5)
+
+
+@pytest.mark.parametrize("fleet", [{}], indirect=True)
+@pytest.mark.parametrize(("at_once", "slots", "workers"), [(1, 2, 2), (2, 4, 2), (3, 4, 2)])
+def test_workers_that_declare_nothing_are_taken_to_have_an_accelerator_each(fleet, at_once, slots, workers):
+    """Whatever their threads: those beyond ``tasks_at_once`` would only wait for their turn at it."""
+    cluster = Cluster(fleet, accelerated=True, tasks_at_once=at_once)
+    assert (cluster.slots, cluster.workers) == (slots, workers)
     cluster.close(5)
 
 

@@ -182,8 +182,12 @@ class Cluster:
         else:
             sizes = self.sizes().values()
             self._declared = self._declared or any(size.gpus for size in sizes)
-            threads = [min(size.threads, size.gpus * self._tasks_at_once) if self._declared else size.threads for size in sizes]
+            threads = [self._slots_of(size) for size in sizes]
         return sum(threads), sum(-(-own // self._tasks_at_once) for own in threads)
+
+    def _slots_of(self, size: Size) -> int:
+        """Slots of a worker where tasks need an accelerator: of each GPU it declares, or of the one it is taken to have."""
+        return min(size.threads, (size.gpus if self._declared else 1) * self._tasks_at_once)
 
     def _renew_jobs(self) -> None:
         """Submit jobs again whose wall time is over; looked after every few seconds, whether tasks end or not."""
