@@ -14,6 +14,7 @@ from wsigen.config import make_config
 from wsigen.counting import calls_of_chunk, count_calls
 from wsigen.engine.memory import Projection
 from wsigen.estimate import count_rows, estimate, guide_seconds, traffic_of
+from wsigen.fleet import Workers
 from wsigen.generation import generate
 from wsigen.models.card import BundleCard
 from wsigen.preparation import prepare
@@ -121,6 +122,21 @@ def test_seconds_hold_the_states_traffic_and_noise(bundle, tmp_path, monkeypatch
     assert noisy.seconds - plain.seconds == pytest.approx(4 * (quiet.seconds - plain.seconds))
 
 
+@pytest.mark.parametrize(("accelerated", "tasks", "overlap"), [(True, 2, True), (True, 1, False), (False, 2, False)])
+def test_tasks_that_share_an_accelerator_overlap_state_and_model(bundle, monkeypatch, accelerated, tasks, overlap):
+    """The longer of the two is what a run takes there; elsewhere it is their sum."""
+    here = Workers(1, False, 1, None, 2, accelerated, tasks)
+    monkeypatch.setattr("wsigen.estimate.Workers.of", lambda _: here)
+    model, state, both = (
+        said(bundle, Speed(call, 0.0, 0.0, read=byte), monkeypatch, steps=20).seconds
+        for call, byte in ((1.0, 0.0), (1e-9, 1e-5), (1.0, 1e-5))
+    )
+    none = said(bundle, Speed(1e-9, 0.0, 0.0), monkeypatch, steps=20).seconds  # the driver's, which are fewer than either
+    longer, shorter = max(model, state), min(model, state)
+    assert none < shorter
+    assert both == pytest.approx(longer if overlap else longer + shorter - 1)  # the clock's second of the start
+
+
 def test_seconds_hold_the_file_which_no_worker_shares(bundle, monkeypatch):
     """One driver writes it: twice the slide takes twice as long, whatever the number of workers; glass costs nothing."""
     base = Speed(call=1.0, decode=0.01, pack=0.01)
@@ -217,7 +233,6 @@ def test_more_workers_need_more_memory_until_all_have_work(workers, chunks, bloc
 
 def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
     from wsigen import estimate
-    from wsigen.fleet import Workers
 
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
     assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1

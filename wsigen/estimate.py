@@ -106,13 +106,12 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     seconds = started + _decoded_area(windows, prepared.manifest, 0.0) * speed.file
     for count, plan in zip(calls, plans, strict=True):
         traffic = traffic_of(prepared, plan)
-        work = (
-            count * speed.call + share * guide_seconds(plans, plan.index, halo, speed) + state_seconds(traffic, prepared, speed)
-        )
+        called = count * speed.call + share * guide_seconds(plans, plan.index, halo, speed)
+        work = _of_worker(workers, called, state_seconds(traffic, prepared, speed))
         tasks = len(traffic.active) * (2 * plan.steps + 1)
         seconds += max(work / max(1, min(many, len(traffic.active))), tasks * DISPATCH_S)
     area = _decoded_area(windows, prepared.manifest, halo)
-    seconds += area * (speed.decode + speed.pack) / min(many, projection.blocks)
+    seconds += _of_worker(workers, area * speed.decode, area * speed.pack) / min(many, projection.blocks)
     if model.has_norms:
         measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans)
         seconds += measured * speed.decode * CALIBRATION_COST
@@ -167,6 +166,14 @@ def _at_once(workers: Workers, device: str) -> int:
     if workers.scheduler is not None or not device.startswith("cpu"):
         return workers.count
     return max(1, min(workers.count, usable_cores() // workers.threads))
+
+
+def _of_worker(workers: Workers, called: float, beside: float) -> float:
+    """Seconds of a worker that calls the model and does other things beside: at once where tasks share an accelerator.
+
+    On a CPU both take the same core, and one waits for the other.
+    """
+    return max(called, beside) if workers.accelerated and workers.tasks_at_once > 1 else called + beside
 
 
 def _scratch(run_dir: str | Path) -> Path | None:
