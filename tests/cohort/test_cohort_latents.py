@@ -202,6 +202,23 @@ def test_others_are_waited_for_as_long_as_they_encode(monkeypatch, dies):
 
     monkeypatch.setattr(module, "sleep", go_on)
     monkeypatch.setattr(module, "monotonic", lambda: now[0])
-    module._see_others_through(moments)
+    module._see_others_through(moments, module.STILL_S)
     assert np.isfinite(moments).all() != dies
     assert now[0] <= (3600 + 960 + module.STILL_S if dies else 20 * 480)
+
+
+@pytest.mark.parametrize("block_s", [1.0, 900.0])
+def test_the_wait_for_others_follows_the_seconds_of_own_blocks(cohort, tmp_path, monkeypatch, block_s):
+    """A process whose blocks take a quarter of an hour does not give the others up after ten minutes."""
+    now, encoded = [0.0], [0.0]
+
+    def slow(images):
+        now[0] += block_s
+        encoded[0] = now[0]
+        return encode(images)
+
+    monkeypatch.setattr(module, "sleep", lambda _: now.__setitem__(0, now[0] + 300))
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    cache_latents(cohort, slow, tmp_path / "a", "key", share=(0, 2))  # the other process never begins
+    waited = now[0] - encoded[0]
+    assert max(600, 10 * block_s) <= waited <= max(600, 10 * block_s) + 300

@@ -34,7 +34,10 @@ LOOK_S = 5.0
 """Seconds between two looks at whether other processes have encoded their shares."""
 
 STILL_S = 600.0
-"""Seconds without a new block after which a process waits for the others without looking: no longer than ``meet`` does."""
+"""Seconds without a new block after which a process waits for the others without looking, no longer than ``meet`` does."""
+
+STILL_BLOCKS = 10.0
+"""Times its own slowest block, where that is more: one of 64 patches may take a slow CPU ten minutes."""
 
 KEPT_BYTES = 2**30
 """Patches a stream keeps in memory: 15,000 of 64 x 64 latents of eight channels."""
@@ -173,9 +176,9 @@ def cache_latents(
     group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants]) if share[0] == 0 else None
     wait()
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
-    _encode_share(group, maker, share, watch)
+    slowest_s = _encode_share(group, maker, share, watch)
     if share[1] > 1:
-        _see_others_through(group["moments"])
+        _see_others_through(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
     wait()
     moments = group["moments"]
     if training is not None:
@@ -186,31 +189,44 @@ def cache_latents(
     return LatentCache(cohort, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
 
 
-def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> None:
-    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done."""
+def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> float:
+    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done.
+
+    Returns the seconds of the slowest (0 if all are there).
+    """
+    slowest_s = 0.0
     rank, processes = share
     moments, rows = group["moments"], group["latents"].shape[0]
     done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
     mine = np.arange(rank, done.size, processes)
     todo = mine[~done[mine]]
     for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
+        begin = monotonic()
         block, variant = divmod(int(place), moments.shape[1])
         first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
         latents, classes, sums = maker.block(range(first, last), variant)
         group["latents"][first:last, variant] = latents
         group["classes"][first:last, variant] = classes
         moments[block, variant] = sums
+        slowest_s = max(slowest_s, monotonic() - begin)
         if watch is not None:
             watch(number, len(mine))
+    return slowest_s
 
 
-def _see_others_through(moments: Any) -> None:
-    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead."""
+def _see_others_through(moments: Any, still_s: float) -> None:
+    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead.
+
+    Parameters
+    ----------
+    still_s:
+        Seconds without a new block after which they may be dead.
+    """
     missing, since = -1, monotonic()
     while left := int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()):
         if left != missing:
             missing, since = left, monotonic()
-        elif monotonic() - since >= STILL_S:
+        elif monotonic() - since >= still_s:
             return
         sleep(LOOK_S)
 
