@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wsigen
+from wsigen.manifest import FORMAT
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
 
@@ -25,10 +26,13 @@ class Slides:
 
     @classmethod
     def called(cls, out: Path, model: str, sampler: str, steps: int | None, px: int) -> Slides:
-        """Name the folder after what identifies the model, how it is sampled, and wsigen's version, and make it."""
+        """Name the folder after what identifies the model, how it is sampled, wsigen's version and its runs' format; make it.
+
+        The format grows between releases, too, so that slides of code that is no longer there are not taken for new ones.
+        """
         bundle = find_bundle(model)
         steps = steps or read_card(bundle).steps
-        folder = out / f"{bundle_hash(bundle)[:12]}-{sampler}-{steps}-{wsigen.__version__}"
+        folder = out / f"{bundle_hash(bundle)[:12]}-{sampler}-{steps}-{wsigen.__version__}-{FORMAT}"
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder, px, {"model": model, "sampler": sampler, "steps": steps})
 
@@ -48,26 +52,29 @@ def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
     (section,) = cohort.held_out
     height, width = section.canvas(mpp)
     layout = data / f"{Path(section.name).stem}.geojson"
-    made_of = slides.folder / "twin-of.txt"
     asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
-    if slides.twin.exists() and made_of.exists() and made_of.read_text() == asked:
-        return
-    made_of.unlink(missing_ok=True)
     # what nobody labelled lies inside the tissue: stroma there, not holes
-    size = (width, height)
-    wsigen.generate(
-        slides.twin, layout=layout, background="Stroma", size=size, mpp=mpp, seed=1, overwrite=True, **slides.settings
-    )
-    made_of.write_text(asked)
+    how = {"layout": layout, "background": "Stroma", "size": (width, height), "mpp": mpp, "seed": 1}
+    _make(slides.twin, asked, how | slides.settings)
 
 
 def make_class_slides(cohort: Cohort, slides: Slides) -> None:
     """Generate a slide of every class that is not there."""
-    size = (slides.px, slides.px)
+    mpp = cohort.mpps[0]
     for index, tissue in enumerate(cohort.table):
-        path = slides.of(tissue.name)
-        if not tissue.background and not path.exists():
-            wsigen.generate(path, class_name=tissue.name, size=size, mpp=cohort.mpps[0], seed=index, **slides.settings)
+        if not tissue.background:
+            how = {"class_name": tissue.name, "size": (slides.px, slides.px), "mpp": mpp, "seed": index}
+            _make(slides.of(tissue.name), f"{tissue.name} {slides.px}x{slides.px} {mpp} {index}", how | slides.settings)
+
+
+def _make(slide: Path, asked: str, settings: dict[str, Any]) -> None:
+    """Generate a slide, unless the note beside it says that it was made of what is asked for."""
+    made_of = slide.with_name(f"{slide.name.removesuffix(''.join(slide.suffixes))}-of.txt")
+    if slide.exists() and made_of.exists() and made_of.read_text() == asked:
+        return
+    made_of.unlink(missing_ok=True)
+    wsigen.generate(slide, overwrite=True, **settings)
+    made_of.write_text(asked)
 
 
 def picture_of(slide: Path) -> Path:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from cohort.cohort_making import CLASSES, annotated, settings, slide
 from drawing import feature, square, write_layout
 from scipy.ndimage import gaussian_filter
 
+from pipelines.her2st import made_slides
 from pipelines.her2st.crops import Crops, twin_crops
-from pipelines.her2st.made_slides import Slides, make_twin
+from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.sides import held_out_places, with_own_detail
 from wsigen.cohort.cohort import open_cohort
 from wsigen.layout.reference import open_reference
@@ -37,6 +40,33 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     crops = twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
     for image, (_, box) in zip(crops.images, where, strict=True):
         np.testing.assert_array_equal(image, twin.region(box, (height, width)))
+
+
+def test_slides_of_classes_are_made_again_only_if_something_else_is_asked_for(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another scale, or runs of another format, which may have other pixels."""
+    made: list[Path] = []
+
+    def generate(path: Path, **_: object) -> None:
+        made.append(path)
+        path.touch()
+
+    monkeypatch.setattr("wsigen.generate", generate)
+
+    def make(mpp: float) -> list[str]:
+        made.clear()
+        cohort = SimpleNamespace(
+            mpps=[mpp], table=[SimpleNamespace(name=n, background=n == "Glass") for n in ("Glass", "Tumor")]
+        )
+        make_class_slides(cohort, Slides.called(tmp_path, str(bundle), "dpm++", 2, 512))
+        return [path.name for path in made]
+
+    assert make(0.5) == ["slide-512-tumor.ome.tiff"]
+    assert make(0.5) == []
+    assert make(1.0) == ["slide-512-tumor.ome.tiff"]
+    monkeypatch.setattr(made_slides, "FORMAT", made_slides.FORMAT + 1)
+    assert make(1.0) == ["slide-512-tumor.ome.tiff"]
 
 
 def test_detail_put_back_brings_a_smoothed_crop_near_its_own() -> None:
