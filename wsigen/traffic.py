@@ -26,6 +26,7 @@ class Traffic:
 
     A whole chunk is one request. A part of one takes one for where its tiles lie and then one for every tile, as zarr (3.1)
     fetches tiles one after the other: an edge of a chunk of 512 latent px 1 + 4, a corner 1 + 1. A chunk is written with one.
+    Chunks are counted one after the other, as they are read from a file system; in object stores a task reads them together.
     """
 
     read: float = 0.0
