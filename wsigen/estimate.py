@@ -32,7 +32,7 @@ CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
 
-DISPATCH_S = 0.0022
+DISPATCH_S = 0.0018
 """CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
 
 BLENDED_HALO = WINDOW / 2
