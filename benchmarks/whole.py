@@ -8,18 +8,18 @@ The slide and what lies beside it stay in OUT, to be opened with any reader. Its
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.bundles import make_bundle, write_squares
+from benchmarks.bundles import make_bundle
 from benchmarks.memory import WorkerPeak, peak_rss
+from benchmarks.scale.slide import write_sections
 
 SIZE_PX = 65536
-TISSUE = 1 / 3
+
 STEPS, BATCH = 4, 16
 
 
@@ -48,8 +48,7 @@ class Whole:
 def settings(folder: Path, size: int) -> dict[str, Any]:
     """What such a slide is generated from; the bundle and the layout are written into ``folder``."""
     bundle = make_bundle(folder / "bundle", widths=(4,), decoder_width=4)
-    side = round(math.sqrt(TISSUE) * size)
-    layout = write_squares(folder / "layout.geojson", [("Tumor", (size - side) // 2, (size - side) // 3, side)])
+    layout = write_sections(folder / "layout.geojson", size, "Tumor")
     return {"model": str(bundle), "layout": layout, "size": (size, size), "steps": STEPS, "guidance": 0.0, "batch": BATCH}
 
 
