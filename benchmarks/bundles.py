@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -89,15 +90,20 @@ def make_bundle(
 
 def write_squares(path: Path, squares: list[Square]) -> Path:
     """Write a GeoJSON layout of squares."""
-    features = []
-    for name, x, y, side in squares:
-        ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [ring]},
-                "properties": {"objectType": "annotation", "classification": {"name": name}},
-            }
-        )
+    return write_polygons(
+        path, [(name, [[x, y], [x + side, y], [x + side, y + side], [x, y + side]]) for name, x, y, side in squares]
+    )
+
+
+def write_polygons(path: Path, polygons: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> Path:
+    """Write a GeoJSON layout: the class of every polygon and its corners, slide px, the first not repeated."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
+            "properties": {"objectType": "annotation", "classification": {"name": name}},
+        }
+        for name, corners in polygons
+    ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
     return path

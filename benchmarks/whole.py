@@ -19,7 +19,6 @@ from benchmarks.memory import WorkerPeak, peak_rss
 from benchmarks.scale.slide import write_sections
 
 SIZE_PX = 65536
-
 STEPS, BATCH = 4, 16
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bundles import write_polygons
 from benchmarks.scale.events import Load
 from benchmarks.scale.times import Scenario, TaskTimes
 from wsigen.counting import SAMPLED_STEPS, expected_rows
@@ -37,19 +37,12 @@ CLASS_READS = 3
 def write_sections(path: Path, side: int, name: str) -> Path:
     """Write a layout of three ragged sections that cover a third of a square slide of ``side`` px; the rest is glass."""
     turn = np.linspace(0, 2 * math.pi, 240, endpoint=False)
-    features = []
+    polygons = []
     for k, (x, y) in enumerate([(0.27, 0.27), (0.72, 0.40), (0.36, 0.74)]):
         radius = 0.185 * side * (1 + 0.14 * np.sin(2 * turn + k) + 0.08 * np.sin(5 * turn + 2 * k) + 0.04 * np.sin(11 * turn))
-        ring = np.stack([x * side + radius * np.cos(turn), y * side + radius * np.sin(turn)], axis=1).round(1).tolist()
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-                "properties": {"objectType": "annotation", "classification": {"name": name}},
-            }
-        )
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return path
+        ring = np.stack([x * side + radius * np.cos(turn), y * side + radius * np.sin(turn)], axis=1)
+        polygons.append((name, ring.round(1).tolist()))
+    return write_polygons(path, polygons)
 
 
 class Slide:

@@ -154,7 +154,7 @@ def test_radius_bounds_what_a_pixel_sees(blocks: tuple[int, ...], layers: int) -
     vae = tiny_bundles.tiny_kl(blocks, layers=layers)
     for module in vae.decoder.modules():
         if isinstance(module, (torch.nn.GroupNorm, torch.nn.SiLU)):
-            module.forward = lambda x: x  # type: ignore[method-assign]
+            module.forward = lambda x: x
     for parameter in vae.decoder.parameters():
         parameter.data = torch.full_like(parameter, 1e-2)
     radius, factor = decoder_radius(vae.config), 2 ** (len(blocks) - 1)

@@ -106,9 +106,9 @@ def test_token_numbers(token_model: Model, token_bundle: Path, condition: Condit
 
 def test_prompts_name_class_and_level(text_model: Model) -> None:
     inputs = text_model._parts.inputs
-    assert inputs.prompt(1, 0) == "Tumor, patch"  # type: ignore[attr-defined]
-    assert inputs.prompt(2, 1) == "Stroma, overview"  # type: ignore[attr-defined]
-    assert inputs.prompt(None, 1) == ""  # type: ignore[attr-defined]
+    assert inputs.prompt(1, 0) == "Tumor, patch"
+    assert inputs.prompt(2, 1) == "Stroma, overview"
+    assert inputs.prompt(None, 1) == ""
 
 
 def test_wrong_conditions_are_refused(class_map_model: Model, token_model: Model) -> None:

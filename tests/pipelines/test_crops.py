@@ -33,7 +33,7 @@ class Section:
 
 def test_places_of_the_lattice_lie_apart_on_tissue_and_are_all_there_are() -> None:
     one, other = Section((200, 264), 150), Section((64, 64), 64)
-    found = lattice_places([one, other], 0.7, 64, GLASS)  # type: ignore[list-item]
+    found = lattice_places([one, other], 0.7, 64, GLASS)
     # three rows; columns 0 and 64 are tissue, of that at 128 a third is
     assert [(b.y0, b.x0) for m, b in found if m is one] == [(y, x) for y in (0, 64, 128) for x in (0, 64)]
     assert [(b.y0, b.x0) for m, b in found if m is other] == [(0, 0)]
