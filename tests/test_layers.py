@@ -9,7 +9,7 @@ import wsigen
 
 ROOT = Path(wsigen.__file__).parent
 ROWS = [
-    {"errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file", "cgroup"},
+    {"allocation", "errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file", "cgroup"},
     {"sampling", "models", "layout", "slide"},
     {"overwriting", "store", "runstore", "manifest", "cohort"},
     {"tasks"},
@@ -27,7 +27,7 @@ ROWS = [
         "counting",
         "mending",
         "speed",
-        "traffic",
+        "rehearsal",
         "training",
         "metrics",
         "workers",

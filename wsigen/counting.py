@@ -31,6 +31,9 @@ SAMPLED_STEPS = 4
 CELLS = 8
 """Cells of the coarse class map along the side of a crop."""
 
+CELL = 8
+"""Latent px of a cell of the class map from which it is told which chunks are active."""
+
 Index = tuple[int, int]
 
 
@@ -67,6 +70,22 @@ def calls_of_chunk(
     windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
     rows = sum(len(calls_of_crop(card, w, guidance)) for w in windows if glass is None or (w != glass).any())
     return -(-rows // batch) * batch
+
+
+def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozenset[Index]:
+    """Chunks with tissue in them or within half a crop of them, from a coarse class map."""
+    if glass is None:
+        return frozenset(plan.grid)
+    cell = max(1, min(CELL, plan.side // 8))
+    canvas = Box(0, 0, -(-plan.height // cell), -(-plan.width // cell))
+    tissue = layout.class_map(canvas, cell * plan.cell_px) != glass
+    found = set()
+    for ij in plan.grid:
+        reach = plan.grid.box(ij).dilate(plan.side // 2)
+        cells = Box(reach.y0 // cell, reach.x0 // cell, -(-reach.y1 // cell), -(-reach.x1 // cell)).intersect(canvas)
+        if tissue[cells.slices].any():
+            found.add(ij)
+    return frozenset(found)
 
 
 def expected_rows(

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.config import RunConfig
-from wsigen.counting import count_calls
+from wsigen.counting import active_chunks, count_calls
 from wsigen.engine.memory import Projection, existing_parent, gib
 from wsigen.fleet import Workers, usable_cores
 from wsigen.folder.opening import as_place
 from wsigen.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.manifest import Manifest
 from wsigen.preparation import Prepared, prepare
 from wsigen.projection import plans_of, project_run, tissue_share
+from wsigen.rehearsal import Clock
 from wsigen.rundir import run_dir_of
 from wsigen.sampling.multiscale import PassPlan
-from wsigen.speed import Clock, Speed, measure_speed
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.speed import Speed, measure_speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
-from wsigen.traffic import PassTraffic, active_chunks
+
+if TYPE_CHECKING:
+    from wsigen.models.model import Model
 
 CALIBRATION_COST = 1.4
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
@@ -34,6 +40,12 @@ CALIBRATION_COST = 1.4
 
 DISPATCH_S = 0.0018
 """CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
+
+DRIVER_S = 0.0017
+"""CPU seconds of a task in the driver (as before)."""
+
+TASK_S = 0.002
+"""CPU seconds of a task in its worker for dask's messages (as before)."""
 
 BLENDED_HALO = WINDOW / 2
 """Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
@@ -98,39 +110,80 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     plans = plans_of(prepared.manifest)
     calls = [count_rows(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    halo = model.equal_halo(WINDOW) if model.halo else BLENDED_HALO
-    glass = prepared.manifest.glass["index"]
-    windows = tissue_windows(prepared.layout, int(prepared.manifest.passes[-1]["factor"]), glass)
-    many = _at_once(workers, prepared.manifest.device)
-    share = tissue_share(prepared.layout, glass)
-    seconds = started + _decoded_area(windows, prepared.manifest, 0.0) * speed.file
-    for count, plan in zip(calls, plans, strict=True):
-        traffic = traffic_of(prepared, plan)
-        called = count * speed.call + share * guide_seconds(plans, plan.index, halo, speed)
-        work = _of_worker(workers, called, state_seconds(traffic, prepared, speed))
-        tasks = len(traffic.active) * (2 * plan.steps + 1)
-        seconds += max(work / max(1, min(many, len(traffic.active))), tasks * DISPATCH_S)
-    area = _decoded_area(windows, prepared.manifest, halo)
-    seconds += _of_worker(workers, area * speed.decode, area * speed.pack) / min(many, projection.blocks)
-    if model.has_norms:
-        measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans)
-        seconds += measured * speed.decode * CALIBRATION_COST
-    return Estimate(sum(calls), int(windows.sum()), seconds, projection, workers)
+    run = _Run(prepared, model, workers, speed, plans)
+    seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
+    return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
 
 
-def traffic_of(prepared: Prepared, plan: PassPlan) -> PassTraffic:
-    """What a pass of a prepared run reads and writes."""
-    m = prepared.manifest
-    active = active_chunks(prepared.layout, plan, m.glass["index"])
-    return PassTraffic(plan, active, prepared.card.latent.channels, m.sampling["sampler"] == "dpm++")
+@dataclass(frozen=True)
+class _Run:
+    """A run whose seconds are reckoned, stage by stage."""
 
+    prepared: Prepared
+    model: Model
+    workers: Workers
+    speed: Speed
+    plans: list[PassPlan]
 
-def state_seconds(traffic: PassTraffic, prepared: Prepared, speed: Speed) -> float:
-    """Seconds of one worker for a pass's state and noise: read, checked, drawn, written and flushed."""
-    total, plan = traffic.total(), traffic.plan
-    fields = 1 + (plan.steps if float(prepared.manifest.sampling["eta"]) > 0.0 else 0)
-    noise = len(traffic.active) * min(plan.chunk, plan.height) * min(plan.chunk, plan.width) * fields * speed.noise
-    return total.read * speed.read + total.written * speed.write + noise
+    @property
+    def glass(self) -> int | None:
+        """The class that costs nothing."""
+        index: int | None = self.prepared.manifest.glass["index"]
+        return index
+
+    @property
+    def halo(self) -> float:
+        """Context of a decoded window, as if all layers decoded it, latent px."""
+        return self.model.equal_halo(WINDOW) if self.model.halo else BLENDED_HALO
+
+    @cached_property
+    def windows(self) -> NDArray[np.bool_]:
+        """Decoded windows with tissue in them."""
+        return tissue_windows(self.prepared.layout, self.plans[-1].factor, self.glass)
+
+    @cached_property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of the slide with such windows in them, and those of bare glass."""
+        grid, side, found = PyramidSpec(**self.prepared.manifest.slide).grid, WINDOW * self.plans[-1].factor, 0
+        for ij in grid:
+            box = grid.box(ij)
+            found += bool(self.windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
+        return found, len(grid) - found
+
+    def denoising(self, plan: PassPlan, rows: int) -> float:
+        """A pass, its class map drawn before."""
+        active, beside = active_chunks(self.prepared.layout, plan, self.glass), self.speed.beside
+        share = tissue_share(self.prepared.layout, self.glass)
+        called = rows * (self.speed.call + beside.row) + share * guide_seconds(self.plans, plan.index, self.halo, self.speed)
+        area = sum(math.prod(plan.grid.box(ij).shape) for ij in active)
+        each = beside.start + plan.steps * (beside.denoise + beside.assemble)
+        tasks = len(active) * (2 * plan.steps + 1)
+        return plan.height * plan.width * beside.prepare + self._shared(called, area * each, tasks, len(active))
+
+    def decoding(self, most: int) -> float:
+        """All blocks, ``most`` of them at once, and the statistics they share before."""
+        area, (tissue, bare), beside = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.beside
+        encoded = tissue * beside.tissue_block + bare * beside.glass_block
+        windows = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans) * self.model.has_norms
+        calibrated = windows * self.speed.decode * CALIBRATION_COST
+        return calibrated + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
+
+    @property
+    def driver(self) -> float:
+        """What no worker shares: the slide's file and its annotations."""
+        (tissue, bare), beside, last = self.blocks, self.speed.beside, self.plans[-1]
+        return tissue * beside.tissue_file + bare * beside.glass_file + last.height * last.width * beside.annotate
+
+    def _shared(self, called: float, beside: float, tasks: int, most: int) -> float:
+        """Work that no more than ``most`` workers share: model calls and all else, and what tasks cost whoever passes them on.
+
+        Where tasks share an accelerator, one calls the model while another reads and writes; on a CPU one waits for the other.
+        """
+        m, workers = self.prepared.manifest, self.workers
+        here = workers.scheduler is None and m.device.startswith("cpu")
+        beside += tasks * (TASK_S + (DISPATCH_S + DRIVER_S) * here)  # driver and scheduler take these cores, too
+        work = max(called, beside) if workers.accelerated and workers.tasks_at_once > 1 else called + beside
+        return max(work / max(1, min(_at_once(workers, m.device), most)), tasks * DISPATCH_S)
 
 
 def count_rows(prepared: Prepared, plan: PassPlan) -> int:
@@ -168,14 +221,6 @@ def _at_once(workers: Workers, device: str) -> int:
     return max(1, min(workers.count, usable_cores() // workers.threads))
 
 
-def _of_worker(workers: Workers, called: float, beside: float) -> float:
-    """Seconds of a worker that calls the model and does other things beside: at once where tasks share an accelerator.
-
-    On a CPU both take the same core, and one waits for the other.
-    """
-    return max(called, beside) if workers.accelerated and workers.tasks_at_once > 1 else called + beside
-
-
 def _scratch(run_dir: str | Path) -> Path | None:
     """The folder that exists where a run will lie, if files can be written there; an object store is taken for the system's."""
     place = as_place(run_dir)
@@ -194,9 +239,20 @@ def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np
     return np.asarray(tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3)))
 
 
-def _decoded_area(windows: NDArray[np.bool_], manifest: Manifest, halo: float) -> float:
+def _blocks(windows: NDArray[np.bool_], prepared: Prepared) -> tuple[int, int]:
+    """Blocks of the slide with decoded windows in them, and those of bare glass."""
+    grid = PyramidSpec(**prepared.manifest.slide).grid
+    side = WINDOW * int(prepared.manifest.passes[-1]["factor"])
+    found = 0
+    for ij in grid:
+        box = grid.box(ij)
+        found += bool(windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
+    return found, len(grid) - found
+
+
+def _decoded_area(windows: NDArray[np.bool_], plan: PassPlan, halo: float) -> float:
     """Latent pixels in the windows that hold tissue and in their halos."""
-    heights, widths = (_with_halos(int(manifest.passes[-1][extent]), halo) for extent in ("height", "width"))
+    heights, widths = (_with_halos(extent, halo) for extent in (plan.height, plan.width))
     return float((windows * np.outer(heights, widths)).sum())
 
 

@@ -10,41 +10,45 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+Flush = Literal["all", "contents", "nothing"]
+
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str], flush_folder: bool = True) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], flush: Flush = "all") -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what was written there becomes ``path``, or nothing does.
 
-    The caller creates the temporary file. On success it is flushed to disk and renamed onto ``path`` in one
+    The caller creates the temporary file. On success it is renamed onto ``path`` in one
     step; on failure it is deleted and whatever lay at ``path`` before is untouched. Every call has its own
     temporary name, so two writers of the same file do not disturb each other: the last rename wins.
 
     Parameters
     ----------
-    flush_folder:
-        Whether the rename itself must outlive a power cut from now on. Without it a file system may forget the newest renames,
-        but in their order: what was deleted later is there, too.
+    flush:
+        What must outlive a power cut from now on: ``all``; ``contents``, but perhaps not the rename (a file system may forget
+        the newest ones, but in their order: what was deleted later is there, too); or ``nothing``: for files whose contents
+        tell that they are damaged, and which can be made again.
     """
     target = Path(path)
     beside = _beside(target)
     try:
         yield beside
-        _flush(beside, os.O_RDWR)
+        if flush != "nothing":
+            _flush(beside, os.O_RDWR)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    if flush_folder and os.name == "posix":  # the rename itself is only durable once the folder is
+    if flush == "all" and os.name == "posix":  # the rename itself is only durable once the folder is
         _flush(target.parent, os.O_RDONLY)
 
 
-def write_atomic(path: str | os.PathLike[str], data: Buffer, flush_folder: bool = True) -> None:
+def write_atomic(path: str | os.PathLike[str], data: Buffer, flush: Flush = "all") -> None:
     """Write ``data`` to ``path`` so that no reader and no crash ever sees half of it."""
-    with atomic_path(path, flush_folder) as beside:
+    with atomic_path(path, flush) as beside:
         beside.write_bytes(data)
 
 

@@ -88,15 +88,15 @@ def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tu
         remove_leftovers(path)
     write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
     digest = level0_sha256(files.slide)
-    areas = _write_annotations(run, part, card.table, files.annotations)
+    areas = export_annotations(run, part, card.table, files.annotations)
     write_thumbnail(files.slide, files.thumbnail)
     write_atomic(files.script, import_script().encode())
     write_manifest(files.manifest, _record(run, card, files, digest, areas))
     return digest, areas
 
 
-def _write_annotations(run: RunContext, part: PassContext, table: ClassTable, path: Path) -> dict[str, float]:
-    """Export the class map that was used, not the one that was asked for."""
+def export_annotations(run: RunContext, part: PassContext, table: ClassTable, path: Path) -> dict[str, float]:
+    """Write the class map that was used, not the one that was asked for; the area of every class in px."""
     return write_annotations(
         path,
         part.state.read_classes,

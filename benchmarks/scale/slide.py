@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from benchmarks.bundles import write_polygons
 from benchmarks.scale.events import Load
 from benchmarks.scale.times import Scenario, TaskTimes
-from wsigen.counting import SAMPLED_STEPS, expected_rows
+from benchmarks.scale.traffic import PassTraffic, Traffic, part_requests
+from wsigen.counting import SAMPLED_STEPS, active_chunks, expected_rows
 from wsigen.engine.wavefront import Index
-from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows, traffic_of
+from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows
 from wsigen.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
@@ -26,7 +27,6 @@ from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 from wsigen.speed import Speed
 from wsigen.tasks.context import load_shared_model
 from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
-from wsigen.traffic import PassTraffic, Traffic, part_requests
 
 JPEG_BYTES = 0.5
 """Of a pixel of tissue (as the projected disk has it); all levels together have 4 / 3 as many."""
@@ -43,6 +43,13 @@ def write_sections(path: Path, side: int, name: str) -> Path:
         ring = np.stack([x * side + radius * np.cos(turn), y * side + radius * np.sin(turn)], axis=1)
         polygons.append((name, ring.round(1).tolist()))
     return write_polygons(path, polygons)
+
+
+def traffic_of(prepared: Prepared, plan: PassPlan) -> PassTraffic:
+    """What a pass of a prepared run reads and writes."""
+    m = prepared.manifest
+    active = active_chunks(prepared.layout, plan, m.glass["index"])
+    return PassTraffic(plan, active, prepared.card.latent.channels, m.sampling["sampler"] == "dpm++")
 
 
 class Slide:
@@ -123,7 +130,7 @@ class PassTasks:
         self.traffic = costs.slide.traffic[plan.index]
         self.active = sorted(self.traffic.active)
         self._known: dict[tuple[int, Index], Load] = {}
-        speed = Speed(costs.scenario.call, costs.scenario.decode, 0.0, costs.scenario.encode)
+        speed = Speed(costs.scenario.call, costs.scenario.decode, costs.scenario.encode)
         halo = costs.slide.model.equal_halo(WINDOW)
         self._guide = guide_seconds(costs.slide.plans, plan.index, halo, speed) / (plan.height * plan.width)
 

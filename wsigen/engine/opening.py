@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from wsigen.allocation import KEPT
 from wsigen.engine.cluster import Cluster
 from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
 from wsigen.errors import ResourceError
@@ -51,7 +52,8 @@ def open_cluster(
 
     for name in ("distributed", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
-    with dask.config.set(_SETTINGS):
+    nannies = {_NANNIES: {**dask.config.get(_NANNIES), **KEPT}}  # what the user's environment says goes first
+    with dask.config.set({**_SETTINGS, **nannies}):
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
@@ -110,6 +112,9 @@ def _connect(address: str) -> Any:
     except (OSError, TimeoutError, ValueError) as error:
         raise ResourceError(f"no dask scheduler answers at {address} ({error}); start one with 'dask scheduler'") from None
 
+
+_NANNIES = "distributed.nanny.pre-spawn-environ"
+"""Variables of the environment that worker processes are started with."""
 
 _SETTINGS = {
     "distributed.comm.timeouts.connect": "10s",

@@ -52,8 +52,8 @@ class Folder(Protocol):
         """A value (FileNotFoundError if there is none)."""
         ...
 
-    def write(self, key: str, data: Buffer) -> None:
-        """Set a value."""
+    def write(self, key: str, data: Buffer, flush: bool = True) -> None:
+        """Set a value; ``flush``: it must outlive a power cut from now on (else: it may be damaged by one, or gone)."""
         ...
 
     def has(self, key: str) -> bool:

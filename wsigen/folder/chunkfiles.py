@@ -36,4 +36,4 @@ class ChunkFiles(LocalStore):
         self._check_writable()
         path = self.root / key
         make_below(self.root, path.parent)
-        write_atomic(path, value.as_buffer_like(), flush_folder=False)
+        write_atomic(path, value.as_buffer_like(), flush="contents")

@@ -56,11 +56,11 @@ class LocalFolder:
         """Bytes of a file."""
         return (self.path / key).read_bytes()
 
-    def write(self, key: str, data: Buffer) -> None:
+    def write(self, key: str, data: Buffer, flush: bool = True) -> None:
         """Write a file; folders between this one and it are made."""
         target = self.path / key
         make_below(self.path, target.parent)
-        write_atomic(target, data)
+        write_atomic(target, data, "all" if flush else "nothing")
 
     def has(self, key: str) -> bool:
         """Whether the file is there (OSError if that cannot be told: a "no" lets callers delete)."""

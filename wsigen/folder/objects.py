@@ -105,8 +105,8 @@ class ObjectFolder:
         return bytes(self._system.cat_file(self._path(key)))
 
     @_as_os_error
-    def write(self, key: str, data: Buffer) -> None:
-        """Put an object."""
+    def write(self, key: str, data: Buffer, flush: bool = True) -> None:
+        """Put an object; a store keeps it at once."""
         if self._guard is not None and not self._is_there(self._guard):
             raise FileNotFoundError(f"{self.name}: there is no run (any more)")
         self._system.pipe_file(self._path(key), bytes(data))

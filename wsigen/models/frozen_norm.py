@@ -72,6 +72,11 @@ class SharedGroupNorm(nn.Module):
         self.norm = norm
         self._local = _Frozen()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether this thread uses fixed statistics."""
+        return self._local.affine is not None
+
     def freeze(self, statistics: Statistics | None) -> None:
         """Use ``[groups, 2]`` (mean, variance) in this thread from now on; None: each picture its own."""
         self._local.affine = None if statistics is None else self._affine(statistics)

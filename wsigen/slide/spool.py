@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsigen.errors import DamagedChunkError
 from wsigen.folder.base import Folder
 from wsigen.folder.local import LocalFolder
 from wsigen.slide.tiles import EncodedBlock, read_block
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _NAME = re.compile(r"(\d+)_(\d+)\.blk")
 
@@ -35,9 +39,12 @@ class Spool:
         """Make the folder; writers never do."""
         self._folder.make()
 
-    def write(self, ij: tuple[int, int], blob: bytes) -> None:
-        """Store the blob of block ``ij``."""
-        self._folder.write(self.key(ij), blob)
+    def write(self, ij: tuple[int, int], blob: Buffer) -> None:
+        """Store the blob of block ``ij``.
+
+        It is not flushed: its checksum tells what a power cut took, and what it was made from is kept until the slide is there.
+        """
+        self._folder.write(self.key(ij), blob, flush=False)
 
     def has(self, ij: tuple[int, int]) -> bool:
         """Whether block ``ij`` is there (it may still turn out to be damaged)."""

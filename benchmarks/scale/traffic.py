@@ -10,14 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsigen.geometry import Box, tile_side
-from wsigen.layout.layout import Layout
+from wsigen.geometry import tile_side
 from wsigen.sampling.multiscale import PassPlan
 
 Index = tuple[int, int]
-
-CELL = 8
-"""Latent px of a cell of the class map from which it is told where tissue is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +130,3 @@ class PassTraffic:
 def part_requests(tiles: int, every: int) -> int:
     """Requests that read ``tiles`` of the ``every`` tiles of a chunk (see `Traffic`)."""
     return 1 if tiles >= every else 1 + tiles
-
-
-def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozenset[Index]:
-    """Chunks with tissue in them or within half a crop of them, from a coarse class map."""
-    if glass is None:
-        return frozenset(plan.grid)
-    cell = max(1, min(CELL, plan.side // 8))
-    canvas = Box(0, 0, -(-plan.height // cell), -(-plan.width // cell))
-    tissue = layout.class_map(canvas, cell * plan.cell_px) != glass
-    found = set()
-    for ij in plan.grid:
-        reach = plan.grid.box(ij).dilate(plan.side // 2)
-        cells = Box(reach.y0 // cell, reach.x0 // cell, -(-reach.y1 // cell), -(-reach.x1 // cell)).intersect(canvas)
-        if tissue[cells.slices].any():
-            found.add(ij)
-    return frozenset(found)

@@ -7,13 +7,14 @@ import pytest
 from drawing import tumor_in_stroma
 from tiny_bundles import CROP
 
+from benchmarks.scale.traffic import PassTraffic
 from wsigen import geometry
 from wsigen.config import make_config
+from wsigen.counting import active_chunks
 from wsigen.folder.chunkfiles import ChunkFiles
 from wsigen.generation import generate
 from wsigen.preparation import prepare
 from wsigen.projection import plans_of
-from wsigen.traffic import PassTraffic, active_chunks
 
 CHECKSUM, PLACE = 4, 16
 """Bytes: of a tile's checksum, and of where it lies in its key."""
