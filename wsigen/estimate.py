@@ -34,7 +34,7 @@ from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 if TYPE_CHECKING:
     from wsigen.models.model import Model
 
-CALIBRATION_COST = 1.4
+CALIBRATION_COST = 1.7
 """Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 
 

@@ -17,6 +17,7 @@ from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard
 from wsigen.models.configs import read_config
+from wsigen.models.model import PIECE
 from wsigen.models.receptive import attention_of, last_halo
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
@@ -31,14 +32,16 @@ SAMPLE_SIDE = 256
 
 def project_run(manifest: Manifest, card: BundleCard, layout: Layout) -> Projection:
     """Project memory and disk of a prepared run."""
+    folder = Path(manifest.model)
+    in_pieces = manifest.device == "cpu" and attention_of(read_config(folder, "vae")) == "none"
     return project(
         plans_of(manifest),
         card.latent.channels,
         int(manifest.sampling["batch"]),
-        model_size(Path(manifest.model)),
+        model_size(folder),
         PyramidSpec(**manifest.slide),
         tissue_share(layout, manifest.glass["index"]),
-        WINDOW,
+        PIECE if in_pieces else WINDOW,
     )
 
 

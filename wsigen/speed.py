@@ -69,8 +69,10 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     extent = min(WINDOW + 2 * around, *(int(m.passes[-1][name]) for name in ("height", "width")))
     halo = around if extent == WINDOW + 2 * around else 0
     window = _noise(model, (), extent)
-    model.decode(window[:, : model.card.crop_latent, : model.card.crop_latent])  # the first call of a process is slow
+    model.freeze_norm(model.norm_statistics([window[:, : model.card.crop_latent, : model.card.crop_latent]]))
+    model.decode(window, (halo,) * 4)  # the first call of a process is slow
     decode, picture = _timed(clock, lambda: model.decode(window, (halo,) * 4))
+    model.freeze_norm(None)
     decoded = (WINDOW + 2 * model.equal_halo(WINDOW)) ** 2 if halo else extent**2
     guided = any(part["start"] != "noise" for part in m.passes)
     encode = _timed(clock, lambda: model.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0

@@ -27,11 +27,13 @@ UNET_PLANES, UNET_FIXED = 28, 20 * MIB
 """Full-resolution float32 feature maps over a U-Net's first width: about 12 are alive at its widest point, but the heap, cut up
 by freed ones, grows to 25-31 for 1 to 16 crops (measured; most of it stays with the process). Then what no crop adds to."""
 
-DECODER_PLANES, DECODER_FIXED = 6, 100 * MIB
-"""The same for the decoder, over its last width (measured: 326, 502, 768, 1221 MiB for 512, 768, 1024, 1280 px at width 32)."""
+DECODER_PLANES, DECODER_FIXED = 6, 190 * MIB
+"""The same for the decoder, over its last width (measured: 326, 502, 768, 1221 MiB for 512, 768, 1024, 1280 px at width 32,
+and 100 MiB that the heap keeps of earlier ones)."""
 
-BLOCK_COPIES = 4
-"""Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts."""
+BLOCK_COPIES = 6
+"""Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
+and what the heap keeps."""
 
 
 @dataclass(frozen=True, slots=True)
