@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +113,8 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     calls = [count_rows(prepared, plan) for plan in plans]
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     run = _Run(prepared, model, workers, speed, plans)
+    if workers.processes and workers.scheduler is None:
+        started += _process_seconds(prepared, clock)
     seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
     return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
 
@@ -212,6 +216,17 @@ def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) 
         below = side * plan.scale // coarse.scale + 2 * halo
         seconds += min(below**2, coarse.height * coarse.width) * speed.decode
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
+
+
+def _process_seconds(prepared: Prepared, clock: Clock) -> float:
+    """Seconds until a worker process has loaded the model; all start at once."""
+    m = prepared.manifest
+    load = f"from wsigen.tasks.context import load_shared_model as load; load({m.model!r}, {m.device!r}, {m.precision!r})"
+    begin = clock()
+    subprocess.run(
+        [sys.executable, "-c", f"import distributed; {load}"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    return clock() - begin
 
 
 def _at_once(workers: Workers, device: str) -> int:

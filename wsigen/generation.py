@@ -18,7 +18,7 @@ from wsigen.config import RunConfig, make_config
 from wsigen.engine.dispatch import Dispatcher
 from wsigen.engine.memory import demand_disk, demand_memory
 from wsigen.engine.patience import patiently
-from wsigen.engine.run import run_independent, run_pass
+from wsigen.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.errors import LayoutError, OutputError, RunError
 from wsigen.fleet import Workers
@@ -212,7 +212,9 @@ def _work(
         raise
     named = [str(path) for path in files.all]
     outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
-    if not config.keep_run:
+    if config.keep_run:
+        sweep_passes(run, cluster.notes)
+    else:
         confirm()
         clear(folder, outcome)
     return _result(outcome)

@@ -137,6 +137,31 @@ def test_a_window_with_its_halo_equals_the_whole(name: str, request: pytest.Fixt
     model.freeze_norm(None)
 
 
+@pytest.mark.parametrize("name", ["class_map_model", "token_model"])
+@given(size=st.tuples(*[st.integers(1, 40)] * 2), sides=st.tuples(*[st.integers(0, 9)] * 4), piece=st.integers(5, 20))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_window_in_pieces_is_the_window_at_once(
+    name: str, size: tuple[int, int], sides: tuple[int, int, int, int], piece: int, models: dict[str, Model]
+) -> None:
+    """With its halo and where the slide ends, however it is cut; without frozen norms nothing is cut."""
+    (height, width), (top, bottom, left, right) = size, sides
+    model, z = models[name], latents(top + height + bottom, left + width + right)
+    ordinary = model.decode(z, sides)
+    statistics = model.norm_statistics([latents(16, 16)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsigen.models.model.PIECE", 10**6)
+        model.freeze_norm(statistics)
+        whole = model.decode(z, sides)
+        patch.setattr("wsigen.models.model.PIECE", piece)
+        pieces = model.decode(z, sides)
+        model.freeze_norm(None)
+        again = model.decode(z, sides)
+    assert pieces.shape == whole.shape == (8 * height, 8 * width, 3)
+    assert np.abs(pieces - whole).max() < 255 * 1e-4
+    if statistics.size:
+        assert np.array_equal(ordinary, again)
+
+
 def test_ordinary_decoding_is_not_local(kl: Model) -> None:
     """What freezing is for: without it the same window drifts."""
     z = latents(48, 40)

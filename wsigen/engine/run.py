@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from functools import partial
 from time import monotonic
 
 from wsigen.engine.calls import WorkerLostError
 from wsigen.engine.deletion import Deletions
 from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
 from wsigen.engine.patience import patiently
-from wsigen.engine.stage import Stage, Watcher
+from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.engine.wavefront import HalfStep, Wavefront
 from wsigen.errors import DamagedChunkError, RunError
 from wsigen.store import PassState
+from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.perform import Kind, Report, Task
 
 
@@ -101,9 +103,7 @@ class _BeyondMendingError(Exception):
 def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher, damages: Counter[str]) -> None:
     context = dispatcher.run.passes[part]
     state = context.state
-    active = [(int(i), int(j)) for i, j in zip(*state.activity.nonzero(), strict=True)]
-    record = state.record()
-    wave = Wavefront(context.plan.grid, active, context.plan.steps, record)
+    wave = Wavefront(context.plan.grid, _active(context), context.plan.steps, state.record())
     _sweep(wave, state)
     progress = _Progress(dispatcher, name, wave.total, wave.completed, watch)
     due = Deletions(state, dispatcher.notes)
@@ -127,6 +127,17 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     progress.finish()
     patiently(lambda: _sweep(wave, state), dispatcher.notes)
     progress.look()
+
+
+def sweep_passes(run: RunContext, notes: Notes) -> None:
+    """Delete what workers that were thought dead wrote since their pass ended; last states stay."""
+    for part in run.passes:
+        wave = Wavefront(part.plan.grid, _active(part), part.plan.steps, part.state.record())
+        patiently(partial(_sweep, wave, part.state), notes)
+
+
+def _active(part: PassContext) -> list[tuple[int, int]]:
+    return [(int(i), int(j)) for i, j in zip(*part.state.activity.nonzero(), strict=True)]
 
 
 def _sweep(wave: Wavefront, state: PassState) -> None:
