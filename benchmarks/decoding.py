@@ -1,0 +1,137 @@
+"""``python -m benchmarks.decoding``: what keeping freed memory and decoding in pieces are worth on a CPU.
+
+Each row is a process of its own: seconds of a crop through the U-Net and of a decoded window of 128 latent px, the system's
+share, pages fetched anew, and peak memory; by one thread and by two at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.document import rewrite
+from benchmarks.memory import peak_rss
+
+COMMAND = "python -m benchmarks.decoding"
+CALLS, WINDOWS = 6, 4
+WHOLE = 10**6
+"""A piece that is larger than any window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A way to decode: what a process is started with, whether it keeps freed memory, latent px of a piece."""
+
+    name: str
+    kept: bool
+    piece: int
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+NANNY = (("MALLOC_TRIM_THRESHOLD_", "65536"),)
+CASES = (
+    Case("dask's nanny, whole windows", False, WHOLE, NANNY),
+    Case("glibc's own ways, whole windows", False, WHOLE),
+    Case("freed memory kept, whole windows", True, WHOLE),
+    Case("glibc's own ways, pieces of 64", False, 64),
+    Case("freed memory kept, pieces of 96", True, 96),
+    Case("freed memory kept, pieces of 64", True, 64),
+    Case("freed memory kept, pieces of 48", True, 48),
+)
+
+
+def main() -> None:
+    """Measure every case in turn, with one thread and with two; print the table, or rewrite a document's."""
+    args = _arguments()
+    if args.child:
+        print(json.dumps(_measure(Case(**json.loads(args.child)), args.threads, args.model)))
+        return
+    lines = [
+        "Seconds, mean over the threads; MiB of the process; pages of a window in thousands.",
+        "",
+        "| way | threads | U-Net, a crop | decoder, 128 x 128 | of it the system's | pages | peak memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for threads in (1, 2):
+        for case in CASES:
+            found = _in_process(case, threads, args.model)
+            cells = [f"{found['call']:.3f}", f"{found['decode']:.2f}", f"{found['system']:.2f}", f"{found['pages'] / 1000:.0f}"]
+            lines.append(f"| {case.name} | {threads} | {' | '.join(cells)} | {found['peak'] / 2**20:.0f} |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    print("\n".join(lines))
+    if args.document:
+        rewrite(args.document, COMMAND, "\n".join(lines))
+
+
+def _in_process(case: Case, threads: int, model: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.decoding", "--child", json.dumps(asdict(case)), "--threads", str(threads)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment |= {"OMP_NUM_THREADS": "1", **dict(case.environment)}
+    done = subprocess.run([*command, "--model", model], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(case: Case, threads: int, name: str) -> dict[str, float]:
+    import torch
+
+    from wsigen.models import model as loading
+    from wsigen.models.bundle import find_bundle
+
+    torch.set_num_threads(1)
+    if not case.kept:
+        vars(loading)["keep_freed_memory"] = lambda: None
+    loading.PIECE = case.piece
+    model = loading.load_model(find_bundle(name))
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(lambda _: _work(model), range(threads)))
+    rows = {key: mean(each[key] for each in found) for key in ("call", "decode")}
+    return {**rows, "system": found[-1]["system"] / threads, "pages": found[-1]["pages"] / threads, "peak": peak_rss()}
+
+
+def _work(model: Any) -> dict[str, float]:
+    """Of one thread; the system's share and pages are those of the whole process meanwhile."""
+    from wsigen.models.conditioning import NULL
+
+    chance, card = np.random.default_rng(0), model.card
+    side, channels = card.crop_latent, card.latent.channels
+    crops = chance.standard_normal((4, channels, side, side)).astype(np.float32)
+    window = chance.standard_normal((channels, *[128 + 2 * model.halo] * 2)).astype(np.float32)
+    model.freeze_norm(model.norm_statistics([crops[0]]))
+    for work in (lambda: model.predict(crops, 500, [NULL] * 4, 0), lambda: model.decode(window, (model.halo,) * 4)):
+        work()  # the first call of a process is slow
+    begin = perf_counter()
+    for _ in range(CALLS):
+        model.predict(crops, 500, [NULL] * 4, 0)
+    call = (perf_counter() - begin) / CALLS / len(crops)
+    before, begin = resource.getrusage(resource.RUSAGE_SELF), perf_counter()
+    for _ in range(WINDOWS):
+        model.decode(window, (model.halo,) * 4)
+    decode, after = (perf_counter() - begin) / WINDOWS, resource.getrusage(resource.RUSAGE_SELF)
+    system, pages = (after.ru_stime - before.ru_stime) / WINDOWS, (after.ru_minflt - before.ru_minflt) / WINDOWS
+    return {"call": call, "decode": decode, "system": system, "pages": pages}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
+    parser.add_argument("--document", type=Path, help="rewrite the table in this document")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
