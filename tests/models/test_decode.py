@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsigen.models.model import Model, load_model
+from wsigen.models.model import PIECE, Model, load_model
 
 
 def latents(height: int, width: int, seed: int = 0, channels: int = 4) -> np.ndarray:
