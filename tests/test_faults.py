@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_engine import interrupt_in_the_middle, settings_of, work_of
 
-from wsigen import rundir
+from wsigen import generation, rundir
 from wsigen.engine import dispatch
 from wsigen.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.files import atomic_path, remove_tree
@@ -109,6 +109,21 @@ def test_who_writes_late_leaves_nothing(bundle, tmp_path):
     with pytest.raises(FileNotFoundError):
         run.spool.write((0, 0), blob)
     assert not run_dir.exists()
+
+
+def test_blocks_that_a_power_cut_took_are_made_again_together(bundle, tmp_path, monkeypatch):
+    """All of them empty, though they have a name: the slide is written a second time and no third."""
+    settings = settings_of(bundle, tmp_path, keep_run=True, size=(2100, 2100))
+    whole = generate(tmp_path / "a.ome.tiff", **settings).level0_sha256
+    spooled = list((work_of(tmp_path / "a.run") / "spool").glob("*.blk"))
+    assert len(spooled) == 4
+    for path in spooled:
+        path.write_bytes(b"")
+    written = []
+    write = generation.write_outputs
+    monkeypatch.setattr(generation, "write_outputs", lambda *given: written.append(1) or write(*given))
+    assert resume(tmp_path / "a.run").level0_sha256 == whole
+    assert len(written) == 2
 
 
 def test_what_is_written_late_into_a_run_that_is_kept_is_gone_at_its_end(bundle, tmp_path):

@@ -36,10 +36,6 @@ from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 if TYPE_CHECKING:
     from wsigen.models.model import Model
 
-CALIBRATION_COST = 1.7
-"""Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
-
-
 DISPATCH_S = 0.0018
 """CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
 
@@ -114,7 +110,7 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     run = _Run(prepared, model, workers, speed, plans)
     if workers.processes and workers.scheduler is None:
-        started += _process_seconds(prepared, clock)
+        started += _process_seconds(prepared)
     seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
     return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
 
@@ -169,8 +165,7 @@ class _Run:
         area, (tissue, bare), beside = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.beside
         encoded = tissue * beside.tissue_block + bare * beside.glass_block
         windows = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans) * self.model.has_norms
-        calibrated = windows * self.speed.decode * CALIBRATION_COST
-        return calibrated + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
+        return windows * self.speed.calibrate + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
 
     @property
     def driver(self) -> float:
@@ -218,15 +213,13 @@ def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) 
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
 
 
-def _process_seconds(prepared: Prepared, clock: Clock) -> float:
-    """Seconds until a worker process has loaded the model; all start at once."""
+def _process_seconds(prepared: Prepared) -> float:
+    """Wall seconds until a worker process has loaded the model (onto the CPU); all start at once."""
     m = prepared.manifest
-    load = f"from wsigen.tasks.context import load_shared_model as load; load({m.model!r}, {m.device!r}, {m.precision!r})"
-    begin = clock()
-    subprocess.run(
-        [sys.executable, "-c", f"import distributed; {load}"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    return clock() - begin
+    load = f"from wsigen.tasks.context import load_shared_model as load; load({m.model!r}, 'cpu', {m.precision!r})"
+    begin = perf_counter()
+    subprocess.run([sys.executable, "-P", "-c", f"import distributed; {load}"], check=True, capture_output=True)
+    return perf_counter() - begin
 
 
 def _at_once(workers: Workers, device: str) -> int:
@@ -252,17 +245,6 @@ def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np
     fine = layout.class_map(Box(0, 0, box.height * 8, box.width * 8), side // 8)
     tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
     return np.asarray(tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3)))
-
-
-def _blocks(windows: NDArray[np.bool_], prepared: Prepared) -> tuple[int, int]:
-    """Blocks of the slide with decoded windows in them, and those of bare glass."""
-    grid = PyramidSpec(**prepared.manifest.slide).grid
-    side = WINDOW * int(prepared.manifest.passes[-1]["factor"])
-    found = 0
-    for ij in grid:
-        box = grid.box(ij)
-        found += bool(windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
-    return found, len(grid) - found
 
 
 def _decoded_area(windows: NDArray[np.bool_], plan: PassPlan, halo: float) -> float:

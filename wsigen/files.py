@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write beside, flush, rename; and checksums."""
+"""Files that are either whole or not there: write beside, flush unless told otherwise, rename; and checksums."""
 
 from __future__ import annotations
 

@@ -212,10 +212,11 @@ def _work(
         raise
     named = [str(path) for path in files.all]
     outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
+    confirm()
     if config.keep_run:
         sweep_passes(run, cluster.notes)
+        run.spool.sweep()
     else:
-        confirm()
         clear(folder, outcome)
     return _result(outcome)
 

@@ -52,6 +52,7 @@ def _mend(run: RunContext, layout: Layout, key: str) -> None:
     block = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
     if block:
         run.spool.discard((int(block[1]), int(block[2])))
+        run.spool.discard_damaged()  # a power cut takes many at a time
         return
     once = MADE_ONCE.fullmatch(key)
     if once is None:

@@ -22,6 +22,7 @@ from wsigen.models.receptive import attention_of, last_halo
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.tasks.decode import WINDOW
+from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 
 LOADED = ("unet", "vae", "text_encoder")
 """Parts of a bundle that stay in memory."""
@@ -42,6 +43,7 @@ def project_run(manifest: Manifest, card: BundleCard, layout: Layout) -> Project
         PyramidSpec(**manifest.slide),
         tissue_share(layout, manifest.glass["index"]),
         PIECE if in_pieces else WINDOW,
+        ENCODE_WINDOW + 2 * ENCODE_HALO,
     )
 
 
@@ -78,7 +80,9 @@ def model_size(folder: Path) -> ModelSize:
     attention = attention_of(vae)
     halo = 0 if attention == "more" else last_halo(vae)  # cut off on the way to where most memory is taken
     features = 4 * decoder[-1] if attention == "middle" else 0
-    return ModelSize(weights, unet[0], decoder[0], halo, features)
+    encoder = _widths(folder / "vae" / "config.json", "block_out_channels", "encoder_block_out_channels")
+    norms = vae.get("_class_name") != "AutoencoderTiny"
+    return ModelSize(weights, unet[0], decoder[0], halo, features, encoder[0], norms)
 
 
 def _parameters(path: Path) -> int:

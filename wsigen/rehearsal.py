@@ -1,8 +1,8 @@
 """What tasks cost beside the model: those of a small slide with a model that costs nothing, in a scratch folder.
 
-The slide has 4 x 3 chunks, of the run's side but at least as large as a block. On its left is tissue, a little more than two
-columns of chunks, so that all neighbours of the chunk in the middle take part; on its right is bare glass. Its state is
-written, not computed: noise.
+The slide has 4 x 3 chunks, of the run's side but at least as large as a block and no larger than needed. On its left is
+tissue, a little more than two columns of chunks, so that all neighbours of the chunk in the middle take part; on its right is
+bare glass. Its state is written, not computed: noise.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from wsigen.geometry import Box
 from wsigen.manifest import Manifest
 from wsigen.mending import prepare_pass
 from wsigen.outputs import export_annotations
-from wsigen.preparation import Prepared
+from wsigen.preparation import Prepared, class_map_of_chunk
+from wsigen.projection import plans_of
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import encode_block
-from wsigen.slide.writer import write_slide
+from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.decode import WINDOW, decode_block
 from wsigen.tasks.denoise import assemble, denoise, start, step_settings
@@ -43,6 +44,8 @@ ROWS, COLUMNS = 3, 4
 """Chunks of the slide."""
 TISSUE = 2.25
 """Columns of chunks that are tissue: the middle one's neighbours take part, the last column does not."""
+LARGEST = 512
+"""Largest chunk in latent px: costs are told for a pixel, and a scratch folder need not hold more."""
 MIDDLE = (1, 1)
 """The chunk whose tasks are measured."""
 REPETITIONS = 3
@@ -63,7 +66,8 @@ class BesideModel:
     tissue_block, glass_block:
         A worker's, for a block of the slide that is decoded, and for one of bare glass: rounded, encoded, spooled.
     prepare, annotate:
-        The driver's, for a latent pixel: class map and active chunks before a pass, annotations from it.
+        The driver's, for a latent pixel: before a pass the run's own class map drawn, written and looked through for active
+        chunks; annotations from it (of one straight border: ragged tissue takes longer).
     tissue_file, glass_file:
         The driver's, for a block, from the spool into the slide, with its checksums.
     """
@@ -149,12 +153,13 @@ def measure_beside(prepared: Prepared, model: Model, picture: NDArray[np.float32
     timed = _Timed(clock)
     run, part, prepare_s = _rehearse(prepared, _Hollow(model, picture), timed, place)
     canvas = math.prod(part.plan.grid.canvas.shape)
+    drawn = _class_maps(prepared, timed)
     area = math.prod(part.plan.grid.box(MIDDLE).shape)
     return BesideModel(
         **_half_steps(run, part, timed, area),
         **_blocks(run, part, timed),
         **_files(run, picture, timed, place),
-        prepare=prepare_s / canvas,
+        prepare=prepare_s / canvas + drawn,
         annotate=timed(lambda: export_annotations(run, part, prepared.card.table, place / "slide.geojson")) / canvas,
     )
 
@@ -176,6 +181,15 @@ class _Timed:
         return median(times)
 
 
+def _class_maps(prepared: Prepared, timed: _Timed) -> float:
+    """Seconds of a latent pixel of the run's own class map, from some of its chunks: a layout that is drawn takes long."""
+    plan = plans_of(prepared.manifest)[-1]
+    chunks = list(plan.grid)
+    sampled = [chunks[k] for k in sorted({0, len(chunks) // 3, 2 * len(chunks) // 3, len(chunks) - 1})]
+    seconds = timed(lambda: [class_map_of_chunk(prepared.layout, plan, ij) for ij in sampled])
+    return seconds / sum(math.prod(plan.grid.box(ij).shape) for ij in sampled)
+
+
 def _rehearse(prepared: Prepared, hollow: _Hollow, timed: _Timed, place: Path) -> tuple[RunContext, PassContext, float]:
     """The small slide's run before its first task, and the seconds that took."""
     manifest, layout = _small(prepared)
@@ -194,7 +208,8 @@ def _small(prepared: Prepared) -> tuple[Manifest, _HalfTissue]:
     m, table = prepared.manifest, prepared.card.table
     last = m.passes[-1]
     factor = int(last["factor"])
-    chunk = max(int(last["chunk"]), int(m.slide["block"]) // factor)
+    block, side = int(m.slide["block"]) // factor, int(last["side"])
+    chunk = max(block, min(int(last["chunk"]), max(LARGEST, 2 * side)))
     height, width = ROWS * chunk, COLUMNS * chunk
     label = next((index for index, c in enumerate(table) if not c.background), 0)
     glass = label if m.glass["index"] is None else m.glass["index"]
@@ -252,7 +267,7 @@ def _blocks(run: RunContext, part: PassContext, timed: _Timed) -> dict[str, floa
         part.state.write_latents(part.plan.steps, chunk, start_noise(run, part, part.plan.grid.box(chunk)))
     middle, factor, side = part.plan.grid.box(MIDDLE), part.plan.factor, run.slide.block
     row, column = middle.y0 * factor // side, middle.x0 * factor // side
-    on_glass = math.ceil(TISSUE * part.plan.chunk * factor / side)
+    on_glass = run.slide.width // side - 1
     found = {}
     for name, ij in (("tissue_block", (row, column)), ("glass_block", (row, on_glass))):
         found[name] = timed(partial(decode_block, run, part, ij), partial(run.spool.discard, ij), REPETITIONS)
@@ -272,7 +287,7 @@ def _files(run: RunContext, picture: NDArray[np.float32], timed: _Timed, place: 
 
 
 def _slide_of(pixels: NDArray[np.uint8], like: PyramidSpec, blocks: int, folder: Path) -> Callable[[], str]:
-    """What writes a square slide that repeats a block, so many times a side, and looks at it for its checksum."""
+    """What writes a square slide that repeats a block, so many times a side, and its checksums."""
     spec = replace(like, width=blocks * like.block, height=blocks * like.block)
     spool, path = Spool(folder), folder.with_suffix(".ome.tiff")
     for ij in spec.grid:
@@ -280,7 +295,7 @@ def _slide_of(pixels: NDArray[np.uint8], like: PyramidSpec, blocks: int, folder:
 
     def put_together() -> str:
         write_slide(path, spec, spool, ome_xml(spec, path.name, {}))
-        return sha256(path)
+        return level0_sha256(path) + sha256(path)
 
     return put_together
 

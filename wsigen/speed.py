@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from wsigen.classes import UNKNOWN
+from wsigen.errors import ResourceError
 from wsigen.preparation import Prepared
 from wsigen.rehearsal import BesideModel, Clock, measure_beside
 from wsigen.tasks.context import load_shared_model
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MEASURED_BATCHES = 5
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -38,6 +41,8 @@ class Speed:
         A latent pixel decoded (of a window with `Model.equal_halo` around it).
     encode:
         A latent pixel encoded; 0 if no pass starts from a picture.
+    calibrate:
+        A latent pixel of the windows whose statistics the decoder's norms share.
     beside:
         All else.
     """
@@ -45,6 +50,7 @@ class Speed:
     call: float
     decode: float
     encode: float = 0.0
+    calibrate: float = 0.0
     beside: BesideModel = field(default_factory=BesideModel)
 
 
@@ -64,23 +70,31 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
 
     torch.set_num_threads(threads)
     m = prepared.manifest
-    model = load_shared_model(m.model, m.device, m.precision)
+    model, card = load_shared_model(m.model, m.device, m.precision), prepared.card
     around = model.halo if model.decoder_is_local else 0
     extent = min(WINDOW + 2 * around, *(int(m.passes[-1][name]) for name in ("height", "width")))
     halo = around if extent == WINDOW + 2 * around else 0
     window = _noise(model, (), extent)
-    model.freeze_norm(model.norm_statistics([window[:, : model.card.crop_latent, : model.card.crop_latent]]))
+    crops = [window[:, : card.crop_latent, : card.crop_latent]] * 2
+    model.norm_statistics(crops)
+    calibrate, statistics = _timed(clock, lambda: model.norm_statistics(crops))
+    model.freeze_norm(statistics)
     model.decode(window, (halo,) * 4)  # the first call of a process is slow
     decode, picture = _timed(clock, lambda: model.decode(window, (halo,) * 4))
     model.freeze_norm(None)
     decoded = (WINDOW + 2 * model.equal_halo(WINDOW)) ** 2 if halo else extent**2
     guided = any(part["start"] != "noise" for part in m.passes)
     encode = _timed(clock, lambda: model.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
-    encoded = picture.shape[0] * picture.shape[1] / model.card.latent.factor**2
+    encoded = picture.shape[0] * picture.shape[1] / card.latent.factor**2
+    calibrated = len(crops) * card.crop_latent**2
     call = _call(prepared, model, clock)
-    with TemporaryDirectory(dir=place, prefix=".wsigen-") as scratch:
-        beside = measure_beside(prepared, model, picture, clock, Path(scratch))
-    return Speed(call, decode / decoded, encode / encoded, beside)
+    try:
+        with TemporaryDirectory(dir=place, prefix=".wsigen-") as scratch:
+            beside = measure_beside(prepared, model, picture, clock, Path(scratch))
+    except OSError as error:
+        where = place or "the system's folder for temporary files"
+        raise ResourceError(f"{where}: cannot hold the estimate's scratch files ({error.strerror}); free some space") from None
+    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, beside)
 
 
 def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
@@ -102,7 +116,7 @@ def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float3
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def _timed(clock: Clock, work: Callable[[], NDArray[np.float32]]) -> tuple[float, NDArray[np.float32]]:
+def _timed(clock: Clock, work: Callable[[], T]) -> tuple[float, T]:
     """Seconds that work took, and what it gave."""
     begin = clock()
     found = work()

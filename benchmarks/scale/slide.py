@@ -17,7 +17,7 @@ from benchmarks.scale.times import Scenario, TaskTimes
 from benchmarks.scale.traffic import PassTraffic, Traffic, part_requests
 from wsigen.counting import SAMPLED_STEPS, active_chunks, expected_rows
 from wsigen.engine.wavefront import Index
-from wsigen.estimate import CALIBRATION_COST, guide_seconds, tissue_windows
+from wsigen.estimate import guide_seconds, tissue_windows
 from wsigen.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
@@ -30,6 +30,8 @@ from wsigen.tasks.decode import NORM_WINDOWS, WINDOW
 
 JPEG_BYTES = 0.5
 """Of a pixel of tissue (as the projected disk has it); all levels together have 4 / 3 as many."""
+CALIBRATION_COST = 1.7
+"""Seconds of a pixel decoded for the decoder's statistics, over one decoded for the slide (measured)."""
 CLASS_READS = 3
 """Requests of a task for its class map, whose bytes hardly count: it is compressed."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from wsigen.errors import ResourceError
 from wsigen.folder.opening import as_place
 from wsigen.models.attention_windows import PART
-from wsigen.models.receptive import EFFECTIVE_HALO
+from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes
@@ -31,6 +31,9 @@ DECODER_PLANES, DECODER_FIXED = 6, 190 * MIB
 """The same for the decoder, over its last width (measured: 326, 502, 768, 1221 MiB for 512, 768, 1024, 1280 px at width 32,
 and 100 MiB that the heap keeps of earlier ones)."""
 
+ENCODER_PLANES = 5
+"""The same for the encoder, over its first width, with the decoder's fixed part (measured: 869 MiB for 1152 px at width 32)."""
+
 BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
@@ -39,13 +42,16 @@ and what the heap keeps."""
 @dataclass(frozen=True, slots=True)
 class ModelSize:
     """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo; bytes of
-    the features of a latent pixel where they are held (decoders with attention)."""
+    the features of a latent pixel where they are held (decoders with attention); the encoder's first width; whether the decoder
+    has norms."""
 
     weights: int
     unet_width: int
     decoder_width: int
     halo: int
     features: int = 0
+    encoder_width: int = 0
+    norms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Projection:
     def total(self, workers: int, processes: bool, tasks_at_once: int = 1) -> int:
         """Memory of ``workers`` local workers and the driver; threads share one process and one model.
 
-        Tasks of a worker take turns at the model, but each thread's heap keeps what it had at its own turn.
+        Tasks of a worker take turns at the model, but the heap keeps what each had at its own turn.
         """
         under_way = workers * tasks_at_once
         tasks = min(under_way, self.chunks) * self.denoise + min(under_way, self.blocks) * self.decode
@@ -100,6 +106,7 @@ def project(
     slide: PyramidSpec,
     active_share: float,
     decode_window: int,
+    encode_window: int,
 ) -> Projection:
     """Project memory of one worker's tasks, the driver's books, and the disk a run needs.
 
@@ -109,11 +116,13 @@ def project(
         Plans of all passes, latent channels, crops per model call.
     active_share:
         Share of the slide that is tissue, 0 .. 1.
-    decode_window:
-        Side of a decoded window in latent px.
+    decode_window, encode_window:
+        Sides of a decoded window and of an encoded one with its halo, in latent px.
 
     Notes
     -----
+    An autoencoder also takes the windows of the decoder's shared statistics, and those of a picture that a pass starts from.
+
     A denoising task holds its chunk's reach (chunk + crop side, squared) as state, noise and sum, plus a chunk in transit, and
     the activations of a batch. A decoding task holds those of a window with its halo, and a block of the slide; with attention
     in the decoder also what the windows of a part of the block are decoded from.
@@ -126,7 +135,13 @@ def project(
         denoise = max(denoise, 5 * reach + unet)
         window = math.prod(_window(side, decode_window, model.halo) * part.factor for side in (part.height, part.width))
         held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO) for side in (part.height, part.width)) * model.features
-        decode = max(decode, window * model.decoder_width * 4 * DECODER_PLANES + DECODER_FIXED + held)
+        if model.norms:
+            window = max(window, min(POOLED_PX, len(part.grid) * part.side**2) * part.factor**2)
+        planes = window * model.decoder_width * 4 * DECODER_PLANES
+        if part.start != "noise":
+            encoded = math.prod(min(side, encode_window) * part.factor for side in (part.height, part.width))
+            planes = max(planes, encoded * model.encoder_width * 4 * ENCODER_PLANES)
+        decode = max(decode, planes + DECODER_FIXED + held)
         chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
         live = 6 * part.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wsigen.allocation import KEPT
+from wsigen.allocation import keep_freed_memory, kept_environment
 from wsigen.engine.cluster import Cluster
 from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
 from wsigen.errors import ResourceError
@@ -52,8 +52,12 @@ def open_cluster(
 
     for name in ("distributed", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
-    nannies = {_NANNIES: {**dask.config.get(_NANNIES), **KEPT}}  # what the user's environment says goes first
-    with dask.config.set({**_SETTINGS, **nannies}):
+    nannies = dask.config.get(_NANNIES)
+    if not accelerated:
+        nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
+        if scheduler is None and not processes:
+            keep_freed_memory()  # before the workers' threads are there
+    with dask.config.set({**_SETTINGS, _NANNIES: nannies}):
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:

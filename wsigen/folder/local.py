@@ -33,7 +33,7 @@ class HeldLock:
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """Values are files, written beside, flushed and renamed (``wsigen.files``).
+    """Values are files, written beside, flushed if they must be, and renamed (``wsigen.files``).
 
     Attributes
     ----------

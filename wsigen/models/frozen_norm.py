@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsigen.models.receptive import POOLED_PX
+
 Statistics = NDArray[np.float64]
 Array = NDArray[np.float32]
-
-POOLED_PX = 8192
-"""Latent px normalised together when statistics are measured: some hundred megabytes of activations."""
 
 
 class _Pooling(threading.local):

@@ -181,8 +181,8 @@ class Model:
     def decode(self, latents: Array, halo: Sides = (0, 0, 0, 0)) -> Array:
         """Decode standardised latents float32 ``[C, h, w]`` to RGB float32 ``[h f, w f, 3]`` in 0 .. 255.
 
-        Values are clamped to that range and not rounded. A CPU decodes large windows in pieces (`PIECE`) where that makes no
-        difference: with a local decoder whose norms are frozen.
+        Values are clamped to that range and not rounded. A CPU decodes large windows in pieces (`PIECE`) where that is
+        as good as windows are: with a local decoder whose norms are frozen.
 
         Parameters
         ----------
@@ -230,7 +230,7 @@ class Model:
         """Measure the mean and variance of every group of every GroupNorm of the decoder.
 
         Windows of one shape that follow each other are pooled as if they were one picture, up to
-        ``frozen_norm.POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
+        ``receptive.POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
 
         Parameters
         ----------

@@ -10,6 +10,9 @@ from wsigen.models.configs import Config
 EFFECTIVE_HALO = 16
 """Most latent px of context worth decoding: the theoretical radius counts corners of vanishing weight."""
 
+POOLED_PX = 8192
+"""Latent px normalised together when the statistics of norms are measured: some hundred megabytes of activations."""
+
 BEFORE_ATTENTION = 3
 """3x3 convolutions, each of a radius of one latent px, before the attention of ``AutoencoderKL``'s middle block, if it has one:
 the first one and a residual block."""

@@ -77,6 +77,14 @@ class Spool:
         """Remove block ``ij``, so that it will be made again."""
         self._folder.delete(self.key(ij))
 
+    def discard_damaged(self) -> None:
+        """Read every block, and remove those that are damaged."""
+        for ij in sorted(self.done()):
+            try:
+                self.read(ij)
+            except DamagedChunkError:
+                self.discard(ij)
+
     def sweep(self) -> None:
         """Remove what killed writers left; blocks that are being written now are made again."""
         self._folder.sweep()
