@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from wsigen.config import make_config
 from wsigen.counting import calls_of_chunk, count_calls
 from wsigen.engine.memory import Projection
-from wsigen.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds
+from wsigen.errors import RunError
+from wsigen.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
 from wsigen.fleet import Workers
 from wsigen.generation import generate
 from wsigen.models.card import BundleCard
@@ -261,3 +262,12 @@ def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
     assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1
     assert estimate._at_once(Workers(8, False, 1, "tcp://a:1", 2), "cpu") == 8
+
+
+def test_worker_processes_take_their_time_to_start(bundle, tmp_path):
+    """An interpreter with torch and a model: seconds, once, as all start together."""
+    prepared = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff")
+    assert process_seconds(prepared) > 0.5
+    broken = replace(prepared, manifest=replace(prepared.manifest, model=str(tmp_path / "nowhere")))
+    with pytest.raises(RunError, match="cannot load the model"):
+        process_seconds(broken)

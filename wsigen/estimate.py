@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wsigen.config import RunConfig
 from wsigen.counting import active_chunks, count_calls
 from wsigen.engine.memory import Projection, existing_parent, gib
+from wsigen.errors import RunError
 from wsigen.fleet import Workers, usable_cores
 from wsigen.folder.opening import as_place
 from wsigen.geometry import Box
@@ -110,7 +111,7 @@ def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
     model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
     run = _Run(prepared, model, workers, speed, plans)
     if workers.processes and workers.scheduler is None:
-        started += _process_seconds(prepared)
+        started += process_seconds(prepared)
     seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
     return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
 
@@ -213,12 +214,17 @@ def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) 
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
 
 
-def _process_seconds(prepared: Prepared) -> float:
+def process_seconds(prepared: Prepared) -> float:
     """Wall seconds until a worker process has loaded the model (onto the CPU); all start at once."""
     m = prepared.manifest
     load = f"from wsigen.tasks.context import load_shared_model as load; load({m.model!r}, 'cpu', {m.precision!r})"
     begin = perf_counter()
-    subprocess.run([sys.executable, "-P", "-c", f"import distributed; {load}"], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import distributed; {load}"], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise RunError(f"a worker process cannot load the model: {last}")
     return perf_counter() - begin
 
 
