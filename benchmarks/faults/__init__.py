@@ -18,7 +18,9 @@ def measure(options: Options) -> Figure:
 
     faults = QUICK_FAULTS if options.quick else FAULTS
     plan = Plan(faults, options.seed, end=max(1, faults // 20))
-    report = experiment(make_subject(options.folder, 1024 if options.quick else 2048, 24), plan, options.folder)
+    report = experiment(
+        make_subject(options.folder, 1024 if options.quick else 2048, 24 if options.quick else 40), plan, options.folder
+    )
     report.print()
     kinds = ", ".join(f"{row['count']} {row['kind']}" for row in report.rows())
     skipped = "".join(f"; {kind} skipped: {reason}" for kind, reason in report.skipped.items())

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="draws kinds and moments (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of these kinds (default: all)")
     parser.add_argument("--size", type=int, default=2048, help="side of the slide, px (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=24, help="denoising steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="denoising steps (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where all files go (default: the system's place)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: in the work folder)")

@@ -109,9 +109,9 @@ class Campaign:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _next_moment(self, left: int) -> int:
-        """Half-steps at which the next fault strikes."""
+        """Half-steps at which the next fault strikes: early in its share, as work goes on while some last."""
         now = half_steps(self.scene.run_dir)
-        return now + round((self.total - now) / (left + 1) * self.scene.chance.uniform(0.2, 0.9))
+        return now + round((self.total - now) / (left + 1) * self.scene.chance.uniform(0.0, 0.4))
 
     def _strike(self, kind: str, done: int) -> bool:
         """Let a fault strike and wait until work goes on; False if it hit nothing."""
