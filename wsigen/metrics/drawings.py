@@ -25,18 +25,19 @@ def scatter(points: Sequence[tuple[str, float, float]], x_name: str, y_name: str
 
 
 def lines(x: Sequence[float], series: Sequence[tuple[str, Sequence[float]]], x_name: str, y_name: str) -> str:
-    """Named lines over a common x; NaN leaves a gap."""
+    """Named lines over a common x, their names in the half with fewer points; NaN leaves a gap."""
     values = np.array([v for _, ys in series for v in ys if np.isfinite(v)])
     if not len(values):
         return ""
     low, high = min(0.95, float(values.min())), max(1.05, float(values.max()))
     frame = _Frame((min(x), max(x)), (low - 0.05 * (high - low), high + 0.05 * (high - low)))
     marks = []
+    names = HEIGHT - BOTTOM - 16 * len(series) if np.median(values) > (low + high) / 2 else TOP + 16
     for k, (name, ys) in enumerate(series):
         colour = COLOURS[k % len(COLOURS)]
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in zip(x, ys, strict=True) if np.isfinite(b))
         marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        marks.append(f'<text x="{LEFT + 10}" y="{TOP + 16 + 16 * k}" fill="{colour}">{escape(name)}</text>')
+        marks.append(f'<text x="{LEFT + 10}" y="{names + 16 * k}" fill="{colour}">{escape(name)}</text>')
     return frame.svg(marks, x_name, y_name)
 
 
