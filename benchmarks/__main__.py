@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(name: str, args: argparse.Namespace) -> list[Figure]:
     """Run one benchmark in a folder of its own; an error becomes a line, and the others are measured all the same."""
     from benchmarks.figure import Options
-    from wsigen.errors import WsigenError
+    from wsigen.base.errors import WsigenError
 
     print(f"measuring {name} ...", file=sys.stderr, flush=True)
     begin = perf_counter()

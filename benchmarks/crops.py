@@ -6,7 +6,7 @@ import math
 from statistics import mean
 
 from benchmarks.figure import Figure, Options
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.random_patch import RandomPatchPlan

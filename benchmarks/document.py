@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsigen.errors import OutputError
+from wsigen.base.errors import OutputError
 from wsigen.files import write_atomic
 
 END = "<!-- end of table -->"

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.evaluation import stained_noise
 from benchmarks.figure import Figure, Options, spread
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec

@@ -111,7 +111,7 @@ def calls_per_step(plan: Any, side_px: int = 8192) -> float:
     """Crops of a step over the fewest tiles, for a large slide: a small one pays for its edges."""
     from dataclasses import replace
 
-    from wsigen.geometry import Box
+    from wsigen.base.geometry import Box
 
     extent = side_px // plan.factor
     large = replace(plan, height=extent, width=extent)

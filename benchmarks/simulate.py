@@ -22,7 +22,7 @@ from benchmarks.scale.run import open_slide, run_slide
 from benchmarks.scale.slide import Slide
 from benchmarks.scale.tables import by_chunk, by_workers, header
 from benchmarks.scale.times import MEASURED, Scenario, TaskTimes, assumed_gpu, this_cpu
-from wsigen.errors import WsigenError
+from wsigen.base.errors import WsigenError
 
 WORKERS = (1, 2, 8, 32, 128, 512, 1000)
 CHUNKS = (256, 512, 1024)

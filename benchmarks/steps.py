@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.document import rewrite
 from benchmarks.quality import pooled
-from wsigen.errors import WsigenError
+from wsigen.base.errors import WsigenError
 
 if TYPE_CHECKING:
     from wsigen.metrics.extractors import Extractor

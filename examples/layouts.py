@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.sampled import sample_layout
 from wsigen.layout.subtypes import known_subtypes
 from wsigen.models.bundle import DEFAULT_FOLDER

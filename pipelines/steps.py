@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.settings import CohortSettings, cache_of, read_settings
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 from wsigen.files import atomic_path
 from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.training.autoencoder_model import load_vae
@@ -25,7 +25,7 @@ from wsigen.training.make_mask import train_mask
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_recipe import MaskRecipe
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import read_mapping, validated
 
 
 class SlideSettings(BaseModel):

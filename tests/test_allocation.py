@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from wsigen import allocation
-from wsigen.allocation import LARGEST, LARGEST_OLD, kept_environment, set_options
+from wsigen.base import allocation
+from wsigen.base.allocation import LARGEST, LARGEST_OLD, kept_environment, set_options
 from wsigen.engine.opening import open_cluster
 
 LOOP = """
 import resource, threading
-from wsigen.allocation import keep_freed_memory
+from wsigen.base.allocation import keep_freed_memory
 {first}
 def fill():
     for _ in range(3):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsigen.generation import generate
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models import attention_windows as lattice
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.decode import decode_region

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsigen import cgroup, projection
+from wsigen import projection
+from wsigen.base import cgroup
 from wsigen.config import make_config
 
 GIB = 2**30

@@ -2,7 +2,7 @@ import pytest
 
 from wsigen.cli.app import _settings
 from wsigen.config import make_config
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 
 
 def test_zeros_on_the_command_line_are_settings():

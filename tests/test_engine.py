@@ -11,11 +11,11 @@ import tifffile
 from drawing import tumor_in_stroma
 
 from wsigen.config import make_config
-from wsigen.errors import OutputError, RunError
+from wsigen.base.errors import OutputError, RunError
 from wsigen.generation import generate, resume
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.manifest import package_versions
-from wsigen.noise import Stream, normal_field
+from wsigen.base.noise import Stream, normal_field
 from wsigen.preparation import prepare
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext

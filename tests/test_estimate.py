@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wsigen.config import make_config
 from wsigen.counting import calls_of_chunk, count_calls
 from wsigen.engine.memory import Projection
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
 from wsigen.fleet import Workers
 from wsigen.generation import generate

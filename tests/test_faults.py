@@ -15,7 +15,7 @@ from test_engine import interrupt_in_the_middle, settings_of, work_of
 
 from wsigen import generation, rundir
 from wsigen.engine import dispatch
-from wsigen.errors import ResourceError, RunError, UnfitWorkerError
+from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.files import atomic_path, remove_tree
 from wsigen.folder import local
 from wsigen.folder.chunkfiles import ChunkFiles

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_engine import interrupt_in_the_middle, settings_of
 
 from wsigen.engine.memory import demand_disk
-from wsigen.errors import ConfigError, OutputError, ResourceError, RunError
+from wsigen.base.errors import ConfigError, OutputError, ResourceError, RunError
 from wsigen.folder import lease
 from wsigen.folder.local import LocalFolder
 from wsigen.folder.objects import ObjectFolder

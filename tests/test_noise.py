@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.geometry import Box
-from wsigen.noise import Stream, normal_field, offset, priority_field
+from wsigen.base.geometry import Box
+from wsigen.base.noise import Stream, normal_field, offset, priority_field
 
 PINNED_NORMAL = ["-0.568665", "0.389914", "-1.139542", "-1.024605"]
 PINNED_PRIORITY = [7192040951204772984, 15875710056256193751, 15955782016731973626, 4945456947792276366]

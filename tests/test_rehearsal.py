@@ -11,7 +11,7 @@ import tiny_bundles
 
 from wsigen import rehearsal
 from wsigen.config import make_config
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.uniform import UniformLayout
 from wsigen.models.model import load_model
 from wsigen.preparation import prepare

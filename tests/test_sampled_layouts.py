@@ -9,7 +9,7 @@ import tifffile
 
 from wsigen.cli import main
 from wsigen.config import make_config
-from wsigen.errors import ConfigError, RunError
+from wsigen.base.errors import ConfigError, RunError
 from wsigen.generation import generate, resume
 from wsigen.layouts import choose_layout
 from wsigen.models.card import read_card
@@ -129,7 +129,7 @@ def test_inputs_are_not_written_over(bundle, tmp_path, own):
 
 
 def test_no_glass_in_the_model(bundle):
-    from wsigen.classes import ClassTable, TissueClass
+    from wsigen.base.classes import ClassTable, TissueClass
 
     table = ClassTable((TissueClass("Tumor", (1, 1, 1)),))
     config = make_config({"layout": "sample", "subtype": "balanced", "size": "600x600"})

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen import geometry
-from wsigen.errors import DamagedChunkError
+from wsigen.base import geometry
+from wsigen.base.errors import DamagedChunkError
 from wsigen.folder.chunkfiles import ChunkFiles
 from wsigen.folder.local import LocalFolder
-from wsigen.geometry import Box, ChunkGrid, tile_side
+from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.runstore import RunStore
 from wsigen.store import PassState
 

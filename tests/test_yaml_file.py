@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsigen.errors import CohortError, ConfigError
-from wsigen.yaml_file import fields_beside, read_mapping, validated
+from wsigen.base.errors import CohortError, ConfigError
+from wsigen.base.yaml_file import fields_beside, read_mapping, validated
 
 
 class Part(BaseModel):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsigen.config import RunConfig
-    from wsigen.errors import WsigenError
+    from wsigen.base.errors import WsigenError
     from wsigen.generation import Result, generate, resume
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _HOME = {
     "generate": "wsigen.generation",
     "resume": "wsigen.generation",
     "RunConfig": "wsigen.config",
-    "WsigenError": "wsigen.errors",
+    "WsigenError": "wsigen.base.errors",
 }
 
 

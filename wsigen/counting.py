@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsigen.classes import UNKNOWN
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard
 from wsigen.sampling.multiscale import PassPlan

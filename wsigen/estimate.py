@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from wsigen.config import RunConfig
 from wsigen.counting import active_chunks, count_calls
 from wsigen.engine.memory import Projection, existing_parent, gib
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.fleet import Workers, usable_cores
 from wsigen.folder.opening import as_place
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.preparation import Prepared, prepare
 from wsigen.projection import plans_of, project_run, tissue_share

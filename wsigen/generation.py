@@ -20,7 +20,7 @@ from wsigen.engine.memory import demand_disk, demand_memory
 from wsigen.engine.patience import patiently
 from wsigen.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.engine.stage import Notes, Stage, Watcher
-from wsigen.errors import LayoutError, OutputError, RunError
+from wsigen.base.errors import LayoutError, OutputError, RunError
 from wsigen.fleet import Workers
 from wsigen.folder.base import Folder, Lock
 from wsigen.folder.opening import is_url, open_folder

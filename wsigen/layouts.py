@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.config import RunConfig, check_size
-from wsigen.errors import ConfigError, LayoutError
+from wsigen.base.errors import ConfigError, LayoutError
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wsigen import __version__
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.folder.base import MANIFEST, Folder
 
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")

@@ -11,7 +11,7 @@ import numpy as np
 
 from wsigen.engine.dispatch import TRIES, Dispatcher
 from wsigen.engine.run import MADE_ONCE, place_of_key
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.layout.layout import Layout
 from wsigen.preparation import class_map_of_chunk
 from wsigen.tasks.context import PassContext, RunContext

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wsigen.classes import ClassTable
-from wsigen.errors import OutputError
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import OutputError
 from wsigen.files import remove_leftovers, sha256, write_atomic
 from wsigen.manifest import json_hash
 from wsigen.models.bundle import check_bundle

@@ -13,9 +13,9 @@ import numpy as np
 from wsigen import __version__
 from wsigen.config import RunConfig, check_size
 from wsigen.engine.queue import is_queue_file
-from wsigen.errors import BundleError, ConfigError, RunError
+from wsigen.base.errors import BundleError, ConfigError, RunError
 from wsigen.files import sha256
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layouts import choose_layout
 from wsigen.manifest import Manifest, first_difference, package_versions

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.cgroup import memory_left
+from wsigen.base.cgroup import memory_left
 from wsigen.config import RunConfig
 from wsigen.engine.memory import ModelSize, Projection, project
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.manifest import Manifest
 from wsigen.models.card import BundleCard

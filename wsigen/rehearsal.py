@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wsigen.files import sha256
 from wsigen.folder.local import LocalFolder
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.manifest import Manifest
 from wsigen.mending import prepare_pass
 from wsigen.outputs import export_annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsigen.config import SAMPLE, RunConfig
-from wsigen.errors import OutputError, RunError
+from wsigen.base.errors import OutputError, RunError
 from wsigen.files import sha256, target_of_leftover
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import is_url, open_folder, why_not_usable

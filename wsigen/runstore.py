@@ -9,9 +9,9 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.folder.base import Folder
-from wsigen.geometry import ChunkGrid, tile_side
+from wsigen.base.geometry import ChunkGrid, tile_side
 from wsigen.store import NO_CLASS, PassState
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import ResourceError
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import ResourceError
 from wsigen.preparation import Prepared
 from wsigen.rehearsal import BesideModel, Clock, measure_beside
 from wsigen.tasks.context import load_shared_model

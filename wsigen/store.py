@@ -31,9 +31,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.folder.base import Folder
-from wsigen.geometry import Box, ChunkGrid
+from wsigen.base.geometry import Box, ChunkGrid
 from wsigen.overwriting import Overwriting
 
 Array = NDArray[np.float32]

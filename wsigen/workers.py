@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 from wsigen.files import leftover_name
 from wsigen.folder.base import MANIFEST
 from wsigen.folder.opening import absolute_place, open_nearest

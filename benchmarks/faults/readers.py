@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.faults.damage import stored
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 Index = tuple[int, int]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.network import Network, Window
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 
 class OneCrop:

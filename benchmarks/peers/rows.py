@@ -103,7 +103,7 @@ def run_peer(job: Job, player: Player) -> dict[str, Any]:
     from benchmarks.peers.network import Network
     from benchmarks.peers.one_crop import OneCrop
     from benchmarks.peers.panorama import Panorama
-    from wsigen.geometry import Box
+    from wsigen.base.geometry import Box
 
     torch.set_num_threads(1)
     with torch.inference_mode():
@@ -149,7 +149,7 @@ def _class_map(job: Job, extent: int) -> Any:
     import numpy as np
 
     from wsigen.config import make_config
-    from wsigen.geometry import Box
+    from wsigen.base.geometry import Box
     from wsigen.layouts import choose_layout
     from wsigen.models.card import read_card
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wsigen.engine.wavefront import HalfStep, Index, Wavefront
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from benchmarks.scale.traffic import PassTraffic, Traffic, part_requests
 from wsigen.counting import SAMPLED_STEPS, active_chunks, expected_rows
 from wsigen.engine.wavefront import Index
 from wsigen.estimate import guide_seconds, tissue_windows
-from wsigen.geometry import Box, ChunkGrid, tile_side
+from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
 from wsigen.projection import plans_of

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 from wsigen.files import write_atomic
 
 MEASURED = Path(__file__).with_name("times.json")

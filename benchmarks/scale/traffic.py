@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsigen.geometry import tile_side
+from wsigen.base.geometry import tile_side
 from wsigen.sampling.multiscale import PassPlan
 
 Index = tuple[int, int]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.members import Member
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.reference import open_reference
 
 LEAST_TISSUE = 0.6

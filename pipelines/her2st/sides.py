@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.her2st.made_slides import Slides
     from wsigen.cohort.cohort import Cohort
     from wsigen.cohort.members import Member
-    from wsigen.geometry import Box
+    from wsigen.base.geometry import Box
     from wsigen.metrics.extractors import Extractor
 
 SIDE = 512

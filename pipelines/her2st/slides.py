@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pipelines.her2st.sections import PATCH_MPP, Section
 from pipelines.her2st.seeds import CLASS_NAMES, UNKNOWN, Labels
 from pipelines.her2st.weak_labels import CLASS_COLOURS
-from wsigen.classes import UNKNOWN as NOBODY_KNOWS
-from wsigen.classes import ClassTable, TissueClass
+from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
+from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.files import atomic_path
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.slide.annotations import write_annotations
 
 CELL_PX = 8

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.document import END, rewrite
-from wsigen.errors import OutputError
+from wsigen.base.errors import OutputError
 
 BEGIN = "<!-- table: make it -->"
 

@@ -14,7 +14,7 @@ from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.progress import contents, half_steps
 from benchmarks.faults.readers import Pass, sort_out, still_read
 from benchmarks.faults.report import Report
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 
 @given(st.integers(1, 120), st.lists(st.sampled_from(list(KINDS)), min_size=1, unique=True), st.integers(0, 99))

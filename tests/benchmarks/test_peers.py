@@ -10,7 +10,7 @@ from benchmarks.peers.network import Network
 from benchmarks.peers.one_crop import OneCrop
 from benchmarks.peers.panorama import STRIDE, Panorama
 from benchmarks.peers.turns import Worker
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
 from wsigen.sampling.pathup import PathUpPlan

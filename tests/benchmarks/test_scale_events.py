@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarks.scale.events import Independent, Load, Platform, Store, longest_chain, simulate
 from wsigen.engine.wavefront import Wavefront
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 CHUNK = 8
 seconds = st.floats(0.1, 10.0)

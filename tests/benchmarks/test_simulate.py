@@ -16,8 +16,8 @@ from benchmarks.scale.run import open_slide, run_slide
 from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks
 from benchmarks.scale.times import Scenario, TaskTimes, this_cpu
 from wsigen.engine.wavefront import Wavefront
-from wsigen.errors import ConfigError
-from wsigen.geometry import ChunkGrid
+from wsigen.base.errors import ConfigError
+from wsigen.base.geometry import ChunkGrid
 from wsigen.projection import tissue_share
 
 FREE = Store(1e15, 1e15, 0.0)

@@ -8,7 +8,7 @@ from drawing import tumor_in_stroma
 from tiny_bundles import CROP
 
 from benchmarks.scale.traffic import PassTraffic
-from wsigen import geometry
+from wsigen.base import geometry
 from wsigen.config import make_config
 from wsigen.counting import active_chunks
 from wsigen.folder.chunkfiles import ChunkFiles

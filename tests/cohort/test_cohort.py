@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort import build
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.groups import split_groups
 from wsigen.cohort.patches import owners, starts
-from wsigen.errors import CohortError
-from wsigen.geometry import Box
+from wsigen.base.errors import CohortError
+from wsigen.base.geometry import Box
 from wsigen.layout.read import read_layout
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}

@@ -9,7 +9,7 @@ from drawing import feature, square, write_layout
 
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.settings import read_settings
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}

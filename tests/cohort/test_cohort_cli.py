@@ -7,10 +7,10 @@ from cohort.cohort_making import CLASSES, annotated, slide
 from PIL import Image
 from typer.testing import CliRunner
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.cli.app import app
 from wsigen.cohort.sheet import UNKNOWN_RGB, colour
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from cohort.cohort_making import annotated, settings, slide, tiles
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort import latents as module
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.latents import cache_latents
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 
 def encode(images):

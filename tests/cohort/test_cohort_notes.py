@@ -7,11 +7,11 @@ import pytest
 from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, tiles
 from drawing import feature, square, write_layout
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.latents import cache_latents
-from wsigen.errors import CohortError
-from wsigen.geometry import Box
+from wsigen.base.errors import CohortError
+from wsigen.base.geometry import Box
 
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
 PLAIN = {"kind": "unlabelled", "images": "plain", "mpp": 0.5}

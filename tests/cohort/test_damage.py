@@ -10,7 +10,7 @@ from cohort.cohort_making import settings, stained, tiles
 from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.damage import Damage
 from wsigen.cohort.latents import cache_latents
-from wsigen.errors import CohortError, ReferenceImageError
+from wsigen.base.errors import CohortError, ReferenceImageError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 BAD = "tiles/Tumor/P9_0.tif"

@@ -7,7 +7,7 @@ import pytest
 from wsigen.engine import cluster as engine
 from wsigen.engine.cluster import WORKERS_S, Cluster
 from wsigen.engine.stage import Notes
-from wsigen.errors import ResourceError
+from wsigen.base.errors import ResourceError
 
 CPU = {"name": "a", "nthreads": 2, "resources": {}}
 GPU = {"name": "b", "nthreads": 2, "resources": {"GPU": 1}}

@@ -10,7 +10,7 @@ from wsigen.engine import queue
 from wsigen.engine.cluster import Cluster
 from wsigen.engine.queue import Jobs
 from wsigen.engine.stage import Notes
-from wsigen.errors import ResourceError
+from wsigen.base.errors import ResourceError
 
 
 class Submitted:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsigen.engine.wavefront import Wavefront
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 
 class Keys:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wsigen.classes import ClassTable, TissueClass
+from wsigen.base.classes import ClassTable, TissueClass
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.cell_map import CellMapLayout
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.geojson import GeoJsonLayout, _area, read_geojson
 from wsigen.layout.uniform import UniformLayout
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from wsigen.errors import LayoutError
+from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.read import read_layout
 

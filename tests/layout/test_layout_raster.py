@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsigen.errors import LayoutError
-from wsigen.geometry import Box
+from wsigen.base.errors import LayoutError
+from wsigen.base.geometry import Box
 from wsigen.layout.class_table import read_class_table
 from wsigen.layout.raster import read_label_raster
 from wsigen.layout.read import read_layout

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsigen.errors import ReferenceImageError
-from wsigen.geometry import Box
+from wsigen.base.errors import ReferenceImageError
+from wsigen.base.geometry import Box
 from wsigen.layout.reference import open_reference
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.classes import ClassTable, TissueClass
-from wsigen.errors import ConfigError, LayoutError
-from wsigen.geometry import Box
+from wsigen.base.classes import ClassTable, TissueClass
+from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.base.geometry import Box
 from wsigen.layout.sampled import sample_layout
 from wsigen.layout.subtypes import EMBEDDED, Subtype, choose_subtype, known_subtypes, read_subtypes
 

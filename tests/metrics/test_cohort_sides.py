@@ -10,7 +10,7 @@ from drawing import feature, square, write_layout
 
 from wsigen.cohort import open_cohort
 from wsigen.cohort.settings import read_settings
-from wsigen.errors import CohortError, EvaluationError
+from wsigen.base.errors import CohortError, EvaluationError
 from wsigen.metrics.evaluation import Settings, evaluate
 from wsigen.metrics.sides import common_mpp, open_side, place_crops, read_crop
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_pictures import save, slide_with_tissue
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.metrics.coverage import LATTICE_SHARE, coverage, overlapping, place_training
 from wsigen.metrics.members import PackedMask
 from wsigen.metrics.places import Field

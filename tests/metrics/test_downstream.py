@@ -15,7 +15,7 @@ from metric_pictures import save, texture
 from metrics.downstream_making import slides, tiles
 
 import wsigen
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.experiment import run_downstream
 from wsigen.metrics.downstream.report import to_json, write_downstream
 from wsigen.metrics.downstream.results import FOLDS

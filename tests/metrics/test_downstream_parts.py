@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from metric_pictures import save, texture
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import EvaluationError
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import EvaluationError
+from wsigen.base.geometry import Box
 from wsigen.metrics.downstream.batches import Batches
 from wsigen.metrics.downstream.folds import split
 from wsigen.metrics.downstream.networks import Classifier, Encoder, Segmenter, open_network

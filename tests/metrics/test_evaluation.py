@@ -167,7 +167,7 @@ def test_bad_input_is_one_line(folders, tmp_path):
 
 def test_a_cached_file_of_another_extractor_is_refused(folders, tmp_path):
     """Somebody exchanged a file in the cache."""
-    from wsigen.errors import EvaluationError
+    from wsigen.base.errors import EvaluationError
     from wsigen.metrics.features import FeatureSet, save_features
 
     class Other(Colours):

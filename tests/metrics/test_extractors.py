@@ -10,7 +10,7 @@ import pytest
 import torch
 from metric_pictures import save, slide_with_tissue, texture
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.extractors import identity, open_extractor
 from wsigen.metrics.extractors_inception_net import Inception
 from wsigen.metrics.features import extract, load_features, save_features

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics import fidelity, neighbours
 
 

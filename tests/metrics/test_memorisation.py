@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics import memorisation
 
 

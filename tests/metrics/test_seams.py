@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metric_pictures import save, texture
 from scipy import ndimage
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.layout.reference import open_reference
 from wsigen.metrics.gradients import Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.page_seams import seams_section
@@ -161,7 +161,7 @@ def test_borders_are_those_of_the_plan(mode):
     fixed = {f"pass 1, {FIXED}"} & set(groups)
     assert set(groups) - fixed == {f"pass 1, windows of step {k} of 4" for k in (1, 2, 3, 4)} | {"pass 1, chunks"}
     assert bool(fixed) == (mode != "pathup")  # all borders of pathup are fixed: no group of their own
-    from wsigen.geometry import Box
+    from wsigen.base.geometry import Box
 
     edges = set()
     for crop in p.crop_plan().crops(3, Box(0, 0, 128, 160)):

@@ -5,7 +5,7 @@ import pytest
 from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.members import folders_without_class
 from wsigen.metrics.sides import common_mpp, enlarged, open_side, place_crops, read_crop
 from wsigen.metrics.tissue import otsu, tissue_mask

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models import attention_windows as lattice
 from wsigen.models.attention import SplitDecoder, can_split
 from wsigen.models.attention_windows import PART, SIDE, attended_redundancy, attention_windows

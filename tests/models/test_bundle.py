@@ -12,7 +12,7 @@ import pytest
 import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 from wsigen.models import bundle
 from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle, list_bundles
 from wsigen.models.model import load_model

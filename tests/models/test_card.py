@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny_bundles
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 from wsigen.models.card import make_card, read_card
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_bundles
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.models.card import BundleCard, make_card
 from wsigen.models.conditioning import NULL, conditions_of
 

@@ -11,7 +11,7 @@ import tiny_bundles
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import Model, load_model
 from wsigen.sampling.schedule import predict_x0

@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from pipelines.her2st.crops import LEAST_TISSUE, lattice_places
-from wsigen.classes import UNKNOWN
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.geometry import Box
 
 GLASS = 0
 

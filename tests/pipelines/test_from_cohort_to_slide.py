@@ -16,7 +16,7 @@ from drawing import feature, square, write_layout
 
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_models
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.make_denoiser import cached, make_denoiser
 from wsigen.training.recipes import DenoiserRecipe

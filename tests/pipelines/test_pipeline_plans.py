@@ -12,7 +12,7 @@ from cohort.cohort_making import CLASSES, annotated, slide
 
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_layouts
-from wsigen.errors import ConfigError, TrainingError
+from wsigen.base.errors import ConfigError, TrainingError
 from wsigen.models.mask_bundle import open_mask
 
 CONFIGS = Path(wsigen.__file__).parents[1] / "configs"

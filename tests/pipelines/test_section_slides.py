@@ -9,10 +9,10 @@ import numpy as np
 from pipelines.her2st.sections import PATCH_MPP, Section
 from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN
 from pipelines.her2st.slides import write_section
-from wsigen.classes import UNKNOWN as NOBODY_KNOWS
+from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.cohort import open_cohort
 from wsigen.cohort.settings import CohortSettings
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 CLASSES = [
     {"name": "Glass", "color": [235, 235, 240], "background": True},

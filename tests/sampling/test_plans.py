@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.geometry import Box, ChunkGrid
-from wsigen.noise import priority_field
+from wsigen.base.geometry import Box, ChunkGrid
+from wsigen.base.noise import priority_field
 from wsigen.sampling.lattice import TAPERS
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.plan import centre

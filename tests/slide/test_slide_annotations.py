@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from shapely.geometry import Point, shape
 from slide_making import smooth_field
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import LayoutError
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import LayoutError
 from wsigen.files import target_of_leftover
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.slide.annotations import write_annotations
 
 TABLE = ClassTable(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 from wsigen.slide.pyramid import MIN_SIDE, TOP_SIDE, PyramidSpec
 
 SIDES = st.integers(MIN_SIDE, 120_000)

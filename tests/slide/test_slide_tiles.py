@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slide_making import exact_mean, tissue
 
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.slide.codec import area_mean, area_means, encode_tile
 from wsigen.slide.halving import HALVED, halved_means
 from wsigen.slide.pyramid import PyramidSpec

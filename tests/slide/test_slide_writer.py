@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from slide_making import exact_mean, fill, make_slide, tissue
 
-from wsigen.errors import DamagedChunkError, OutputError
+from wsigen.base.errors import DamagedChunkError, OutputError
 from wsigen.files import sha256
 from wsigen.slide import writer
 from wsigen.slide.bigtiff import link_subifds

@@ -2,7 +2,7 @@
 
 import os
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.processes import meet, processes
 
 state = processes()

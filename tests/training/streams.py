@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.cohort.batch import Batch, LatentBatch
 from wsigen.models.card import BundleCard, Level, make_card
 

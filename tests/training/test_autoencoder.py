@@ -11,7 +11,7 @@ import torch
 from streams import Crops
 
 from wsigen.cohort.batch import Batch, LatentBatch
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 from wsigen.training.autoencoder_model import AutoencoderTask, build_vae, load_vae, with_more_latents
 from wsigen.training.denoiser_model import quartered
 from wsigen.training.measure import measure_autoencoder

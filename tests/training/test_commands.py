@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from wsigen.cli.train_models import register
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import yaml
 from diffusers import DDIMScheduler
 from streams import Latents, card_of_kind, denoiser_settings
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import TrainingError
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs

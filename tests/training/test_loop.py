@@ -16,7 +16,7 @@ import torch
 from train_tiny import make_denoiser, train_autoencoder
 
 import wsigen
-from wsigen.errors import ConfigError, TrainingError
+from wsigen.base.errors import ConfigError, TrainingError
 from wsigen.models.bundle import check_bundle
 from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.losses import hinge_loss

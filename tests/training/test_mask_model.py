@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import BundleError, ConfigError, TrainingError
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import BundleError, ConfigError, TrainingError
 from wsigen.generation import generate
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models.mask_bundle import find_mask, mask_hash
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells, draw_map, load_mask, map_shape
 from wsigen.training.make_mask import train_mask

@@ -13,7 +13,7 @@ import yaml
 from cohort.cohort_making import CLASSES, tiles
 
 import wsigen
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.processes import processes, together
 
 HERE = Path(__file__).parent

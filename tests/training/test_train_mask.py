@@ -12,12 +12,12 @@ from cohort.cohort_making import CLASSES, settings, slide, tiles
 from drawing import feature, square, write_layout
 
 import wsigen
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cli import main
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.settings import read_settings
 from wsigen.config import make_config
-from wsigen.errors import BundleError, CohortError, ConfigError, RunError
+from wsigen.base.errors import BundleError, CohortError, ConfigError, RunError
 from wsigen.generation import generate, resume
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_recipe import MaskRecipe

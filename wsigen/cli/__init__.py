@@ -19,7 +19,7 @@ def main() -> None:
     if asks_for_json(sys.argv[1:]):
         sys.stderr = JsonLines(sys.stderr)
     from wsigen.cli.app import app
-    from wsigen.errors import WsigenError
+    from wsigen.base.errors import WsigenError
 
     try:
         app()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsigen.cli.lines import belongs_to, tell
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsigen.engine.stage import Stage, Watcher

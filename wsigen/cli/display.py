@@ -11,7 +11,7 @@ from time import monotonic
 
 from wsigen.cli.lines import now
 from wsigen.engine.stage import Stage, Watcher
-from wsigen.errors import ConfigError, WsigenError
+from wsigen.base.errors import ConfigError, WsigenError
 
 FORMATS = ("text", "json")
 """What ``--log`` may be."""

@@ -42,7 +42,7 @@ def evaluate(
     device: Annotated[str, typer.Option("--device", help="of the extractor: cpu, cuda ...")] = "cpu",
 ) -> None:
     """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
-    from wsigen.errors import EvaluationError
+    from wsigen.base.errors import EvaluationError
     from wsigen.metrics.evaluation import TRAINING_CROPS, Settings
     from wsigen.metrics.evaluation import evaluate as run
     from wsigen.metrics.extractors import open_extractor

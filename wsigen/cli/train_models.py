@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsigen.training.loop import Outcome

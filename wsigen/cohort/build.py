@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.discovery import Found, class_index
 from wsigen.cohort.groups import TRAINING
 from wsigen.cohort.index import Index
@@ -19,7 +19,7 @@ from wsigen.cohort.patches import Patches, lattice, thin
 from wsigen.cohort.point_tables import read_points
 from wsigen.cohort.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
 from wsigen.cohort.tissue import Mask, find_tissue
-from wsigen.errors import CohortError, ReferenceImageError
+from wsigen.base.errors import CohortError, ReferenceImageError
 from wsigen.layout.reference import Reference
 
 Watch = Callable[[int, int, str], None]

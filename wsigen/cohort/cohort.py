@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import ClassTable
+from wsigen.base.classes import ClassTable
 from wsigen.cohort.batch import CELL_PX, CropStream
 from wsigen.cohort.build import Watch, build_index, label_images, make_member
 from wsigen.cohort.crops import PixelCrops
@@ -26,7 +26,7 @@ from wsigen.cohort.patches import Patches
 from wsigen.cohort.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
 from wsigen.cohort.summary import summarise
 from wsigen.cohort.tables import column_of_images
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 from wsigen.models.card import Level
 
 Split = Literal["training", "held_out"]

@@ -14,8 +14,8 @@ from wsigen.cohort.damage import REDRAWN, Damage
 from wsigen.cohort.drawing import Drawer
 from wsigen.cohort.members import Member
 from wsigen.cohort.patches import Patches
-from wsigen.errors import ReferenceImageError
-from wsigen.geometry import Box
+from wsigen.base.errors import ReferenceImageError
+from wsigen.base.geometry import Box
 
 Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], int, bool]
 """Image, class map, level, whether its image has labels."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from wsigen.errors import CohortError, ReferenceImageError
+from wsigen.base.errors import CohortError, ReferenceImageError
 
 MOST_FAILED, LEAST_FAILED = 0.25, 20
 """Share of the reads that may fail, of which at least so many have to: beyond it, it is not a damaged tile."""

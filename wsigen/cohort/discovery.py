@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsigen.cohort.settings import CohortSettings, Source, TileSource
 from wsigen.cohort.tables import keys
-from wsigen.errors import CohortError, suggest
+from wsigen.base.errors import CohortError, suggest
 
 SUFFIXES = frozenset(
     ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
@@ -122,7 +122,7 @@ def class_index(settings: CohortSettings, label: str, where: str) -> int:
     CohortError
         If the cohort does not name it.
     """
-    from wsigen.errors import ConfigError
+    from wsigen.base.errors import ConfigError
 
     try:
         return settings.table.index(label)

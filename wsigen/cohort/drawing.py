@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.cohort.patches import Patches
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 PRESENT = 1 / 64
 """Share of a patch a class must cover to be drawn for it, unless it covers so much in no patch."""

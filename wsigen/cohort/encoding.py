@@ -14,7 +14,7 @@ from wsigen.cohort.cohort import Cohort
 from wsigen.cohort.damage import REDRAWN, Damage
 from wsigen.cohort.drawing import MOST
 from wsigen.cohort.patches import Patches
-from wsigen.errors import CohortError, ReferenceImageError
+from wsigen.base.errors import CohortError, ReferenceImageError
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, p = P / 8."""

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from wsigen.cohort.settings import CohortSettings, TileSource
 from wsigen.cohort.tables import column_of_images
-from wsigen.errors import CohortError, suggest
+from wsigen.base.errors import CohortError, suggest
 
 TRAINING, HELD_OUT = 0, 1
 SPLITS = ("training", "held_out")

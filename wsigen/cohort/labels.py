@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.cohort.points import PointLayout
-from wsigen.errors import CohortError, LayoutError
+from wsigen.base.errors import CohortError, LayoutError
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout

@@ -25,7 +25,7 @@ from wsigen.cohort.cohort import Cohort, Split
 from wsigen.cohort.drawing import Drawer
 from wsigen.cohort.encoding import Encode, PatchEncoder
 from wsigen.cohort.patches import Patches
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.batch import CELL_PX
 from wsigen.cohort.labels import Labels
 from wsigen.cohort.tissue import Mask, sample
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layout.reference import Reference
 

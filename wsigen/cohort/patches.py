@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.batch import CELL_PX
 from wsigen.cohort.members import Member
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 NO_CLASS = -1
 """Owner of a patch without any label."""

@@ -13,7 +13,7 @@ from wsigen.cohort.groups import match_name
 from wsigen.cohort.labels import PointLabels
 from wsigen.cohort.settings import CohortSettings, Columns, PointSource
 from wsigen.cohort.tables import few, keys, lookup, read_rows
-from wsigen.errors import CohortError
+from wsigen.base.errors import CohortError
 
 Point = tuple[float, float, int]
 """x and y in px of the image, and the class."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import inner_box
 
 

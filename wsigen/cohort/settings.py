@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from wsigen.classes import ClassTable, TissueClass
+from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.cohort.batch import CELL_PX
-from wsigen.errors import CohortError, ConfigError
+from wsigen.base.errors import CohortError, ConfigError
 from wsigen.models.card import CardClass, Level
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import read_mapping, validated
 
 Mpp = Annotated[float, Field(gt=0.01, lt=100)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.cohort.batch import CELL_PX
 from wsigen.files import atomic_path
 from wsigen.models.card import Level

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from wsigen.errors import CohortError, suggest
+from wsigen.base.errors import CohortError, suggest
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

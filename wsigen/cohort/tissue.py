@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.reference import Reference
 
 VIEW_MPP = 8.0

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wsigen.errors import UnfitWorkerError, WsigenError
+from wsigen.base.errors import UnfitWorkerError, WsigenError
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from wsigen.engine.calls import SchedulerLostError, call_named, translated
 from wsigen.engine.queue import Jobs
 from wsigen.engine.stage import Notes
-from wsigen.errors import ResourceError
+from wsigen.base.errors import ResourceError
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from wsigen.engine.calls import SchedulerLostError, WorkerLostError
 from wsigen.engine.cluster import Cluster
 from wsigen.engine.patience import FULL, next_wait, passes_by_itself, patiently
 from wsigen.engine.stage import Notes
-from wsigen.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
+from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
 from wsigen.manifest import FAILURES, Manifest
 from wsigen.tasks.context import RunContext
 from wsigen.tasks.perform import Report, Task, perform

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.errors import ResourceError
+from wsigen.base.errors import ResourceError
 from wsigen.folder.opening import as_place
 from wsigen.models.attention_windows import PART
 from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wsigen.allocation import keep_freed_memory, kept_environment
+from wsigen.base.allocation import keep_freed_memory, kept_environment
 from wsigen.engine.cluster import Cluster
 from wsigen.engine.queue import Jobs, is_queue_file, submit_jobs
-from wsigen.errors import ResourceError
+from wsigen.base.errors import ResourceError
 
 LEAVE_S = 10.0
 """Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsigen.errors import ConfigError, ResourceError
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.errors import ConfigError, ResourceError
+from wsigen.base.yaml_file import read_mapping, validated
 
 WORKER_OPTIONS = ("--dashboard-address", "127.0.0.1:0", "--memory-limit", "0")
 """Of every worker, unless the file says otherwise: a page for its machine alone, and no endless pause for want of memory."""

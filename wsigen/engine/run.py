@@ -13,7 +13,7 @@ from wsigen.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
 from wsigen.engine.patience import patiently
 from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.engine.wavefront import HalfStep, Wavefront
-from wsigen.errors import DamagedChunkError, RunError
+from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.store import PassState
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.perform import Kind, Report, Task

@@ -16,7 +16,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 
 Index = tuple[int, int]
 HalfStep = tuple[int, Index]

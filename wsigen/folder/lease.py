@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.files import leftover_name
 
 RENEW_S = 10.0

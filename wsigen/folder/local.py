@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsigen.errors import RunError
+from wsigen.base.errors import RunError
 from wsigen.files import make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
 
 if TYPE_CHECKING:

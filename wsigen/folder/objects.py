@@ -14,7 +14,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from wsigen.errors import ConfigError, RunError
+from wsigen.base.errors import ConfigError, RunError
 from wsigen.files import target_of_leftover
 from wsigen.folder.base import MANIFEST, Lock
 from wsigen.folder.lease import hold

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import inner_box
 from wsigen.layout.spline import SplineTaps, spline_grid, spline_taps
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 
 Cells = NDArray[np.uint8]
 Pairs = NDArray[np.bool_]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.classes import ClassTable
-from wsigen.errors import ConfigError, LayoutError, suggest
-from wsigen.geometry import Box
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import ConfigError, LayoutError, suggest
+from wsigen.base.geometry import Box
 from wsigen.layout.geojson_checks import check_contents, check_extent, valid_area
 from wsigen.layout.geojson_features import Feature, declared_unit, read_features, renamed
 from wsigen.layout.geojson_file import load_json

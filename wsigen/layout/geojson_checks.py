@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.classes import ClassTable
-from wsigen.errors import LayoutError
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson_features import Feature, Polygon
 from wsigen.layout.layout import MAX_SIDE_PX
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.errors import LayoutError
+from wsigen.base.errors import LayoutError
 
 IGNORED = ("Point", "MultiPoint", "LineString", "MultiLineString")
 """Geometries without area: QuPath's points and lines say nothing about where a class is."""

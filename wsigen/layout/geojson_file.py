@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from wsigen.errors import LayoutError
+from wsigen.base.errors import LayoutError
 
 MAX_BYTES = 512 * 2**20
 """The most text that is read, unpacked: a small packed file may hold terabytes."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 MAX_SIDE_PX = 1_000_000
 """The longest side of a slide that a layout may ask for, in pixels of the full resolution."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.classes import ClassTable
-from wsigen.errors import ConfigError, LayoutError
-from wsigen.geometry import Box
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import MAX_SIDE_PX, inner_box
 from wsigen.layout.raster_checks import check_image, check_values
 

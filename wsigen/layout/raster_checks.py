@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.classes import ClassTable
-from wsigen.errors import LayoutError
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import LayoutError
 
 STRIP_PX = 2**24
 

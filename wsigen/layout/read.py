@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsigen.classes import ClassTable
-from wsigen.errors import LayoutError
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import LayoutError
 from wsigen.layout.class_table import read_class_table
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_file import read_start

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.errors import ReferenceImageError
-from wsigen.geometry import Box
+from wsigen.base.errors import ReferenceImageError
+from wsigen.base.geometry import Box
 from wsigen.layout.reference_sources import Source, check_complete, open_source
 from wsigen.layout.resample import apply, taps
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wsigen.errors import ReferenceImageError
-from wsigen.geometry import Box
+from wsigen.base.errors import ReferenceImageError
+from wsigen.base.geometry import Box
 
 PLAUSIBLE_MPP = (0.05, 20.0)
 """Resolutions outside these um/px are print resolutions (72 dpi and the like), not those of a microscope."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import ClassTable
-from wsigen.geometry import Box
+from wsigen.base.classes import ClassTable
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import inner_box
 from wsigen.layout.nesting import Nesting, make_nesting
 from wsigen.layout.section import Section, make_section

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 
 def downward_edges(rings: Sequence[np.ndarray]) -> np.ndarray:

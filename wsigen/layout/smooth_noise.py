@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.spline import spline_grid, spline_points, spline_taps
-from wsigen.noise import Stream, normal_field
+from wsigen.base.noise import Stream, normal_field
 
 Floats = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsigen.classes import ClassTable
-from wsigen.errors import ConfigError, LayoutError, suggest
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import ConfigError, LayoutError, suggest
+from wsigen.base.yaml_file import read_mapping, validated
 
 EMBEDDED = Path(__file__).parent / "subtypes.yaml"
 """The subtypes of the package."""

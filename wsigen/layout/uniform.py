@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import ClassTable
+from wsigen.base.classes import ClassTable
 from wsigen.cohort import Cohort, open_cohort
 from wsigen.cohort.labels import WholeLabel
 from wsigen.cohort.members import Member as CohortMember
 from wsigen.cohort.settings import cache_of, read_settings
 from wsigen.cohort.tissue import sample
-from wsigen.errors import EvaluationError, suggest
-from wsigen.geometry import Box
+from wsigen.base.errors import EvaluationError, suggest
+from wsigen.base.geometry import Box
 from wsigen.layout.reference import Reference
 from wsigen.metrics.labels import Labels
 from wsigen.metrics.members import Member, Skipped

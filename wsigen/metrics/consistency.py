@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.errors import WsigenError
-from wsigen.geometry import Box
+from wsigen.base.errors import WsigenError
+from wsigen.base.geometry import Box
 from wsigen.layout.reference_sources import open_source
 from wsigen.layout.resample import apply, taps
 from wsigen.metrics.labels import UNLABELLED, Labels, labels_of

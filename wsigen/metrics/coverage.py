@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.metrics.sides import Crop, Side, place_crops, places_of
 
 LATTICE_SHARE = 1 / 16

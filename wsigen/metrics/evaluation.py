@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics import fidelity
 from wsigen.metrics.by_class import class_numbers
 from wsigen.metrics.copies import memorisation_numbers, same_files

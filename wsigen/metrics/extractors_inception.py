@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.extractors_inception_net import Inception
 from wsigen.metrics.extractors_torch import TorchExtractor, ready, resized
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 
 Run = Callable[[Tensor], Tensor]
 

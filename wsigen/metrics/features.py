@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError, WsigenError
+from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.files import atomic_path
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.sides import Crop, Side, read_crop

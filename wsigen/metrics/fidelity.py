@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.neighbours import balls_around, kth_distance, nearest, tiles
 
 F64 = NDArray[np.float64]

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box, ChunkGrid
+from wsigen.base.geometry import Box, ChunkGrid
 
 F32 = NDArray[np.float32]
 ReadBox = Callable[[Box], NDArray[np.uint8]]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import EvaluationError
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import EvaluationError
+from wsigen.base.geometry import Box
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_features import read_features
 from wsigen.layout.geojson_file import load_json

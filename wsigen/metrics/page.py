@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import WsigenError
+from wsigen.base.errors import WsigenError
 from wsigen.metrics.drawings import boxes, scatter
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.html import document, picture, section, table, warned

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.metrics.members import PackedMask
 
 TISSUE_SHARE = 0.5

@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from wsigen import __version__
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page

@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from wsigen.errors import EvaluationError
-from wsigen.geometry import Box
+from wsigen.base.errors import EvaluationError
+from wsigen.base.geometry import Box
 from wsigen.layout.reference import Reference
 from wsigen.metrics.gradients import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.labels import base_name

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from wsigen.errors import WsigenError
+from wsigen.base.errors import WsigenError
 from wsigen.metrics.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.metrics.gradients import SeamScore
 from wsigen.metrics.seams import periodic_seams, read_manifest, slide_seams

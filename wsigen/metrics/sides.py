@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError, WsigenError
-from wsigen.geometry import Box
+from wsigen.base.errors import EvaluationError, WsigenError
+from wsigen.base.geometry import Box
 from wsigen.metrics.cohorts import Indexing, named_cohort, open_members
 from wsigen.metrics.labels import Labels
 from wsigen.metrics.members import Member, Skipped, find_members

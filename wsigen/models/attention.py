@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models.attention_windows import AttentionWindow, attention_windows, hull_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 from wsigen.models.card import BundleCard
 from wsigen.models.configs import Config, read_config, vae_factor
 

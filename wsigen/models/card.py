@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from wsigen.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.errors import BundleError
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import BundleError
+from wsigen.base.yaml_file import read_mapping, validated
 
 CARD_NAME = "wsigen.yaml"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 
 Config = dict[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import BundleError
+from wsigen.base.errors import BundleError
 from wsigen.models.bundle import check_bundle
 from wsigen.models.bundle_checks import weights_variant
 from wsigen.models.card import BundleCard

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from wsigen.classes import ClassTable
-from wsigen.errors import BundleError, ConfigError, suggest
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import BundleError, ConfigError, suggest
 from wsigen.files import sha256_of
 from wsigen.models.bundle import SUFFIXES
 from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.configs import read_config
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import read_mapping, validated
 
 FOLDER = "mask"
 CARD_NAME = "mask.yaml"

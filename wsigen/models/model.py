@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.allocation import keep_freed_memory
-from wsigen.geometry import Box
+from wsigen.base.allocation import keep_freed_memory
+from wsigen.base.geometry import Box
 from wsigen.models.attention_windows import attended_halo
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition

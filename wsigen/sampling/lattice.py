@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.sampling.plan import Crop
 
 Array = NDArray[np.float32]

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wsigen.geometry import ChunkGrid
+from wsigen.base.geometry import ChunkGrid
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.random_patch import RandomPatchPlan

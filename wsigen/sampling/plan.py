@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 
 @dataclass(frozen=True, eq=False, slots=True)

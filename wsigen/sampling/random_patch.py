@@ -15,8 +15,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
-from wsigen.noise import priority_field
+from wsigen.base.geometry import Box
+from wsigen.base.noise import priority_field
 from wsigen.sampling.lattice import TAPERS
 from wsigen.sampling.plan import Crop, centre
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsigen.geometry import Box
-from wsigen.noise import offset
+from wsigen.base.geometry import Box
+from wsigen.base.noise import offset
 from wsigen.sampling.lattice import lattice_crops, lattice_starts
 from wsigen.sampling.plan import Crop
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wsigen.classes import ClassTable, TissueClass
-from wsigen.errors import LayoutError
+from wsigen.base.classes import ClassTable, TissueClass
+from wsigen.base.errors import LayoutError
 from wsigen.files import atomic_path, leftover_name
 from wsigen.slide.regions import ClassReader, Ring, regions
 

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from wsigen.errors import OutputError
+from wsigen.base.errors import OutputError
 
 _HEADER = b"II\x2b\x00\x08\x00\x00\x00"  # little-endian BigTIFF, offsets of 8 bytes
 _ENTRY = struct.Struct("<HHQQ")  # tag, type, count, value or offset

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from wsigen.errors import ConfigError
-from wsigen.geometry import Box, ChunkGrid
+from wsigen.base.errors import ConfigError
+from wsigen.base.geometry import Box, ChunkGrid
 
 Compression = Literal["jpeg", "deflate"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN, ClassTable
-from wsigen.errors import LayoutError
-from wsigen.geometry import Box
+from wsigen.base.classes import UNKNOWN, ClassTable
+from wsigen.base.errors import LayoutError
+from wsigen.base.geometry import Box
 
 ClassReader = Callable[[Box], NDArray[np.uint8]]
 """Classes of a box of cells: uint8 ``[h, w]``, positions in a `ClassTable` or ``UNKNOWN``."""

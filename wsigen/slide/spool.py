@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.folder.base import Folder
 from wsigen.folder.local import LocalFolder
 from wsigen.slide.tiles import EncodedBlock, read_block

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.slide.codec import RGB, area_means, encode_tile, is_plain
 from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from wsigen.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError
 from wsigen.files import atomic_path
 from wsigen.slide.bigtiff import level0_sha256, link_subifds
 from wsigen.slide.codec import RGB, area_mean, encode_tile

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import ConfigError, RunError, UnfitWorkerError
+from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.folder.base import Folder
 from wsigen.folder.opening import open_folder
 from wsigen.manifest import FILE, Manifest, package_versions, version_differences

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.models.attention_windows import PART, attention_windows
 from wsigen.models.model import Model
 from wsigen.sampling.lattice import lattice_crops, lattice_starts

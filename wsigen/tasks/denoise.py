@@ -6,8 +6,8 @@ from functools import reduce
 
 import numpy as np
 
-from wsigen.geometry import Box
-from wsigen.noise import Stream, normal_field
+from wsigen.base.geometry import Box
+from wsigen.base.noise import Stream, normal_field
 from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.guide import encode_region, guide_of

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 from wsigen.layout.resample import apply, taps
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.tasks.context import PassContext, RunContext

@@ -88,14 +88,14 @@ def _devices() -> list[str]:
 def _memory_gib() -> float:
     import psutil
 
-    from wsigen.cgroup import memory_limit
+    from wsigen.base.cgroup import memory_limit
 
     machine, group = int(psutil.virtual_memory().total), memory_limit()
     return round((machine if group is None else min(machine, group)) / 2**30, 1)
 
 
 def _model_hash(model: str) -> str:
-    from wsigen.errors import WsigenError
+    from wsigen.base.errors import WsigenError
     from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
 
     if Path(model).is_absolute() and not Path(model).is_dir():
@@ -110,7 +110,7 @@ def _model_hash(model: str) -> str:
 
 def _reach(place: str, mark: str | None) -> str:
     """Put a value where runs may lie, read it back and remove it; then look for what the asker has put there."""
-    from wsigen.errors import ConfigError
+    from wsigen.base.errors import ConfigError
 
     try:
         folder = open_nearest(place)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import DamagedChunkError
-from wsigen.geometry import Box
-from wsigen.noise import Stream, normal_field
+from wsigen.base.errors import DamagedChunkError
+from wsigen.base.geometry import Box
+from wsigen.base.noise import Stream, normal_field
 from wsigen.sampling.region import hold
 from wsigen.tasks.context import PassContext, RunContext
 

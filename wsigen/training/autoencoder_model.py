@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsigen.cohort.batch import CropStream
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.losses import build_adversary, fine, hinge_loss, reconstruction_terms
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe
 from wsigen.training.task import Player, Tensors

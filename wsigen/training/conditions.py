@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wsigen.cohort.drawing import MOST
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.models.card import BundleCard
 from wsigen.training.recipes import DenoiserNetwork, DenoiserRecipe
 from wsigen.training.starting import card_of, embeddings, fit, input_channels

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.prefetch import prefetched
 from wsigen.training.processes import processes, together
 from wsigen.training.recipes import LoopSettings

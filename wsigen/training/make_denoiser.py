@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from wsigen.classes import ClassTable
+from wsigen.base.classes import ClassTable
 from wsigen.cohort.batch import LatentStream
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.models.card import BundleCard, Level
 from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsigen.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN
 from wsigen.training.loop import Outcome, train
 from wsigen.training.mask_data import MaskData, read_maps
 from wsigen.training.mask_export import describe_mask, export_mask

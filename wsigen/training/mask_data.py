@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsigen.classes import UNKNOWN, ClassTable
-from wsigen.errors import CohortError, suggest
+from wsigen.base.classes import UNKNOWN, ClassTable
+from wsigen.base.errors import CohortError, suggest
 from wsigen.training.mask_maps import MaskExample
 from wsigen.training.mask_recipe import MaskRecipe
 

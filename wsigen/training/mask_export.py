@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.layout.cleaning import touching
 from wsigen.models.mask_bundle import CARD_NAME, FOLDER, MaskCard
 from wsigen.training.mask_data import MaskData

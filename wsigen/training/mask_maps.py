@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import ConfigError
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.classes import UNKNOWN, ClassTable
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.cohort.sheet import colour
 from wsigen.models.mask_bundle import MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells

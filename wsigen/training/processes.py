@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 
 if TYPE_CHECKING:
     from accelerate import PartialState

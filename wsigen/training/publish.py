@@ -13,8 +13,8 @@ import torch
 import yaml
 from torch import nn
 
-from wsigen.classes import ClassTable
-from wsigen.errors import TrainingError
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, Level, make_card
 from wsigen.training.recipes import BundleSettings
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsigen.errors import ConfigError
+from wsigen.base.errors import ConfigError
 from wsigen.models.card import Conditioning, DataSource, Rgb, Text
-from wsigen.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import read_mapping, validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]

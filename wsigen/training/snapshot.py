@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.files import atomic_path, remove_leftovers
 
 FORMAT = 1

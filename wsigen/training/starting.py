@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wsigen.errors import BundleError, TrainingError
+from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.card import BundleCard, Level, read_card
 from wsigen.models.derived_card import card_from_diffusers
 

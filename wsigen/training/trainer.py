@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wsigen.errors import TrainingError
+from wsigen.base.errors import TrainingError
 from wsigen.training.average import WeightAverage
 from wsigen.training.rates import learning_rate
 from wsigen.training.recipes import LoopSettings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.batches import Batches
 from wsigen.metrics.downstream.folds import Fold, crop_groups, split
 from wsigen.metrics.downstream.notes import notes

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import EvaluationError
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.batches import Batches
 from wsigen.metrics.downstream.networks import Prepared
 from wsigen.metrics.downstream.samples import Samples

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.cohort.groups import match_name
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.samples import Samples
 
 _TRIES = 50

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.settings import Task
 from wsigen.metrics.extractors_encoder import refuse_hub_file, refuse_pickle
 from wsigen.metrics.extractors_torch import resized

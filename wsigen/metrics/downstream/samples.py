@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.classes import UNKNOWN
-from wsigen.errors import EvaluationError, WsigenError
+from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.metrics.downstream.scratch import Scratch
 from wsigen.metrics.downstream.settings import LEAST_OF_A_CLASS, Settings, Task
 from wsigen.metrics.sides import Crop, Side, at_full_size, place_crops, read_crop

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wsigen.errors import EvaluationError
+from wsigen.base.errors import EvaluationError
 
 Task = Literal["classification", "segmentation"]
 Arm = Literal["real", "synthetic", "both"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wsigen.errors import ConfigError, suggest
+from wsigen.base.errors import ConfigError, suggest
 
 UNKNOWN = 255
 """Value of a class-map pixel whose class is not known (the null condition of sparse annotations)."""

@@ -17,7 +17,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.geometry import Box
+from wsigen.base.geometry import Box
 
 TILE = 64
 """Side of a global tile in field pixels."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wsigen.errors import WsigenError, suggest
+from wsigen.base.errors import WsigenError, suggest
 
 T = TypeVar("T")
 
