@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsigen.base.errors import OutputError
-from wsigen.files import write_atomic
+from wsigen.storage.files import write_atomic
 
 END = "<!-- end of table -->"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from wsigen.cohort.cohort import Cohort, open_cohort
 from wsigen.cohort.settings import CohortSettings, cache_of, read_settings
 from wsigen.base.errors import ConfigError
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.loop import CHECKPOINT, check_folder

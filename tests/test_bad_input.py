@@ -177,7 +177,7 @@ def test_run_directory_that_is_no_run(run, tmp_path):
 
 
 def test_second_driver(run, tmp_path, bundle):
-    from wsigen.folder.opening import open_folder
+    from wsigen.storage.opening import open_folder
     from wsigen.manifest import LOCK
 
     interrupted(tmp_path, bundle)

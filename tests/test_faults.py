@@ -16,9 +16,9 @@ from test_engine import interrupt_in_the_middle, settings_of, work_of
 from wsigen import generation, rundir
 from wsigen.engine import dispatch
 from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
-from wsigen.files import atomic_path, remove_tree
-from wsigen.folder import local
-from wsigen.folder.chunkfiles import ChunkFiles
+from wsigen.storage.files import atomic_path, remove_tree
+from wsigen.storage import local
+from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.generation import generate, resume
 from wsigen.tasks import context
 from wsigen.tasks.context import RunContext

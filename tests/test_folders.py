@@ -21,10 +21,10 @@ from test_engine import interrupt_in_the_middle, settings_of
 
 from wsigen.engine.memory import demand_disk
 from wsigen.base.errors import ConfigError, OutputError, ResourceError, RunError
-from wsigen.folder import lease
-from wsigen.folder.local import LocalFolder
-from wsigen.folder.objects import ObjectFolder
-from wsigen.folder.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
+from wsigen.storage import lease
+from wsigen.storage.local import LocalFolder
+from wsigen.storage.objects import ObjectFolder
+from wsigen.storage.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
 from wsigen.generation import generate, resume
 from wsigen.manifest import WORK, Manifest, package_versions
 from wsigen.rundir import kept_inputs, make_run_dir
@@ -143,7 +143,7 @@ def test_a_run_in_an_object_store_deletes_many_keys_with_one_request(bundle, tmp
     monkeypatch.setattr(ObjectFolder, "delete_all", counted)
     delete = ObjectFolder.delete
     monkeypatch.setattr(ObjectFolder, "delete", lambda folder, key: alone.append(key) or delete(folder, key))
-    monkeypatch.setattr("wsigen.folder.objects.DELETED", 20)
+    monkeypatch.setattr("wsigen.storage.objects.DELETED", 20)
     monkeypatch.setattr("wsigen.engine.patience.sleep", lambda seconds: None)
     settings = settings_of(bundle, tmp_path, steps=3, sampler="dpm++")
     place = f"memory://{tmp_path.name}/a.run"
@@ -273,7 +273,7 @@ def test_a_kept_drawing_that_is_gone_is_one_line(folder):
 
 HOLDS = """
 import sys, time
-from wsigen.folder.opening import open_folder
+from wsigen.storage.opening import open_folder
 folder = open_folder("memory://scratch/run")
 folder.write("inputs/layout.geojson", b"{}")
 print(folder.local("inputs/layout.geojson"), flush=True)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from wsigen.base import geometry
 from wsigen.base.errors import DamagedChunkError
-from wsigen.folder.chunkfiles import ChunkFiles
-from wsigen.folder.local import LocalFolder
+from wsigen.storage.chunkfiles import ChunkFiles
+from wsigen.storage.local import LocalFolder
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.runstore import RunStore
 from wsigen.store import PassState

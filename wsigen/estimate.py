@@ -20,7 +20,7 @@ from wsigen.counting import active_chunks, count_calls
 from wsigen.engine.memory import Projection, existing_parent, gib
 from wsigen.base.errors import RunError
 from wsigen.fleet import Workers, usable_cores
-from wsigen.folder.opening import as_place
+from wsigen.storage.opening import as_place
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.preparation import Prepared, prepare

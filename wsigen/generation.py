@@ -22,8 +22,8 @@ from wsigen.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.engine.stage import Notes, Stage, Watcher
 from wsigen.base.errors import LayoutError, OutputError, RunError
 from wsigen.fleet import Workers
-from wsigen.folder.base import Folder, Lock
-from wsigen.folder.opening import is_url, open_folder
+from wsigen.storage.folder import Folder, Lock
+from wsigen.storage.opening import is_url, open_folder
 from wsigen.layout.layout import Layout
 from wsigen.manifest import LOCK, Manifest
 from wsigen.mending import mending, prepare_pass

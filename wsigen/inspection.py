@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import write_atomic
+from wsigen.storage.files import write_atomic
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.state import held_pixels
 

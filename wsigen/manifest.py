@@ -13,7 +13,7 @@ from typing import Any
 
 from wsigen import __version__
 from wsigen.base.errors import RunError
-from wsigen.folder.base import MANIFEST, Folder
+from wsigen.storage.folder import MANIFEST, Folder
 
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError
-from wsigen.files import remove_leftovers, sha256, write_atomic
+from wsigen.storage.files import remove_leftovers, sha256, write_atomic
 from wsigen.manifest import json_hash
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard

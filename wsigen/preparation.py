@@ -14,7 +14,7 @@ from wsigen import __version__
 from wsigen.config import RunConfig, check_size
 from wsigen.engine.queue import is_queue_file
 from wsigen.base.errors import BundleError, ConfigError, RunError
-from wsigen.files import sha256
+from wsigen.storage.files import sha256
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layouts import choose_layout

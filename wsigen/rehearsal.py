@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import sha256
-from wsigen.folder.local import LocalFolder
+from wsigen.storage.files import sha256
+from wsigen.storage.local import LocalFolder
 from wsigen.base.geometry import Box
 from wsigen.manifest import Manifest
 from wsigen.mending import prepare_pass

@@ -8,9 +8,9 @@ from typing import Any
 
 from wsigen.config import SAMPLE, RunConfig
 from wsigen.base.errors import OutputError, RunError
-from wsigen.files import sha256, target_of_leftover
-from wsigen.folder.base import Folder
-from wsigen.folder.opening import is_url, open_folder, why_not_usable
+from wsigen.storage.files import sha256, target_of_leftover
+from wsigen.storage.folder import Folder
+from wsigen.storage.opening import is_url, open_folder, why_not_usable
 from wsigen.manifest import FAILURES, FILE, LOCK, WORK, Manifest, first_difference, package_versions, version_differences
 from wsigen.outputs import files_of
 from wsigen.preparation import Prepared

@@ -10,7 +10,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from wsigen.base.errors import RunError
-from wsigen.folder.base import Folder
+from wsigen.storage.folder import Folder
 from wsigen.base.geometry import ChunkGrid, tile_side
 from wsigen.store import NO_CLASS, PassState
 

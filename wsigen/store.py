@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.folder.base import Folder
+from wsigen.storage.folder import Folder
 from wsigen.base.geometry import Box, ChunkGrid
-from wsigen.overwriting import Overwriting
+from wsigen.storage.overwriting import Overwriting
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]

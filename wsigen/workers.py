@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import BundleError
-from wsigen.files import leftover_name
-from wsigen.folder.base import MANIFEST
-from wsigen.folder.opening import absolute_place, open_nearest
+from wsigen.storage.files import leftover_name
+from wsigen.storage.folder import MANIFEST
+from wsigen.storage.opening import absolute_place, open_nearest
 from wsigen.manifest import DECIDING
 from wsigen.models.bundle import find_bundle
 from wsigen.tasks.introduce import Introduction, introduce

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-from wsigen.files import target_of_leftover
+from wsigen.storage.files import target_of_leftover
 
 
 def damage(files: list[Path], chance: random.Random, truncate: bool) -> Path | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from wsigen.base.errors import ConfigError
-from wsigen.files import write_atomic
+from wsigen.storage.files import write_atomic
 
 MEASURED = Path(__file__).with_name("times.json")
 """As measured for docs/benchmarks.md."""

@@ -13,7 +13,7 @@ from pipelines.her2st.seeds import CLASS_NAMES, UNKNOWN, Labels
 from pipelines.her2st.weak_labels import CLASS_COLOURS
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.base.geometry import Box
 from wsigen.slide.annotations import write_annotations
 

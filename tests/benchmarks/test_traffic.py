@@ -11,7 +11,7 @@ from benchmarks.scale.traffic import PassTraffic
 from wsigen.base import geometry
 from wsigen.config import make_config
 from wsigen.counting import active_chunks
-from wsigen.folder.chunkfiles import ChunkFiles
+from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.generation import generate
 from wsigen.preparation import prepare
 from wsigen.projection import plans_of

@@ -15,7 +15,7 @@ from wsigen.engine.patience import FIRST_WAIT_S, PATIENCE_S, patiently
 from wsigen.engine.run import place_of_key
 from wsigen.engine.stage import NOTE_EVERY_S, Notes
 from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
-from wsigen.folder.local import LocalFolder
+from wsigen.storage.local import LocalFolder
 from wsigen.manifest import FAILURES
 from wsigen.tasks.perform import Report, Task
 

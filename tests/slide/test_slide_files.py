@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wsigen.files import atomic_path, sha256, write_atomic
+from wsigen.storage.files import atomic_path, sha256, write_atomic
 
 
 def test_the_file_appears_under_its_name_only(tmp_path: Path) -> None:

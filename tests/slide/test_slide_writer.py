@@ -13,7 +13,7 @@ import tifffile
 from slide_making import exact_mean, fill, make_slide, tissue
 
 from wsigen.base.errors import DamagedChunkError, OutputError
-from wsigen.files import sha256
+from wsigen.storage.files import sha256
 from wsigen.slide import writer
 from wsigen.slide.bigtiff import link_subifds
 from wsigen.slide.codec import encode_tile

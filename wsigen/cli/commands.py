@@ -127,7 +127,7 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
             )
 
     def _begun(self) -> bool:
-        from wsigen.folder.opening import open_folder
+        from wsigen.storage.opening import open_folder
         from wsigen.manifest import FILE
 
         try:

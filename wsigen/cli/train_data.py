@@ -13,7 +13,7 @@ def run_data(file: Path, cache: Path | None, skip_bad: bool) -> None:
     from wsigen.cohort.cohort import open_cohort
     from wsigen.cohort.settings import cache_of, read_settings
     from wsigen.cohort.sheet import write_sheet
-    from wsigen.files import write_atomic
+    from wsigen.storage.files import write_atomic
 
     settings = read_settings(file)
     folder = cache if cache is not None else cache_of(file)

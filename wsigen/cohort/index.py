@@ -16,7 +16,7 @@ from wsigen.cohort.opening import Opened
 from wsigen.cohort.patches import Patches
 from wsigen.cohort.settings import CohortSettings
 from wsigen.cohort.tissue import Mask
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 
 VERSION = 2
 """Raised when the meaning of an index, or the way patches are found, changes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from wsigen.cohort.settings import Source, TileSource
 from wsigen.cohort.tables import keys
 from wsigen.base.errors import CohortError
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.layout.reference import open_reference
 from wsigen.layout.reference_sources import ImageSource, open_source
 

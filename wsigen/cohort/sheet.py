@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.cohort.batch import CELL_PX
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.models.card import Level
 
 if TYPE_CHECKING:

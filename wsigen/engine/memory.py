@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import ResourceError
-from wsigen.folder.opening import as_place
+from wsigen.storage.opening import as_place
 from wsigen.models.attention_windows import PART
 from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX
 from wsigen.sampling.multiscale import PassPlan

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import sha256
+from wsigen.storage.files import sha256
 from wsigen.metrics import memorisation
 from wsigen.metrics.features import FeatureSet
 from wsigen.metrics.sides import Side

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.metrics.extractors import Extractor, identity
 from wsigen.metrics.sides import Crop, Side, read_crop
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from wsigen import __version__
 from wsigen.base.errors import EvaluationError
-from wsigen.files import write_atomic
+from wsigen.storage.files import write_atomic
 from wsigen.metrics.evaluation import Evaluation
 from wsigen.metrics.page import page
 from wsigen.metrics.pooled import PooledSeam, pool

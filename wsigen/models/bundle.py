@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.files import sha256_of
+from wsigen.storage.files import sha256_of
 from wsigen.models.bundle_checks import check_channels, check_weights
 from wsigen.models.card import CARD_NAME, BundleCard, read_card
 

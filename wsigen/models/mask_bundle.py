@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import BundleError, ConfigError, suggest
-from wsigen.files import sha256_of
+from wsigen.storage.files import sha256_of
 from wsigen.models.bundle import SUFFIXES
 from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.configs import read_config

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import LayoutError
-from wsigen.files import atomic_path, leftover_name
+from wsigen.storage.files import atomic_path, leftover_name
 from wsigen.slide.regions import ClassReader, Ring, regions
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsigen.files import atomic_path, write_atomic
+from wsigen.storage.files import atomic_path, write_atomic
 
 _SCRIPT = """\
 // Imports the annotations of a slide made by wsigen. In QuPath: open the slide, then Automate > Script

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.folder.base import Folder
-from wsigen.folder.local import LocalFolder
+from wsigen.storage.folder import Folder
+from wsigen.storage.local import LocalFolder
 from wsigen.slide.tiles import EncodedBlock, read_block
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.slide.bigtiff import level0_sha256, link_subifds
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec

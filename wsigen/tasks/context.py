@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
-from wsigen.folder.base import Folder
-from wsigen.folder.opening import open_folder
+from wsigen.storage.folder import Folder
+from wsigen.storage.opening import open_folder
 from wsigen.manifest import FILE, Manifest, package_versions, version_differences
 from wsigen.runstore import RunStore
 from wsigen.sampling.multiscale import PassPlan

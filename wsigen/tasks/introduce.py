@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.folder.opening import open_nearest, why_not_usable
+from wsigen.storage.opening import open_nearest, why_not_usable
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsigen.files import atomic_path
+from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder_model import AutoencoderTask
 from wsigen.training.loop import Outcome, train
 from wsigen.training.measure import measure_autoencoder

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.files import atomic_path, write_atomic
+from wsigen.storage.files import atomic_path, write_atomic
 
 LOSSES = "losses.csv"
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsigen.base.errors import TrainingError
-from wsigen.files import atomic_path, remove_leftovers
+from wsigen.storage.files import atomic_path, remove_leftovers
 
 FORMAT = 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsigen import __version__
-from wsigen.files import write_atomic
+from wsigen.storage.files import write_atomic
 from wsigen.metrics.downstream.results import Downstream
 from wsigen.metrics.downstream.settings import ARMS
 from wsigen.metrics.downstream.words import HEAD, about, explained, rows

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import psutil
 
 from wsigen.base.errors import RunError
-from wsigen.files import leftover_name
+from wsigen.storage.files import leftover_name
 
 RENEW_S = 10.0
 """Seconds between renewals."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import RunError
-from wsigen.files import make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
+from wsigen.storage.files import make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from wsigen.folder.chunkfiles import ChunkFiles
+    from wsigen.storage.chunkfiles import ChunkFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HeldLock:
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """Values are files, written beside, flushed if they must be, and renamed (``wsigen.files``).
+    """Values are files, written beside, flushed if they must be, and renamed (``wsigen.storage.files``).
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class LocalFolder:
 
     def chunks(self) -> ChunkFiles:
         """Chunks as files."""
-        from wsigen.folder.chunkfiles import ChunkFiles
+        from wsigen.storage.chunkfiles import ChunkFiles
 
         return ChunkFiles(self.path)
 

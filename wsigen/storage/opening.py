@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from wsigen.files import leftover_name
-from wsigen.folder.base import MANIFEST, Folder
-from wsigen.folder.local import LocalFolder
+from wsigen.storage.files import leftover_name
+from wsigen.storage.folder import MANIFEST, Folder
+from wsigen.storage.local import LocalFolder
 
 
 def is_url(place: str | Path) -> bool:
@@ -39,7 +39,7 @@ def open_folder(place: str | Path) -> Folder:
     found = as_place(place)
     if isinstance(found, Path):
         return LocalFolder(found)
-    from wsigen.folder.objects import open_objects
+    from wsigen.storage.objects import open_objects
 
     return open_objects(found)
 

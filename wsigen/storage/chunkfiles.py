@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from wsigen.files import make_below, write_atomic
+from wsigen.storage.files import make_below, write_atomic
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.base.errors import ConfigError, RunError
-from wsigen.files import target_of_leftover
-from wsigen.folder.base import MANIFEST, Lock
-from wsigen.folder.lease import hold
-from wsigen.folder.scratch import Scratch, sweep_scratch
+from wsigen.storage.files import target_of_leftover
+from wsigen.storage.folder import MANIFEST, Lock
+from wsigen.storage.lease import hold
+from wsigen.storage.scratch import Scratch, sweep_scratch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from wsigen.folder.chunkobjects import ChunkObjects
+    from wsigen.storage.chunkobjects import ChunkObjects
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -200,13 +200,13 @@ class ObjectFolder:
 
     def chunks(self) -> ChunkObjects:
         """Chunks as objects."""
-        from wsigen.folder.chunkobjects import open_chunks
+        from wsigen.storage.chunkobjects import open_chunks
 
         return open_chunks(self.name, self._guard)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
-        """Hold the folder by a lease (``wsigen.folder.lease``); copies that killed drivers left on this machine are removed."""
+        """Hold the folder by a lease (``wsigen.storage.lease``); copies that killed drivers left on this machine are removed."""
         sweep_scratch()
         with hold(self, key) as lease:
             yield lease

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zarr.storage import FsspecStore
 
-from wsigen.folder.objects import OPTIONS
+from wsigen.storage.objects import OPTIONS
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
