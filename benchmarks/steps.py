@@ -171,7 +171,7 @@ def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
 
 
 def _seam(paths: Sequence[Path]) -> tuple[float, float]:
-    from wsigen.layout.reference import open_reference
+    from wsigen.slide.reference import open_reference
     from wsigen.metrics.seams import read_manifest, slide_seams
 
     last = []

@@ -134,7 +134,7 @@ def _background(config: RunConfig, table: ClassTable) -> int:
 
 
 def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
-    from wsigen.layout.reference import open_reference
+    from wsigen.slide.reference import open_reference
 
     if config.reference is None:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")

@@ -161,7 +161,7 @@ def _class_map(job: Job, extent: int) -> Any:
 
 def _slide_seams(path: Path) -> dict[str, Any]:
     """Seams along the windows of the last step."""
-    from wsigen.layout.reference import open_reference
+    from wsigen.slide.reference import open_reference
     from wsigen.metrics.seams import read_manifest, slide_seams
 
     manifest = read_manifest(path)

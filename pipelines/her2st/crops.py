@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN
 from wsigen.cohort.members import Member
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import open_reference
+from wsigen.slide.reference import open_reference
 
 LEAST_TISSUE = 0.6
 """Share of a crop's cells that are neither glass nor unknown."""

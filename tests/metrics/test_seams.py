@@ -14,7 +14,7 @@ from metric_pictures import save, texture
 from scipy import ndimage
 
 from wsigen.base.errors import EvaluationError
-from wsigen.layout.reference import open_reference
+from wsigen.slide.reference import open_reference
 from wsigen.metrics.gradients import Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.page_seams import seams_section
 from wsigen.metrics.pooled import pool, worst_slides

@@ -16,7 +16,7 @@ from pipelines.her2st.crops import Crops, twin_crops
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.sides import held_out_places, with_own_detail
 from wsigen.cohort.cohort import open_cohort
-from wsigen.layout.reference import open_reference
+from wsigen.slide.reference import open_reference
 
 
 def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_path: Path) -> None:

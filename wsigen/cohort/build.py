@@ -20,7 +20,7 @@ from wsigen.cohort.point_tables import read_points
 from wsigen.cohort.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
 from wsigen.cohort.tissue import Mask, find_tissue
 from wsigen.base.errors import CohortError, ReferenceImageError
-from wsigen.layout.reference import Reference
+from wsigen.slide.reference import Reference
 
 Watch = Callable[[int, int, str], None]
 """Called with (images done, images in all, name)."""

@@ -15,7 +15,7 @@ from wsigen.cohort.labels import Labels
 from wsigen.cohort.tissue import Mask, sample
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.layout.reference import Reference
+from wsigen.slide.reference import Reference
 
 Size = tuple[int, int]
 

@@ -10,8 +10,8 @@ from wsigen.cohort.settings import Source, TileSource
 from wsigen.cohort.tables import keys
 from wsigen.base.errors import CohortError
 from wsigen.storage.files import atomic_path
-from wsigen.layout.reference import open_reference
-from wsigen.layout.reference_sources import ImageSource, open_source
+from wsigen.slide.reference import open_reference
+from wsigen.slide.reference_sources import ImageSource, open_source
 
 COPY_FROM_PX = 2**22
 """An untiled image of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""

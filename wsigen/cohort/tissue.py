@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import Reference
+from wsigen.slide.reference import Reference
 
 VIEW_MPP = 8.0
 """um/px at which tissue is looked for."""

@@ -18,7 +18,7 @@ from wsigen.cohort.settings import cache_of, read_settings
 from wsigen.cohort.tissue import sample
 from wsigen.base.errors import EvaluationError, suggest
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import Reference
+from wsigen.slide.reference import Reference
 from wsigen.metrics.labels import Labels
 from wsigen.metrics.members import Member, Skipped
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from wsigen.base.errors import WsigenError
 from wsigen.base.geometry import Box
-from wsigen.layout.reference_sources import open_source
-from wsigen.layout.resample import apply, taps
+from wsigen.slide.reference_sources import open_source
+from wsigen.slide.resample import apply, taps
 from wsigen.metrics.labels import UNLABELLED, Labels, labels_of
 from wsigen.metrics.members import Member
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import Reference, open_reference
+from wsigen.slide.reference import Reference, open_reference
 from wsigen.metrics.labels import Labels, base_name, read_labels
 from wsigen.metrics.tissue import VIEW_UM, tissue_mask
 

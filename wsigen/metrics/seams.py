@@ -9,7 +9,7 @@ from typing import Any
 
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import Reference
+from wsigen.slide.reference import Reference
 from wsigen.metrics.gradients import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.labels import base_name
 from wsigen.sampling.multiscale import PassPlan

@@ -25,7 +25,7 @@ from wsigen.slide.spool import Spool
 from wsigen.store import PassState
 
 if TYPE_CHECKING:
-    from wsigen.layout.reference import Reference
+    from wsigen.slide.reference import Reference
     from wsigen.models.model import Model
 
 
@@ -120,7 +120,7 @@ class RunContext:
     @cached_property
     def reference(self) -> Reference:
         """The user's reference image."""
-        from wsigen.layout.reference import open_reference
+        from wsigen.slide.reference import open_reference
 
         return open_reference(str(self.manifest.inputs["reference"]))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.layout.resample import apply, taps
+from wsigen.slide.resample import apply, taps
 from wsigen.sampling.multiscale import PassPlan
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.decode import decode_region

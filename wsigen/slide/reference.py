@@ -9,8 +9,8 @@ import numpy as np
 
 from wsigen.base.errors import ReferenceImageError
 from wsigen.base.geometry import Box
-from wsigen.layout.reference_sources import Source, check_complete, open_source
-from wsigen.layout.resample import apply, taps
+from wsigen.slide.reference_sources import Source, check_complete, open_source
+from wsigen.slide.resample import apply, taps
 
 MIN_SIDE_PX = 64
 """A smaller reference says nothing about a slide."""

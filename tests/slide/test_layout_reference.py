@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsigen.base.errors import ReferenceImageError
 from wsigen.base.geometry import Box
-from wsigen.layout.reference import open_reference
+from wsigen.slide.reference import open_reference
 
 
 def picture(height, width):
@@ -95,7 +95,7 @@ def test_any_box_equals_the_whole(folder, name, canvas, corner, side):
 def test_large_reads_are_cut(folder, monkeypatch):
     reference = pickle.loads(pickle.dumps(open_reference(folder / "slide.tif")))
     want = reference.region(Box(3, 5, 90, 140), (100, 150))
-    monkeypatch.setattr("wsigen.layout.reference.READ_PX", 900)
+    monkeypatch.setattr("wsigen.slide.reference.READ_PX", 900)
     np.testing.assert_array_equal(reference.region(Box(3, 5, 90, 140), (100, 150)), want)
     assert reference.region(Box(3, 5, 3, 9), (100, 150)).shape == (0, 4, 3)
 
