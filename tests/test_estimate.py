@@ -22,7 +22,7 @@ from wsigen.models.card import BundleCard
 from wsigen.preparation import prepare
 from wsigen.projection import model_size, plans_of, project_run
 from wsigen.rehearsal import BesideModel
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.speed import Speed, measure_speed
 
 BATCH = 2

@@ -18,7 +18,7 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import centre
 from wsigen.tasks.predict import calls_of_crop
 

@@ -27,7 +27,7 @@ from wsigen.preparation import Prepared, prepare
 from wsigen.projection import plans_of, project_run, tissue_share
 from wsigen.rehearsal import Clock
 from wsigen.rundir import run_dir_of
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.speed import Speed, measure_speed
 from wsigen.tasks.context import load_shared_model

@@ -20,7 +20,7 @@ from wsigen.layout.layout import Layout
 from wsigen.layouts import choose_layout
 from wsigen.manifest import Manifest, first_difference, package_versions
 from wsigen.models.card import BundleCard
-from wsigen.sampling.multiscale import PassPlan, cascade_scales, default_chunk, make_mode
+from wsigen.sampling.passes import PassPlan, cascade_scales, default_chunk, make_mode
 from wsigen.sampling.schedule import make_schedule, transitions
 from wsigen.slide.pyramid import PyramidSpec
 

@@ -19,7 +19,7 @@ from wsigen.models.card import BundleCard
 from wsigen.models.configs import read_config
 from wsigen.models.model import PIECE
 from wsigen.models.receptive import attention_of, last_halo
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.tasks.decode import WINDOW
 from wsigen.tasks.guide import ENCODE_HALO, ENCODE_WINDOW

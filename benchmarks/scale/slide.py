@@ -22,7 +22,7 @@ from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
 from wsigen.preparation import Prepared
 from wsigen.projection import plans_of
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 from wsigen.speed import Speed
 from wsigen.tasks.context import load_shared_model

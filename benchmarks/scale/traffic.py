@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsigen.base.geometry import tile_side
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 
 Index = tuple[int, int]
 

@@ -20,7 +20,7 @@ from wsigen.metrics.page_seams import seams_section
 from wsigen.metrics.pooled import pool, worst_slides
 from wsigen.metrics.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
 from wsigen.metrics.selfchecks import SlideCheck
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 
 
 def image(seed, side=1024):

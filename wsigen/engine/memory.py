@@ -11,7 +11,7 @@ from wsigen.base.errors import ResourceError
 from wsigen.storage.opening import as_place
 from wsigen.models.attention_windows import PART
 from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes
 

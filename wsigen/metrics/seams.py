@@ -12,7 +12,7 @@ from wsigen.base.geometry import Box
 from wsigen.slide.reference import Reference
 from wsigen.metrics.gradients import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.metrics.labels import base_name
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 
 MOST_STEPS = 8
 """Steps whose borders are measured each on their own, the last ones of a pass: later steps leave more of their borders."""

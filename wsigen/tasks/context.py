@@ -17,7 +17,7 @@ from wsigen.storage.folder import Folder
 from wsigen.storage.opening import open_folder
 from wsigen.manifest import FILE, Manifest, package_versions, version_differences
 from wsigen.runstore import RunStore
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import Schedule
 from wsigen.slide.pyramid import PyramidSpec

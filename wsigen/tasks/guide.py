@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.slide.resample import apply, taps
-from wsigen.sampling.multiscale import PassPlan
+from wsigen.sampling.passes import PassPlan
 from wsigen.tasks.context import PassContext, RunContext
 from wsigen.tasks.decode import decode_region
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wsigen.base.errors import DamagedChunkError
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.sampling.region import hold
+from wsigen.sampling.known import hold
 from wsigen.tasks.context import PassContext, RunContext
 
 Array = NDArray[np.float32]
