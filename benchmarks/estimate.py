@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.figure import Figure, Options, spread
 from benchmarks.memory import peak_rss
-from wsigen.engine.stage import Stage
+from wsigen.run.engine.stage import Stage
 
 SMALL_PX, LARGE_PX, QUICK_PX = 1024, 4096, 2048
 TIMED_PX, TIMED_STEPS = 1024, 6
@@ -124,10 +124,10 @@ def _table(found: list[tuple[Job, dict[str, Any]]]) -> str:
 
 def _weigh(job: Job) -> dict[str, Any]:
     """Projected and measured peak memory and disk of a slide."""
-    from wsigen.config import make_config
-    from wsigen.generation import generate
-    from wsigen.preparation import prepare
-    from wsigen.projection import project_run
+    from wsigen.run.config import make_config
+    from wsigen.run.generate import generate
+    from wsigen.run.prepare import prepare
+    from wsigen.run.estimate.projection import project_run
 
     prepared = prepare(make_config(job.settings), job.output)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
@@ -139,9 +139,9 @@ def _weigh(job: Job) -> dict[str, Any]:
 
 def _time(job: Job) -> dict[str, Any]:
     """Estimated over measured seconds, by the CPU's clock and by the wall's."""
-    from wsigen.config import make_config
-    from wsigen.estimate import estimate
-    from wsigen.generation import generate
+    from wsigen.run.config import make_config
+    from wsigen.run.estimate.estimate import estimate
+    from wsigen.run.generate import generate
 
     config = make_config(job.settings)
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from wsigen.engine.stage import Stage
+from wsigen.run.engine.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.figure import Figure, Options, StageTimes
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 
 SIZE_PX, STEPS, GUIDANCE = 8192, 2, 0.5
 CORNER = 0.27

@@ -18,8 +18,8 @@ from time import perf_counter
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
 from benchmarks.killing import workers_of
-from wsigen.engine.stage import Stage
-from wsigen.generation import generate
+from wsigen.run.engine.stage import Stage
+from wsigen.run.generate import generate
 
 SMALL_PX, LARGE_PX, QUICK_PX = 4096, 65536, 16384
 CHUNK, BATCH, STEPS = 512, 16, 2

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 from wsigen.models.model import Model
-from wsigen.store import PassState
+from wsigen.run.store import PassState
 
 SLOW_S = 0.02
 CROP, CHUNK, BATCH = 16, 96, 1

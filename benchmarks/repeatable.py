@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.bundles import make_bundle, write_squares
 from benchmarks.figure import Figure, Options
 from benchmarks.killing import CommandRuns
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 
 WAYS: list[dict[str, Any]] = [
     {"workers": 1, "window": 1},

@@ -79,7 +79,7 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 def _wait_for_half(driver: subprocess.Popen[bytes], run_dir: Path, log: Path) -> int:
     """Wait until half of all half-steps are done; how many those are."""
     from wsigen.base.errors import WsigenError
-    from wsigen.tasks.context import RunContext
+    from wsigen.run.tasks.context import RunContext
 
     end = monotonic() + PATIENCE_S
     while monotonic() < end and driver.poll() is None:

@@ -53,9 +53,9 @@ def settings(folder: Path, size: int) -> dict[str, Any]:
 
 def make(folder: Path, size: int, workers: int) -> Whole:
     """Estimate the slide, then generate it."""
-    from wsigen.config import make_config
-    from wsigen.estimate import estimate
-    from wsigen.generation import generate
+    from wsigen.run.config import make_config
+    from wsigen.run.estimate.estimate import estimate
+    from wsigen.run.generate import generate
 
     asked = settings(folder, size) | {"workers": workers, "processes": True, "threads": 1}
     expected = estimate(make_config(asked))

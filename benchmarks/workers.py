@@ -9,7 +9,7 @@ import os
 from statistics import median
 
 from benchmarks.figure import Figure, Options, StageTimes, spread
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 from wsigen.models.bundle import check_bundle, find_bundle
 
 SIZE_PX, QUICK_PX = 4096, 2048

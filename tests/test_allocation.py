@@ -9,7 +9,7 @@ import pytest
 
 from wsigen.base import allocation
 from wsigen.base.allocation import LARGEST, LARGEST_OLD, kept_environment, set_options
-from wsigen.engine.opening import open_cluster
+from wsigen.run.engine.opening import open_cluster
 
 LOOP = """
 import resource, threading

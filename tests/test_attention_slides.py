@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 from wsigen.base.geometry import Box
 from wsigen.models import attention_windows as lattice
-from wsigen.tasks.context import RunContext
-from wsigen.tasks.decode import decode_region
+from wsigen.run.tasks.context import RunContext
+from wsigen.run.tasks.decode import decode_region
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def small_windows(monkeypatch):
     """Three columns and rows of windows on these slides."""
     for name, px in {"SIDE": 32, "OVERLAP": 8, "CELL": 8, "PART": 32}.items():
         monkeypatch.setattr(lattice, name, px)
-    monkeypatch.setattr("wsigen.tasks.decode.PART", 32)
-    monkeypatch.setattr("wsigen.tasks.decode.WINDOW", 16)
+    monkeypatch.setattr("wsigen.run.tasks.decode.PART", 32)
+    monkeypatch.setattr("wsigen.run.tasks.decode.WINDOW", 16)
     lattice._axis.cache_clear()
     yield
     lattice._axis.cache_clear()

@@ -151,7 +151,7 @@ def test_unwritable_folder(run, monkeypatch):
 
 
 def interrupted(tmp_path, bundle, **more):
-    from wsigen.generation import generate
+    from wsigen.run.generate import generate
 
     def stop(stage):
         raise KeyboardInterrupt
@@ -178,7 +178,7 @@ def test_run_directory_that_is_no_run(run, tmp_path):
 
 def test_second_driver(run, tmp_path, bundle):
     from wsigen.storage.opening import open_folder
-    from wsigen.manifest import LOCK
+    from wsigen.run.manifest import LOCK
 
     interrupted(tmp_path, bundle)
     with open_folder(tmp_path / "out.run").lock(LOCK):

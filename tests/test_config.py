@@ -1,7 +1,7 @@
 import pytest
 
 from wsigen.cli.app import _settings
-from wsigen.config import make_config
+from wsigen.run.config import make_config
 from wsigen.base.errors import ConfigError
 
 

@@ -10,18 +10,18 @@ import pytest
 import tifffile
 from drawing import tumor_in_stroma
 
-from wsigen.config import make_config
+from wsigen.run.config import make_config
 from wsigen.base.errors import OutputError, RunError
-from wsigen.generation import generate, resume
+from wsigen.run.generate import generate, resume
 from wsigen.base.geometry import Box
-from wsigen.manifest import package_versions
+from wsigen.run.manifest import package_versions
 from wsigen.base.noise import Stream, normal_field
-from wsigen.preparation import prepare
-from wsigen.tasks import context
-from wsigen.tasks.context import RunContext
-from wsigen.tasks.decode import decode_region
-from wsigen.tasks.guide import encode_region, guide_of
-from wsigen.tasks.state import start_noise
+from wsigen.run.prepare import prepare
+from wsigen.run.tasks import context
+from wsigen.run.tasks.context import RunContext
+from wsigen.run.tasks.decode import decode_region
+from wsigen.run.tasks.guide import encode_region, guide_of
+from wsigen.run.tasks.state import start_noise
 
 MODES = ["pathup", "random-patch", "shifted"]
 
@@ -175,8 +175,8 @@ def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
 
 def generate_calls(bundle, tmp_path):
     """Model rows of a fully covered slide of 4096 px, by the plan."""
-    from wsigen.estimate import count_rows
-    from wsigen.projection import plans_of
+    from wsigen.run.estimate.estimate import count_rows
+    from wsigen.run.estimate.projection import plans_of
 
     config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
     prepared = prepare(config, tmp_path / "b.ome.tiff")
@@ -259,8 +259,8 @@ def test_changed_reference_is_refused_on_resume(bundle, tmp_path):
 
 def test_coarser_pass_is_enlarged_in_place(bundle, tmp_path):
     """Pixel (y, x) of the fine canvas reads the coarse picture at (y / 4, x / 4), also where canvases are padded."""
-    from wsigen.tasks.decode import decode_region
-    from wsigen.tasks.guide import guide_of
+    from wsigen.run.tasks.decode import decode_region
+    from wsigen.run.tasks.guide import guide_of
 
     settings = settings_of(bundle, tmp_path, mode="pathup", size=(1250, 1100), strength=0.4, steps=2, levels=2)
     settings = {**settings, "layout": None, "class_name": "Tumor"}
@@ -395,7 +395,7 @@ def damage_newest(run_dir, harm, array="state"):
 
 
 def test_late_duplicate_rewrites_equal_bytes(bundle, tmp_path):
-    from wsigen.tasks.perform import Task, perform
+    from wsigen.run.tasks.perform import Task, perform
 
     settings = settings_of(bundle, tmp_path, mode="random-patch")
     whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
@@ -475,7 +475,7 @@ def test_files_that_appear_meanwhile_are_not_written_over(bundle, tmp_path):
 def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatch):
     settings = settings_of(bundle, tmp_path, mode="shifted")
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", settings, after=9)
-    monkeypatch.setattr("wsigen.rundir.package_versions", lambda: package_versions() | {"wsigen": "0"})
+    monkeypatch.setattr("wsigen.run.rundir.package_versions", lambda: package_versions() | {"wsigen": "0"})
     with pytest.raises(RunError, match=r"here is wsigen 0 .* in the run\)"):
         generate(tmp_path / "cut.ome.tiff", **settings)
 
@@ -489,7 +489,7 @@ def test_other_versions_are_refused_by_generate_too(bundle, tmp_path, monkeypatc
 )
 def test_workers_of_another_kind_are_refused_or_help(bundle, tmp_path, monkeypatch, name, value, words, told):
     settings = settings_of(bundle, tmp_path, mode="shifted", steps=1)
-    monkeypatch.setattr(f"wsigen.tasks.context.{name}", value)
+    monkeypatch.setattr(f"wsigen.run.tasks.context.{name}", value)
     with pytest.raises(RunError, match=rf"{words}.*--mixed-workers warn"):
         generate(tmp_path / "a.ome.tiff", **settings)
     stages = []
@@ -503,7 +503,7 @@ def test_what_ended_the_run_is_told_though_a_task_goes_on():
     """Closing the workers gives up before a long task ends; that must not take the place of the error."""
     import time
 
-    from wsigen.engine.opening import open_cluster
+    from wsigen.run.engine.opening import open_cluster
 
     def fail():
         with open_cluster(1, False, None) as cluster:
@@ -520,7 +520,7 @@ def test_workers_do_not_watch_themselves(processes):
     """dask's sampling of its workers takes a few per cent of a core."""
     import dask
 
-    from wsigen.engine.opening import open_cluster
+    from wsigen.run.engine.opening import open_cluster
 
     with open_cluster(1, processes, None) as cluster:
         (answer,) = cluster.ask_all(dask.config.get, "distributed.worker.profile.enabled").values()

@@ -11,19 +11,19 @@ from drawing import feature, square, tumor_in_stroma, write_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.config import make_config
-from wsigen.counting import calls_of_chunk, count_calls
-from wsigen.engine.memory import Projection
+from wsigen.run.config import make_config
+from wsigen.run.estimate.calls import calls_of_chunk, count_calls
+from wsigen.run.estimate.memory import Projection
 from wsigen.base.errors import RunError
-from wsigen.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
-from wsigen.fleet import Workers
-from wsigen.generation import generate
+from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
+from wsigen.run.engine.workers import Workers
+from wsigen.run.generate import generate
 from wsigen.models.card import BundleCard
-from wsigen.preparation import prepare
-from wsigen.projection import model_size, plans_of, project_run
-from wsigen.rehearsal import BesideModel
+from wsigen.run.prepare import prepare
+from wsigen.run.estimate.projection import model_size, plans_of, project_run
+from wsigen.run.estimate.rehearsal import BesideModel
 from wsigen.sampling.passes import PassPlan
-from wsigen.speed import Speed, measure_speed
+from wsigen.run.estimate.speed import Speed, measure_speed
 
 BATCH = 2
 CHUNKS = 9
@@ -102,7 +102,7 @@ def check_count(found, kind, guidance, mode):
 
 def said(bundle, speed, monkeypatch, **more):
     """The estimate on a machine of a given speed."""
-    monkeypatch.setattr("wsigen.estimate.measure_speed", lambda *_: speed)
+    monkeypatch.setattr("wsigen.run.estimate.estimate.measure_speed", lambda *_: speed)
     return estimate(make_config(settings_of(bundle, **{"class_name": "Tumor", **more})), ticks())
 
 
@@ -150,9 +150,9 @@ def test_glass_costs_a_block_and_its_file_and_no_model_call(bundle, tmp_path, mo
 def test_tasks_that_share_an_accelerator_overlap_state_and_model(bundle, monkeypatch, accelerated, tasks, overlap):
     """The longer of the two is what a run takes there; elsewhere it is their sum."""
     here = Workers(1, False, 1, None, 2, accelerated, tasks)
-    monkeypatch.setattr("wsigen.estimate.Workers.of", lambda _: here)
+    monkeypatch.setattr("wsigen.run.estimate.estimate.Workers.of", lambda _: here)
     for name in ("TASK_S", "DRIVER_S"):
-        monkeypatch.setattr(f"wsigen.estimate.{name}", 0.0)
+        monkeypatch.setattr(f"wsigen.run.estimate.estimate.{name}", 0.0)
     model, state, both = (
         said(bundle, Speed(call, 0.0, beside=BesideModel(assemble=pixel)), monkeypatch, steps=20).seconds
         for call, pixel in ((1.0, 0.0), (1e-9, 1e-3), (1.0, 1e-3))
@@ -257,7 +257,7 @@ def test_more_workers_need_more_memory_until_all_have_work(workers, chunks, bloc
 
 
 def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
-    from wsigen import estimate
+    from wsigen.run.estimate import estimate
 
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
     assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1

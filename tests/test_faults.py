@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from test_engine import interrupt_in_the_middle, settings_of, work_of
 
-from wsigen import generation, rundir
-from wsigen.engine import dispatch
+from wsigen.run import generate as generation
+from wsigen.run import rundir
+from wsigen.run.engine import dispatch
 from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.storage.files import atomic_path, remove_tree
 from wsigen.storage import local
 from wsigen.storage.chunkfiles import ChunkFiles
-from wsigen.generation import generate, resume
-from wsigen.tasks import context
-from wsigen.tasks.context import RunContext
-from wsigen.tasks.perform import Task, perform
+from wsigen.run.generate import generate, resume
+from wsigen.run.tasks import context
+from wsigen.run.tasks.context import RunContext
+from wsigen.run.tasks.perform import Task, perform
 
 
 class StopError(BaseException):
@@ -237,8 +238,8 @@ def test_resume_asks_for_the_disk_it_still_needs(bundle, tmp_path, monkeypatch):
 
 
 def test_a_queue_named_by_a_relative_path_is_found_again(bundle, tmp_path, monkeypatch):
-    from wsigen.config import make_config
-    from wsigen.preparation import prepare
+    from wsigen.run.config import make_config
+    from wsigen.run.prepare import prepare
 
     monkeypatch.chdir(tmp_path)
     settings = {"model": str(bundle), "class_name": "Tumor", "size": (600, 600), "scheduler": "queue.yaml"}
@@ -306,7 +307,7 @@ def test_a_late_task_of_a_cleared_run_is_an_error_and_no_folder(bundle, tmp_path
 
 SLEEPY = """
 import sys, time
-import wsigen.engine.dispatch as run
+import wsigen.run.engine.dispatch as run
 def sleep_long(*args):
     import time
     time.sleep(60)

@@ -8,10 +8,10 @@ import pytest
 import tifffile
 
 from wsigen.cli import main
-from wsigen.config import make_config
+from wsigen.run.config import make_config
 from wsigen.base.errors import ConfigError, RunError
-from wsigen.generation import generate, resume
-from wsigen.layouts import choose_layout
+from wsigen.run.generate import generate, resume
+from wsigen.run.choose_layout import choose_layout
 from wsigen.models.card import read_card
 
 SETTINGS = {"layout": "sample", "subtype": "mine", "size": "760x640", "steps": 1, "workers": 1, "seed": 5, "chunk": 32}

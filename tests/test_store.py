@@ -18,8 +18,8 @@ from wsigen.base.errors import DamagedChunkError
 from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.storage.local import LocalFolder
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
-from wsigen.runstore import RunStore
-from wsigen.store import PassState
+from wsigen.run.runstore import RunStore
+from wsigen.run.store import PassState
 
 CHANNELS, SIDE = 2, 32
 

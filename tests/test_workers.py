@@ -13,10 +13,10 @@ import psutil
 import pytest
 from drawing import tumor_in_stroma
 
-from wsigen.engine.opening import open_cluster
-from wsigen.engine.queue import submit_jobs
-from wsigen.generation import generate
-from wsigen.tasks.introduce import introduce
+from wsigen.run.engine.opening import open_cluster
+from wsigen.run.engine.queue import submit_jobs
+from wsigen.run.generate import generate
+from wsigen.run.tasks.introduce import introduce
 
 DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -111,7 +111,7 @@ def test_worker_check_says_what_does_not_fit(bundle, tmp_path, workers):
 
 
 BLIND = """
-import wsigen.tasks.context as context
+import wsigen.run.tasks.context as context
 
 def open_folder(place):
     raise FileNotFoundError(2, "No such file or directory", place)
@@ -167,7 +167,7 @@ def listening(number):
 
 
 def test_a_job_of_a_queue_is_told_what_a_documented_worker_is(tmp_path, monkeypatch):
-    monkeypatch.setattr("wsigen.engine.queue.Jobs.submit", lambda self: None)
+    monkeypatch.setattr("wsigen.run.engine.queue.Jobs.submit", lambda self: None)
     (tmp_path / "queue.yaml").write_text(QUEUE)
     jobs = submit_jobs(tmp_path / "queue.yaml")
     try:
@@ -269,8 +269,8 @@ def test_workers_as_jobs_of_a_queue(bundle, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_jobs_whose_time_is_over_are_submitted_again(tmp_path, monkeypatch, processes):
     """Workers of one job live for seconds; tasks go on being done, by the workers of later jobs."""
-    monkeypatch.setattr("wsigen.engine.queue.GONE_S", 0.5)
-    monkeypatch.setattr("wsigen.engine.cluster.RENEW_S", 0.5)
+    monkeypatch.setattr("wsigen.run.engine.queue.GONE_S", 0.5)
+    monkeypatch.setattr("wsigen.run.engine.cluster.RENEW_S", 0.5)
     settings = QUEUE.replace("processes: 1", f"processes: {processes}").replace("cores: 1", f"cores: {processes}")
     path = fake_queue(tmp_path, settings.replace("jobs: 2", "jobs: 1") + LIVES_SHORTLY)
     monkeypatch.setenv("PATH", path)

@@ -14,18 +14,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsigen.config import RunConfig
+    from wsigen.run.config import RunConfig
     from wsigen.base.errors import WsigenError
-    from wsigen.generation import Result, generate, resume
+    from wsigen.run.generate import Result, generate, resume
 
 __version__ = "0.1.0"
 __all__ = ["Result", "RunConfig", "WsigenError", "generate", "resume"]
 
 _HOME = {
-    "Result": "wsigen.generation",
-    "generate": "wsigen.generation",
-    "resume": "wsigen.generation",
-    "RunConfig": "wsigen.config",
+    "Result": "wsigen.run.generate",
+    "generate": "wsigen.run.generate",
+    "resume": "wsigen.run.generate",
+    "RunConfig": "wsigen.run.config",
     "WsigenError": "wsigen.base.errors",
 }
 

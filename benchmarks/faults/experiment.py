@@ -142,7 +142,7 @@ def _undisturbed(subject: Subject, calm: Place) -> None:
 
 def _readable(calm: Place, place: Place) -> Callable[[bool], list[Path]]:
     """How to find what will still be read of the disturbed run, by the plan of the undisturbed one."""
-    from wsigen.tasks.context import RunContext
+    from wsigen.run.tasks.context import RunContext
 
     run = RunContext(calm.run_dir)
     passes = []

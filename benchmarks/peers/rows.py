@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.memory import peak_rss
 from benchmarks.peers.turns import Player
-from wsigen.engine.stage import Stage
+from wsigen.run.engine.stage import Stage
 
 MODES = ("shifted", "random-patch", "pathup")
 PANORAMA, ONE_CROP = "panorama", "one crop"
@@ -73,7 +73,7 @@ class StepTurns:
 
 def run_wsigen(job: Job, player: Player) -> dict[str, Any]:
     """A slide by ``wsigen.generate``: one worker of one thread, one task in flight, so that nothing runs between turns."""
-    from wsigen.generation import generate
+    from wsigen.run.generate import generate
 
     path = Path(job.folder) / f"{job.name}.ome.tiff"
     steps = job.turns or job.steps
@@ -148,9 +148,9 @@ def _class_map(job: Job, extent: int) -> Any:
     """The class map that wsigen makes of the drawing, int64 ``[extent, extent]``."""
     import numpy as np
 
-    from wsigen.config import make_config
+    from wsigen.run.config import make_config
     from wsigen.base.geometry import Box
-    from wsigen.layouts import choose_layout
+    from wsigen.run.choose_layout import choose_layout
     from wsigen.models.card import read_card
 
     config = make_config({"layout": job.layout, "size": (job.size, job.size), "model": job.model})

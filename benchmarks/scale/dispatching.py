@@ -13,17 +13,17 @@ from pathlib import Path
 from time import perf_counter, process_time, sleep
 from unittest import mock
 
-from wsigen.config import make_config
-from wsigen.engine import dispatch
-from wsigen.engine.cluster import Cluster
-from wsigen.engine.dispatch import Dispatcher
-from wsigen.engine.opening import open_cluster
-from wsigen.engine.run import run_pass
-from wsigen.mending import prepare_pass
-from wsigen.preparation import prepare
-from wsigen.rundir import claim, make_run_dir
-from wsigen.tasks.context import run_context
-from wsigen.tasks.perform import Report
+from wsigen.run.config import make_config
+from wsigen.run.engine import dispatch
+from wsigen.run.engine.cluster import Cluster
+from wsigen.run.engine.dispatch import Dispatcher
+from wsigen.run.engine.opening import open_cluster
+from wsigen.run.engine.run import run_pass
+from wsigen.run.mend import prepare_pass
+from wsigen.run.prepare import prepare
+from wsigen.run.rundir import claim, make_run_dir
+from wsigen.run.tasks.context import run_context
+from wsigen.run.tasks.perform import Report
 
 WORKERS, SIDE_CHUNKS, CHUNK, STEPS = 16, 9, 64, 5
 COUNTS, IDLE_S = 10, 15.0
@@ -32,7 +32,7 @@ _SCHEDULER = "from distributed.cli.dask_scheduler import main; main()"
 _WORKERS = """
 import asyncio, sys
 from distributed import Worker
-import wsigen.tasks.context, benchmarks.scale.dispatching
+import wsigen.run.tasks.context, benchmarks.scale.dispatching
 
 async def main():
     workers = [await Worker(sys.argv[1], nthreads=1, memory_limit=0, dashboard=False) for _ in range(int(sys.argv[2]))]
@@ -43,7 +43,7 @@ asyncio.run(main())
 
 
 def nothing(run_dir: str, run_hash: str, *_: object) -> Report:
-    """Stands for ``wsigen.tasks.perform.perform``; it opens the run as that does."""
+    """Stands for ``wsigen.run.tasks.perform.perform``; it opens the run as that does."""
     run_context(run_dir, run_hash)
     return Report(0, 0.0)
 

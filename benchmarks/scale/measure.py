@@ -17,12 +17,12 @@ from time import process_time
 from benchmarks.evaluation import stained_noise
 from benchmarks.scale.dispatching import measure_dispatching
 from benchmarks.scale.times import TaskTimes
-from wsigen.config import make_config
-from wsigen.preparation import prepare
+from wsigen.run.config import make_config
+from wsigen.run.prepare import prepare
 from wsigen.slide.pyramid import PyramidSpec
-from wsigen.speed import measure_speed
-from wsigen.tasks.context import load_shared_model
-from wsigen.tasks.decode import WINDOW
+from wsigen.run.estimate.speed import measure_speed
+from wsigen.run.tasks.context import load_shared_model
+from wsigen.run.tasks.decode import WINDOW
 
 CHUNK, SIZE_PX = 256, 4096
 

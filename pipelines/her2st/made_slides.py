@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wsigen
-from wsigen.manifest import FORMAT
+from wsigen.run.manifest import FORMAT
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
 

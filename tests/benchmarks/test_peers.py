@@ -15,7 +15,7 @@ from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.schedule import ddim_step, make_schedule
-from wsigen.tasks.predict import StepSettings, estimate_crops
+from wsigen.run.tasks.predict import StepSettings, estimate_crops
 
 STEPS = 4  # divides the training's 1000: diffusers counts back by whole quotients, elsewhere it is off by one
 SIDE, EXTENT, GUIDANCE = 16, 40, 0.7

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.scale.events import Independent, Load, Platform, Store, longest_chain, simulate
-from wsigen.engine.wavefront import Wavefront
+from wsigen.run.engine.wavefront import Wavefront
 from wsigen.base.geometry import ChunkGrid
 
 CHUNK = 8

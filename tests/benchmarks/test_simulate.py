@@ -15,10 +15,10 @@ from benchmarks.scale.events import simulate as simulate_stage
 from benchmarks.scale.run import open_slide, run_slide
 from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks
 from benchmarks.scale.times import Scenario, TaskTimes, this_cpu
-from wsigen.engine.wavefront import Wavefront
+from wsigen.run.engine.wavefront import Wavefront
 from wsigen.base.errors import ConfigError
 from wsigen.base.geometry import ChunkGrid
-from wsigen.projection import tissue_share
+from wsigen.run.estimate.projection import tissue_share
 
 FREE = Store(1e15, 1e15, 0.0)
 NUMBERS = {field: 0.001 for field in asdict(TaskTimes.load()) if field != "machine"}
@@ -124,10 +124,10 @@ def test_a_real_run_on_two_dask_workers_takes_what_its_simulation_says(tmp_path,
     Most of such a run is work, so that 35 % is far from what a wrong order or a missing overlap would give:
     one worker after the other takes twice as long.
     """
-    from wsigen.engine.dispatch import Dispatcher
-    from wsigen.engine.run import _half_step_of
-    from wsigen.generation import generate
-    from wsigen.tasks.perform import Report
+    from wsigen.run.engine.dispatch import Dispatcher
+    from wsigen.run.engine.run import _half_step_of
+    from wsigen.run.generate import generate
+    from wsigen.run.tasks.perform import Report
 
     bundle = tiny_bundles.make_class_map_bundle(tmp_path / "bundle")
     took, judged = {}, Dispatcher._judged

@@ -9,12 +9,12 @@ from tiny_bundles import CROP
 
 from benchmarks.scale.traffic import PassTraffic
 from wsigen.base import geometry
-from wsigen.config import make_config
-from wsigen.counting import active_chunks
+from wsigen.run.config import make_config
+from wsigen.run.estimate.calls import active_chunks
 from wsigen.storage.chunkfiles import ChunkFiles
-from wsigen.generation import generate
-from wsigen.preparation import prepare
-from wsigen.projection import plans_of
+from wsigen.run.generate import generate
+from wsigen.run.prepare import prepare
+from wsigen.run.estimate.projection import plans_of
 
 CHECKSUM, PLACE = 4, 16
 """Bytes: of a tile's checksum, and of where it lies in its key."""
@@ -78,9 +78,9 @@ def test_a_run_moves_the_bytes_that_are_reckoned(bundle, tmp_path, monkeypatch, 
 def test_active_chunks_are_those_of_the_run(bundle, tmp_path):
     """Tissue in a corner of one chunk, and near the edge of another."""
     from benchmarks.bundles import write_squares
-    from wsigen.mending import prepare_pass
-    from wsigen.rundir import claim, make_run_dir
-    from wsigen.tasks.context import run_context
+    from wsigen.run.mend import prepare_pass
+    from wsigen.run.rundir import claim, make_run_dir
+    from wsigen.run.tasks.context import run_context
 
     layout = write_squares(tmp_path / "squares.geojson", [("Tumor", 0, 0, 120), ("Stroma", 816, 560, 200)])
     settings = {"model": str(bundle), "layout": layout, "size": (1536, 1280), "chunk": 32, "levels": 1}

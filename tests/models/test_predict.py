@@ -15,7 +15,7 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import Model, load_model
 from wsigen.sampling.schedule import predict_x0
-from wsigen.tasks.predict import StepSettings, calls_of_crop, estimate_crops
+from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
 
 
 def noise(rows: int, seed: int = 0) -> np.ndarray:

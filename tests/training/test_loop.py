@@ -39,7 +39,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def draws_a_slide(bundle: Path) -> bool:
-    from wsigen.generation import generate
+    from wsigen.run.generate import generate
 
     options = {"size": (512, 512), "class_name": "Tumor", "steps": 1, "levels": 1}
     return generate(bundle.with_name("s.ome.tiff"), model=str(bundle), **options).slide.is_file()

@@ -10,7 +10,7 @@ import torch
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError, ConfigError, TrainingError
-from wsigen.generation import generate
+from wsigen.run.generate import generate
 from wsigen.base.geometry import Box
 from wsigen.models.mask_bundle import find_mask, mask_hash
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells, draw_map, load_mask, map_shape

@@ -16,9 +16,9 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.cli import main
 from wsigen.cohort.cohort import open_cohort
 from wsigen.cohort.settings import read_settings
-from wsigen.config import make_config
+from wsigen.run.config import make_config
 from wsigen.base.errors import BundleError, CohortError, ConfigError, RunError
-from wsigen.generation import generate, resume
+from wsigen.run.generate import generate, resume
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_recipe import MaskRecipe
 from wsigen.training.recipes import read_recipe

@@ -10,15 +10,15 @@ from wsigen.cli.lines import belongs_to, tell
 from wsigen.base.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wsigen.engine.stage import Stage, Watcher
+    from wsigen.run.engine.stage import Stage, Watcher
 
 
 def run_generate(output: Path, settings: dict[str, Any], file: Path | None, log: str | None) -> None:
     """``wsigen generate``."""
     from wsigen.cli.display import check_format, progress
-    from wsigen.config import make_config
-    from wsigen.generation import generate
-    from wsigen.rundir import run_dir_of
+    from wsigen.run.config import make_config
+    from wsigen.run.generate import generate
+    from wsigen.run.rundir import run_dir_of
 
     check_format(log)
     config = make_config(settings, file)
@@ -30,7 +30,7 @@ def run_generate(output: Path, settings: dict[str, Any], file: Path | None, log:
 def run_resume(run_dir: str, settings: dict[str, Any], log: str | None) -> None:
     """``wsigen resume``."""
     from wsigen.cli.display import check_format, progress
-    from wsigen.generation import resume
+    from wsigen.run.generate import resume
 
     check_format(log)
     with _resumable(run_dir), progress(log) as watch:
@@ -40,7 +40,7 @@ def run_resume(run_dir: str, settings: dict[str, Any], log: str | None) -> None:
 
 def run_inspect(run_dir: str, picture: Path | None) -> None:
     """``wsigen inspect``."""
-    from wsigen.inspection import inspect_run
+    from wsigen.run.inspect import inspect_run
 
     report = inspect_run(run_dir, picture)
     print("\n".join(report.lines))
@@ -48,15 +48,15 @@ def run_inspect(run_dir: str, picture: Path | None) -> None:
 
 def run_estimate(settings: dict[str, Any], file: Path | None) -> None:
     """``wsigen estimate``."""
-    from wsigen.config import make_config
-    from wsigen.estimate import estimate
+    from wsigen.run.config import make_config
+    from wsigen.run.estimate.estimate import estimate
 
     print("\n".join(estimate(make_config(settings, file)).lines))
 
 
 def run_models() -> None:
     """``wsigen models``."""
-    from wsigen.layouts import subtypes_of
+    from wsigen.run.choose_layout import subtypes_of
     from wsigen.models.bundle import DEFAULT_FOLDER, list_bundles
 
     cards = list_bundles()
@@ -72,7 +72,7 @@ def run_models() -> None:
 
 def run_worker_check(address: str, model: str, run_dir: str | None) -> None:
     """``wsigen worker-check``."""
-    from wsigen.workers import check_workers
+    from wsigen.run.check_workers import check_workers
 
     report = check_workers(address, model, run_dir)
     for worker, said in sorted(report.workers.items()):
@@ -128,7 +128,7 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
 
     def _begun(self) -> bool:
         from wsigen.storage.opening import open_folder
-        from wsigen.manifest import FILE
+        from wsigen.run.manifest import FILE
 
         try:
             return open_folder(self._run_dir).has(FILE)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from time import monotonic
 
 from wsigen.cli.lines import now
-from wsigen.engine.stage import Stage, Watcher
+from wsigen.run.engine.stage import Stage, Watcher
 from wsigen.base.errors import ConfigError, WsigenError
 
 FORMATS = ("text", "json")

@@ -1,0 +1,143 @@
+"""The layout a configuration asks for: a file, one class, or one drawn by a mask model or by rule."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsigen.base.classes import UNKNOWN, ClassTable
+from wsigen.run.config import RunConfig, check_size
+from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.layout.layout import Layout
+from wsigen.layout.uniform import UniformLayout
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLayout:
+    """A layout, and how it came to be if it was drawn.
+
+    Attributes
+    ----------
+    source:
+        What a drawn layout depends on besides seed, size and um/px, and of a mask model's the cells drawn, in plain JSON
+        values; part of the run's identity.
+    title:
+        The same for people, in one line.
+    """
+
+    layout: Layout
+    source: dict[str, Any] | None = None
+    title: str | None = None
+
+
+def choose_layout(
+    config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int] | None = None
+) -> ChosenLayout:
+    """Read or draw the layout of a run.
+
+    Parameters
+    ----------
+    bundle:
+        Folder of the model.
+    mpp:
+        um per slide px.
+    size:
+        ``(height, width)`` of the slide (px); by default the setting's, the layout's own extent, or the reference's.
+
+    Raises
+    ------
+    WsigenError
+        One line for whatever is wrong with the file, the subtype or the class.
+    """
+    if size is None and config.size is not None:
+        size = (config.size[1], config.size[0])
+    if config.layout_file is not None:
+        from wsigen.layout.read import read_layout
+
+        background = _background(config, table)
+        scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
+        return ChosenLayout(read_layout(config.layout_file, table, size, background, scale, config.layout_classes))
+    size = size or _reference_size(config, mpp)
+    if config.sampled:
+        return _draw(config, bundle, table, mpp, size)
+    index = table.index(config.class_name) if config.class_name else UNKNOWN
+    if index != UNKNOWN and table[index].background:
+        raise LayoutError(f"class {config.class_name!r} is bare glass: a slide of it would be empty; choose a tissue class")
+    return ChosenLayout(UniformLayout(*size, index))
+
+
+def subtypes_of(bundle: Path, table: ClassTable) -> list[str]:
+    """Names that ``--layout sample --subtype`` takes with this bundle."""
+    from wsigen.layout.subtypes import known_subtypes
+    from wsigen.models.mask_bundle import find_mask
+
+    mask = find_mask(bundle, table)
+    return list(mask.subtypes) if mask else list(known_subtypes(table))
+
+
+def _draw(config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
+    """By the mask model given, or the bundle's if the user brings no subtypes; else by rule."""
+    from wsigen.models.mask_bundle import FOLDER, mask_folder
+
+    try:
+        check_size(size[1], size[0])
+    except ValueError as error:
+        raise ConfigError(f"setting 'size': {error}") from None
+    if config.mask_model is not None:
+        return _draw_by_model(config, mask_folder(config.mask_model), f"mask model {config.mask_model}", table, mpp, size)
+    if config.subtypes is None and (bundle / FOLDER).is_dir():
+        return _draw_by_model(config, bundle / FOLDER, "bundle's mask model", table, mpp, size)
+    return _draw_by_rule(config, table, mpp, size)
+
+
+def _draw_by_model(
+    config: RunConfig, folder: Path, called: str, table: ClassTable, mpp: float, size: tuple[int, int]
+) -> ChosenLayout:
+    from wsigen.models.mask_bundle import mask_hash, open_mask
+    from wsigen.models.mask_sampling import draw_map
+
+    mask = open_mask(folder, table)
+    name, layout = draw_map(folder, mask, table, str(config.subtype), config.seed, size)
+    shape = layout.cells.shape
+    source = {
+        "by": "mask model",
+        "subtype": name,
+        "mask_model": mask_hash(folder),
+        "cells": list(shape),
+        "cells_sha256": hashlib.sha256(layout.cells.tobytes()).hexdigest(),
+    }
+    cell = max(size) * mpp / max(shape)
+    title = f"sampled by the {called}, subtype {name!r}, cells of {cell:.0f} um (trained on {mask.cell_um:g} um)"
+    return ChosenLayout(layout, source, title)
+
+
+def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
+    from wsigen.layout.sampled import sample_layout
+    from wsigen.layout.subtypes import choose_subtype, known_subtypes
+
+    known = known_subtypes(table, config.subtypes)
+    where = f"in {config.subtypes}" if config.subtypes else "for this model"
+    name = choose_subtype(str(config.subtype), {key: key for key in known}, where)
+    layout = sample_layout(config.seed, size, table, _background(config, table), name, known[name], mpp)
+    source = {"by": "procedural sampler", "subtype": name, **known[name].model_dump(mode="json", exclude={"title"})}
+    return ChosenLayout(layout, source, f"sampled by the procedural sampler, subtype {name!r}")
+
+
+def _background(config: RunConfig, table: ClassTable) -> int:
+    """The class outside every polygon, or around the tissue of a drawn slide."""
+    index = table.index(config.background) if config.background else table.background
+    if index is None:
+        raise ConfigError("the model has no background class: say with --background what lies outside the tissue drawn")
+    return index
+
+
+def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
+    from wsigen.slide.reference import open_reference
+
+    if config.reference is None:
+        raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
+    reference = open_reference(config.reference)
+    scale = reference.mpp / mpp if reference.mpp else 1.0
+    return max(1, round(reference.height * scale)), max(1, round(reference.width * scale))

@@ -1,0 +1,218 @@
+"""Tasks of one run on a cluster: how many are in flight, how often each may fail, and when that is too often."""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from wsigen.run.engine.calls import SchedulerLostError, WorkerLostError
+from wsigen.run.engine.cluster import Cluster
+from wsigen.run.engine.patience import FULL, next_wait, passes_by_itself, patiently
+from wsigen.run.engine.stage import Notes
+from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
+from wsigen.run.manifest import FAILURES, Manifest
+from wsigen.run.tasks.context import RunContext
+from wsigen.run.tasks.perform import Report, Task, perform
+
+TRIES = 3
+"""Times a task may fail before it is given up; the rest of its stage is finished, then the run stops and names its chunk."""
+
+GIVEN_UP = 8
+"""Tasks given up after which a run stops at once: this is no bad chunk but a bad worker, disk or model."""
+
+LOSSES = 10
+"""Workers a task may lose: more than its own errors, as a worker mostly dies of something else; a task that kills every worker
+it is given (for want of memory, say) still comes to an end."""
+
+LOOK_S = 10.0
+"""Seconds without a task's end after which the driver looks around: are there workers, is the run still its own?"""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A task that failed too often, and why."""
+
+    task: Task
+    reason: str
+
+
+Outcome = tuple[Task, Report | DamagedChunkError | WorkerLostError | GivenUp]
+"""A task that ended, and how; one that a worker lost, or that may be tried again, is to be sent again."""
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Sends tasks of one run to a cluster and takes their results back.
+
+    Attributes
+    ----------
+    window:
+        Tasks in flight per slot.
+    threads:
+        Torch threads of each worker.
+    calls_at_once:
+        Tasks of one process that may call the model at the same time; None: all it has.
+    confirm:
+        Makes sure that the run is still this driver's, before much of it is deleted (RunError if it is not).
+    tries, losses:
+        How often each task failed, and how many workers it lost.
+    given_up:
+        Tasks that are not tried again by this driver.
+    told:
+        Differences between workers and the run that a person was told of.
+    notes:
+        Where a person is told what happens.
+    waited:
+        Seconds for which a task was put off while the store did not answer.
+    """
+
+    run: RunContext
+    cluster: Cluster
+    window: int = 2
+    threads: int | None = None
+    calls_at_once: int | None = None
+    confirm: Callable[[], None] = lambda: None
+    tries: Counter[Task] = field(default_factory=Counter)
+    losses: Counter[Task] = field(default_factory=Counter)
+    given_up: list[GivenUp] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    notes: Notes = field(default_factory=Notes)
+    waited: dict[Task, float] = field(default_factory=dict)
+    _not_before: dict[Task, float] = field(default_factory=dict)
+    _put_off: list[tuple[float, int, Task]] = field(default_factory=list)
+    _sent: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether enough tasks are in flight."""
+        return self.in_flight >= max(1, self.window * max(1, self.cluster.slots))
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks sent, or put off for a moment, and not yet taken back."""
+        return self.cluster.in_flight + len(self._put_off)
+
+    def send(self, task: Task) -> None:
+        """Submit a task, now or when it was put off to."""
+        due = self._not_before.pop(task, 0.0)
+        if due > monotonic():
+            self._sent += 1
+            heapq.heappush(self._put_off, (due, self._sent, task))
+            return
+        manifest = self.run.manifest
+        name = f"{task.kind}-run.{manifest.run_id}-pass.{task.part}-{task.ij[0]}.{task.ij[1]}-{task.step}"
+        args = (self.run.folder.name, manifest.hash, self.threads, task, self.calls_at_once)
+        self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
+
+    def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:
+        """Wait for a task; errors that neither more tries nor other workers can mend are raised.
+
+        Parameters
+        ----------
+        idle:
+            Called every few seconds in which no task ends.
+        """
+        while True:
+            while self._put_off and self._put_off[0][0] <= monotonic():
+                self.send(heapq.heappop(self._put_off)[2])
+            wait = min(LOOK_S, max(0.0, self._put_off[0][0] - monotonic())) if self._put_off else LOOK_S
+            if taken := self.cluster.take(wait):
+                return self._judged(*taken)
+            idle()
+
+    def _judged(self, task: Task, result: Report | Exception) -> Outcome:
+        """What becomes of a task that ended so."""
+        if isinstance(result, Report):
+            self.waited.pop(task, None)
+            return task, result
+        if isinstance(result, DamagedChunkError):
+            return task, result
+        if isinstance(result, UnfitWorkerError):
+            return task, self._without_worker(result)
+        if isinstance(result, WsigenError):
+            raise result
+        if isinstance(result, SchedulerLostError):
+            return task, result  # no worker died of it
+        if wait := next_wait(self.waited.get(task, 0.0)) if passes_by_itself(result) else 0.0:
+            self.waited[task] = self.waited.get(task, 0.0) + wait
+            self._not_before[task] = monotonic() + wait
+            self.notes.add("store", f"{task.name}: {_described(result)}; tried again in {wait:.1f} s")
+            return task, WorkerLostError(str(result))
+        lost = isinstance(result, WorkerLostError)
+        count, limit = (self.losses, LOSSES) if lost else (self.tries, TRIES)
+        count[task] += 1
+        if count[task] < limit:
+            happened = "its worker was lost" if lost else _described(result)
+            self.notes.add("again", f"{task.name}: {happened}; it is done again ({count[task]} of at most {limit} times)")
+            return task, WorkerLostError(str(result))
+        advice = "is there enough memory, and a wall time or lifetime of the workers above the time of one task?"
+        what = f"lost {limit} workers ({advice})" if lost else f"failed {limit} times"
+        self.given_up.append(GivenUp(task, f"{task.name} {what}; last: {_described(result)}"))
+        self._keep_traceback(task, result)
+        if lost or len(self.given_up) >= GIVEN_UP or getattr(result, "errno", None) in FULL:
+            self.demand_none_given_up()
+        return task, self.given_up[-1]
+
+    def _without_worker(self, unfit: UnfitWorkerError) -> WorkerLostError:
+        """Go on without a worker that cannot take part; if there is no other, or it is the run that is gone, stop."""
+        self.confirm()  # of a run that another driver has taken over or cleared no worker can open anything
+        patiently(self._demand_run, self.notes)
+        if not self.cluster.leave_out(unfit.worker):
+            raise RunError(
+                f"{unfit}; there is no other worker in its place: mend this ('wsigen worker-check' looks at all), then resume "
+                "the run"
+            )
+        self.notes.add(f"unfit {unfit}", f"{unfit}; the run goes on without it")
+        return WorkerLostError(str(unfit))
+
+    def _demand_run(self) -> None:
+        """Make sure that this process can open the run: what it cannot either is no worker's fault (RunError, OSError)."""
+        here = Manifest.load(self.run.folder)
+        if here.hash != self.run.manifest.hash:
+            raise RunError(f"{self.run.folder.name}: holds another run now; nothing more is done for this one")
+        if not Path(here.model).is_dir():
+            raise RunError(f"{here.model}: the model is gone; restore it, then resume the run")
+
+    def demand_none_given_up(self) -> None:
+        """Stop if a task was given up (RunError): a stage has done all it could without it."""
+        if self.given_up:
+            more = f" (and {len(self.given_up) - 1} more tasks)" if len(self.given_up) > 1 else ""
+            advice = f"What is finished is kept: mend the cause, then resume the run (tracebacks: {FAILURES} in its directory)"
+            raise RunError(f"{self.given_up[0].reason}{more}. {advice}")
+
+    def new_differences(self, report: Report) -> list[str]:
+        """What of a worker differs from the run and was not told before."""
+        found = [each for each in report.differences if each not in self.told]
+        self.told.update(found)
+        return found
+
+    def _keep_traceback(self, task: Task, error: Exception) -> None:
+        """Put the worker's traceback beside those before it in the run's directory, if the disk lets us."""
+        text = "".join(traceback.format_exception(error))
+        folder = self.run.folder
+        with suppress(OSError):
+            before = folder.read(FAILURES) if folder.has(FAILURES) else b""
+            folder.write(FAILURES, before + f"{self.run.manifest.run_id} {task.name}\n{text}\n".encode())
+
+    def drain(self) -> None:
+        """Let all tasks in flight end, whatever they bring."""
+        self._put_off.clear()
+        while self.cluster.in_flight:
+            _ = self.cluster.slots  # nobody waits for ever for workers that do not come
+            if self.cluster.take(LOOK_S) is None:
+                with suppress(OSError):  # asked again soon
+                    self.confirm()
+
+
+def _described(error: Exception) -> str:
+    """A worker's error: its kind, its words, where in the code it was raised and on which machine."""
+    frames = traceback.extract_tb(error.__traceback__)
+    raised = [f"in {Path(frames[-1].filename).name}:{frames[-1].lineno}"] if frames else []
+    where = ", ".join([*raised, *getattr(error, "__notes__", [])])
+    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"

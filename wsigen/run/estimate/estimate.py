@@ -1,0 +1,265 @@
+"""What a slide will cost: model calls counted on the plan, seconds from a short measurement, disk and memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.run.config import RunConfig
+from wsigen.run.estimate.calls import active_chunks, count_calls
+from wsigen.run.estimate.memory import Projection, existing_parent, gib
+from wsigen.base.errors import RunError
+from wsigen.run.engine.workers import Workers, usable_cores
+from wsigen.storage.opening import as_place
+from wsigen.base.geometry import Box
+from wsigen.layout.layout import Layout
+from wsigen.run.prepare import Prepared, prepare
+from wsigen.run.estimate.projection import plans_of, project_run, tissue_share
+from wsigen.run.estimate.rehearsal import Clock
+from wsigen.run.rundir import run_dir_of
+from wsigen.sampling.passes import PassPlan
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.run.estimate.speed import Speed, measure_speed
+from wsigen.run.tasks.context import load_shared_model
+from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
+from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+
+if TYPE_CHECKING:
+    from wsigen.models.model import Model
+
+DISPATCH_S = 0.0018
+"""CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
+
+DRIVER_S = 0.0017
+"""CPU seconds of a task in the driver (as before)."""
+
+TASK_S = 0.002
+"""CPU seconds of a task in its worker for dask's messages (as before)."""
+
+BLENDED_HALO = WINDOW / 2
+"""Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The cost of a slide.
+
+    Attributes
+    ----------
+    calls:
+        Rows of model calls over all passes and steps (one crop under one condition is one).
+    windows:
+        Decoded windows.
+    seconds:
+        Of the run from its start to the slide, from a short measurement on this machine.
+    projection:
+        Memory and disk.
+    """
+
+    calls: int
+    windows: int
+    seconds: float
+    projection: Projection
+    workers: Workers
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        where = f"{self.workers.count} worker{'s' if self.workers.count > 1 else ''} here"
+        memory = self.projection.total(self.workers.count, self.workers.processes, self.workers.tasks_at_once)
+        return [
+            f"model calls:  {self.calls:,} crops, {self.windows:,} decoded windows",
+            f"time:         about {self.seconds / 60:.1f} minutes with {where}",
+            f"memory:       {gib(memory)} ({gib(self.projection.worker)} a worker, on top of its process)",
+            f"disk:         {gib(self.projection.disk_state)} of state, "
+            f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
+        ]
+
+
+def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
+    """Count and measure without generating anything.
+
+    Parameters
+    ----------
+    clock:
+        What seconds are: of wall time, or of this process alone (``time.process_time``).
+
+    Raises
+    ------
+    WsigenError
+        As ``generate`` does for the same settings.
+    """
+    begin = clock()
+    output = Path("estimate.ome.tiff")
+    prepared = prepare(config, output)
+    started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
+    workers = Workers.of(config)
+    speed = measure_speed(prepared, workers.threads, clock, _scratch(run_dir_of(config, output)))
+    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
+    plans = plans_of(prepared.manifest)
+    calls = [count_rows(prepared, plan) for plan in plans]
+    model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
+    run = _Run(prepared, model, workers, speed, plans)
+    if workers.processes and workers.scheduler is None:
+        started += process_seconds(prepared)
+    seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
+    return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose seconds are reckoned, stage by stage."""
+
+    prepared: Prepared
+    model: Model
+    workers: Workers
+    speed: Speed
+    plans: list[PassPlan]
+
+    @property
+    def glass(self) -> int | None:
+        """The class that costs nothing."""
+        index: int | None = self.prepared.manifest.glass["index"]
+        return index
+
+    @property
+    def halo(self) -> float:
+        """Context of a decoded window, as if all layers decoded it, latent px."""
+        return self.model.equal_halo(WINDOW) if self.model.halo else BLENDED_HALO
+
+    @cached_property
+    def windows(self) -> NDArray[np.bool_]:
+        """Decoded windows with tissue in them."""
+        return tissue_windows(self.prepared.layout, self.plans[-1].factor, self.glass)
+
+    @cached_property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of the slide with such windows in them, and those of bare glass."""
+        grid, side, found = PyramidSpec(**self.prepared.manifest.slide).grid, WINDOW * self.plans[-1].factor, 0
+        for ij in grid:
+            box = grid.box(ij)
+            found += bool(self.windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
+        return found, len(grid) - found
+
+    def denoising(self, plan: PassPlan, rows: int) -> float:
+        """A pass, its class map drawn before."""
+        active, beside = active_chunks(self.prepared.layout, plan, self.glass), self.speed.beside
+        share = tissue_share(self.prepared.layout, self.glass)
+        called = rows * (self.speed.call + beside.row) + share * guide_seconds(self.plans, plan.index, self.halo, self.speed)
+        area = sum(math.prod(plan.grid.box(ij).shape) for ij in active)
+        each = beside.start + plan.steps * (beside.denoise + beside.assemble)
+        tasks = len(active) * (2 * plan.steps + 1)
+        return plan.height * plan.width * beside.prepare + self._shared(called, area * each, tasks, len(active))
+
+    def decoding(self, most: int) -> float:
+        """All blocks, ``most`` of them at once, and the statistics they share before."""
+        area, (tissue, bare), beside = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.beside
+        encoded = tissue * beside.tissue_block + bare * beside.glass_block
+        windows = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans) * self.model.has_norms
+        return windows * self.speed.calibrate + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
+
+    @property
+    def driver(self) -> float:
+        """What no worker shares: the slide's file and its annotations."""
+        (tissue, bare), beside, last = self.blocks, self.speed.beside, self.plans[-1]
+        return tissue * beside.tissue_file + bare * beside.glass_file + last.height * last.width * beside.annotate
+
+    def _shared(self, called: float, beside: float, tasks: int, most: int) -> float:
+        """Work that no more than ``most`` workers share: model calls and all else, and what tasks cost whoever passes them on.
+
+        Where tasks share an accelerator, one calls the model while another reads and writes; on a CPU one waits for the other.
+        """
+        m, workers = self.prepared.manifest, self.workers
+        here = workers.scheduler is None and m.device.startswith("cpu")
+        beside += tasks * (TASK_S + (DISPATCH_S + DRIVER_S) * here)  # driver and scheduler take these cores, too
+        work = max(called, beside) if workers.accelerated and workers.tasks_at_once > 1 else called + beside
+        return max(work / max(1, min(_at_once(workers, m.device), most)), tasks * DISPATCH_S)
+
+
+def count_rows(prepared: Prepared, plan: PassPlan) -> int:
+    """Rows of model calls of one pass of a prepared run."""
+    sampling = prepared.manifest.sampling
+    glass = prepared.manifest.glass["index"]
+    return count_calls(prepared.card, prepared.layout, plan, glass, float(sampling["guidance"]), int(sampling["batch"]))
+
+
+def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) -> float:
+    """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
+
+    Parameters
+    ----------
+    halo:
+        Of a decoded window, as if all layers decoded it: a pass that starts from the one before decodes its part of that with
+        every window it encodes.
+    """
+    plan = plans[index]
+    if plan.start == "noise":
+        return 0.0
+    side = ENCODE_WINDOW + 2 * ENCODE_HALO
+    seconds = min(side**2, plan.height * plan.width) * speed.encode
+    if plan.start == "previous":
+        coarse = plans[index - 1]
+        below = side * plan.scale // coarse.scale + 2 * halo
+        seconds += min(below**2, coarse.height * coarse.width) * speed.decode
+    return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
+
+
+def process_seconds(prepared: Prepared) -> float:
+    """Wall seconds until a worker process has loaded the model (onto the CPU); all start at once."""
+    m = prepared.manifest
+    load = f"from wsigen.run.tasks.context import load_shared_model as load; load({m.model!r}, 'cpu', {m.precision!r})"
+    begin = perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import distributed; {load}"], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise RunError(f"a worker process cannot load the model: {last}")
+    return perf_counter() - begin
+
+
+def _at_once(workers: Workers, device: str) -> int:
+    """Workers that work at once: those of this machine share its cores."""
+    if workers.scheduler is not None or not device.startswith("cpu"):
+        return workers.count
+    return max(1, min(workers.count, usable_cores() // workers.threads))
+
+
+def _scratch(run_dir: str | Path) -> Path | None:
+    """The folder that exists where a run will lie, if files can be written there; an object store is taken for the system's."""
+    place = as_place(run_dir)
+    if not isinstance(place, Path):
+        return None
+    found = existing_parent(place)
+    return found if os.access(found, os.W_OK) else None
+
+
+def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np.bool_]:
+    """Decoded windows that hold tissue, bool ``[I, J]``, from a coarse class map."""
+    side = WINDOW * factor
+    box = Box(0, 0, -(-layout.height // side), -(-layout.width // side))
+    fine = layout.class_map(Box(0, 0, box.height * 8, box.width * 8), side // 8)
+    tissue = np.ones_like(fine, dtype=bool) if glass is None else fine != glass
+    return np.asarray(tissue.reshape(box.height, 8, box.width, 8).any(axis=(1, 3)))
+
+
+def _decoded_area(windows: NDArray[np.bool_], plan: PassPlan, halo: float) -> float:
+    """Latent pixels in the windows that hold tissue and in their halos."""
+    heights, widths = (_with_halos(extent, halo) for extent in (plan.height, plan.width))
+    return float((windows * np.outer(heights, widths)).sum())
+
+
+def _with_halos(extent: int, halo: float) -> list[float]:
+    """Sides of the decoded windows along an axis, with their halos inside the canvas, latent px."""
+    starts = range(0, extent, WINDOW)
+    return [min(extent, start + WINDOW + halo) - max(0, start - halo) for start in starts]

@@ -1,0 +1,292 @@
+"""The main job: a configuration in, a slide with its annotations out.
+
+``generate`` prepares a run directory and works through its stages; ``resume`` goes on with one after any interruption. Both
+do the same thing, as what is done is read from the keys of the run's store.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from wsigen.run.config import RunConfig, make_config
+from wsigen.run.engine.dispatch import Dispatcher
+from wsigen.run.estimate.memory import demand_disk, demand_memory
+from wsigen.run.engine.patience import patiently
+from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
+from wsigen.run.engine.stage import Notes, Stage, Watcher
+from wsigen.base.errors import LayoutError, OutputError, RunError
+from wsigen.run.engine.workers import Workers
+from wsigen.storage.folder import Folder, Lock
+from wsigen.storage.opening import is_url, open_folder
+from wsigen.layout.layout import Layout
+from wsigen.run.manifest import LOCK, Manifest
+from wsigen.run.mend import mending, prepare_pass
+from wsigen.run.outputs import Files, files_of, write_outputs
+from wsigen.run.prepare import (
+    Prepared,
+    class_map_of_chunk,
+    prepare,
+    reread_layout,
+)
+from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
+from wsigen.run.rundir import (
+    begin_outputs,
+    check_unchanged,
+    claim,
+    clear,
+    demand_usable,
+    finished,
+    kept_inputs,
+    make_run_dir,
+    run_dir_of,
+)
+from wsigen.run.tasks.context import PassContext, RunContext, run_context
+from wsigen.run.tasks.perform import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished slide and the files beside it.
+
+    Attributes
+    ----------
+    slide, annotations, manifest, thumbnail, script:
+        Paths of the OME-TIFF, GeoJSON, JSON, PNG and QuPath script.
+    level0_sha256:
+        SHA-256 over the encoded tiles of level 0, the slide's identity in pixels.
+    area_px:
+        Pixels of each class at full resolution.
+    layout:
+        The file of the layout, or by what it was drawn; None if there was none.
+    """
+
+    slide: Path
+    annotations: Path
+    manifest: Path
+    thumbnail: Path
+    script: Path
+    level0_sha256: str
+    area_px: dict[str, float]
+    layout: str | None = None
+
+
+def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any) -> Result:
+    """Generate a slide.
+
+    Parameters
+    ----------
+    output:
+        Path of the slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.png`` and ``.groovy`` go beside it.
+    config:
+        All settings; or give them one by one.
+    watch:
+        Called with a ``Stage`` when it begins, after every task and at its end.
+    settings:
+        Fields of ``RunConfig``, e.g. ``layout="regions.geojson"``, ``class_name="Tumor"``, ``size="4096x4096"``.
+
+    Raises
+    ------
+    WsigenError
+        For anything wrong with the input, the output or the machine; an interrupted run is kept and can be resumed.
+    """
+    config = config or make_config(settings)
+    output = Path(output)
+    check_output(output, config.overwrite)
+    _spare_inputs(output, config)
+    prepared = prepare(config, output)
+    run_dir = run_dir_of(config, output)
+    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
+    workers = Workers.of(config)
+    if workers.scheduler is None:
+        demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
+    demand_disk(projection, run_dir, output)
+    _demand_tissue(prepared)
+    with workers.cluster() as cluster:
+        folder = make_run_dir(run_dir, output)
+        with folder.lock(LOCK) as lock:
+            claim(folder, prepared)
+            return _work(folder, lock, prepared.layout, config, cluster, workers, watch)
+
+
+def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
+    """Go on with a run after any interruption.
+
+    Parameters
+    ----------
+    run_dir:
+        The run's directory, or its URL in an object store.
+    execution:
+        Execution settings that replace those of the first start: ``workers``, ``processes``, ``threads``, ``tasks_at_once``,
+        ``scheduler``, ``window``, ``keep_run``.
+
+    Raises
+    ------
+    RunError
+        If the directory holds no run, another driver holds it, or its model has changed.
+    """
+    from wsigen.models.bundle import bundle_hash, check_bundle
+
+    folder = open_folder(run_dir)
+    if is_url(folder.name):
+        demand_usable(folder)
+    if finished(folder) is not None:
+        return _clear_finished(folder)
+    manifest = Manifest.load(folder)
+    given = {key: value for key, value in manifest.settings.items() if value is not None}
+    given.update({key: value for key, value in execution.items() if value is not None})
+    config = make_config({**given, **kept_inputs(folder, given)})
+    model = Path(manifest.model)
+    card = check_bundle(model)
+    check_unchanged(folder, manifest, config, bundle_hash(model))
+    layout = reread_layout(config, card, manifest)
+    demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
+    workers = Workers.of(config)
+    with workers.cluster() as cluster, folder.lock(LOCK) as lock:
+        return _work(folder, lock, layout, config, cluster, workers, watch)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before anything is computed (OutputError)."""
+    files = files_of(output)
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: no such folder; make it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: not writable; choose another place for the slide")
+    for path in files.all:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; choose another name for the slide")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; add --overwrite to replace it or choose another name")
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _spare_inputs(output: Path, config: RunConfig) -> None:
+    """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
+    written = {path.resolve() for path in files_of(output).all}
+    for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference):
+        if path is not None and path.resolve() in written:
+            raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
+
+
+def _demand_tissue(prepared: Prepared) -> None:
+    """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
+    glass = prepared.manifest.glass["index"]
+    if tissue_share(prepared.layout, glass) > 0.0:
+        return
+    plan = plans_of(prepared.manifest)[-1]
+    if all((class_map_of_chunk(prepared.layout, plan, ij) == glass).all() for ij in plan.grid):
+        if prepared.config.sampled:
+            raise LayoutError(f"{prepared.manifest.inputs['layout']}: drew nothing but glass; choose another --seed")
+        raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
+
+
+def _work(
+    folder: Folder, lock: Lock, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
+) -> Result:
+    """Work through all stages, skipping what is done."""
+    manifest = Manifest.load(folder)
+    look = _while_held(lock, manifest, watch)
+    cluster.notes.tell = lambda text: look(Stage("prepare", 0, note=text))
+    confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: told at once
+    run = run_context(folder.name, manifest.hash)
+    run.spool.make()
+    dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, workers.calls_at_once, confirm, notes=cluster.notes)
+    files = files_of(Path(manifest.output))
+    try:
+        for part in run.passes:
+            confirm()
+            prepare_pass(run, part, layout)
+        digest, areas = mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
+    except BaseException:
+        with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
+            cluster.cancel()
+        raise
+    named = [str(path) for path in files.all]
+    outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
+    confirm()
+    if config.keep_run:
+        sweep_passes(run, cluster.notes)
+        run.spool.sweep()
+    else:
+        clear(folder, outcome)
+    return _result(outcome)
+
+
+def _while_held(lock: Lock, manifest: Manifest, watch: Watcher | None) -> Watcher:
+    """Watch under the run's id, and stop at the next task if another driver has taken over (RunError)."""
+
+    def look(stage: Stage) -> None:
+        if lock.lost:
+            lock.confirm()
+        stage.run = manifest.run_id
+        if watch is not None:
+            watch(stage)
+
+    return look
+
+
+def _clear_finished(folder: Folder) -> Result:
+    """Go on with a run that was stopped while it was cleared: the slide is there, only the clearing is not done."""
+    with folder.lock(LOCK) as lock:
+        outcome = finished(folder)
+        if outcome is None:
+            raise RunError(f"{folder.name}: was cleared by another driver just now")
+        patiently(lock.confirm, Notes())
+        clear(folder, outcome)
+        return _result(outcome)
+
+
+def _result(outcome: dict[str, Any]) -> Result:
+    slide, annotations, manifest, thumbnail, script = (Path(path) for path in outcome["files"])
+    return Result(slide, annotations, manifest, thumbnail, script, outcome["digest"], outcome["areas"], outcome["layout"])
+
+
+def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:
+    """Denoise every pass, decode, write; each skips what its keys say is done."""
+    run = dispatcher.run
+    for part in run.passes:
+        run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
+        _calibrate(dispatcher, part, watch)
+    _decode(dispatcher, run.passes[-1], watch)
+    stage = Stage("write slide", len(run.slide.grid), workers=1)
+    watch(stage)
+    dispatcher.confirm()
+    begin_outputs(run.folder, run.manifest, overwrite)
+    begin = monotonic()
+
+    def note() -> None:
+        stage.done += 1
+        stage.seconds = monotonic() - begin
+        watch(stage)
+
+    written = write_outputs(run, files, note)
+    stage.finished = True
+    watch(stage)
+    return written
+
+
+def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
+    if part.state.read_norm() is None:
+        task = Task("calibrate", part.plan.index, (0, 0))
+        run_independent(dispatcher, "calibrate decoder", [task], 1, watch)
+
+
+def _decode(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
+    blocks = dispatcher.run.slide.grid
+    dispatcher.run.spool.sweep()
+    done = dispatcher.run.spool.done()
+    tasks = [Task("decode", part.plan.index, ij) for ij in blocks if ij not in done]
+    run_independent(dispatcher, "decode", tasks, len(blocks), watch)
+
+
+def _level_name(run: RunContext, part: PassContext) -> str:
+    return f"{10.0 / (run.slide.mpp * part.plan.scale):.3g}x"

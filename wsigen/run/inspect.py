@@ -1,0 +1,124 @@
+"""What a run looks like: its progress in words, and its timestep map as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.storage.files import write_atomic
+from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.run.tasks.state import held_pixels
+
+PICTURE = "timesteps.png"
+"""Name of the timestep map in the run directory."""
+
+PICTURE_SIDE = 1024
+"""Longest side of the timestep map in px."""
+
+_GLASS = (255, 255, 255)
+_WAITING = (25, 20, 60)
+_DONE = (240, 170, 190)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Lines for people, and where the picture is."""
+
+    lines: list[str]
+    picture: str | None
+
+
+def inspect_run(run_dir: str | Path, picture: Path | None = None) -> RunReport:
+    """Read a run's record and draw its timestep map.
+
+    Parameters
+    ----------
+    run_dir:
+        Directory or URL of a run, in progress, interrupted or kept.
+    picture:
+        PNG to write; ``RUN_DIR/timesteps.png`` by default.
+
+    Raises
+    ------
+    RunError
+        If the directory holds no run.
+    """
+    run = RunContext(run_dir)
+    m = run.manifest
+    lines = [
+        f"run {m.run_id}: {m.slide['width']}x{m.slide['height']} px at {m.slide['mpp']} um/px, seed {m.sampling['seed']}",
+        f"model {m.model_hash[:12]} on {m.device}, guidance {m.sampling['guidance']}, eta {m.sampling['eta']}",
+    ]
+    if m.inputs.get("layout"):
+        lines.append(f"layout: {m.inputs['layout']}")
+    drawn = None
+    for part in run.passes:
+        lines.append(_pass_line(run, part))
+        if run.store.has_pass(part.plan.index):
+            drawn = part
+    lines.append(f"decode: {len(run.spool.done())} of {len(run.slide.grid)} blocks")
+    if drawn is None:
+        return RunReport([*lines, "nothing was started yet"], None)
+    png = _png(timestep_map(run, drawn), drawn.plan.steps)
+    if picture is not None:
+        write_atomic(picture, png)
+    else:
+        run.folder.write(PICTURE, png)
+    target = str(picture or f"{run_dir}/{PICTURE}")
+    return RunReport([*lines, f"timestep map: {target}"], target)
+
+
+def steps_done(part: PassContext) -> dict[tuple[int, int], int]:
+    """The state y[s] every active chunk has reached; -1 before its start."""
+    record = part.state.record()
+    active = np.argwhere(part.state.activity).tolist()
+    return {(i, j): max((h // 2 for h in record.get((i, j), set()) if h % 2 == 0), default=-1) for i, j in active}
+
+
+def timestep_map(run: RunContext, part: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int32]:
+    """The number of steps still to go at every pixel of a small map: L(i) = S - steps done of its chunk.
+
+    Returns int32 ``[h, w]`` with h, w at most ``side``: 0 finished .. S at the start, S + 1 not yet started, -1 glass.
+    """
+    plan = part.plan
+    done = steps_done(part)
+    scale = max(1, -(-max(plan.height, plan.width) // side))
+    out = np.full((-(-plan.height // scale), -(-plan.width // scale)), -1, dtype=np.int32)
+    for ij, step in done.items():
+        box = plan.grid.box(ij)
+        rows = np.arange(-(-box.y0 // scale) * scale, box.y1, scale)
+        columns = np.arange(-(-box.x0 // scale) * scale, box.x1, scale)
+        glass = held_pixels(run, part, box)[np.ix_(rows - box.y0, columns - box.x0)]
+        out[np.ix_(rows // scale, columns // scale)] = np.where(glass, -1, plan.steps - step)
+    return out
+
+
+def _pass_line(run: RunContext, part: PassContext) -> str:
+    plan = part.plan
+    title = f"pass {plan.index} ({plan.mode}, {run.slide.mpp * plan.scale:g} um/px, {plan.width}x{plan.height} latents)"
+    if not run.store.has_pass(plan.index):
+        return f"{title}: not started"
+    done = steps_done(part)
+    if not done:
+        return f"{title}: nothing but glass"
+    steps = list(done.values())
+    total = sum(s + 1 for s in steps) / (len(steps) * (plan.steps + 1))
+    return f"{title}: {100 * total:.0f} %, {len(done)} chunks between step {min(steps)} and {max(steps)} of {plan.steps}"
+
+
+def _png(steps: NDArray[np.int32], total: int) -> bytes:
+    """Dark: much left to do; rose: finished; white: glass."""
+    from PIL import Image
+
+    share = np.clip(1.0 - steps / max(1, total + 1), 0.0, 1.0)[..., None]
+    colour = np.asarray(_WAITING) + share * (np.asarray(_DONE) - np.asarray(_WAITING))
+    colour[steps < 0] = _GLASS
+    image = Image.fromarray(colour.astype(np.uint8))
+    scale = max(1, 512 // max(image.size))
+    buffer = BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,165 @@
+"""What lies at the end of a run: the slide and the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import OutputError
+from wsigen.storage.files import remove_leftovers, sha256, write_atomic
+from wsigen.run.manifest import json_hash
+from wsigen.models.bundle import check_bundle
+from wsigen.models.card import BundleCard
+from wsigen.slide.annotations import write_annotations
+from wsigen.slide.ome import ome_xml
+from wsigen.slide.sidecars import import_script, write_manifest, write_thumbnail
+from wsigen.slide.writer import level0_sha256, write_slide
+from wsigen.run.tasks.context import PassContext, RunContext
+
+SUFFIXES = (".ome.tiff", ".ome.tif")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Paths of one slide's files."""
+
+    slide: Path
+    base: str
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the slide, e.g. ``.geojson``."""
+        return self.slide.with_name(self.base + suffix)
+
+    @property
+    def annotations(self) -> Path:
+        """GeoJSON of the classes."""
+        return self.beside(".geojson")
+
+    @property
+    def manifest(self) -> Path:
+        """Every parameter, seed, version and checksum."""
+        return self.beside(".json")
+
+    @property
+    def thumbnail(self) -> Path:
+        """PNG of the whole slide."""
+        return self.beside(".png")
+
+    @property
+    def script(self) -> Path:
+        """Import script for QuPath."""
+        return self.beside(".groovy")
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file."""
+        return [self.slide, self.annotations, self.manifest, self.thumbnail, self.script]
+
+
+def files_of(output: Path) -> Files:
+    """Name the files of a slide.
+
+    Raises
+    ------
+    OutputError
+        If the name does not end in ``.ome.tiff`` or ``.ome.tif``: QuPath and Bio-Formats know the format by it.
+    """
+    for suffix in SUFFIXES:
+        if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
+            return Files(output, output.name[: -len(suffix)])
+    raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
+
+
+def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tuple[str, dict[str, float]]:
+    """Write slide, annotations, thumbnail, script and manifest from a finished run.
+
+    Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; an old manifest
+    goes first and the new one comes last, so that a slide with a manifest is complete. ``note`` is called after every block of
+    the slide that was read.
+    """
+    part = run.passes[-1]
+    card = check_bundle(Path(run.manifest.model))
+    files.manifest.unlink(missing_ok=True)
+    for path in files.all:
+        remove_leftovers(path)
+    write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
+    digest = level0_sha256(files.slide)
+    areas = export_annotations(run, part, card.table, files.annotations)
+    write_thumbnail(files.slide, files.thumbnail)
+    write_atomic(files.script, import_script().encode())
+    write_manifest(files.manifest, _record(run, card, files, digest, areas))
+    return digest, areas
+
+
+def export_annotations(run: RunContext, part: PassContext, table: ClassTable, path: Path) -> dict[str, float]:
+    """Write the class map that was used, not the one that was asked for; the area of every class in px."""
+    return write_annotations(
+        path,
+        part.state.read_classes,
+        (part.plan.height, part.plan.width),
+        part.plan.factor,
+        (run.slide.height, run.slide.width),
+        table,
+        int(run.manifest.sampling["seed"]),
+        run.slide.mpp,
+    )
+
+
+def _statements(run: RunContext, card: BundleCard) -> dict[str, str]:
+    """What the slide's own metadata says of its making."""
+    sampling = run.manifest.sampling
+    drawn = run.manifest.inputs["layout"] if run.manifest.identity.get("sampled_layout") else None
+    return {
+        **({"layout": drawn} if drawn else {}),
+        "synthetic": "true",
+        "generator": f"wsigen {run.manifest.versions['wsigen']}",
+        "model": card.name,
+        "model_sha256": run.manifest.model_hash,
+        "mode": run.passes[-1].plan.mode,
+        "seed": str(sampling["seed"]),
+        "steps": str(run.passes[-1].plan.steps),
+        "guidance": str(sampling["guidance"]),
+        "run": run.manifest.run_id,
+        "not_for": card.not_for,
+    }
+
+
+def _record(run: RunContext, card: BundleCard, files: Files, digest: str, areas: dict[str, float]) -> dict[str, Any]:
+    """The manifest beside the slide."""
+    m = run.manifest
+    return {
+        "synthetic": True,
+        "statement": f"Synthetic slide made by wsigen {m.versions['wsigen']}; it shows no patient. {card.not_for}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_id": m.run_id,
+        "identity": m.identity,
+        "identity_sha256": json_hash(m.identity),
+        "settings": m.settings,
+        "sampling": m.sampling,
+        "passes": m.passes,
+        "slide": m.slide,
+        "classes": [{"name": c.name, "color": list(c.color), "background": c.background} for c in card.table],
+        "area_px": areas,
+        "model": {
+            "name": card.name,
+            "title": card.title,
+            "licence": card.licence,
+            "sha256": m.model_hash,
+            "training_data": [source.model_dump(mode="json", exclude_none=True) for source in card.training_data],
+        },
+        "device": m.device,
+        "precision": m.precision,
+        "versions": m.versions,
+        "inputs": m.inputs,
+        "sha256": {
+            "level0_tiles": digest,
+            files.slide.name: sha256(files.slide),
+            files.annotations.name: sha256(files.annotations),
+            files.thumbnail.name: sha256(files.thumbnail),
+            files.script.name: sha256(files.script),
+        },
+    }

@@ -1,0 +1,203 @@
+"""From final latents to pixels, window by window, without seams or drift of tone.
+
+A window is decoded with a halo of context that is cut off on the way (``models.shrinking``): 1.09 to 1.13 times the work of
+the window alone. What is not local in a decoder is its GroupNorm: its statistics are estimated once per pass from a sample of
+windows and shared by all (``models.frozen_norm``). Attention in its middle block is not local either: it is computed on
+windows of a lattice, whose features are blended, and decoded as latents otherwise are (``models.attention``: about 1.3 times
+the work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block
+decodes all that touch it (4 times the work of the block).
+
+Memory bound: a window of 128 latent px with its halo, whatever the size of the slide; with attention, also the features of
+256 latent px a side and their halo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsigen.base.geometry import Box
+from wsigen.models.attention_windows import PART, attention_windows
+from wsigen.models.model import Model
+from wsigen.sampling.lattice import lattice_crops, lattice_starts
+from wsigen.slide.tiles import encode_block
+from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.run.tasks.state import held_pixels, read_state
+
+if TYPE_CHECKING:
+    from wsigen.models.attention import Features
+
+WINDOW = 128
+"""Side of a decoded window in latent px."""
+
+BLEND_OVERLAP = 32
+"""Overlap of blended windows in latent px, for decoders that are neither local nor split."""
+
+FADE_FROM, FADE_TO = 1.0, 4.0
+"""Distance from tissue, in latent px, over which decoded glass fades into the bundle's exact glass colour."""
+
+FADE_MARGIN = 6
+"""Context in latent px that decides the fade of a pixel."""
+
+NORM_WINDOWS = 8
+"""Windows whose statistics a pass's decoder shares."""
+
+
+def decode_block(run: RunContext, part: PassContext, ij: tuple[int, int]) -> int:
+    """Decode, encode and spool one block of the slide. Returns 0 (model calls)."""
+    block = run.slide.grid.box(ij)
+    f = part.plan.factor
+    latents = Box(block.y0 // f, block.x0 // f, -(-block.y1 // f), -(-block.x1 // f))
+    rgb = decode_region(run, part, latents)
+    rgb = rgb[block.y0 - latents.y0 * f :, block.x0 - latents.x0 * f :][: block.height, : block.width]
+    run.spool.write(ij, encode_block(run.slide, ij, rgb))
+    return 0
+
+
+def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
+    """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
+    if not run.model.halo:
+        return _blended_region(run, part, box)
+    f = part.plan.factor
+    out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
+    out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
+    for shared in _lattice(box, PART):
+        cores = [core for window in _lattice(shared, WINDOW) if (core := _tissue_part(run, part, window)) is not None]
+        features = _features(run, part, cores) if run.model.decoder_splits and cores else None
+        for core in cores:
+            out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core, features))
+    return out
+
+
+def _blended_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
+    """The same by overlapping windows."""
+    f = part.plan.factor
+    total = np.zeros((box.height * f, box.width * f, 3), dtype=np.float32)
+    for window, weight in _blended(box, part.plan.grid.canvas, f):
+        inner = window.intersect(box)
+        share = weight[inner.relative_to(window).scale(f).slices]
+        total[inner.relative_to(box).scale(f).slices] += _with_glass(run, part, window, inner) * share
+    return _rounded(total)
+
+
+def calibrate(run: RunContext, part: PassContext) -> int:
+    """Estimate the statistics that all windows of this pass share, from windows spread over its tissue."""
+    boxes = [part.plan.grid.box((i, j)) for i, j in np.argwhere(part.state.activity).tolist()]
+    chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
+    windows = [_fullest_window(run, part, box) for box in chosen]
+    latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
+    statistics = np.empty(0)
+    if latents:
+        with run.turn():
+            statistics = run.model.norm_statistics(latents)
+    part.state.write_norm(statistics)
+    return 0
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
+
+
+def _lattice(box: Box, side: int) -> Iterator[Box]:
+    """Windows of the global lattice of ``side`` that cover ``box`` without overlap."""
+    for y in range(box.y0 // side * side, box.y1, side):
+        for x in range(box.x0 // side * side, box.x1, side):
+            yield Box(y, x, y + side, x + side).intersect(box)
+
+
+def _features(run: RunContext, part: PassContext, cores: list[Box]) -> Features:
+    """What ``cores`` are decoded from where there is attention."""
+    model = _frozen_model(run, part)
+    canvas = part.plan.grid.canvas
+    needed = [core.dilate(model.halo).intersect(canvas) for core in cores]
+    boxes = [window.around for window in attention_windows(canvas, needed)]
+    latents = {box: read_state(run, part, part.schedule.steps, box)[0] for box in boxes}
+    with run.turn():
+        return model.features(latents.__getitem__, canvas, needed)
+
+
+def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
+    """The smallest box of a window outside which all is plain glass; None if nothing else is in it."""
+    near = window.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
+    held = held_pixels(run, part, near)
+    if not held.any():
+        return window
+    shown = ndimage.distance_transform_edt(held) < FADE_TO + 1.0
+    ys, xs = np.nonzero(shown[window.relative_to(near).slices])
+    if len(ys) == 0 or held.all():
+        return None
+    return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1).shift(window.y0, window.x0)
+
+
+def _with_glass(
+    run: RunContext, part: PassContext, window: Box, inner: Box, features: Features | None = None
+) -> NDArray[np.float32]:
+    """Pixels of ``inner``, decoded as part of ``window``, faded into plain glass away from tissue."""
+    f, glass = part.plan.factor, np.asarray(run.glass_rgb, dtype=np.float32)
+    near = inner.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
+    held = held_pixels(run, part, near)
+    if held.all():
+        return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
+    rgb = _decode_window(run, part, window, features)[inner.relative_to(window).scale(f).slices]
+    return rgb + _glass_share(held, inner.relative_to(near), f) * (glass - rgb) if held.any() else rgb
+
+
+def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    """Overlapping windows of the global lattice with Hann weights per pixel, for decoders that are neither local nor split."""
+    side = min(WINDOW, canvas.height, canvas.width)
+    overlap = min(BLEND_OVERLAP, side // 2)
+    ys, xs = (lattice_starts(extent, side, side - overlap) for extent in canvas.shape)
+    for crop in lattice_crops(ys, xs, side, "hann", canvas):
+        if crop.box.overlaps(box):
+            yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]
+
+
+def _decode_window(run: RunContext, part: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
+    """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
+    model = _frozen_model(run, part)
+    around = window.dilate(model.halo).intersect(part.plan.grid.canvas)
+    halo = (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1)
+    if features is not None:
+        with run.turn():
+            return model.decode_features(features, around, halo)
+    latents, _ = read_state(run, part, part.schedule.steps, around)
+    with run.turn():
+        return model.decode(latents, halo)
+
+
+def _frozen_model(run: RunContext, part: PassContext) -> Model:
+    """The model with this pass's decoder statistics."""
+    model = run.model
+    model.freeze_norm(part.norm)
+    return model
+
+
+def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:
+    """How much of each pixel is plain glass, ``[h f, w f, 1]`` in [0, 1]: 0 on tissue and right beside it."""
+    distance = ndimage.distance_transform_edt(held)
+    share = np.clip((distance - FADE_FROM) / (FADE_TO - FADE_FROM), 0.0, 1.0).astype(np.float32)
+    share = np.pad(share, 1, mode="edge")
+    ys = (np.arange(inner.y0 * f, inner.y1 * f) + 0.5) / f + 0.5
+    xs = (np.arange(inner.x0 * f, inner.x1 * f) + 0.5) / f + 0.5
+    smooth = ndimage.map_coordinates(share, np.meshgrid(ys, xs, indexing="ij"), order=1)
+    return smooth[..., None]
+
+
+def _fullest_window(run: RunContext, part: PassContext, chunk: Box) -> Box:
+    """The crop-sized window of a chunk with most tissue, the first of equals."""
+    canvas, side = part.plan.grid.canvas, part.plan.side
+    held = held_pixels(run, part, chunk)
+    best, most = chunk, -1
+    for y in range(chunk.y0, chunk.y1, side // 2):
+        for x in range(chunk.x0, chunk.x1, side // 2):
+            window = Box(min(y, canvas.y1 - side), min(x, canvas.x1 - side), 0, 0)
+            window = Box(window.y0, window.x0, window.y0 + side, window.x0 + side)
+            inside = window.intersect(chunk).relative_to(chunk).slices
+            count = int((~held[inside]).sum())
+            if count > most:
+                best, most = window, count
+    return best
