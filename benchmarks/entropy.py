@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.steps import PipelineSettings
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
     from wsigen.metrics.extractors import Extractor
 
 SHOWN = ("spread", "recall", "precision", "kid")

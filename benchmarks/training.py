@@ -32,8 +32,8 @@ def make_cohort(folder: Path) -> Any:
     """Write tiles of stained noise, two of each class, and open them as a cohort."""
     from PIL import Image
 
-    from wsigen.cohort.cohort import open_cohort
-    from wsigen.cohort.settings import CohortSettings
+    from wsigen.dataset.dataset import open_cohort
+    from wsigen.dataset.settings import CohortSettings
 
     rng = np.random.default_rng(0)
     names = [f"class {i}" for i in range(CLASSES)]
@@ -123,7 +123,7 @@ def measure(options: Options) -> list[Figure]:
 
 def measure_denoiser(options: Options, cohort: Any) -> Figure:
     """Of cached latents, all read from zarr: as a cohort far larger than what a stream keeps in memory."""
-    from wsigen.cohort.latents import cache_latents
+    from wsigen.dataset.latents import cache_latents
     from wsigen.training.conditions import Conditioner
     from wsigen.training.denoiser_model import DenoiserTask
     from wsigen.training.denoiser_parts import build_schedule, build_unet

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from wsigen.cohort.cohort import Cohort, open_cohort
-from wsigen.cohort.settings import CohortSettings, cache_of, read_settings
+from wsigen.dataset.dataset import Cohort, open_cohort
+from wsigen.dataset.settings import CohortSettings, cache_of, read_settings
 from wsigen.base.errors import ConfigError
 from wsigen.storage.files import atomic_path
 from wsigen.models.mask_bundle import FOLDER as MASK

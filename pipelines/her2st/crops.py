@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.members import Member
+from wsigen.dataset.members import Member
 from wsigen.base.geometry import Box
 from wsigen.slide.reference import open_reference
 

@@ -13,7 +13,7 @@ from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
 
 if TYPE_CHECKING:
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipelines.her2st.made_slides import Slides
     from pipelines.her2st.sides import Batched, Sides
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 
 def draw(extractor: Batched, sides: Sides, cohort: Cohort, slides: Slides, docs: Path) -> None:

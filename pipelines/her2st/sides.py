@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.her2st.made_slides import Slides
-    from wsigen.cohort.cohort import Cohort
-    from wsigen.cohort.members import Member
+    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.members import Member
     from wsigen.base.geometry import Box
     from wsigen.metrics.extractors import Extractor
 

@@ -13,7 +13,7 @@ from wsigen.metrics.fidelity import fidelity_numbers
 
 if TYPE_CHECKING:
     from pipelines.her2st.sides import Batched, Sides
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 SHOWN = ("kid", "fid", "precision", "recall", "density", "coverage")
 

@@ -8,8 +8,8 @@ import yaml
 from cohort.cohort_making import CLASSES, annotated, slide, spots, tiles
 from drawing import feature, square, write_layout
 
-from wsigen.cohort import open_cohort
-from wsigen.cohort.settings import read_settings
+from wsigen.dataset import open_cohort
+from wsigen.dataset.settings import read_settings
 from wsigen.base.errors import CohortError, EvaluationError
 from wsigen.metrics.evaluation import Settings, evaluate
 from wsigen.metrics.sides import common_mpp, open_side, place_crops, read_crop

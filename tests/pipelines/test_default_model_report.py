@@ -15,7 +15,7 @@ from pipelines.her2st import made_slides
 from pipelines.her2st.crops import Crops, twin_crops
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.sides import held_out_places, with_own_detail
-from wsigen.cohort.cohort import open_cohort
+from wsigen.dataset.dataset import open_cohort
 from wsigen.slide.reference import open_reference
 
 

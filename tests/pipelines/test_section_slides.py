@@ -10,8 +10,8 @@ from pipelines.her2st.sections import PATCH_MPP, Section
 from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN
 from pipelines.her2st.slides import write_section
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
-from wsigen.cohort import open_cohort
-from wsigen.cohort.settings import CohortSettings
+from wsigen.dataset import open_cohort
+from wsigen.dataset.settings import CohortSettings
 from wsigen.base.geometry import Box
 
 CLASSES = [

@@ -10,8 +10,8 @@ import torch
 from streams import denoiser_settings
 from train_tiny import NETWORK
 
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.settings import read_settings
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.settings import read_settings
 from wsigen.training.autoencoder_model import build_vae
 from wsigen.training.make_denoiser import cached
 from wsigen.training.processes import processes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.cohort.batch import Batch, LatentBatch
+from wsigen.dataset.batch import Batch, LatentBatch
 from wsigen.models.card import BundleCard, Level, make_card
 
 TABLE = ClassTable((TissueClass("Glass", (235, 235, 240), True), TissueClass("Tumor", (200, 0, 0))))

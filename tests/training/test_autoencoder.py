@@ -10,7 +10,7 @@ import pytest
 import torch
 from streams import Crops
 
-from wsigen.cohort.batch import Batch, LatentBatch
+from wsigen.dataset.batch import Batch, LatentBatch
 from wsigen.base.errors import ConfigError
 from wsigen.training.autoencoder_model import AutoencoderTask, build_vae, load_vae, with_more_latents
 from wsigen.training.denoiser_model import quartered

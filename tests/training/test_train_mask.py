@@ -14,8 +14,8 @@ from drawing import feature, square, write_layout
 import wsigen
 from wsigen.base.classes import UNKNOWN
 from wsigen.cli import main
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.settings import read_settings
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.settings import read_settings
 from wsigen.run.config import make_config
 from wsigen.base.errors import BundleError, CohortError, ConfigError, RunError
 from wsigen.run.generate import generate, resume

@@ -10,9 +10,9 @@ from typing import Any
 
 def run_data(file: Path, cache: Path | None, skip_bad: bool) -> None:
     """Open the cohort, print and save its summary, write the contact sheet."""
-    from wsigen.cohort.cohort import open_cohort
-    from wsigen.cohort.settings import cache_of, read_settings
-    from wsigen.cohort.sheet import write_sheet
+    from wsigen.dataset.dataset import open_cohort
+    from wsigen.dataset.settings import cache_of, read_settings
+    from wsigen.dataset.sheet import write_sheet
     from wsigen.storage.files import write_atomic
 
     settings = read_settings(file)

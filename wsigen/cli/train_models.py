@@ -62,8 +62,8 @@ def register(app: typer.Typer) -> None:
 
 def _cohort(file: Path, cache: Path | None, skip_bad: bool) -> Any:
     try:
-        from wsigen.cohort.cohort import open_cohort
-        from wsigen.cohort.settings import cache_of, read_settings
+        from wsigen.dataset.dataset import open_cohort
+        from wsigen.dataset.settings import cache_of, read_settings
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
     cohort = open_cohort(read_settings(file), cache or cache_of(file), skip_bad)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
-from wsigen.cohort import Cohort, open_cohort
-from wsigen.cohort.labels import WholeLabel
-from wsigen.cohort.members import Member as CohortMember
-from wsigen.cohort.settings import cache_of, read_settings
-from wsigen.cohort.tissue import sample
+from wsigen.dataset import Cohort, open_cohort
+from wsigen.dataset.labels import WholeLabel
+from wsigen.dataset.members import Member as CohortMember
+from wsigen.dataset.settings import cache_of, read_settings
+from wsigen.dataset.tissue import sample
 from wsigen.base.errors import EvaluationError, suggest
 from wsigen.base.geometry import Box
 from wsigen.slide.reference import Reference

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsigen.cohort.batch import CropStream
+from wsigen.dataset.batch import CropStream
 from wsigen.base.errors import TrainingError
 from wsigen.training.losses import build_adversary, fine, hinge_loss, reconstruction_terms
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe

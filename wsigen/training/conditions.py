@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsigen.cohort.drawing import MOST
+from wsigen.dataset.drawing import MOST
 from wsigen.base.errors import TrainingError
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.batch import LatentBatch, LatentStream
+from wsigen.dataset.batch import LatentBatch, LatentStream
 from wsigen.base.errors import TrainingError
 from wsigen.training.autoencoder_model import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows

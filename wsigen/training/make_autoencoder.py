@@ -31,7 +31,7 @@ def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resum
     Parameters
     ----------
     cohort:
-        What ``wsigen.cohort.open_cohort`` returns.
+        What ``wsigen.dataset.open_cohort`` returns.
     out:
         Gets the checkpoint, the losses, sample grids and the result.
     """

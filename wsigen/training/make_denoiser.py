@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsigen.base.classes import ClassTable
-from wsigen.cohort.batch import LatentStream
+from wsigen.dataset.batch import LatentStream
 from wsigen.base.errors import TrainingError
 from wsigen.models.card import BundleCard, Level
 from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
@@ -59,7 +59,7 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
     Parameters
     ----------
     cohort:
-        What ``wsigen.cohort.open_cohort`` returns.
+        What ``wsigen.dataset.open_cohort`` returns.
     out:
         Gets the latents, the checkpoint, the losses, sample grids and the bundle.
     """
@@ -72,7 +72,7 @@ def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: boo
 
 def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -> LatentData:
     """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
-    from wsigen.cohort.latents import cache_latents
+    from wsigen.dataset.latents import cache_latents
 
     scale = scale_of_start(recipe, vae)
     state = processes()

@@ -16,7 +16,7 @@ from wsigen.training.processes import is_main
 from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 
 def make_mask(recipe: MaskRecipe, cohort: Cohort, out: Path, *, resume: bool = False) -> Outcome:

@@ -15,7 +15,7 @@ from wsigen.training.mask_maps import MaskExample
 from wsigen.training.mask_recipe import MaskRecipe
 
 if TYPE_CHECKING:
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 CELL_PX = 64
 """Side of a cell in px of the cohort's finest level, unless the recipe says how many um (DiffInfinite: 1/64)."""

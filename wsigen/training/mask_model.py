@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.cohort.sheet import colour
+from wsigen.dataset.sheet import colour
 from wsigen.models.mask_bundle import MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells
 from wsigen.training.denoiser_model import Noising

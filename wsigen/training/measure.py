@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsigen.cohort.batch import CELL_PX, CropStream
+from wsigen.dataset.batch import CELL_PX, CropStream
 from wsigen.training.autoencoder_model import to_bytes, to_unit
 
 if TYPE_CHECKING:

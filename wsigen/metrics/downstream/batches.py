@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.augment import dihedral, jitter_stain
-from wsigen.cohort.drawing import PRESENT
+from wsigen.dataset.augment import dihedral, jitter_stain
+from wsigen.dataset.drawing import PRESENT
 from wsigen.metrics.downstream.samples import Samples
 from wsigen.metrics.downstream.scratch import Scratch
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.groups import match_name
+from wsigen.dataset.groups import match_name
 from wsigen.base.errors import EvaluationError
 from wsigen.metrics.downstream.samples import Samples
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.cohort.settings import CohortSettings, Source, TileSource
-from wsigen.cohort.tables import keys
+from wsigen.dataset.settings import CohortSettings, Source, TileSource
+from wsigen.dataset.tables import keys
 from wsigen.base.errors import CohortError, suggest
 
 SUFFIXES = frozenset(

@@ -8,8 +8,8 @@ from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, til
 from drawing import feature, square, write_layout
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.latents import cache_latents
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.latents import cache_latents
 from wsigen.base.errors import CohortError
 from wsigen.base.geometry import Box
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.opening import Opened
-from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings
-from wsigen.cohort.tissue import Mask
+from wsigen.dataset.opening import Opened
+from wsigen.dataset.patches import Patches
+from wsigen.dataset.settings import CohortSettings
+from wsigen.dataset.tissue import Mask
 from wsigen.storage.files import atomic_path
 
 VERSION = 2

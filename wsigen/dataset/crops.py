@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.augment import dihedral, jitter_stain
-from wsigen.cohort.batch import CELL_PX, Batch
-from wsigen.cohort.damage import REDRAWN, Damage
-from wsigen.cohort.drawing import Drawer
-from wsigen.cohort.members import Member
-from wsigen.cohort.patches import Patches
+from wsigen.dataset.augment import dihedral, jitter_stain
+from wsigen.dataset.batch import CELL_PX, Batch
+from wsigen.dataset.damage import REDRAWN, Damage
+from wsigen.dataset.drawing import Drawer
+from wsigen.dataset.members import Member
+from wsigen.dataset.patches import Patches
 from wsigen.base.errors import ReferenceImageError
 from wsigen.base.geometry import Box
 

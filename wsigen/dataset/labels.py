@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.cohort.points import PointLayout
+from wsigen.dataset.points import PointLayout
 from wsigen.base.errors import CohortError, LayoutError
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.patches import Patches
+from wsigen.dataset.patches import Patches
 from wsigen.base.errors import CohortError
 
 PRESENT = 1 / 64

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.cohort.batch import CELL_PX
+from wsigen.dataset.batch import CELL_PX
 from wsigen.base.errors import CohortError, ConfigError
 from wsigen.models.card import CardClass, Level
 from wsigen.base.yaml_file import read_mapping, validated

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.batch import CELL_PX
-from wsigen.cohort.members import Member
+from wsigen.dataset.batch import CELL_PX
+from wsigen.dataset.members import Member
 from wsigen.base.geometry import Box
 
 NO_CLASS = -1

@@ -7,9 +7,9 @@ import pytest
 import tifffile
 from cohort.cohort_making import settings, stained, tiles
 
-from wsigen.cohort.cohort import Cohort, open_cohort
-from wsigen.cohort.damage import Damage
-from wsigen.cohort.latents import cache_latents
+from wsigen.dataset.dataset import Cohort, open_cohort
+from wsigen.dataset.damage import Damage
+from wsigen.dataset.latents import cache_latents
 from wsigen.base.errors import CohortError, ReferenceImageError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.cli.app import app
-from wsigen.cohort.sheet import UNKNOWN_RGB, colour
+from wsigen.dataset.sheet import UNKNOWN_RGB, colour
 from wsigen.base.errors import CohortError
 
 

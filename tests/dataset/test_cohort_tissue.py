@@ -1,7 +1,7 @@
 import numpy as np
 from cohort.cohort_making import GLASS, stained
 
-from wsigen.cohort.tissue import tissue_mask
+from wsigen.dataset.tissue import tissue_mask
 
 TISSUE = (slice(60, 180), slice(80, 260))
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsigen.cohort.batch import CELL_PX
-from wsigen.cohort.groups import SPLITS
+from wsigen.dataset.batch import CELL_PX
+from wsigen.dataset.groups import SPLITS
 
 if TYPE_CHECKING:
-    from wsigen.cohort.cohort import Cohort
+    from wsigen.dataset.dataset import Cohort
 
 
 def summarise(cohort: Cohort) -> dict[str, Any]:

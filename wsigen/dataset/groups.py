@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from wsigen.cohort.settings import CohortSettings, TileSource
-from wsigen.cohort.tables import column_of_images
+from wsigen.dataset.settings import CohortSettings, TileSource
+from wsigen.dataset.tables import column_of_images
 from wsigen.base.errors import CohortError, suggest
 
 TRAINING, HELD_OUT = 0, 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsigen.cohort.augment import dihedral, jitter_stain
+from wsigen.dataset.augment import dihedral, jitter_stain
 
 
 def test_jitter_leaves_glass_alone_and_changes_tissue() -> None:

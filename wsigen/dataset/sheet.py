@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.cohort.batch import CELL_PX
+from wsigen.dataset.batch import CELL_PX
 from wsigen.storage.files import atomic_path
 from wsigen.models.card import Level
 
 if TYPE_CHECKING:
-    from wsigen.cohort.cohort import Cohort, Split
+    from wsigen.dataset.dataset import Cohort, Split
 
 U8 = NDArray[np.uint8]
 UNKNOWN_RGB = (70, 70, 70)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsigen.cohort.members import Member
-from wsigen.cohort.settings import CohortSettings
-from wsigen.cohort.tables import few
+from wsigen.dataset.members import Member
+from wsigen.dataset.settings import CohortSettings
+from wsigen.dataset.tables import few
 
 
 def coarse_images(settings: CohortSettings, members: Sequence[Member]) -> list[str]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.cohort.augment import dihedral, jitter_stain
-from wsigen.cohort.batch import CELL_PX
-from wsigen.cohort.cohort import Cohort
-from wsigen.cohort.damage import REDRAWN, Damage
-from wsigen.cohort.drawing import MOST
-from wsigen.cohort.patches import Patches
+from wsigen.dataset.augment import dihedral, jitter_stain
+from wsigen.dataset.batch import CELL_PX
+from wsigen.dataset.dataset import Cohort
+from wsigen.dataset.damage import REDRAWN, Damage
+from wsigen.dataset.drawing import MOST
+from wsigen.dataset.patches import Patches
 from wsigen.base.errors import CohortError, ReferenceImageError
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
-from wsigen.cohort.batch import CELL_PX, CropStream
-from wsigen.cohort.build import Watch, build_index, label_images, make_member
-from wsigen.cohort.crops import PixelCrops
-from wsigen.cohort.damage import Damage
-from wsigen.cohort.discovery import Found, find_images
-from wsigen.cohort.drawing import Drawer
-from wsigen.cohort.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
-from wsigen.cohort.index import Index, index_key, index_path, load_index, save_index
-from wsigen.cohort.labels import Labels, PolygonLabels
-from wsigen.cohort.members import Member
-from wsigen.cohort.notes import coarse_images
-from wsigen.cohort.patches import Patches
-from wsigen.cohort.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
-from wsigen.cohort.summary import summarise
-from wsigen.cohort.tables import column_of_images
+from wsigen.dataset.batch import CELL_PX, CropStream
+from wsigen.dataset.build import Watch, build_index, label_images, make_member
+from wsigen.dataset.crops import PixelCrops
+from wsigen.dataset.damage import Damage
+from wsigen.dataset.discovery import Found, find_images
+from wsigen.dataset.drawing import Drawer
+from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
+from wsigen.dataset.index import Index, index_key, index_path, load_index, save_index
+from wsigen.dataset.labels import Labels, PolygonLabels
+from wsigen.dataset.members import Member
+from wsigen.dataset.notes import coarse_images
+from wsigen.dataset.patches import Patches
+from wsigen.dataset.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
+from wsigen.dataset.summary import summarise
+from wsigen.dataset.tables import column_of_images
 from wsigen.base.errors import CohortError
 from wsigen.models.card import Level
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from wsigen.cohort.discovery import class_index
-from wsigen.cohort.groups import match_name
-from wsigen.cohort.labels import PointLabels
-from wsigen.cohort.settings import CohortSettings, Columns, PointSource
-from wsigen.cohort.tables import few, keys, lookup, read_rows
+from wsigen.dataset.discovery import class_index
+from wsigen.dataset.groups import match_name
+from wsigen.dataset.labels import PointLabels
+from wsigen.dataset.settings import CohortSettings, Columns, PointSource
+from wsigen.dataset.tables import few, keys, lookup, read_rows
 from wsigen.base.errors import CohortError
 
 Point = tuple[float, float, int]

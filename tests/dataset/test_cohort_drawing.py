@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsigen.cohort.drawing import Drawer
-from wsigen.cohort.patches import Patches
+from wsigen.dataset.drawing import Drawer
+from wsigen.dataset.patches import Patches
 
 DRAWS = 4000
 

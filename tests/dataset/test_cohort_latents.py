@@ -6,9 +6,9 @@ import pytest
 from cohort.cohort_making import annotated, settings, slide, tiles
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort import latents as module
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.latents import cache_latents
+from wsigen.dataset import latents as module
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.latents import cache_latents
 from wsigen.base.errors import CohortError
 
 

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.cohort.settings import Source, TileSource
-from wsigen.cohort.tables import keys
+from wsigen.dataset.settings import Source, TileSource
+from wsigen.dataset.tables import keys
 from wsigen.base.errors import CohortError
 from wsigen.storage.files import atomic_path
 from wsigen.slide.reference import open_reference

@@ -6,7 +6,7 @@ import numpy as np
 from drawing import feature, square, write_layout
 from PIL import Image
 
-from wsigen.cohort.settings import CohortSettings
+from wsigen.dataset.settings import CohortSettings
 
 GLASS = (225, 215, 232)
 CLASSES = [

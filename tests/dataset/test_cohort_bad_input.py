@@ -7,8 +7,8 @@ import yaml
 from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, tiles
 from drawing import feature, square, write_layout
 
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.settings import read_settings
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.settings import read_settings
 from wsigen.base.errors import CohortError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
@@ -81,7 +81,7 @@ def test_slides_that_cannot_be_opened(tmp_path):
 
 def test_a_full_disk_while_a_large_image_is_copied(tmp_path, monkeypatch):
     """A folder where the copy has to be stands for a disk that takes no more: libvips fails in the same way."""
-    from wsigen.cohort import opening
+    from wsigen.dataset import opening
 
     slide(tmp_path / "slides" / "s1.png")
     monkeypatch.setattr(opening, "COPY_FROM_PX", 1000)

@@ -8,10 +8,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort import build
-from wsigen.cohort.cohort import open_cohort
-from wsigen.cohort.groups import split_groups
-from wsigen.cohort.patches import owners, starts
+from wsigen.dataset import build
+from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.groups import split_groups
+from wsigen.dataset.patches import owners, starts
 from wsigen.base.errors import CohortError
 from wsigen.base.geometry import Box
 from wsigen.layout.read import read_layout

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.batch import CELL_PX
-from wsigen.cohort.labels import Labels
-from wsigen.cohort.tissue import Mask, sample
+from wsigen.dataset.batch import CELL_PX
+from wsigen.dataset.labels import Labels
+from wsigen.dataset.tissue import Mask, sample
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.slide.reference import Reference

@@ -20,11 +20,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsigen.cohort.batch import CELL_PX, LatentBatch, LatentStream
-from wsigen.cohort.cohort import Cohort, Split
-from wsigen.cohort.drawing import Drawer
-from wsigen.cohort.encoding import Encode, PatchEncoder
-from wsigen.cohort.patches import Patches
+from wsigen.dataset.batch import CELL_PX, LatentBatch, LatentStream
+from wsigen.dataset.dataset import Cohort, Split
+from wsigen.dataset.drawing import Drawer
+from wsigen.dataset.encoding import Encode, PatchEncoder
+from wsigen.dataset.patches import Patches
 from wsigen.base.errors import CohortError
 
 BLOCK = 64

@@ -9,16 +9,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.cohort.discovery import Found, class_index
-from wsigen.cohort.groups import TRAINING
-from wsigen.cohort.index import Index
-from wsigen.cohort.labels import Labels, PointLabels, PolygonLabels, WholeLabel
-from wsigen.cohort.members import Member
-from wsigen.cohort.opening import Opened, open_image
-from wsigen.cohort.patches import Patches, lattice, thin
-from wsigen.cohort.point_tables import read_points
-from wsigen.cohort.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
-from wsigen.cohort.tissue import Mask, find_tissue
+from wsigen.dataset.discovery import Found, class_index
+from wsigen.dataset.groups import TRAINING
+from wsigen.dataset.index import Index
+from wsigen.dataset.labels import Labels, PointLabels, PolygonLabels, WholeLabel
+from wsigen.dataset.members import Member
+from wsigen.dataset.opening import Opened, open_image
+from wsigen.dataset.patches import Patches, lattice, thin
+from wsigen.dataset.point_tables import read_points
+from wsigen.dataset.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
+from wsigen.dataset.tissue import Mask, find_tissue
 from wsigen.base.errors import CohortError, ReferenceImageError
 from wsigen.slide.reference import Reference
 
