@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipelines.steps import PipelineSettings
     from wsigen.dataset.dataset import Cohort
-    from wsigen.metrics.extractors import Extractor
+    from wsigen.evaluation.extractors.extractors import Extractor
 
 SHOWN = ("spread", "recall", "precision", "kid")
 
@@ -34,7 +34,7 @@ def main() -> None:
     args = _arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from pipelines.steps import open_data, read_pipeline, train_models
-    from wsigen.metrics.extractors import open_extractor
+    from wsigen.evaluation.extractors.extractors import open_extractor
 
     plan = read_pipeline(args.config)
     cohort = open_data(plan, args.data, args.out)
@@ -61,7 +61,7 @@ def _measure(
 ) -> dict[str, float]:
     """Make a slide per class, and compare its crops with the held-out ones."""
     import wsigen
-    from wsigen.metrics.fidelity import fidelity_numbers
+    from wsigen.evaluation.fidelity import fidelity_numbers
 
     size = plan.evaluation.size_px
     real, labels = _real(cohort, size, plan.evaluation.crops)

@@ -27,8 +27,8 @@ from benchmarks.quality import pooled
 from wsigen.base.errors import WsigenError
 
 if TYPE_CHECKING:
-    from wsigen.metrics.extractors import Extractor
-    from wsigen.metrics.features import FeatureSet
+    from wsigen.evaluation.extractors.extractors import Extractor
+    from wsigen.evaluation.features import FeatureSet
 
 COMMAND = "python -m benchmarks.steps"
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -89,8 +89,8 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from wsigen.metrics.extractors import open_extractor
-    from wsigen.metrics.sides import common_mpp, open_side
+    from wsigen.evaluation.extractors.extractors import open_extractor
+    from wsigen.evaluation.sides.sides import common_mpp, open_side
     from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
 
     folder = find_bundle(args.model)
@@ -145,8 +145,8 @@ def make_slides(plan: Plan, sampler: str, steps: int) -> list[Path]:
 
 def features_of(name: str, path: Path, extractor: Extractor, mpp: float | None, args: argparse.Namespace) -> FeatureSet:
     """Features of random crops of a side, kept in OUT."""
-    from wsigen.metrics.features import extract
-    from wsigen.metrics.sides import open_side, place_crops
+    from wsigen.evaluation.features import extract
+    from wsigen.evaluation.sides.sides import open_side, place_crops
 
     side = open_side(name, path, args.real_mpp if name == "real" else None)
     crops = place_crops(side, args.crops, args.crop_px, mpp, 0)
@@ -164,7 +164,7 @@ def distance(paths: Sequence[Path], finest: Sequence[Path]) -> float:
 
 
 def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
-    from wsigen.metrics.fidelity import kernel_distance
+    from wsigen.evaluation.fidelity import kernel_distance
 
     value, deviation = kernel_distance(real.features, made.features)
     return 1000 * value, 1000 * deviation
@@ -172,7 +172,7 @@ def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
 
 def _seam(paths: Sequence[Path]) -> tuple[float, float]:
     from wsigen.slide.reference import open_reference
-    from wsigen.metrics.seams import read_manifest, slide_seams
+    from wsigen.evaluation.seams import read_manifest, slide_seams
 
     last = []
     for path in paths:
@@ -197,7 +197,7 @@ def table_of(cells: Sequence[Cell], finest: int) -> str:
 
 def plot(cells: Sequence[Cell]) -> str:
     """KID against steps, a line a sampler, as SVG that stands alone."""
-    from wsigen.metrics.drawings import lines
+    from wsigen.evaluation.report.drawings import lines
 
     steps = sorted({cell.steps for cell in cells})
     found = {(cell.sampler, cell.steps): cell.kid[0] for cell in cells}

@@ -21,7 +21,7 @@ from pipelines.her2st.pictures import draw
 from pipelines.her2st.sides import SIDE, Batched, cut_sides, held_out_places, reconstructed, with_own_detail
 from pipelines.her2st.tables import fidelity_table, memorisation_table, probe_table
 from pipelines.steps import open_data, read_pipeline
-from wsigen.metrics.extractors import open_extractor
+from wsigen.evaluation.extractors.extractors import open_extractor
 
 
 def main() -> None:

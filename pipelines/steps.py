@@ -177,9 +177,9 @@ def _begun(folder: Path) -> bool:
 
 def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
     """Compare the slides with images that training never saw, and with those it saw; write ``out/report``."""
-    from wsigen.metrics.evaluation import Settings, evaluate
-    from wsigen.metrics.extractors import open_extractor
-    from wsigen.metrics.report import write_report
+    from wsigen.evaluation.evaluate import Settings, evaluate
+    from wsigen.evaluation.extractors.extractors import open_extractor
+    from wsigen.evaluation.report.report import write_report
 
     chosen = plan.evaluation
     settings = Settings(

@@ -129,8 +129,8 @@ def run_peer(job: Job, player: Player) -> dict[str, Any]:
         picture = network.decode(loop.latents)
     if job.turns:
         return {"peak": peak_rss()}
-    from wsigen.metrics.gradients import seam_scores
-    from wsigen.metrics.seams import edges
+    from wsigen.evaluation.borders import seam_scores
+    from wsigen.evaluation.seams import edges
 
     boxes = loop.crops if isinstance(loop, OneCrop) else borders
     size = (job.size, job.size)
@@ -162,7 +162,7 @@ def _class_map(job: Job, extent: int) -> Any:
 def _slide_seams(path: Path) -> dict[str, Any]:
     """Seams along the windows of the last step."""
     from wsigen.slide.reference import open_reference
-    from wsigen.metrics.seams import read_manifest, slide_seams
+    from wsigen.evaluation.seams import read_manifest, slide_seams
 
     manifest = read_manifest(path)
     assert manifest is not None

@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.her2st.crops import joined
 from pipelines.her2st.made_slides import picture_of
 from pipelines.her2st.overviews import draw_window
-from wsigen.metrics import memorisation
+from wsigen.evaluation import memorisation
 from wsigen.models.bundle import find_bundle
 from wsigen.models.model import load_model
 

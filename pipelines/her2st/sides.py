@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wsigen.dataset.dataset import Cohort
     from wsigen.dataset.members import Member
     from wsigen.base.geometry import Box
-    from wsigen.metrics.extractors import Extractor
+    from wsigen.evaluation.extractors.extractors import Extractor
 
 SIDE = 512
 """px of the crops that are compared."""

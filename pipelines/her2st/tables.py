@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.her2st.crops import Crops, joined
-from wsigen.metrics import memorisation
-from wsigen.metrics.fidelity import fidelity_numbers
+from wsigen.evaluation import memorisation
+from wsigen.evaluation.fidelity import fidelity_numbers
 
 if TYPE_CHECKING:
     from pipelines.her2st.sides import Batched, Sides

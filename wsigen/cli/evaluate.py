@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from wsigen.metrics.evaluation import Evaluation
+    from wsigen.evaluation.evaluate import Evaluation
 
 Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at which crops are compared (default: the sides')")]
 
@@ -43,10 +43,10 @@ def evaluate(
 ) -> None:
     """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
     from wsigen.base.errors import EvaluationError
-    from wsigen.metrics.evaluation import TRAINING_CROPS, Settings
-    from wsigen.metrics.evaluation import evaluate as run
-    from wsigen.metrics.extractors import open_extractor
-    from wsigen.metrics.report import check_folder, write_report
+    from wsigen.evaluation.evaluate import TRAINING_CROPS, Settings
+    from wsigen.evaluation.evaluate import evaluate as run
+    from wsigen.evaluation.extractors.extractors import open_extractor
+    from wsigen.evaluation.report.report import check_folder, write_report
 
     folder = cache or (report / "features" if report else None)
     for option, path in (("--report", report), ("--cache", cache)):
@@ -78,8 +78,8 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsigen.metrics.pooled import pool
-    from wsigen.metrics.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
+    from wsigen.evaluation.pooled import pool
+    from wsigen.evaluation.report.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     table = Table("", "value", "how to read it", box=None, pad_edge=False)

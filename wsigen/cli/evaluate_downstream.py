@@ -12,7 +12,7 @@ import typer
 from wsigen.cli.evaluate import Mpp
 
 if TYPE_CHECKING:
-    from wsigen.metrics.downstream.results import Downstream
+    from wsigen.evaluation.downstream.results import Downstream
 
 Side = "folder of tiles by class, annotated slides, or a cohort (FILE.yaml[#training])"
 
@@ -42,10 +42,10 @@ def downstream(
     out: Annotated[Path | None, typer.Option("--out", help="folder of downstream.html, downstream.json")] = None,
 ) -> None:
     """Train a task on real crops, on synthetic ones and on both; test on real crops of other patients."""
-    from wsigen.metrics.downstream.experiment import run_downstream
-    from wsigen.metrics.downstream.report import write_downstream
-    from wsigen.metrics.downstream.settings import Settings
-    from wsigen.metrics.report import check_folder
+    from wsigen.evaluation.downstream.experiment import run_downstream
+    from wsigen.evaluation.downstream.report import write_downstream
+    from wsigen.evaluation.downstream.settings import Settings
+    from wsigen.evaluation.report.report import check_folder
 
     if out is not None:
         check_folder(out, "--out")
@@ -83,7 +83,7 @@ def _print(found: Downstream) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsigen.metrics.downstream.words import HEAD, about, explained, rows
+    from wsigen.evaluation.downstream.words import HEAD, about, explained, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for line in about(found):

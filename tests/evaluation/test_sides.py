@@ -1,0 +1,195 @@
+"""Crops of a side: from tissue, at one um/px, a pure function of the seed; and everything a side can be wrong in."""
+
+import numpy as np
+import pytest
+from drawing import feature, square, write_layout
+from metric_pictures import save, slide_with_tissue, texture
+
+from wsigen.base.errors import EvaluationError
+from wsigen.evaluation.sides.members import folders_without_class
+from wsigen.evaluation.sides.sides import common_mpp, enlarged, open_side, place_crops, read_crop
+from wsigen.evaluation.sides.tissue import otsu, tissue_mask
+
+
+@pytest.fixture
+def slide(tmp_path):
+    return save(tmp_path / "s.tiff", slide_with_tissue(), mpp=0.5)
+
+
+def test_tissue_is_found():
+    picture = slide_with_tissue(200, 300, box=(40, 50, 160, 250))
+    truth = np.zeros((200, 300), bool)
+    truth[40:160, 50:250] = True
+    assert (tissue_mask(picture) == truth).mean() > 0.98
+
+
+def test_glass_is_no_tissue_and_tissue_without_glass_is():
+    rng = np.random.default_rng(0)
+    glass = (243 + rng.normal(size=(100, 100, 3)) * 2).clip(0, 255).astype(np.uint8)
+    assert tissue_mask(glass).mean() < 0.01
+    assert tissue_mask(texture(100, 100, 1)).mean() > 0.9
+
+
+def test_otsu_parts_two_humps():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 0.1, 500), rng.normal(1, 0.1, 300)]).astype(np.float32)
+    assert 0.3 < otsu(values) < 0.7
+
+
+def test_crops_lie_on_tissue(slide):
+    side = open_side("real", slide)
+    crops = place_crops(side, 50, 64, None, seed=1)
+    assert len(crops) == 50
+    for crop in crops:
+        pixels = read_crop(side, crop)
+        assert pixels.shape == (64, 64, 3)
+        assert (pixels.mean(axis=2) < 235).mean() > 0.4
+
+
+def test_crops_are_a_function_of_the_seed(slide):
+    places = [place_crops(open_side("real", slide), 20, 64, None, seed) for seed in (1, 1, 2)]
+    assert places[0] == places[1] != places[2]
+    other = place_crops(open_side("synthetic", slide), 20, 64, None, 1)
+    assert other != places[0]
+
+
+def test_another_um_per_px_resizes(slide):
+    side = open_side("real", slide)
+    crops = place_crops(side, 5, 64, 1.0, seed=1)
+    assert crops[0].canvas == (300, 400)
+    direct = side.members[0].reference.region(crops[0].box, (300, 400))
+    assert (read_crop(side, crops[0]) == direct).all()
+
+
+def test_tiles_are_taken_once_and_named_by_their_folder(tmp_path):
+    for i in range(6):
+        save(tmp_path / ("Tumor" if i % 2 else "Stroma") / f"{i}.png", texture(64, 64, i))
+    side = open_side("real", tmp_path)
+    crops = place_crops(side, 100, 64, None, seed=0)
+    assert sorted(c.member for c in crops) == list(range(6))
+    assert {c.class_name for c in crops} == {"Tumor", "Stroma"}
+
+
+def test_the_geojson_beside_a_slide_names_the_class(tmp_path):
+    save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
+    write_layout(tmp_path / "s.geojson", feature("Tumor", square(0, 0, 256)), feature("Stroma", square(256, 256, 256)))
+    side = open_side("real", tmp_path / "s.tiff")
+    crops = place_crops(side, 80, 64, 1.0, seed=0)
+    for crop in crops:
+        y, x = (2 * (v + 32) for v in (crop.box.y0, crop.box.x0))
+        inside = [abs(v - 256) > 64 for v in (y, x)]
+        if all(inside):
+            expected = {(True, True): "Tumor", (False, False): "Stroma"}.get((y < 256, x < 256))
+            assert crop.class_name == expected
+    assert {c.class_name for c in crops} == {"Tumor", "Stroma", None}
+
+
+def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path, slide):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    save(tmp_path / "small.png", texture(70, 70, 0))
+    side = open_side("real", tmp_path, stated_mpp=0.5)
+    assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png"]
+    assert len(place_crops(side, 10, 128, None, 0)) == 10
+    assert [s.path.rsplit("/", 1)[1] for s in side.skipped] == ["bad.png", "small.png"]
+
+
+def test_large_images_in_folders_of_classes_are_told_of(tmp_path):
+    """A slide in its patient's folder that is drawn upon, or lies in no folder, has lost nothing."""
+    pixels = texture(80, 2100, 0)
+    for name in ("Tumor/a.png", "Tumor/drawn.png", "flat.png"):
+        save(tmp_path / name, pixels)
+    save(tmp_path / "Tumor" / "tile.png", texture(80, 80, 1))
+    write_layout(tmp_path / "Tumor" / "drawn.geojson", feature("Tumor", square(0, 0, 80)))
+    members = open_side("real", tmp_path, stated_mpp=0.5).members
+    assert {m.path.name: m.folder_class for m in members if m.folder_class} == {"tile.png": "Tumor"}
+    (told,) = folders_without_class(tmp_path, members)
+    assert told.startswith("1 of 4 images")
+    assert "larger than 2048 px" in told
+    assert not folders_without_class(tmp_path, [m for m in members if m.path.name != "a.png"])
+
+
+def test_what_is_refused(tmp_path, slide):
+    with pytest.raises(EvaluationError, match="no such"):
+        open_side("real", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match="no image"):
+        open_side("real", tmp_path / "empty")
+    save(tmp_path / "glass.png", np.full((300, 300, 3), 243, np.uint8))
+    with pytest.raises(EvaluationError, match=r"no crop can be taken .*none shows tissue"):
+        place_crops(open_side("real", tmp_path / "glass.png"), 5, 64, None, 0)
+    with pytest.raises(EvaluationError, match="below 900 px"):
+        place_crops(open_side("real", slide), 5, 900, None, 0)
+
+
+def test_different_um_per_px_must_be_said(tmp_path, slide):
+    real = open_side("real", slide)
+    coarse = open_side("synthetic", save(tmp_path / "c.tiff", slide_with_tissue(), mpp=1.0))
+    silent = open_side("synthetic", save(tmp_path / "n.png", slide_with_tissue()))
+    with pytest.raises(EvaluationError, match=r"different um/px.*--mpp 1"):
+        common_mpp([real, coarse], None)
+    assert common_mpp([real, coarse], 1.0) == 1.0
+    with pytest.raises(EvaluationError, match="--synthetic-mpp"):
+        common_mpp([real, silent], None)
+    with pytest.raises(EvaluationError, match="--synthetic-mpp"):
+        common_mpp([real, silent], 1.0)
+    assert common_mpp([silent, silent], None) is None
+    stated = open_side("synthetic", tmp_path / "n.png", 0.5)
+    assert common_mpp([real, stated], None) == pytest.approx(0.5)
+    with pytest.raises(EvaluationError, match="its images have"):
+        _ = open_side("real", _folder(tmp_path)).mpp
+
+
+def _folder(tmp_path):
+    for name, mpp in (("a", 0.5), ("b", 0.25)):
+        save(tmp_path / "mixed" / f"{name}.tiff", texture(128, 128, 0), mpp)
+    return tmp_path / "mixed"
+
+
+def test_annotations_that_cannot_be_used_make_an_image_unlabelled(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.tiff", texture(512, 512, 0), mpp=0.5)
+    write_layout(tmp_path / "a.geojson", feature("Tumor", square(0, 0, 512)))
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    side = open_side("real", tmp_path)
+    crops = place_crops(side, 30, 64, None, seed=0)
+    assert {(c.member, c.class_name) for c in crops} == {(0, "Tumor"), (1, None)}
+    assert list(side.unlabelled) == [1]
+    assert "b.geojson" in side.unlabelled[1]
+    assert not side.skipped
+
+
+def test_enlarged_images_are_told_and_refused(tmp_path):
+    fine = open_side("real", save(tmp_path / "f.tiff", texture(128, 128, 0), 0.25))
+    coarse = open_side("synthetic", save(tmp_path / "c.tiff", texture(128, 128, 0), 0.7))
+    assert enlarged([fine, coarse], 0.7) == enlarged([fine, coarse], 0.69) == enlarged([fine, coarse], None) == []
+    (told,) = enlarged([fine, coarse], 0.4)
+    assert "synthetic: 1 of 1 images are coarser than the 0.4 um/px" in told
+    with pytest.raises(EvaluationError, match=r"c.tiff: 0.7 um/px would be enlarged 14 times to 0.05.*--mpp 0.7"):
+        enlarged([fine, coarse], 0.05)
+
+
+def test_images_are_drawn_by_their_area_whatever_the_cells_of_their_views(tmp_path):
+    """A small image is viewed in smaller cells than a large one; a px of tissue is as likely on either."""
+    save(tmp_path / "a.png", texture(256, 256, 0))
+    save(tmp_path / "b.png", texture(1536, 1536, 1))
+    side = open_side("real", tmp_path, stated_mpp=0.5)
+    cells = [m.reference.height / m.tissue.shape[0] for m in side.members]
+    assert cells[1] > 3 * cells[0]
+    share = np.mean([c.member == 0 for c in place_crops(side, 1500, 32, None, seed=0)])
+    assert share == pytest.approx(256**2 / (256**2 + 1536**2), abs=0.015)
+
+
+def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
+    large = texture(64, 64, 0).repeat(40, 0).repeat(33, 1)
+    save(tmp_path / "P1" / "slide.tiff", large, mpp=0.5)
+    save(tmp_path / "P2" / "small.tiff", texture(128, 128, 1), mpp=0.5)
+    write_layout(tmp_path / "P2" / "small.geojson", feature("Tumor", square(0, 0, 128)))
+    save(tmp_path / "Stroma" / "P3" / "tile.tiff", texture(128, 128, 2), mpp=0.5)
+    side = open_side("real", tmp_path)
+    assert {(m.path.stem, m.folder_class, m.group) for m in side.members} == {
+        ("slide", None, "P1"),
+        ("small", None, "P2"),
+        ("tile", "Stroma", "P3"),
+    }
+    classes = {c.class_name for c in place_crops(side, 40, 64, 0.5, 0) if side.members[c.member].path.stem == "slide"}
+    assert classes == {None}

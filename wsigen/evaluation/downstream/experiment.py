@@ -1,0 +1,189 @@
+"""The experiment: sides in; three arms trained on equal steps, tested on real crops of other patients; every count out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import EvaluationError
+from wsigen.evaluation.downstream.batches import Batches
+from wsigen.evaluation.downstream.folds import Fold, crop_groups, split
+from wsigen.evaluation.downstream.notes import notes
+from wsigen.evaluation.downstream.results import FOLDS, Downstream, Run
+from wsigen.evaluation.downstream.samples import Samples, common_classes, draw, named, read
+from wsigen.evaluation.downstream.scratch import Scratch
+from wsigen.evaluation.downstream.settings import Arm, Settings
+from wsigen.evaluation.evaluate import Watch, indexing
+from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, open_side
+
+if TYPE_CHECKING:
+    from wsigen.evaluation.downstream.networks import Prepared
+
+EXAMPLES = 8
+"""Crops of a class and side kept for the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is trained and tested: crops of all sides in one scratch file, and the folds of the real ones."""
+
+    scratch: Scratch
+    samples: dict[str, Samples]
+    folds: list[Fold]
+    chosen: NDArray[np.int64]
+    """Positions of the synthetic crops that are trained on: the same in every fold and arm."""
+
+
+def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream:
+    """Train networks on real crops, on synthetic ones and on both, and test all on real crops of other patients.
+
+    Memory bound: a few batches; the pixels of all crops lie in an unnamed scratch file.
+
+    Parameters
+    ----------
+    watch:
+        Called with what is counted, how many are done and how many there are.
+
+    Raises
+    ------
+    WsigenError
+        If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
+    """
+    settings.check()
+    make = _network(settings)
+    sides = _open(settings, watch)
+    mpp = common_mpp(list(sides.values()), settings.mpp)
+    coarse = enlarged(list(sides.values()), mpp)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
+        found, samples = _read(settings, sides, mpp, scratch, watch)
+        groups = crop_groups(samples["real"], settings.groups) if settings.folds else []
+        folds = split(samples["real"], groups, found.classes, settings.folds, settings.seed) if settings.folds else []
+        plan = _Plan(scratch, samples, folds, _choose(found, samples, folds))
+        found.folds = [f.test_groups for f in folds]
+        network = make(len(found.classes))
+        found.parameters = network.parameter_count
+        for arm, seed, fold in _networks(plan, settings):
+            found.runs += _train(found, plan, make, arm, seed, fold, watch)
+        found.examples = _examples(plan, found.classes)
+    found.warnings += coarse + notes(found, samples, folds)
+    return found
+
+
+def _network(settings: Settings) -> Callable[[int], Prepared]:
+    """What builds a network for a number of classes; its name and device are tried before any slide is read."""
+    from wsigen.evaluation.downstream.networks import open_network, try_network
+    from wsigen.evaluation.extractors.torch_module import check_device
+
+    check_device(settings.device)
+    try_network(settings.network, settings.task, settings.size_px)
+    return lambda classes: open_network(settings.network, settings.task, classes)
+
+
+def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
+    given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
+    sides = {name: open_side(name, path, mpp, indexing(name, watch)) for name, path, mpp in given}
+    for path in settings.tests:
+        if str(path) in sides:
+            raise EvaluationError(f"--test {path}: given twice; leave one out")
+        sides[str(path)] = open_side("test", path, settings.test_mpp, indexing(str(path), watch))
+    return sides
+
+
+def _read(
+    settings: Settings, sides: dict[str, Side], mpp: float | None, scratch: Scratch, watch: Watch | None
+) -> tuple[Downstream, dict[str, Samples]]:
+    """Draw crops of every side, agree on classes, read the pixels."""
+    asked = {"synthetic": math.ceil(settings.ratio * settings.crops)}
+    drawn = {name: draw(side, asked.get(name, settings.crops), settings, mpp) for name, side in sides.items()}
+    classes, left_out = common_classes(drawn)
+    samples = {}
+    for name, side in sides.items():
+        tick = None if watch is None else lambda done, total, name=name: watch(f"{name}, crops read", done, total)
+        samples[name] = read(named(side, drawn[name], classes), classes, scratch, tick)
+        if not len(samples[name]):
+            raise EvaluationError(f"{side.path}: none of its crops is of {', '.join(classes)}; name classes alike")
+    counts = {name: dict(zip(classes, s.present().tolist(), strict=True)) for name, s in samples.items()}
+    return Downstream(settings, mpp, classes, sides, counts, warnings=left_out), samples
+
+
+def _choose(found: Downstream, samples: dict[str, Samples], folds: list[Fold]) -> NDArray[np.int64]:
+    """Take ``ratio`` synthetic crops for each real one of a fold's training part, and set the steps of every network."""
+    s, n = found.settings, len(samples["real"])
+    real = round(sum(len(f.training) for f in folds) / len(folds)) if folds else n
+    order = np.random.default_rng([s.seed, 2]).permutation(len(samples["synthetic"]))
+    wanted = max(1, round(s.ratio * real))
+    if wanted > len(order):
+        found.warnings.append(
+            f"{len(order)} synthetic crops for {real} real ones: a ratio of {len(order) / real:.2f}, {s.ratio:g} was asked for"
+        )
+    chosen = np.sort(order[:wanted])
+    missing = [c for c, n in zip(found.classes, samples["synthetic"].present(chosen), strict=True) if not n]
+    if missing:
+        raise EvaluationError(
+            f"no crop of {', '.join(missing)} among the {wanted} synthetic crops of --ratio {s.ratio:g}; raise it"
+        )
+    found.used = real, len(chosen)
+    found.steps = s.epochs * max(1, math.ceil(real / s.batch))
+    return chosen
+
+
+def _networks(plan: _Plan, settings: Settings) -> Iterator[tuple[Arm, int, int | None]]:
+    """Every network to train; the synthetic arm sees no real crop and needs one a seed, whatever the folds."""
+    for seed in range(settings.seeds):
+        yield "synthetic", seed, None
+        for fold in range(len(plan.folds)) if plan.folds else [None]:
+            yield "real", seed, fold
+            yield "both", seed, fold
+
+
+def _train(
+    found: Downstream,
+    plan: _Plan,
+    make: Callable[[int], Prepared],
+    arm: Arm,
+    seed: int,
+    fold: int | None,
+    watch: Watch | None,
+) -> list[Run]:
+    """Train one network and test it: on its fold (the synthetic arm's on each), and on the other sides."""
+    from wsigen.evaluation.downstream.fitting import confusion, fit
+
+    s, real = found.settings, plan.samples["real"]
+    training = plan.folds[fold].training if fold is not None else np.arange(len(real))
+    parts = {"real": (real, training), "synthetic": (plan.samples["synthetic"], plan.chosen)}
+    drawn = [parts["real"], parts["synthetic"]] if arm == "both" else [parts[arm]]
+    start = int(np.random.SeedSequence([s.seed, seed, fold or 0]).generate_state(1)[0])  # the same for every arm
+    place = "" if fold is None or not plan.folds else f", fold {fold + 1} of {len(plan.folds)}"
+    what = f"seed {seed + 1} of {s.seeds}{place}, trained on {arm}: steps"
+    tick = None if watch is None else lambda done: watch(what, done, found.steps)
+    batches = Batches(plan.scratch, drawn, s.batch, start)
+    network = fit(lambda: make(len(found.classes)), batches, found.steps, start, s.device, tick)
+
+    def tested(samples: Samples, chosen: NDArray[np.int64], test: str, part: int | None) -> Run:
+        counted = confusion(network, plan.scratch, samples, chosen, len(found.classes), s.device)
+        return Run(arm, seed, fold, test, part, counted)
+
+    folds = range(len(plan.folds)) if fold is None else [fold]
+    runs = [tested(real, plan.folds[k].test, FOLDS, k) for k in folds]
+    others = {name: samples for name, samples in plan.samples.items() if name not in ("real", "synthetic")}
+    return runs + [tested(samples, np.arange(len(samples)), name, None) for name, samples in others.items()]
+
+
+def _examples(plan: _Plan, classes: list[str]) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
+    found = {}
+    for side in ("real", "synthetic"):
+        samples = plan.samples[side]
+        rows = {c: samples.rows[samples.labels == k] for k, c in enumerate(classes)}
+        found[side] = {c: [plan.scratch.image(int(r)) for r in _spaced(rows[c])] for c in classes}
+    return found
+
+
+def _spaced(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).astype(int))] if len(rows) else rows

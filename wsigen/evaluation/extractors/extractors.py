@@ -1,0 +1,102 @@
+"""What turns crops into features, behind one small interface, and how one is named on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import EvaluationError, suggest
+
+KINDS = ("embedded", "imagenet", "inception", "timm", "transformers")
+
+
+class Extractor(Protocol):
+    """A network that describes pictures.
+
+    Attributes
+    ----------
+    name, version:
+        What a report prints; the version also says how pictures are prepared.
+    sha256:
+        Of the weights that run.
+    dimension:
+        Length d of a feature vector.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name, e.g. ``inception``."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Weights and preparation in words."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal, of every parameter."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+        ...
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]`` RGB."""
+        ...
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """Return class probabilities ``[n, classes]`` of features, or None if the extractor knows no classes."""
+        ...
+
+
+def identity(extractor: Extractor) -> dict[str, str]:
+    """Name, version and hash: what every number is said with."""
+    return {"name": extractor.name, "version": extractor.version, "sha256": extractor.sha256}
+
+
+def open_extractor(text: str, device: str = "cpu") -> Extractor:
+    """Load an extractor by its name on the command line.
+
+    Parameters
+    ----------
+    text:
+        * ``embedded`` - the default model's encoder; ``embedded:FOLDER`` that of another bundle;
+        * ``imagenet`` - EfficientNet-Lite0 from a package of the Python index; ``imagenet:FILE`` its weights from a file;
+        * ``inception`` - the network of FID, downloaded once; ``inception:FILE`` its weights from a file;
+        * ``timm:NAME`` or ``timm:NAME@FILE`` - any timm model, its own weights or those of a file;
+        * ``transformers:NAME`` - any encoder on the hub or in a folder.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no such kind, package or file, or the weights do not fit.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS:
+        raise EvaluationError(f"features {text!r}: no such extractor{suggest(kind, KINDS)}; known: {', '.join(KINDS)}")
+    from wsigen.evaluation.extractors.torch_module import check_device
+
+    check_device(device)
+    if kind == "embedded":
+        from wsigen.evaluation.extractors.embedded import open_embedded
+
+        return open_embedded(rest or "default", device)
+    if kind == "imagenet":
+        from wsigen.evaluation.extractors.efficientnet import open_efficientnet
+
+        return open_efficientnet(Path(rest) if rest else None, device)
+    if kind == "inception":
+        from wsigen.evaluation.extractors.inception import open_inception
+
+        return open_inception(Path(rest) if rest else None, device)
+    if not rest:
+        raise EvaluationError(f"features {text!r}: which one? Give {kind}:NAME")
+    from wsigen.evaluation.extractors.encoder import open_timm, open_transformers
+
+    return open_timm(rest, device) if kind == "timm" else open_transformers(rest, device)

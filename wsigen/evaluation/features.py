@@ -1,0 +1,162 @@
+"""Features of crops, computed once: cached on disk by what the crops are and which extractor saw them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import EvaluationError, WsigenError
+from wsigen.storage.files import atomic_path
+from wsigen.evaluation.extractors.extractors import Extractor, identity
+from wsigen.evaluation.sides.sides import Crop, Side, read_crop
+
+BATCH = 16
+"""Crops a network sees at once: 16 x 299 px of Inception are some 300 MB."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of the crops of one side.
+
+    Attributes
+    ----------
+    features:
+        float32 ``[n, d]``, finite.
+    crops:
+        The ``n`` crops, in the same order; empty if the features came as a file.
+    classes:
+        Class of each crop, or None.
+    """
+
+    features: NDArray[np.float32]
+    crops: list[Crop]
+    classes: list[str | None]
+
+
+def extract(
+    side: Side, crops: list[Crop], extractor: Extractor, cache: Path | None, tick: Callable[[int], None] | None = None
+) -> FeatureSet:
+    """Return the features of crops, from the cache if these very crops were seen by this extractor.
+
+    A crop that cannot be read is left out and its image noted in ``side.skipped``.
+
+    Parameters
+    ----------
+    cache:
+        Folder of feature files, or None.
+    tick:
+        Called with the number of crops done after each batch.
+
+    Raises
+    ------
+    EvaluationError
+        If a feature is not finite, no crop can be read, or a cached file belongs to another extractor.
+    """
+    file = cache / f"{side.name}-{_key(side, crops, extractor)[:24]}.npz" if cache else None
+    if file is not None and file.is_file():
+        features, classes = load_features(file, extractor)
+        if len(features) == len(crops):
+            return FeatureSet(features, crops, classes)
+    kept, parts = [], []
+    for start in range(0, len(crops), BATCH):
+        readable, images = _read(side, crops[start : start + BATCH])
+        if readable:
+            parts.append(extractor.features(np.stack(images)))
+            kept += readable
+        if tick:
+            tick(min(start + BATCH, len(crops)))
+    if not kept:
+        raise EvaluationError(f"{side.path}: none of {len(crops)} crops can be read; first: {side.skipped[0].reason}")
+    features = np.concatenate(parts)
+    _check_finite(features, f"{side.name} crops", extractor.name)
+    found = FeatureSet(features, kept, [c.class_name for c in kept])
+    if file is not None and len(kept) == len(crops):
+        save_features(file, found, extractor)
+    return found
+
+
+def save_features(path: Path, found: FeatureSet, extractor: Extractor) -> None:
+    """Write features, classes and the extractor's identity as ``.npz``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as beside, beside.open("wb") as stream:
+        np.savez(
+            stream,
+            features=found.features,
+            classes=np.array([c or "" for c in found.classes]),
+            extractor=np.array(json.dumps(identity(extractor))),
+        )
+
+
+def load_features(path: Path, extractor: Extractor) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Read a feature file.
+
+    Raises
+    ------
+    EvaluationError
+        If it is no feature file, another extractor made it, or it holds values that are not finite.
+    """
+    try:
+        features, classes, made_by = _content(path)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
+        raise EvaluationError(f"{path}: not a feature file of wsigen ({type(error).__name__}); remove it") from None
+    mine = identity(extractor)
+    if made_by != mine:
+        raise EvaluationError(
+            f"{path}: features of another extractor ({_named(made_by)}; here {_named(mine)}); use that one or remove the file"
+        )
+    if features.shape != (len(classes), extractor.dimension):
+        raise EvaluationError(
+            f"{path}: features of shape {features.shape}, but {len(classes)} crops and {extractor.dimension} numbers each are "
+            "expected; remove the file"
+        )
+    _check_finite(features, str(path), extractor.name)
+    return features.astype(np.float32), [str(c) or None for c in classes]
+
+
+def _content(path: Path) -> tuple[NDArray[np.floating], NDArray[np.str_], dict[str, str]]:
+    """Features, classes and extractor of a file; raises what numpy, zlib and json do, or TypeError for other values."""
+    with np.load(path, allow_pickle=False) as content:  # a bare array is no context: TypeError
+        features, classes, made_by = content["features"], content["classes"], json.loads(str(content["extractor"]))
+    if features.dtype.kind != "f" or classes.dtype.kind != "U" or classes.ndim != 1 or not isinstance(made_by, dict):
+        raise TypeError(f"{features.dtype} features, {classes.dtype} classes, extractor {type(made_by).__name__}")
+    return features, classes, made_by
+
+
+def _named(made_by: dict[str, str]) -> str:
+    return f"{made_by.get('name')} {str(made_by.get('sha256'))[:12]}"
+
+
+def _check_finite(features: NDArray[np.float32], where: str, extractor: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise EvaluationError(
+            f"{where}: {len(bad)} of {len(features)} feature vectors are not finite (first: {bad[0]}); "
+            f"the weights of {extractor} are damaged or overflow"
+        )
+
+
+def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.uint8]]]:
+    readable, images = [], []
+    for crop in crops:
+        try:
+            images.append(read_crop(side, crop))
+            readable.append(crop)
+        except WsigenError as error:
+            side.skip(side.members[crop.member].path, str(error))
+    return readable, images
+
+
+def _key(side: Side, crops: list[Crop], extractor: Extractor) -> str:
+    """SHA-256 of what decides the features: files (path, size, time), places, classes, extractor."""
+    stats = {i: side.members[i].path.stat() for i in {c.member for c in crops}}
+    files = {i: (str(side.members[i].path), s.st_size, s.st_mtime_ns) for i, s in stats.items()}
+    places = [(files[c.member], c.box.y0, c.box.x0, c.box.height, c.canvas, c.class_name) for c in crops]
+    return hashlib.sha256(json.dumps([identity(extractor), places]).encode()).hexdigest()

@@ -1,0 +1,107 @@
+"""A cohort as a side of an evaluation: the images of one of its splits, with the classes and tissue it knows of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.classes import ClassTable
+from wsigen.dataset import Cohort, open_cohort
+from wsigen.dataset.labels import WholeLabel
+from wsigen.dataset.members import Member as CohortMember
+from wsigen.dataset.settings import cache_of, read_settings
+from wsigen.dataset.tissue import sample
+from wsigen.base.errors import EvaluationError, suggest
+from wsigen.base.geometry import Box
+from wsigen.slide.reference import Reference
+from wsigen.evaluation.sides.labels import Labels
+from wsigen.evaluation.sides.members import Member, Skipped
+
+Part = Literal["held_out", "training", "all"]
+PARTS: tuple[Part, ...] = ("held_out", "training", "all")
+
+Indexing = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+@dataclass(frozen=True, eq=False)
+class CohortNotes:
+    """See `members.Notes`."""
+
+    member: CohortMember
+    table: ClassTable
+
+    def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Without pens, haze and dust, which the cohort leaves out of training, too."""
+        if self.member.mask is None:
+            return np.ones(shape, bool)
+        return sample(self.member.mask, shape, Box(0, 0, *shape), 1)
+
+    def labels(self) -> Labels | None:
+        """Polygons or spots; None for whole images (tiles) and unlabelled ones."""
+        said = self.member.labels
+        size = (self.member.height, self.member.width)
+        return None if isinstance(said, WholeLabel) else Labels(said.layout(size, size), self.table)
+
+
+def named_cohort(path: Path) -> tuple[Path, Part] | None:
+    """Tell ``FILE.yaml`` (the held-out images), ``FILE.yaml#training`` and ``FILE.yaml#all`` from other paths.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no such part.
+    """
+    file, mark, part = str(path).partition("#")
+    if Path(file).suffix.lower() not in {".yaml", ".yml"}:
+        return None
+    for known in PARTS:
+        if part == known or not mark:
+            return Path(file), known
+    raise EvaluationError(f"{path}: a cohort has no part {part!r}{suggest(part, PARTS)}; known: {', '.join(PARTS)}")
+
+
+def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple[list[Member], list[Skipped], float]:
+    """Open the images of a part of a cohort; the index lies where ``wsigen train data`` keeps it, ``FILE.cache``.
+
+    Returns
+    -------
+    members, skipped, mpp:
+        The last is the um/px of the finest level, at which a model is trained.
+
+    Raises
+    ------
+    CohortError
+        If the cohort cannot be used as its file describes it.
+    EvaluationError
+        If the part is empty.
+    """
+
+    def tell(done: int, total: int, name: str) -> None:
+        if watch is not None:
+            watch(done + 1, total)
+
+    cohort = open_cohort(read_settings(file), cache_of(file), skip_bad=True, watch=tell)
+    chosen = {"held_out": cohort.held_out, "training": cohort.training, "all": cohort.members}[part]
+    if not chosen:
+        raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")
+    skipped = [Skipped(name, reason) for name, reason in cohort.skipped]
+    finest = cohort.levels[0]
+    coarse = [m for m in chosen if cohort.settings.too_coarse(m.mpp, finest)]
+    skipped += [Skipped(m.name, f"{m.mpp:g} um/px, too coarse for level {finest.name!r}") for m in coarse]
+    fine = [m for m in chosen if m not in coarse]
+    if not fine:
+        raise EvaluationError(f"{file}: all images of its part {part!r} are too coarse for level {finest.name!r}")
+    return [_member(cohort, m) for m in fine], skipped, cohort.mpps[0]
+
+
+def _member(cohort: Cohort, member: CohortMember) -> Member:
+    said = member.labels
+    whole = cohort.table[said.class_index].name if isinstance(said, WholeLabel) and said.any else None
+    reference = Reference(member.pixels, member.height, member.width, member.mpp)
+    return Member(reference, member.mpp, whole, member.group, member.path, CohortNotes(member, cohort.table))
