@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.steps import PipelineSettings
-    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.dataset import Dataset
     from wsigen.evaluation.extractors.extractors import Extractor
 
 SHOWN = ("spread", "recall", "precision", "kid")
@@ -37,7 +37,7 @@ def main() -> None:
     from wsigen.evaluation.extractors.extractors import open_extractor
 
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out)
+    dataset = open_data(plan, args.data, args.out)
     extractor = open_extractor("embedded")
     rows: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
     (args.out / "autoencoder").mkdir(parents=True, exist_ok=True)
@@ -50,23 +50,23 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "autoencoder").exists():
                 (folder / "autoencoder").symlink_to((args.out / "autoencoder").absolute())
-            bundle = train_models(changed, cohort, folder, resume=True)
-            rows[name].append(_measure(changed, cohort, bundle, folder, args.side, extractor))
+            bundle = train_models(changed, dataset, folder, resume=True)
+            rows[name].append(_measure(changed, dataset, bundle, folder, args.side, extractor))
             print(name, seed, json.dumps(rows[name][-1]), flush=True)
     _print(rows)
 
 
 def _measure(
-    plan: PipelineSettings, cohort: Cohort, bundle: Path, folder: Path, side: int, extractor: Extractor
+    plan: PipelineSettings, dataset: Dataset, bundle: Path, folder: Path, side: int, extractor: Extractor
 ) -> dict[str, float]:
     """Make a slide per class, and compare its crops with the held-out ones."""
     import wsigen
     from wsigen.evaluation.fidelity import fidelity_numbers
 
     size = plan.evaluation.size_px
-    real, labels = _real(cohort, size, plan.evaluation.crops)
+    real, labels = _real(dataset, size, plan.evaluation.crops)
     made, classes = [], []
-    for index, tissue in enumerate(cohort.table):
+    for index, tissue in enumerate(dataset.table):
         if tissue.background:
             continue
         path = folder / "slides" / f"{index}.ome.tiff"
@@ -94,11 +94,11 @@ def spread(features: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
     return float(np.square(centres - centres.mean(axis=0)).sum(axis=1).mean()) / within
 
 
-def _real(cohort: Cohort, size: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _real(dataset: Dataset, size: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Held-out crops of the finest level and the most frequent class of each; crops without one are left out."""
-    shares = tuple(float(level == 0) for level in range(len(cohort.levels)))
-    batch = cohort.crops("held_out", size, 0, shares, augment=False).batch(0, count)
-    votes = np.stack([(batch.class_maps == c).sum(axis=(1, 2)) for c in range(len(cohort.table))], axis=1)
+    shares = tuple(float(level == 0) for level in range(len(dataset.levels)))
+    batch = dataset.crops("held_out", size, 0, shares, augment=False).batch(0, count)
+    votes = np.stack([(batch.class_maps == c).sum(axis=(1, 2)) for c in range(len(dataset.table))], axis=1)
     known = votes.max(axis=1) > 0
     return batch.images[known], votes.argmax(axis=1)[known]
 
@@ -129,7 +129,7 @@ def _print(rows: dict[str, list[dict[str, float]]]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.entropy", description=__doc__)
     parser.add_argument("config", type=Path, help="a pipeline's YAML with class tokens, e.g. configs/pathup-small.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the dataset's sources count from")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="of each denoiser (default: the YAML's)")

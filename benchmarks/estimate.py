@@ -125,9 +125,9 @@ def _table(found: list[tuple[Job, dict[str, Any]]]) -> str:
 def _weigh(job: Job) -> dict[str, Any]:
     """Projected and measured peak memory and disk of a slide."""
     from wsigen.run.config import make_config
+    from wsigen.run.estimate.projection import project_run
     from wsigen.run.generate import generate
     from wsigen.run.prepare import prepare
-    from wsigen.run.estimate.projection import project_run
 
     prepared = prepare(make_config(job.settings), job.output)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)

@@ -16,10 +16,10 @@ from time import perf_counter, process_time
 import numpy as np
 
 from benchmarks.figure import Figure, Options, spread
-from wsigen.run.engine.stage import Stage
-from wsigen.run.generate import generate
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of
+from wsigen.run.engine.stage import Stage
+from wsigen.run.generate import generate
 from wsigen.run.tasks.context import load_shared_model
 
 SIZE_PX, QUICK_PX = 4096, 1024

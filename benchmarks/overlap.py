@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
-from wsigen.run.generate import generate
 from wsigen.models.model import Model
+from wsigen.run.generate import generate
 from wsigen.run.store import PassState
 
 SLOW_S = 0.02

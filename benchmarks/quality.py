@@ -87,8 +87,8 @@ def main() -> None:
 def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
     """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
     import wsigen
-    from wsigen.slide.reference import open_reference
     from wsigen.evaluation.seams import plans_of, read_manifest, slide_seams
+    from wsigen.slide.reference import open_reference
 
     last, late = [], []
     with tempfile.TemporaryDirectory(prefix="wsigen-quality-") as folder:

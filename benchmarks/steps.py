@@ -171,8 +171,8 @@ def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
 
 
 def _seam(paths: Sequence[Path]) -> tuple[float, float]:
-    from wsigen.slide.reference import open_reference
     from wsigen.evaluation.seams import read_manifest, slide_seams
+    from wsigen.slide.reference import open_reference
 
     last = []
     for path in paths:
@@ -210,7 +210,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument(
-        "--real", type=Path, required=True, help="folder of images or slides, or a cohort's YAML (held-out images)"
+        "--real", type=Path, required=True, help="folder of images or slides, or a dataset's YAML (held-out images)"
     )
     parser.add_argument("--out", type=Path, required=True, help="slides and features stay there")
     parser.add_argument("--slide-px", type=int, default=1024, help="default: %(default)s")

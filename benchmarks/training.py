@@ -1,6 +1,6 @@
 """Wall time of a training step over the model's bare forward and backward pass, for the denoiser and the autoencoder.
 
-Both read as a training does: the denoiser a cohort's cached latents in zarr, the autoencoder crops of its images.
+Both read as a training does: the denoiser a dataset's cached latents in zarr, the autoencoder crops of its images.
 
 Blocks of ten steps of the real loop (batches, noise, optimiser, running mean, losses to disk) take turns with blocks of ten
 bare passes on a batch that lies ready, as load and clock rates change within a minute. The value is the median over the
@@ -28,12 +28,12 @@ CLASSES, LEVELS, CHANNELS, SIDE, TILE, PIXELS = 5, 2, 8, 32, 1024, 128
 WORDS = {"name": "b", "title": "b", "licence": "CC0-1.0", "not_for": "b"}
 
 
-def make_cohort(folder: Path) -> Any:
-    """Write tiles of stained noise, two of each class, and open them as a cohort."""
+def make_dataset(folder: Path) -> Any:
+    """Write tiles of stained noise, two of each class, and open them as a dataset."""
     from PIL import Image
 
-    from wsigen.dataset.dataset import open_cohort
-    from wsigen.dataset.settings import CohortSettings
+    from wsigen.dataset.dataset import open_dataset
+    from wsigen.dataset.settings import DatasetSettings
 
     rng = np.random.default_rng(0)
     names = [f"class {i}" for i in range(CLASSES)]
@@ -50,7 +50,7 @@ def make_cohort(folder: Path) -> Any:
         "overlap_px": 0,
         "sources": [{"kind": "tiles", "folder": "tiles", "mpp": 0.5}],
     }
-    return open_cohort(CohortSettings.model_validate(settings), folder / "cache")
+    return open_dataset(DatasetSettings.model_validate(settings), folder / "cache")
 
 
 def encode(images: Any) -> Any:
@@ -117,12 +117,12 @@ def card() -> BundleCard:
 
 def measure(options: Options) -> list[Figure]:
     """Train a denoiser and an autoencoder of some millions of parameters for a few blocks each."""
-    cohort = make_cohort(options.folder)
-    return [measure_denoiser(options, cohort), measure_autoencoder(options, cohort)]
+    dataset = make_dataset(options.folder)
+    return [measure_denoiser(options, dataset), measure_autoencoder(options, dataset)]
 
 
-def measure_denoiser(options: Options, cohort: Any) -> Figure:
-    """Of cached latents, all read from zarr: as a cohort far larger than what a stream keeps in memory."""
+def measure_denoiser(options: Options, dataset: Any) -> Figure:
+    """Of cached latents, all read from zarr: as a dataset far larger than what a stream keeps in memory."""
     from wsigen.dataset.latents import cache_latents
     from wsigen.training.conditions import Conditioner
     from wsigen.training.denoiser_model import DenoiserTask
@@ -130,30 +130,30 @@ def measure_denoiser(options: Options, cohort: Any) -> Figure:
     from wsigen.training.recipes import DenoiserRecipe
 
     recipe = DenoiserRecipe(
-        cohort=Path("none"),
+        dataset=Path("none"),
         autoencoder=Path("none"),
         bundle=WORDS,  # type: ignore[arg-type]  # pydantic reads it
         network={"channels": (64, 96, 128)},  # type: ignore[arg-type]  # likewise
         loop=loop_of(options),  # type: ignore[arg-type]  # likewise
     )
     unet = build_unet(recipe.network, card(), SIDE)
-    stream = cache_latents(cohort, encode, options.folder / "latents", "none").stream(0, kept_bytes=0)
+    stream = cache_latents(dataset, encode, options.folder / "latents", "none").stream(0, kept_bytes=0)
     task = DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", CLASSES, LEVELS, True), stream)
     return figure(task, recipe.loop, options.folder / "denoiser", f"crops of {SIDE} cached latent px")
 
 
-def measure_autoencoder(options: Options, cohort: Any) -> Figure:
+def measure_autoencoder(options: Options, dataset: Any) -> Figure:
     """Of crops that are read from the images; without the adversary, whose passes are no part of the bare ones."""
     from wsigen.training.autoencoder_model import AutoencoderTask
     from wsigen.training.recipes import AutoencoderRecipe
 
     recipe = AutoencoderRecipe(
-        cohort=Path("none"),
+        dataset=Path("none"),
         crop_px=PIXELS,
         losses={"adversary": 0},  # type: ignore[arg-type]  # pydantic reads it
         loop=loop_of(options),  # type: ignore[arg-type]  # likewise
     )
-    task = AutoencoderTask(recipe, cohort.crops("training", PIXELS, 0))
+    task = AutoencoderTask(recipe, dataset.crops("training", PIXELS, 0))
     return figure(task, recipe.loop, options.folder / "autoencoder", f"crops of {PIXELS} px of images")
 
 

@@ -9,8 +9,8 @@ import os
 from statistics import median
 
 from benchmarks.figure import Figure, Options, StageTimes, spread
-from wsigen.run.generate import generate
 from wsigen.models.bundle import check_bundle, find_bundle
+from wsigen.run.generate import generate
 
 SIZE_PX, QUICK_PX = 4096, 2048
 STEPS, QUICK_STEPS = 4, 2

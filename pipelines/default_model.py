@@ -3,7 +3,7 @@
     python -m pipelines.default_model configs/default-model.yaml --data DIR --out OUT [--resume]
 
 1. Sections are read and resampled, their lilac glass with its printed spots is painted clean, and weak class maps are made
-   of the spots' labels: OUT/slides, tiled TIFFs with QuPath annotations, like any other cohort.
+   of the spots' labels: OUT/slides, tiled TIFFs with QuPath annotations, like any other dataset.
 2. An autoencoder and a denoiser conditioned on class maps and magnification, by the code of ``wsigen train``; section C3
    is held out, by both.
 3. The autoencoder's figures on C3, and the bundle with its card: OUT/denoiser/bundle.
@@ -31,8 +31,8 @@ def main() -> None:
     slides = args.out / "slides"
     if not (slides / "done").exists():
         write_slides(args.data, slides)
-    cohort = open_data(plan, slides, args.out, args.skip_bad)
-    bundle = train_models(plan, cohort, args.out, resume=args.resume)
+    dataset = open_data(plan, slides, args.out, args.skip_bad)
+    bundle = train_models(plan, dataset, args.out, resume=args.resume)
     write_card(bundle, args.out)
 
 

@@ -28,29 +28,29 @@ def main() -> None:
     """Make slides, measure, draw."""
     args = _arguments()
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out)
+    dataset = open_data(plan, args.data, args.out)
     args.docs.mkdir(parents=True, exist_ok=True)
     extractor = Batched(open_extractor(args.features))
     slides = _slides(args.model, args)
-    make_twin(cohort, args.data, slides)
-    make_class_slides(cohort, slides)
-    sides = cut_sides(cohort, slides, args.crops)
+    make_twin(dataset, args.data, slides)
+    make_class_slides(dataset, slides)
+    sides = cut_sides(dataset, slides, args.crops)
     lines = [f"Features: {extractor.name} ({extractor.version}), {args.crops} crops of {SIDE} px.", ""]
     others = dict(args.twin)
     if args.earlier:
         before = _slides(args.earlier, args)
-        make_twin(cohort, args.data, before)
+        make_twin(dataset, args.data, before)
         others["the version before"] = before.twin
-    where = held_out_places(cohort, args.crops)
-    cut = {name: twin_crops(slide, where, cohort.mpps[0], len(cohort.table)) for name, slide in others.items()}
+    where = held_out_places(dataset, args.crops)
+    cut = {name: twin_crops(slide, where, dataset.mpps[0], len(dataset.table)) for name, slide in others.items()}
     once = reconstructed(args.model, sides.held_out)
     detailed = with_own_detail(once, sides.held_out)
     decoded = {"held-out crops, encoded and decoded": once, "the same with their own detail below sigma 1 px": detailed}
     lines += fidelity_table(extractor, sides, decoded | cut)
-    lines += probe_table(extractor, sides, cohort)
+    lines += probe_table(extractor, sides, dataset)
     lines += memorisation_table(extractor, sides)
     (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(extractor, sides, cohort, slides, args.docs)
+    draw(extractor, sides, dataset, slides, args.docs)
     print("\n".join(lines))
 
 

@@ -25,9 +25,9 @@ def main() -> None:
     """Run all steps; each leaves its result in a folder of OUT."""
     args = read_arguments(str(__doc__))
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out, args.skip_bad)
-    masks = train_layouts(plan, cohort, args.out, resume=args.resume)
-    bundle = train_models(plan, cohort, args.out, resume=args.resume)
+    dataset = open_data(plan, args.data, args.out, args.skip_bad)
+    masks = train_layouts(plan, dataset, args.out, resume=args.resume)
+    bundle = train_models(plan, dataset, args.out, resume=args.resume)
     folder = args.out / "slides"
     folder.mkdir(exist_ok=True)
     drawn: dict[str, dict[str, Any]] = {path.stem: {"layout": path} for path in plan.slides.layouts}
@@ -38,7 +38,7 @@ def main() -> None:
         output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
         wsigen.generate(output, model=str(bundle), mode=MODE, overwrite=True, **layout, **plan.slides.settings)
         print("generated", output, flush=True)
-    evaluate_slides(plan, cohort, args.out)
+    evaluate_slides(plan, dataset, args.out)
 
 
 if __name__ == "__main__":

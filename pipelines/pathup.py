@@ -21,15 +21,15 @@ def main() -> None:
     """Run all steps; each leaves its result in a folder of OUT."""
     args = read_arguments(str(__doc__))
     plan = read_pipeline(args.config)
-    cohort = open_data(plan, args.data, args.out, args.skip_bad)
-    bundle = train_models(plan, cohort, args.out, resume=args.resume)
+    dataset = open_data(plan, args.data, args.out, args.skip_bad)
+    bundle = train_models(plan, dataset, args.out, resume=args.resume)
     for name in plan.slides.classes:
         folder = args.out / "slides"
         folder.mkdir(exist_ok=True)
         output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
         wsigen.generate(output, model=str(bundle), class_name=name, mode=MODE, overwrite=True, **plan.slides.settings)
         print("generated", output, flush=True)
-    evaluate_slides(plan, cohort, args.out)
+    evaluate_slides(plan, dataset, args.out)
 
 
 if __name__ == "__main__":

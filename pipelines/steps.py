@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from wsigen.dataset.dataset import Cohort, open_cohort
-from wsigen.dataset.settings import CohortSettings, cache_of, read_settings
 from wsigen.base.errors import ConfigError
-from wsigen.storage.files import atomic_path
+from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.dataset.dataset import Dataset, open_dataset
+from wsigen.dataset.settings import DatasetSettings, cache_of, read_settings
 from wsigen.models.mask_bundle import FOLDER as MASK
+from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder_model import load_vae
 from wsigen.training.loop import CHECKPOINT, check_folder
 from wsigen.training.make_autoencoder import identity as autoencoder_identity
@@ -25,7 +26,6 @@ from wsigen.training.make_mask import train_mask
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_recipe import MaskRecipe
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
-from wsigen.base.yaml_file import read_mapping, validated
 
 
 class SlideSettings(BaseModel):
@@ -61,14 +61,14 @@ class KeptAutoencoder(BaseModel):
 
 
 class PipelineSettings(BaseModel):
-    """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their cohort.
+    """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their dataset.
 
     ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``mask`` no model of layouts is trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cohort: dict[str, Any]
+    dataset: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
     mask: dict[str, Any] | None = None
@@ -80,7 +80,7 @@ def read_arguments(description: str) -> argparse.Namespace:
     """Read the command line of a pipeline: ``config``, ``data``, ``out``, ``resume``, ``skip_bad``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the pipeline's YAML, e.g. configs/*-small.yaml or configs/*-paper.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the cohort's sources count from")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the dataset's sources count from")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
     parser.add_argument("--skip-bad", action="store_true", help="leave out images, and places of them, that cannot be read")
@@ -90,14 +90,14 @@ def read_arguments(description: str) -> argparse.Namespace:
 def read_pipeline(file: Path) -> PipelineSettings:
     """Read and check a pipeline's YAML; layouts count from its folder (ConfigError)."""
     plan = validated(PipelineSettings, read_mapping(file, ConfigError), str(file), ConfigError)
-    validated(CohortSettings, plan.cohort, f"{file}: cohort", ConfigError)
+    validated(DatasetSettings, plan.dataset, f"{file}: dataset", ConfigError)
     if _kept(plan):
         validated(KeptAutoencoder, plan.autoencoder, f"{file}: autoencoder", ConfigError)
     else:
-        validated(AutoencoderRecipe, plan.autoencoder | {"cohort": file}, f"{file}: autoencoder", ConfigError)
-    validated(DenoiserRecipe, plan.denoiser | {"cohort": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
+        validated(AutoencoderRecipe, plan.autoencoder | {"dataset": file}, f"{file}: autoencoder", ConfigError)
+    validated(DenoiserRecipe, plan.denoiser | {"dataset": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
     if plan.mask is not None:
-        validated(MaskRecipe, plan.mask | {"cohort": file}, f"{file}: mask", ConfigError)
+        validated(MaskRecipe, plan.mask | {"dataset": file}, f"{file}: mask", ConfigError)
     elif plan.slides.subtypes:
         raise ConfigError(f"{file}: slides.subtypes are drawn by a mask model; add 'mask:', or leave them out")
     for recipe in (plan.autoencoder, plan.denoiser):
@@ -106,49 +106,49 @@ def read_pipeline(file: Path) -> PipelineSettings:
     return plan.model_copy(update={"slides": plan.slides.model_copy(update={"layouts": layouts})})
 
 
-def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = False) -> Cohort:
-    """Write the cohort's file, check and index it; print what it holds."""
-    file = cohort_file(out)
+def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = False) -> Dataset:
+    """Write the dataset's file, check and index it; print what it holds."""
+    file = dataset_file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as beside:
-        beside.write_text(yaml.safe_dump({**plan.cohort, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
-    cohort = open_cohort(read_settings(file), cache_of(file), skip_bad)
-    if cohort.skipped:
-        print(f"note: {len(cohort.skipped)} images cannot be opened and are left out, e.g. {cohort.skipped[0][1]}", flush=True)
-    for note in cohort.notes:
+        beside.write_text(yaml.safe_dump({**plan.dataset, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
+    dataset = open_dataset(read_settings(file), cache_of(file), skip_bad)
+    if dataset.skipped:
+        print(f"note: {len(dataset.skipped)} images cannot be opened, left out, e.g. {dataset.skipped[0][1]}", flush=True)
+    for note in dataset.notes:
         print("note:", note, flush=True)
     for split in ("training", "held_out"):
-        members = cohort.training if split == "training" else cohort.held_out
+        members = dataset.training if split == "training" else dataset.held_out
         print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)
-    return cohort
+    return dataset
 
 
-def cohort_file(out: Path) -> Path:
-    """Where a pipeline describes its cohort; other commands of wsigen take that file as well."""
-    return out / "cohort.yaml"
+def dataset_file(out: Path) -> Path:
+    """Where a pipeline describes its dataset; other commands of wsigen take that file as well."""
+    return out / "dataset.yaml"
 
 
-def train_models(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path:
+def train_models(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume: bool) -> Path:
     """Train the autoencoder, then the denoiser on its latents. Returns the bundle.
 
     What is finished is not done again; TrainingError if it was made of other data or settings.
     """
-    autoencoder = Path(plan.autoencoder["use"]) if _kept(plan) else _autoencoder(plan, cohort, out, resume)
-    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": out, "autoencoder": autoencoder})
+    autoencoder = Path(plan.autoencoder["use"]) if _kept(plan) else _autoencoder(plan, dataset, out, resume)
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "dataset": out, "autoencoder": autoencoder})
     folder = out / "denoiser"
     if not (folder / "bundle").exists():
-        make_denoiser(recipe, cohort, folder, resume=resume and _begun(folder))
+        make_denoiser(recipe, dataset, folder, resume=resume and _begun(folder))
     elif _begun(folder):
-        check_folder(folder, denoiser_identity(recipe, data_key(recipe, cohort, load_vae(autoencoder))), resume=True)
+        check_folder(folder, denoiser_identity(recipe, data_key(recipe, dataset, load_vae(autoencoder))), resume=True)
     return folder / "bundle"
 
 
-def train_layouts(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: bool) -> Path | None:
+def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume: bool) -> Path | None:
     """Train the model of layouts, if the plan has one. Returns what ``--mask-model`` takes; see `train_models`."""
     if plan.mask is None:
         return None
-    folder, recipe = out / "mask", MaskRecipe.model_validate({**plan.mask, "cohort": out})
-    data = read_maps(recipe, cohort)
+    folder, recipe = out / "mask", MaskRecipe.model_validate({**plan.mask, "dataset": out})
+    data = read_maps(recipe, dataset)
     print(data.describe(recipe.side), flush=True)
     if not (folder / MASK).exists():
         train_mask(recipe, data, folder, resume=resume and _begun(folder))
@@ -157,13 +157,13 @@ def train_layouts(plan: PipelineSettings, cohort: Cohort, out: Path, *, resume: 
     return folder
 
 
-def _autoencoder(plan: PipelineSettings, cohort: Cohort, out: Path, resume: bool) -> Path:
+def _autoencoder(plan: PipelineSettings, dataset: Dataset, out: Path, resume: bool) -> Path:
     folder = out / "autoencoder"
-    recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "cohort": out})
+    recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "dataset": out})
     if not (folder / "vae").exists():
-        make_autoencoder(recipe, cohort, folder, resume=resume and _begun(folder))
+        make_autoencoder(recipe, dataset, folder, resume=resume and _begun(folder))
     elif _begun(folder):
-        check_folder(folder, autoencoder_identity(recipe, cohort), resume=True)
+        check_folder(folder, autoencoder_identity(recipe, dataset), resume=True)
     return folder
 
 
@@ -175,7 +175,7 @@ def _begun(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists()
 
 
-def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
+def evaluate_slides(plan: PipelineSettings, dataset: Dataset, out: Path) -> None:
     """Compare the slides with images that training never saw, and with those it saw; write ``out/report``."""
     from wsigen.evaluation.evaluate import Settings, evaluate
     from wsigen.evaluation.extractors.extractors import open_extractor
@@ -183,12 +183,12 @@ def evaluate_slides(plan: PipelineSettings, cohort: Cohort, out: Path) -> None:
 
     chosen = plan.evaluation
     settings = Settings(
-        real=cohort_file(out),
+        real=dataset_file(out),
         synthetic=out / "slides",
-        training=Path(f"{cohort_file(out)}#training"),
+        training=Path(f"{dataset_file(out)}#training"),
         crops=chosen.crops,
         size_px=chosen.size_px,
-        mpp=cohort.levels[0].mpp,
+        mpp=dataset.levels[0].mpp,
         cache=out / "report" / "features",
     )
     found = evaluate(settings, open_extractor(chosen.features))

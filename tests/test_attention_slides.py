@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from wsigen.run.generate import generate
 from wsigen.base.geometry import Box
 from wsigen.models import attention_windows as lattice
+from wsigen.run.generate import generate
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.decode import decode_region
 

@@ -177,8 +177,8 @@ def test_run_directory_that_is_no_run(run, tmp_path):
 
 
 def test_second_driver(run, tmp_path, bundle):
-    from wsigen.storage.opening import open_folder
     from wsigen.run.manifest import LOCK
+    from wsigen.storage.opening import open_folder
 
     interrupted(tmp_path, bundle)
     with open_folder(tmp_path / "out.run").lock(LOCK):

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsigen.run.estimate import projection
 from wsigen.base import cgroup
 from wsigen.run.config import make_config
+from wsigen.run.estimate import projection
 
 GIB = 2**30
 

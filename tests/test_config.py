@@ -1,8 +1,8 @@
 import pytest
 
+from wsigen.base.errors import ConfigError
 from wsigen.cli.app import _settings
 from wsigen.run.config import make_config
-from wsigen.base.errors import ConfigError
 
 
 def test_zeros_on_the_command_line_are_settings():

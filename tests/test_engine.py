@@ -10,12 +10,12 @@ import pytest
 import tifffile
 from drawing import tumor_in_stroma
 
-from wsigen.run.config import make_config
 from wsigen.base.errors import OutputError, RunError
-from wsigen.run.generate import generate, resume
 from wsigen.base.geometry import Box
-from wsigen.run.manifest import package_versions
 from wsigen.base.noise import Stream, normal_field
+from wsigen.run.config import make_config
+from wsigen.run.generate import generate, resume
+from wsigen.run.manifest import package_versions
 from wsigen.run.prepare import prepare
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext

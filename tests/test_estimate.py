@@ -11,19 +11,19 @@ from drawing import feature, square, tumor_in_stroma, write_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.run.config import make_config
-from wsigen.run.estimate.calls import calls_of_chunk, count_calls
-from wsigen.run.estimate.memory import Projection
 from wsigen.base.errors import RunError
-from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
-from wsigen.run.engine.workers import Workers
-from wsigen.run.generate import generate
 from wsigen.models.card import BundleCard
-from wsigen.run.prepare import prepare
+from wsigen.run.config import make_config
+from wsigen.run.engine.workers import Workers
+from wsigen.run.estimate.calls import calls_of_chunk, count_calls
+from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
+from wsigen.run.estimate.memory import Projection
 from wsigen.run.estimate.projection import model_size, plans_of, project_run
 from wsigen.run.estimate.rehearsal import BesideModel
-from wsigen.sampling.passes import PassPlan
 from wsigen.run.estimate.speed import Speed, measure_speed
+from wsigen.run.generate import generate
+from wsigen.run.prepare import prepare
+from wsigen.sampling.passes import PassPlan
 
 BATCH = 2
 CHUNKS = 9

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from test_engine import interrupt_in_the_middle, settings_of, work_of
 
+from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.run import generate as generation
 from wsigen.run import rundir
 from wsigen.run.engine import dispatch
-from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
-from wsigen.storage.files import atomic_path, remove_tree
-from wsigen.storage import local
-from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.run.generate import generate, resume
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.perform import Task, perform
+from wsigen.storage import local
+from wsigen.storage.chunkfiles import ChunkFiles
+from wsigen.storage.files import atomic_path, remove_tree
 
 
 class StopError(BaseException):

@@ -19,20 +19,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_engine import interrupt_in_the_middle, settings_of
 
-from wsigen.run.estimate.memory import demand_disk
 from wsigen.base.errors import ConfigError, OutputError, ResourceError, RunError
-from wsigen.storage import lease
-from wsigen.storage.local import LocalFolder
-from wsigen.storage.objects import ObjectFolder
-from wsigen.storage.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
+from wsigen.run.estimate.memory import demand_disk
 from wsigen.run.generate import generate, resume
 from wsigen.run.manifest import WORK, Manifest, package_versions
 from wsigen.run.rundir import kept_inputs, make_run_dir
 from wsigen.run.runstore import RunStore
-from wsigen.slide.pyramid import PyramidSpec
-from wsigen.slide.tiles import encode_block
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext, run_context
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.tiles import encode_block
+from wsigen.storage import lease
+from wsigen.storage.local import LocalFolder
+from wsigen.storage.objects import ObjectFolder
+from wsigen.storage.opening import absolute_place, as_place, is_url, open_folder, why_not_usable
 
 
 @pytest.fixture(params=["files", "objects"])

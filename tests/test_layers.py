@@ -1,85 +1,97 @@
-"""Imports point only downwards (docs/architecture.md)."""
+"""The plan of the house: eleven rooms, imports only downwards, no circles (docs/architecture.md)."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import wsigen
 
 ROOT = Path(wsigen.__file__).parent
-ROWS = [
-    {"allocation", "errors", "geometry", "classes", "noise", "config", "files", "folder", "yaml_file", "cgroup"},
-    {"sampling", "models", "layout", "slide"},
-    {"overwriting", "store", "runstore", "manifest", "cohort"},
-    {"tasks"},
-    {"engine"},
-    {
-        "projection",
-        "outputs",
-        "layouts",
-        "preparation",
-        "rundir",
-        "inspection",
-        "fleet",
-        "generation",
-        "estimate",
-        "counting",
-        "mending",
-        "speed",
-        "rehearsal",
-        "training",
-        "metrics",
-        "workers",
-    },
-    {"cli"},
-]
-ROW = {name: k for k, names in enumerate(ROWS) for name in names}
+ROOMS = ["base", "storage", "slide", "layout", "sampling", "models", "run", "dataset", "training", "evaluation", "cli"]
+FRONT_DOOR = {"__init__", "__main__"}  # the only modules outside a room
 
 
+@cache
 def modules():
-    for path in sorted(ROOT.rglob("*.py")):
-        if path.parent != ROOT or path.stem not in {"__init__", "__main__"}:
-            yield path, path.relative_to(ROOT).parts[0].removesuffix(".py")
+    """Dotted name of every module below ``wsigen`` -> its syntax tree."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+def room(name):
+    return name.split(".")[0]
 
 
 def imports(tree, top_level_only=False):
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    for node in nodes:
+    """Dotted names that a module imports; of ``from a import b`` both ``a`` and ``a.b``."""
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_is_in_a_row():
-    assert {name for _, name in modules()} <= set(ROW)
+def own_imports(name):
+    """Modules below ``wsigen`` that the module imports, also inside functions."""
+    targets = {target.removeprefix("wsigen.") for target in imports(modules()[name]) if target.startswith("wsigen.")}
+    return targets & set(modules())
 
 
-def test_imports_point_downwards():
-    for path, name in modules():
-        for target in imports(ast.parse(path.read_text())):
-            parts = target.split(".")
-            if parts[0] == "wsigen" and len(parts) > 1:
-                assert ROW[parts[1]] <= ROW[name], f"{path.relative_to(ROOT)} imports {target}"
+def test_every_module_is_in_a_room():
+    assert {room(name) for name in modules()} == {*ROOMS, *FRONT_DOOR}
+
+
+def test_imports_run_downwards():
+    row = {name: number for number, name in enumerate(ROOMS)}
+    for name in set(modules()) - FRONT_DOOR:
+        for target in own_imports(name):
+            assert row[room(target)] <= row[room(name)], f"{name} imports {target}"
+
+
+def test_nothing_but_the_front_door_imports_it():
+    for name in set(modules()) - FRONT_DOOR:
+        assert "wsigen" not in set(imports(modules()[name])), name
+
+
+def test_no_circle_of_modules():
+    finished, path = set(), []
+
+    def visit(name):
+        if name in finished:
+            return
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        path.append(name)
+        for target in sorted(own_imports(name)):
+            visit(target)
+        finished.add(path.pop())
+
+    for name in modules():
+        visit(name)
 
 
 def test_dask_is_known_to_three_modules():
-    users = {p.relative_to(ROOT).as_posix() for p, _ in modules() if uses(p, {"dask", "distributed"})}
-    assert users == {"engine/calls.py", "engine/cluster.py", "engine/opening.py"}
+    users = {name for name in modules() if uses(name, {"dask", "distributed"})}
+    assert users == {"run.engine.calls", "run.engine.cluster", "run.engine.opening"}
 
 
 def test_no_torch_in_the_engine_nor_at_import_time_elsewhere():
-    for path, name in modules():
-        if name == "engine":
-            assert not uses(path, {"torch", "diffusers"})
-        networks = name == "metrics" and (path.stem.startswith("extractors") or path.stem in {"networks", "fitting"})
-        if name not in {"models", "training"} and not networks:
-            assert not uses(path, {"torch", "diffusers"}, top_level_only=True), path
+    for name in modules():
+        if name.startswith("run.engine."):
+            assert not uses(name, {"torch", "diffusers"}), name
+        networks = name.startswith("evaluation.extractors.") or name in {
+            "evaluation.downstream.networks",
+            "evaluation.downstream.fitting",
+        }
+        if room(name) not in {"models", "training"} and not networks:
+            assert not uses(name, {"torch", "diffusers"}, top_level_only=True), name
 
 
-def uses(path, packages, top_level_only=False):
-    return any(t.split(".")[0] in packages for t in imports(ast.parse(path.read_text()), top_level_only))
+def uses(name, packages, top_level_only=False):
+    return any(target.split(".")[0] in packages for target in imports(modules()[name], top_level_only))
 
 
 def test_help_loads_nothing_heavy():

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.run.config import make_config
-from wsigen.run.engine.cluster import Size
-from wsigen.run.estimate.memory import Projection
-from wsigen.run.engine.workers import Workers
-from wsigen.run.generate import generate
 from wsigen.models.model import Model
 from wsigen.models.turns import Turns
+from wsigen.run.check_workers import _hints
+from wsigen.run.config import make_config
+from wsigen.run.engine.cluster import Size
+from wsigen.run.engine.workers import Workers
+from wsigen.run.estimate.memory import Projection
+from wsigen.run.generate import generate
 from wsigen.run.store import PassState
 from wsigen.run.tasks.introduce import Introduction
-from wsigen.run.check_workers import _hints
 
 CALL_S = 0.02
 

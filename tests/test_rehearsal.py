@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_bundles
 
-from wsigen.run.estimate import rehearsal
-from wsigen.run.config import make_config
 from wsigen.base.geometry import Box
 from wsigen.layout.uniform import UniformLayout
 from wsigen.models.model import load_model
-from wsigen.run.prepare import prepare
+from wsigen.run.config import make_config
+from wsigen.run.estimate import rehearsal
 from wsigen.run.estimate.rehearsal import BesideModel, measure_beside
+from wsigen.run.prepare import prepare
 
 PICTURE = np.random.default_rng(0).uniform(0, 255, (1024, 1024, 3)).astype(np.float32)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from wsigen.cli import main
-from wsigen.run.config import make_config
 from wsigen.base.errors import ConfigError, RunError
-from wsigen.run.generate import generate, resume
-from wsigen.run.choose_layout import choose_layout
+from wsigen.cli import main
 from wsigen.models.card import read_card
+from wsigen.run.choose_layout import choose_layout
+from wsigen.run.config import make_config
+from wsigen.run.generate import generate, resume
 
 SETTINGS = {"layout": "sample", "subtype": "mine", "size": "760x640", "steps": 1, "workers": 1, "seed": 5, "chunk": 32}
 OWN = "mine: {shares: {Tumor: 3, Stroma: 1}, shape: {tissue: 0.4, roughness: 0.2, holes: 0.03}}\n"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from wsigen.base import geometry
 from wsigen.base.errors import DamagedChunkError
-from wsigen.storage.chunkfiles import ChunkFiles
-from wsigen.storage.local import LocalFolder
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.run.runstore import RunStore
 from wsigen.run.store import PassState
+from wsigen.storage.chunkfiles import ChunkFiles
+from wsigen.storage.local import LocalFolder
 
 CHANNELS, SIDE = 2, 32
 

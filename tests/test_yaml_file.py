@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsigen.base.errors import CohortError, ConfigError
+from wsigen.base.errors import ConfigError, DatasetError
 from wsigen.base.yaml_file import fields_beside, read_mapping, validated
 
 
@@ -72,8 +72,8 @@ def test_a_file_that_is_no_mapping(tmp_path, text, words):
     path = tmp_path / "f.yaml"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(CohortError) as caught:
-        read_mapping(path, CohortError)
+    with pytest.raises(DatasetError) as caught:
+        read_mapping(path, DatasetError)
     assert str(caught.value).startswith(f"{path}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

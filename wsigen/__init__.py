@@ -14,12 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsigen.run.config import RunConfig
     from wsigen.base.errors import WsigenError
+    from wsigen.run.config import RunConfig
     from wsigen.run.generate import Result, generate, resume
 
-__version__ = "0.1.0"
-__all__ = ["Result", "RunConfig", "WsigenError", "generate", "resume"]
+from wsigen.base.version import __version__
+
+__all__ = ["Result", "RunConfig", "WsigenError", "__version__", "generate", "resume"]
 
 _HOME = {
     "Result": "wsigen.run.generate",

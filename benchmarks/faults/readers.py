@@ -1,7 +1,7 @@
 """Which files of a run some task will still read: damage to any other could neither do harm nor be healed.
 
 A finished pass keeps its last versions and nobody reads most of them again. What is read follows from the wavefront's rule
-(``wsigen.run.engine.wavefront``): denoise 2 s + 1 of a chunk reads y[s] of its neighbours, assemble 2 s + 2 its own y[s] and the
+(the engine's wavefront): denoise 2 s + 1 of a chunk reads y[s] of its neighbours, assemble 2 s + 2 its own y[s] and the
 partials of its neighbours, both the chunk's x0[s - 1]; the next pass, or decoding, reads y[S].
 """
 

@@ -148,10 +148,10 @@ def _class_map(job: Job, extent: int) -> Any:
     """The class map that wsigen makes of the drawing, int64 ``[extent, extent]``."""
     import numpy as np
 
-    from wsigen.run.config import make_config
     from wsigen.base.geometry import Box
-    from wsigen.run.choose_layout import choose_layout
     from wsigen.models.card import read_card
+    from wsigen.run.choose_layout import choose_layout
+    from wsigen.run.config import make_config
 
     config = make_config({"layout": job.layout, "size": (job.size, job.size), "model": job.model})
     card = read_card(Path(job.model))
@@ -161,8 +161,8 @@ def _class_map(job: Job, extent: int) -> Any:
 
 def _slide_seams(path: Path) -> dict[str, Any]:
     """Seams along the windows of the last step."""
-    from wsigen.slide.reference import open_reference
     from wsigen.evaluation.seams import read_manifest, slide_seams
+    from wsigen.slide.reference import open_reference
 
     manifest = read_manifest(path)
     assert manifest is not None

@@ -1,6 +1,6 @@
 """A stage of a run as discrete events: the driver, dask's scheduler, the workers and the store they share.
 
-The tasks, their order and what they wait for are the engine's own (``wsigen.run.engine.wavefront``); only what each costs is given.
+The tasks, their order and what they wait for are the engine's own (`wsigen.run.engine.wavefront`); what each costs is given.
 A task goes driver -> scheduler -> worker (reads, works, writes) -> scheduler -> driver. Driver and scheduler do one thing at a
 time. A worker does one task at a time and takes the one that waits longest (dask steals work from busy workers). The store
 serves all workers in the order they ask: a transfer takes as long as the worker's own line needs, or until the shared line has
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from wsigen.run.engine.wavefront import HalfStep, Index, Wavefront
 from wsigen.base.geometry import ChunkGrid
+from wsigen.run.engine.wavefront import HalfStep, Index, Wavefront
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from benchmarks.evaluation import stained_noise
 from benchmarks.scale.dispatching import measure_dispatching
 from benchmarks.scale.times import TaskTimes
 from wsigen.run.config import make_config
-from wsigen.run.prepare import prepare
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.run.estimate.speed import measure_speed
+from wsigen.run.prepare import prepare
 from wsigen.run.tasks.context import load_shared_model
 from wsigen.run.tasks.decode import WINDOW
+from wsigen.slide.pyramid import PyramidSpec
 
 CHUNK, SIZE_PX = 256, 4096
 

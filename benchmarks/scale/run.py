@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.scale.events import Independent, Platform, denoise, longest_chain, simulate
 from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks, Slide, write_sections
 from benchmarks.scale.times import Scenario, TaskTimes
-from wsigen.run.config import make_config
 from wsigen.models.bundle import check_bundle, find_bundle
+from wsigen.run.config import make_config
 from wsigen.run.prepare import prepare
 
 

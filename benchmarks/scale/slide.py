@@ -15,18 +15,18 @@ from benchmarks.bundles import write_polygons
 from benchmarks.scale.events import Load
 from benchmarks.scale.times import Scenario, TaskTimes
 from benchmarks.scale.traffic import PassTraffic, Traffic, part_requests
-from wsigen.run.estimate.calls import SAMPLED_STEPS, active_chunks, expected_rows
-from wsigen.run.engine.wavefront import Index
-from wsigen.run.estimate.estimate import guide_seconds, tissue_windows
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.models.model import Model
-from wsigen.run.prepare import Prepared
+from wsigen.run.engine.wavefront import Index
+from wsigen.run.estimate.calls import SAMPLED_STEPS, active_chunks, expected_rows
+from wsigen.run.estimate.estimate import guide_seconds, tissue_windows
 from wsigen.run.estimate.projection import plans_of
-from wsigen.sampling.passes import PassPlan
-from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 from wsigen.run.estimate.speed import Speed
+from wsigen.run.prepare import Prepared
 from wsigen.run.tasks.context import load_shared_model
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
+from wsigen.sampling.passes import PassPlan
+from wsigen.slide.pyramid import REMAINDER, PyramidSpec
 
 JPEG_BYTES = 0.5
 """Of a pixel of tissue (as the projected disk has it); all levels together have 4 / 3 as many."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.dataset.members import Member
 from wsigen.base.geometry import Box
+from wsigen.dataset.members import Member
 from wsigen.slide.reference import open_reference
 
 LEAST_TISSUE = 0.6

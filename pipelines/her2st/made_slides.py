@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wsigen
-from wsigen.run.manifest import FORMAT
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
+from wsigen.run.manifest import FORMAT
 
 if TYPE_CHECKING:
-    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Slides:
         return self.folder / f"slide-{self.px}-{tissue.replace(' ', '-').lower()}.ome.tiff"
 
 
-def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
+def make_twin(dataset: Dataset, data: Path, slides: Slides) -> None:
     """Generate a slide of the held-out section's size and class map, if it is not there."""
-    mpp = cohort.mpps[0]
-    (section,) = cohort.held_out
+    mpp = dataset.mpps[0]
+    (section,) = dataset.held_out
     height, width = section.canvas(mpp)
     layout = data / f"{Path(section.name).stem}.geojson"
     asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
@@ -58,10 +58,10 @@ def make_twin(cohort: Cohort, data: Path, slides: Slides) -> None:
     _make(slides.twin, asked, how | slides.settings)
 
 
-def make_class_slides(cohort: Cohort, slides: Slides) -> None:
+def make_class_slides(dataset: Dataset, slides: Slides) -> None:
     """Generate a slide of every class that is not there."""
-    mpp = cohort.mpps[0]
-    for index, tissue in enumerate(cohort.table):
+    mpp = dataset.mpps[0]
+    for index, tissue in enumerate(dataset.table):
         if not tissue.background:
             how = {"class_name": tissue.name, "size": (slides.px, slides.px), "mpp": mpp, "seed": index}
             _make(slides.of(tissue.name), f"{tissue.name} {slides.px}x{slides.px} {mpp} {index}", how | slides.settings)

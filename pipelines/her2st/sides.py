@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.her2st.made_slides import Slides
-    from wsigen.dataset.dataset import Cohort
-    from wsigen.dataset.members import Member
     from wsigen.base.geometry import Box
+    from wsigen.dataset.dataset import Dataset
+    from wsigen.dataset.members import Member
     from wsigen.evaluation.extractors.extractors import Extractor
 
 SIDE = 512
@@ -56,18 +56,18 @@ class Batched:
         return self._known[id(images)][1]
 
 
-def held_out_places(cohort: Cohort, count: int) -> list[tuple[Member, Box]]:
+def held_out_places(dataset: Dataset, count: int) -> list[tuple[Member, Box]]:
     """Where crops of the held-out section and of its twins are cut."""
-    return places(cohort.held_out, cohort.mpps[0], SIDE, count, _glass(cohort), 0)
+    return places(dataset.held_out, dataset.mpps[0], SIDE, count, _glass(dataset), 0)
 
 
-def cut_sides(cohort: Cohort, slides: Slides, count: int) -> Sides:
+def cut_sides(dataset: Dataset, slides: Slides, count: int) -> Sides:
     """Cut all crops."""
-    mpp, classes = cohort.mpps[0], len(cohort.table)
-    where = held_out_places(cohort, count)
-    training = real_crops(places(cohort.training, mpp, SIDE, 3 * count, _glass(cohort), 1), mpp, classes)
-    apart = real_crops(lattice_places(cohort.training, mpp, SIDE, _glass(cohort)), mpp, classes)
-    tissues = [(i, c.name) for i, c in enumerate(cohort.table) if not c.background]
+    mpp, classes = dataset.mpps[0], len(dataset.table)
+    where = held_out_places(dataset, count)
+    training = real_crops(places(dataset.training, mpp, SIDE, 3 * count, _glass(dataset), 1), mpp, classes)
+    apart = real_crops(lattice_places(dataset.training, mpp, SIDE, _glass(dataset)), mpp, classes)
+    tissues = [(i, c.name) for i, c in enumerate(dataset.table) if not c.background]
     drawn = joined([tiles(slides.of(name), SIDE, index) for index, name in tissues])
     return Sides(real_crops(where, mpp, classes), training, apart, twin_crops(slides.twin, where, mpp, classes), drawn)
 
@@ -96,5 +96,5 @@ def with_own_detail(decoded: Crops, real: Crops, sigma: float = 1.0) -> Crops:
     return Crops(np.stack(images), decoded.classes)
 
 
-def _glass(cohort: Cohort) -> int:
-    return next(i for i, c in enumerate(cohort.table) if c.background)
+def _glass(dataset: Dataset) -> int:
+    return next(i for i, c in enumerate(dataset.table) if c.background)

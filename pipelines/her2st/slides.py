@@ -1,4 +1,4 @@
-"""A cleaned section as a tiled TIFF with its um/px, and its class map as QuPath annotations: a cohort's images."""
+"""A cleaned section as a tiled TIFF with its um/px, and its class map as QuPath annotations: a dataset's images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipelines.her2st.seeds import CLASS_NAMES, UNKNOWN, Labels
 from pipelines.her2st.weak_labels import CLASS_COLOURS
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.storage.files import atomic_path
 from wsigen.base.geometry import Box
 from wsigen.slide.annotations import write_annotations
+from wsigen.storage.files import atomic_path
 
 CELL_PX = 8
 TILE_PX = 512

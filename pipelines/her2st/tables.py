@@ -13,7 +13,7 @@ from wsigen.evaluation.fidelity import fidelity_numbers
 
 if TYPE_CHECKING:
     from pipelines.her2st.sides import Batched, Sides
-    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.dataset import Dataset
 
 SHOWN = ("kid", "fid", "precision", "recall", "density", "coverage")
 
@@ -35,7 +35,7 @@ def fidelity_table(extractor: Batched, sides: Sides, others: Mapping[str, Crops]
     return [*lines, "", f"KID over that of training crops: {', '.join(said)}.", ""]
 
 
-def probe_table(extractor: Batched, sides: Sides, cohort: Cohort) -> list[str]:
+def probe_table(extractor: Batched, sides: Sides, dataset: Dataset) -> list[str]:
     """A linear probe trained on real training crops names the classes of held-out and of synthetic crops."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -52,7 +52,7 @@ def probe_table(extractor: Batched, sides: Sides, cohort: Cohort) -> list[str]:
             images = crops.images[crops.classes == c]
             share = (probe.predict(extractor.features(images)) == c).mean() if len(images) else float("nan")
             cells.append(f"{share:.2f} of {len(images)}")
-        lines.append(f"| {cohort.table[int(c)].name} | {' | '.join(cells)} |")
+        lines.append(f"| {dataset.table[int(c)].name} | {' | '.join(cells)} |")
     return [*lines, "", f"Chance is {1 / len(trained):.2f}.", ""]
 
 

@@ -13,9 +13,9 @@ from benchmarks.peers.turns import Worker
 from wsigen.base.geometry import Box
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
+from wsigen.run.tasks.predict import StepSettings, estimate_crops
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.schedule import ddim_step, make_schedule
-from wsigen.run.tasks.predict import StepSettings, estimate_crops
 
 STEPS = 4  # divides the training's 1000: diffusers counts back by whole quotients, elsewhere it is off by one
 SIDE, EXTENT, GUIDANCE = 16, 40, 0.7

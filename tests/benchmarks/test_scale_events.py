@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.scale.events import Independent, Load, Platform, Store, longest_chain, simulate
-from wsigen.run.engine.wavefront import Wavefront
 from wsigen.base.geometry import ChunkGrid
+from wsigen.run.engine.wavefront import Wavefront
 
 CHUNK = 8
 seconds = st.floats(0.1, 10.0)

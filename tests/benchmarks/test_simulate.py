@@ -15,9 +15,9 @@ from benchmarks.scale.events import simulate as simulate_stage
 from benchmarks.scale.run import open_slide, run_slide
 from benchmarks.scale.slide import Costs, DecodeTasks, PassTasks
 from benchmarks.scale.times import Scenario, TaskTimes, this_cpu
-from wsigen.run.engine.wavefront import Wavefront
 from wsigen.base.errors import ConfigError
 from wsigen.base.geometry import ChunkGrid
+from wsigen.run.engine.wavefront import Wavefront
 from wsigen.run.estimate.projection import tissue_share
 
 FREE = Store(1e15, 1e15, 0.0)

@@ -11,10 +11,10 @@ from benchmarks.scale.traffic import PassTraffic
 from wsigen.base import geometry
 from wsigen.run.config import make_config
 from wsigen.run.estimate.calls import active_chunks
-from wsigen.storage.chunkfiles import ChunkFiles
+from wsigen.run.estimate.projection import plans_of
 from wsigen.run.generate import generate
 from wsigen.run.prepare import prepare
-from wsigen.run.estimate.projection import plans_of
+from wsigen.storage.chunkfiles import ChunkFiles
 
 CHECKSUM, PLACE = 4, 16
 """Bytes: of a tile's checksum, and of where it lies in its key."""

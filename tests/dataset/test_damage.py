@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from cohort.cohort_making import settings, stained, tiles
+from dataset.dataset_making import settings, stained, tiles
 
-from wsigen.dataset.dataset import Cohort, open_cohort
+from wsigen.base.errors import DatasetError, ReferenceImageError
 from wsigen.dataset.damage import Damage
+from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.latents import cache_latents
-from wsigen.base.errors import CohortError, ReferenceImageError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 BAD = "tiles/Tumor/P9_0.tif"
@@ -26,17 +26,17 @@ def damage(file: Path, count: int) -> None:
     file.write_bytes(content)
 
 
-def make(root: Path, tiles_lost: int, skip_bad: bool, patients: int = 4) -> Cohort:
+def make(root: Path, tiles_lost: int, skip_bad: bool, patients: int = 4) -> Dataset:
     if not (root / "tiles").exists():
         tiles(root / "tiles", patients)
     file = root / BAD
     tifffile.imwrite(file, stained(512, 512, 7), tile=(256, 256), compression="zlib", photometric="rgb")
     damage(file, tiles_lost)
-    return open_cohort(settings(root.resolve(), TILES, levels=[{"name": "patch", "mpp": 0.5}]), root / "cache", skip_bad)
+    return open_dataset(settings(root.resolve(), TILES, levels=[{"name": "patch", "mpp": 0.5}]), root / "cache", skip_bad)
 
 
-def draw(cohort: Cohort, steps: range) -> list[np.ndarray]:
-    stream = cohort.crops("training", 64, seed=3)
+def draw(dataset: Dataset, steps: range) -> list[np.ndarray]:
+    stream = dataset.crops("training", 64, seed=3)
     return [stream.batch(step, 8).images for step in steps]
 
 
@@ -46,43 +46,43 @@ def encode(images: np.ndarray) -> np.ndarray:
 
 
 def test_without_skip_bad_one_line_names_the_image(tmp_path: Path) -> None:
-    cohort = make(tmp_path, 1, False)
-    for read in (lambda: draw(cohort, range(20)), lambda: cache_latents(cohort, encode, tmp_path / "latents", "key")):
-        with pytest.raises(CohortError, match=rf"{BAD}: opens and cannot be read everywhere.*--skip-bad") as caught:
+    dataset = make(tmp_path, 1, False)
+    for read in (lambda: draw(dataset, range(20)), lambda: cache_latents(dataset, encode, tmp_path / "latents", "key")):
+        with pytest.raises(DatasetError, match=rf"{BAD}: opens and cannot be read everywhere.*--skip-bad") as caught:
             read()
         assert "\n" not in str(caught.value)
 
 
 def test_with_skip_bad_only_what_is_damaged_is_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = draw(make(tmp_path, 0, True), range(10))
-    cohort = make(tmp_path, 1, True)
-    assert not cohort.skipped, "the damage is met later"
-    found = draw(cohort, range(10))
+    dataset = make(tmp_path, 1, True)
+    assert not dataset.skipped, "the damage is met later"
+    found = draw(dataset, range(10))
     assert capsys.readouterr().err.count(BAD) == 2, "named once, by its name and its path"
     same = [np.array_equal(a, b) for one, other in zip(found, whole, strict=True) for a, b in zip(one, other, strict=True)]
     assert 0.75 < np.mean(same) < 1
-    resumed = draw(cohort, range(4, 10))
+    resumed = draw(dataset, range(4, 10))
     assert all(np.array_equal(a, b) for a, b in zip(resumed, found[4:], strict=True)), "a function of seed and step"
 
 
 def test_with_skip_bad_a_damaged_patch_is_replaced_by_one_of_its_kind(tmp_path: Path) -> None:
-    cohort = make(tmp_path, 1, True)
-    cache = cache_latents(cohort, encode, tmp_path / "latents", "key")
-    again = cache_latents(cohort, encode, tmp_path / "again", "key")
+    dataset = make(tmp_path, 1, True)
+    cache = cache_latents(dataset, encode, tmp_path / "latents", "key")
+    again = cache_latents(dataset, encode, tmp_path / "again", "key")
     latents, maps = cache.group["latents"][:, 0], cache.group["classes"][:, 0]
     assert np.isfinite(latents).all()
     assert np.array_equal(latents, again.group["latents"][:, 0])
     assert (maps == cache.patches.counts.argmax(axis=1)[:, None, None]).all(), "each still of its own class"
-    bad = [m.name for m in cohort.members].index(BAD)
+    bad = [m.name for m in dataset.members].index(BAD)
     mine = latents[cache.patches.member == bad]
     others = latents[cache.patches.member != bad]
     assert 0 < sum(any(np.array_equal(a, b) for b in others) for a in mine) < len(mine)
 
 
 def test_too_much_damage_ends_it(tmp_path: Path) -> None:
-    cohort = make(tmp_path, 4, True, patients=1)
-    with pytest.raises(CohortError, match=rf"reads failed, \d+ of them of {BAD}.*mend or remove"):
-        draw(cohort, range(100))
+    dataset = make(tmp_path, 4, True, patients=1)
+    with pytest.raises(DatasetError, match=rf"reads failed, \d+ of them of {BAD}.*mend or remove"):
+        draw(dataset, range(100))
 
 
 @pytest.mark.parametrize(("expected", "ends"), [(0, True), (4000, False)])
@@ -93,7 +93,7 @@ def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) 
     def meet() -> bool:
         try:
             damage.meet("bad.tif", ReferenceImageError("bad.tif: truncated"))
-        except CohortError:
+        except DatasetError:
             return True
         return False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES
+from dataset.dataset_making import CLASSES
 from metric_pictures import save, texture
 from metrics.downstream_making import slides, tiles
 
@@ -85,7 +85,7 @@ def test_equal_sides_are_said_to_be_equal(sides):
     assert "80 of 80 files are in REAL, too" in text
 
 
-def test_other_cohorts_are_tested_without_training_on_them(sides, tmp_path):
+def test_other_datasets_are_tested_without_training_on_them(sides, tmp_path):
     tiles(tmp_path / "other", patients=1, each=12, seed=7)
     settings = Settings(sides / "real", sides / "like", tests=(tmp_path / "other",), **{**QUICK, "folds": 0})
     found = run_downstream(settings)
@@ -115,9 +115,9 @@ def test_masks_of_annotated_slides_are_learnt(tmp_path):
     assert sorted(g for groups in found.folds for g in groups) == ["s0", "s1", "s2"]
 
 
-def test_a_cohort_tests_on_its_held_out_patients(tmp_path, sides):
+def test_a_dataset_tests_on_its_held_out_patients(tmp_path, sides):
     tiles(tmp_path / "tiles", patients=6, seed=3)
-    for path in sorted((tmp_path / "tiles").glob("*/*/*.png")):  # a cohort has CLASS/TILE
+    for path in sorted((tmp_path / "tiles").glob("*/*/*.png")):  # a dataset has CLASS/TILE
         path.rename(path.parents[1] / f"{path.parent.name}_{path.name}")
     values = {
         "classes": CLASSES[1:],
@@ -133,9 +133,9 @@ def test_a_cohort_tests_on_its_held_out_patients(tmp_path, sides):
             folder.rmdir()
     for empty in [p for p in (tmp_path / "tiles").glob("*/*") if p.is_dir()]:
         empty.rmdir()
-    cohort = tmp_path / "cohort.yaml"
-    cohort.write_text(yaml.safe_dump(values))
-    found = run_downstream(Settings(cohort, sides / "like", synthetic_mpp=0.5, **{**QUICK, "epochs": 1}))
+    dataset = tmp_path / "dataset.yaml"
+    dataset.write_text(yaml.safe_dump(values))
+    found = run_downstream(Settings(dataset, sides / "like", synthetic_mpp=0.5, **{**QUICK, "epochs": 1}))
     assert sorted(g for groups in found.folds for g in groups) == ["P2", "P3", "P5"]
 
 

@@ -7,8 +7,7 @@ import pytest
 import scipy.linalg
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation import fidelity
-from wsigen.evaluation import neighbours
+from wsigen.evaluation import fidelity, neighbours
 
 
 @pytest.fixture(params=[(60, 45, 8), (30, 50, 40)], ids=["tall", "fewer samples than dimensions"])

@@ -14,13 +14,13 @@ from metric_pictures import save, texture
 from scipy import ndimage
 
 from wsigen.base.errors import EvaluationError
-from wsigen.slide.reference import open_reference
 from wsigen.evaluation.borders import Border, SeamScore, common, merged, periodic_borders, seam_scores
-from wsigen.evaluation.report.page_seams import seams_section
 from wsigen.evaluation.pooled import pool, worst_slides
+from wsigen.evaluation.report.page_seams import seams_section
 from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
 from wsigen.evaluation.selfchecks import SlideCheck
 from wsigen.sampling.passes import PassPlan
+from wsigen.slide.reference import open_reference
 
 
 def image(seed, side=1024):

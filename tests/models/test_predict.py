@@ -14,8 +14,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from wsigen.base.classes import UNKNOWN
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import Model, load_model
-from wsigen.sampling.schedule import predict_x0
 from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
+from wsigen.sampling.schedule import predict_x0
 
 
 def noise(rows: int, seed: int = 0) -> np.ndarray:

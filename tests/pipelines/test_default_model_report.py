@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cohort.cohort_making import CLASSES, annotated, settings, slide
+from dataset.dataset_making import CLASSES, annotated, settings, slide
 from drawing import feature, square, write_layout
 from scipy.ndimage import gaussian_filter
 
@@ -15,7 +15,7 @@ from pipelines.her2st import made_slides
 from pipelines.her2st.crops import Crops, twin_crops
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.sides import held_out_places, with_own_detail
-from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.dataset import open_dataset
 from wsigen.slide.reference import open_reference
 
 
@@ -24,20 +24,20 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     slide(tmp_path / "data" / "s2.png", 704, 832, (0, 0, 704, 832))
     write_layout(tmp_path / "data" / "s2.geojson", feature("Stroma", square(0, 0, 700)))
     source = {"kind": "annotated", "images": "data", "mpp": 0.5, "background": "Glass"}
-    cohort = open_cohort(settings(tmp_path, source, classes=CLASSES, held_out=["s2"]), tmp_path / "cache")
-    (section,) = cohort.held_out
-    height, width = section.canvas(cohort.mpps[0])
+    dataset = open_dataset(settings(tmp_path, source, classes=CLASSES, held_out=["s2"]), tmp_path / "cache")
+    (section,) = dataset.held_out
+    height, width = section.canvas(dataset.mpps[0])
     assert height != width
     slides = Slides.called(tmp_path / "work", str(bundle), "dpm++", 2, 512)
-    make_twin(cohort, tmp_path / "data", slides)
+    make_twin(dataset, tmp_path / "data", slides)
     twin = open_reference(slides.twin)
     assert (twin.height, twin.width) == (height, width)
     before = slides.twin.stat().st_mtime_ns
-    make_twin(cohort, tmp_path / "data", slides)
+    make_twin(dataset, tmp_path / "data", slides)
     assert slides.twin.stat().st_mtime_ns == before, "what is there is not made again"
     assert Slides.called(tmp_path / "work", str(bundle), "dpm++", 2, 512).twin == slides.twin
-    where = held_out_places(cohort, 2)
-    crops = twin_crops(slides.twin, where, cohort.mpps[0], len(cohort.table))
+    where = held_out_places(dataset, 2)
+    crops = twin_crops(slides.twin, where, dataset.mpps[0], len(dataset.table))
     for image, (_, box) in zip(crops.images, where, strict=True):
         np.testing.assert_array_equal(image, twin.region(box, (height, width)))
 
@@ -56,10 +56,10 @@ def test_slides_of_classes_are_made_again_only_if_something_else_is_asked_for(
 
     def make(mpp: float) -> list[str]:
         made.clear()
-        cohort = SimpleNamespace(
+        dataset = SimpleNamespace(
             mpps=[mpp], table=[SimpleNamespace(name=n, background=n == "Glass") for n in ("Glass", "Tumor")]
         )
-        make_class_slides(cohort, Slides.called(tmp_path, str(bundle), "dpm++", 2, 512))
+        make_class_slides(dataset, Slides.called(tmp_path, str(bundle), "dpm++", 2, 512))
         return [path.name for path in made]
 
     assert make(0.5) == ["slide-512-tumor.ome.tiff"]

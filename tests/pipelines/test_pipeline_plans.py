@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cohort.cohort_making import CLASSES, annotated, slide
+from dataset.dataset_making import CLASSES, annotated, slide
 
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_layouts
@@ -18,7 +18,7 @@ from wsigen.models.mask_bundle import open_mask
 CONFIGS = Path(wsigen.__file__).parents[1] / "configs"
 LOOP = {"steps": 2, "batch": 2, "sample_every": 0}
 PLAN: dict[str, Any] = {
-    "cohort": {
+    "dataset": {
         "classes": CLASSES,
         "levels": [{"name": "patch", "mpp": 0.5}],
         "patch_px": 128,
@@ -55,17 +55,17 @@ def test_a_model_of_layouts_is_trained_once_and_known_by_its_settings(tmp_path: 
     (tmp_path / "data" / "subtypes.csv").write_text("image,subtype\ns1.png,solid\n")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
     plan = read_pipeline(tmp_path / "plan.yaml")
-    cohort = open_data(plan, tmp_path / "data", tmp_path)
-    folder = train_layouts(plan, cohort, tmp_path, resume=False)
+    dataset = open_data(plan, tmp_path / "data", tmp_path)
+    folder = train_layouts(plan, dataset, tmp_path, resume=False)
     assert folder is not None
-    assert open_mask(folder / "mask", cohort.table).subtypes == ("solid",)
+    assert open_mask(folder / "mask", dataset.table).subtypes == ("solid",)
     before = (folder / "losses.csv").stat().st_mtime_ns
-    assert train_layouts(plan, cohort, tmp_path, resume=False) == folder
+    assert train_layouts(plan, dataset, tmp_path, resume=False) == folder
     assert (folder / "losses.csv").stat().st_mtime_ns == before
     other = plan.model_copy(update={"mask": PLAN["mask"] | {"p_unc": 0.1}})
     with pytest.raises(TrainingError, match="p_unc"):
-        train_layouts(other, cohort, tmp_path, resume=False)
-    assert train_layouts(plan.model_copy(update={"mask": None}), cohort, tmp_path, resume=False) is None
+        train_layouts(other, dataset, tmp_path, resume=False)
+    assert train_layouts(plan.model_copy(update={"mask": None}), dataset, tmp_path, resume=False) is None
 
 
 def test_subtypes_without_a_model_that_draws_them_are_refused(tmp_path: Path) -> None:

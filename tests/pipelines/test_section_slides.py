@@ -1,4 +1,4 @@
-"""A section written as a cohort's image says what the section said."""
+"""A section written as a dataset's image says what the section said."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pipelines.her2st.sections import PATCH_MPP, Section
 from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN
 from pipelines.her2st.slides import write_section
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
-from wsigen.dataset import open_cohort
-from wsigen.dataset.settings import CohortSettings
 from wsigen.base.geometry import Box
+from wsigen.dataset import open_dataset
+from wsigen.dataset.settings import DatasetSettings
 
 CLASSES = [
     {"name": "Glass", "color": [235, 235, 240], "background": True},
@@ -21,13 +21,13 @@ CLASSES = [
 ]
 
 
-def test_a_cohort_reads_back_pixels_and_classes(tmp_path: Path) -> None:
+def test_a_dataset_reads_back_pixels_and_classes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rgb = rng.integers(80, 200, (576, 640, 3)).astype(np.uint8)
     labels = np.full((72, 80), UNKNOWN, np.uint8)
     labels[:, :10], labels[4:20, 10:30], labels[20:, 65:] = GLASS, TUMOR, STROMA
     write_section(Section("C9", rgb, np.ones((72, 80), bool), (0, 0), 1.0), labels, tmp_path)
-    settings = CohortSettings.model_validate(
+    settings = DatasetSettings.model_validate(
         {
             "root": tmp_path,
             "classes": CLASSES,
@@ -37,7 +37,7 @@ def test_a_cohort_reads_back_pixels_and_classes(tmp_path: Path) -> None:
             "sources": [{"kind": "annotated", "images": "*.tif"}],
         }
     )
-    (member,) = open_cohort(settings, tmp_path / "cache").members
+    (member,) = open_dataset(settings, tmp_path / "cache").members
     box = Box(0, 0, 576, 640)
     np.testing.assert_array_equal(member.image(box, PATCH_MPP), rgb)
     expected = np.where(labels == UNKNOWN, np.uint8(NOBODY_KNOWS), labels)

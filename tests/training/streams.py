@@ -68,7 +68,7 @@ class Latents:
 def denoiser_settings(**changes: object) -> dict[str, object]:
     loop = {"steps": 6, "batch": 4, "learning_rate": 2e-3, "schedule": "cosine", "sample_every": 0, "checkpoint_minutes": 0}
     given = {
-        "cohort": Path("none.yaml"),
+        "dataset": Path("none.yaml"),
         "autoencoder": Path("none"),
         "network": {"channels": (8, 16), "layers": 1, "norm_groups": 4, "head_dim": 8},
         "bundle": WORDS,

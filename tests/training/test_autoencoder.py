@@ -10,8 +10,8 @@ import pytest
 import torch
 from streams import Crops
 
-from wsigen.dataset.batch import Batch, LatentBatch
 from wsigen.base.errors import ConfigError
+from wsigen.dataset.batch import Batch, LatentBatch
 from wsigen.training.autoencoder_model import AutoencoderTask, build_vae, load_vae, with_more_latents
 from wsigen.training.denoiser_model import quartered
 from wsigen.training.measure import measure_autoencoder
@@ -42,7 +42,7 @@ def test_training_goes_on_from_saved_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = build_vae(NETWORK, 32)
     save_autoencoder(vae, tmp_path / "vae")
-    recipe = AutoencoderRecipe(cohort=Path("none"), start=tmp_path, crop_px=32, added_latents=2, latent_noise=0.5)
+    recipe = AutoencoderRecipe(dataset=Path("none"), start=tmp_path, crop_px=32, added_latents=2, latent_noise=0.5)
     task = AutoencoderTask(recipe, Crops(32))
     assert task.vae.config["latent_channels"] == 6
     for name, value in load_vae(tmp_path).decoder.up_blocks.state_dict().items():
@@ -56,7 +56,7 @@ def test_training_goes_on_from_saved_weights(tmp_path: Path) -> None:
 
 def test_added_latents_need_something_to_be_added_to(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("cohort: c.yaml\nadded_latents: 4\n")
+    file.write_text("dataset: c.yaml\nadded_latents: 4\n")
     with pytest.raises(ConfigError, match="added_latents needs 'start'"):
         read_recipe(AutoencoderRecipe, file)
 

@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from wsigen.cli.train_models import register
 from wsigen.base.errors import ConfigError
+from wsigen.cli.train_models import register
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_recipe_that_is_not_there_is_named(app: typer.Typer, tmp_path: Path) -
 
 
 def test_a_decay_that_never_forgets_is_one_line(app: typer.Typer, tmp_path: Path) -> None:
-    """AdamW would refuse it with a traceback, after the cohort was indexed."""
-    (tmp_path / "a.yaml").write_text("cohort: c.yaml\nloop: {betas: [0.9, 1.0]}\n")
+    """AdamW would refuse it with a traceback, after the dataset was indexed."""
+    (tmp_path / "a.yaml").write_text("dataset: c.yaml\nloop: {betas: [0.9, 1.0]}\n")
     told = CliRunner().invoke(app, ["autoencoder", str(tmp_path / "a.yaml"), "--out", str(tmp_path)])
     assert isinstance(told.exception, ConfigError)
     assert "loop.betas" in str(told.exception)

@@ -18,7 +18,7 @@ STEPS, SIDE = 400, 8
 
 
 class Coins:
-    """A stream as the cohort's are: crop i of a step draws with ``(seed, step, i)``; its level is a toss of that coin."""
+    """A stream as the dataset's are: crop i of a step draws with ``(seed, step, i)``; its level is a toss of that coin."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -211,6 +211,6 @@ def test_prefetching_keeps_the_order_and_raises_where_it_failed() -> None:
 
 def test_an_unknown_setting_of_a_recipe_is_named_with_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
-    file.write_text("cohort: c.yaml\nautoencoder: a\nbundle: {name: a, title: b, licence: c, not_for: d}\nloop: {step: 3}\n")
+    file.write_text("dataset: c.yaml\nautoencoder: a\nbundle: {name: a, title: b, licence: c, not_for: d}\nloop: {step: 3}\n")
     with pytest.raises(ConfigError, match=r"unknown setting 'loop.step' \(did you mean 'steps'\?\)"):
         read_recipe(DenoiserRecipe, file)

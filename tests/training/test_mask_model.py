@@ -10,10 +10,10 @@ import torch
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError, ConfigError, TrainingError
-from wsigen.run.generate import generate
 from wsigen.base.geometry import Box
 from wsigen.models.mask_bundle import find_mask, mask_hash
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells, draw_map, load_mask, map_shape
+from wsigen.run.generate import generate
 from wsigen.training.make_mask import train_mask
 from wsigen.training.mask_data import MaskData
 from wsigen.training.mask_export import describe_mask
@@ -30,7 +30,7 @@ SUBTYPES = ("tumorous", "stromal")
 def recipe(p_unc=0.2, **loop):
     given = {"steps": 250, "batch": 16, "learning_rate": 4e-3, "ema": 0.97, "sample_every": 0, "checkpoint_minutes": 0, **loop}
     network = {"channels": (16, 32), "layers": 1, "norm_groups": 4, "head_dim": 8}
-    return MaskRecipe(cohort=Path("none"), side=16, network=network, sampling={"steps": 12}, p_unc=p_unc, loop=given)
+    return MaskRecipe(dataset=Path("none"), side=16, network=network, sampling={"steps": 12}, p_unc=p_unc, loop=given)
 
 
 def disc(rng, value):

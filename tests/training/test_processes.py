@@ -1,4 +1,4 @@
-"""Two processes, as ``accelerate launch`` starts them, encode a cohort together."""
+"""Two processes, as ``accelerate launch`` starts them, encode a dataset together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES, tiles
+from dataset.dataset_making import CLASSES, tiles
 
 import wsigen
 from wsigen.base.errors import TrainingError
 from wsigen.training.processes import processes, together
 
 HERE = Path(__file__).parent
-COHORT = {
+DATASET = {
     "classes": CLASSES[1:],
     "levels": [{"name": "patch", "mpp": 0.5}],
     "patch_px": 64,
@@ -63,8 +63,8 @@ def started(count: int, *command: str) -> list[tuple[int, str, str]]:
 @pytest.mark.slow
 def test_two_processes_encode_what_one_does(tmp_path: Path) -> None:
     tiles(tmp_path / "tiles", 6, 2)
-    file = tmp_path / "cohort.yaml"
-    file.write_text(yaml.safe_dump(COHORT))
+    file = tmp_path / "dataset.yaml"
+    file.write_text(yaml.safe_dump(DATASET))
     (alone,) = launch(1, file, tmp_path / "one")
     assert alone.startswith("1 processes")
     assert set(launch(2, file, tmp_path / "two")) == {alone.replace("1 processes", "2 processes")}

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES, settings, slide, tiles
+from dataset.dataset_making import CLASSES, settings, slide, tiles
 from drawing import feature, square, write_layout
 
 import wsigen
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import BundleError, ConfigError, DatasetError, RunError
 from wsigen.cli import main
-from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.settings import read_settings
 from wsigen.run.config import make_config
-from wsigen.base.errors import BundleError, CohortError, ConfigError, RunError
 from wsigen.run.generate import generate, resume
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_recipe import MaskRecipe
@@ -46,7 +46,7 @@ def make_slides(root):
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides").resolve()
     make_slides(folder)
-    cohort = {
+    dataset = {
         "classes": CLASSES,
         "levels": [{"name": "patch", "mpp": 0.5}],
         "patch_px": 128,
@@ -54,9 +54,9 @@ def root(tmp_path_factory):
         "sources": [SOURCE],
         "subtypes": SUBTYPES,
     }
-    (folder / "cohort.yaml").write_text(yaml.safe_dump(cohort))
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(dataset))
     recipe = {
-        "cohort": "cohort.yaml",
+        "dataset": "dataset.yaml",
         "side": 16,
         "cell_um": 24.0,
         "least_slides": LEAST,
@@ -168,11 +168,11 @@ def test_maps_are_the_slides_and_the_unknown_stays_unknown(tmp_path):
         {"kind": "tiles", "folder": "tiles", "mpp": 0.5},
         {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
     ]
-    cohort = open_cohort(settings(tmp_path.resolve(), *sources, subtypes=SUBTYPES), tmp_path / "cache")
-    with pytest.raises(CohortError, match=r"'rare' has no labelled slide to train on \(1 without labels, 1 in all\)"):
-        read_maps(MaskRecipe(cohort="c.yaml", least_slides=6, cell_um=8.0), cohort)
-    recipe = MaskRecipe(cohort="c.yaml", least_slides=6, cell_um=8.0, subtypes=("fibrous", "solid"))
-    data = read_maps(recipe, cohort)
+    dataset = open_dataset(settings(tmp_path.resolve(), *sources, subtypes=SUBTYPES), tmp_path / "cache")
+    with pytest.raises(DatasetError, match=r"'rare' has no labelled slide to train on \(1 without labels, 1 in all\)"):
+        read_maps(MaskRecipe(dataset="c.yaml", least_slides=6, cell_um=8.0), dataset)
+    recipe = MaskRecipe(dataset="c.yaml", least_slides=6, cell_um=8.0, subtypes=("fibrous", "solid"))
+    data = read_maps(recipe, dataset)
     assert data.subtypes == ("fibrous", "solid")
     assert [e.subtype for e in data.examples] == [0, 0, 0, 1, 1, 1]
     for example, i in zip(data.examples, [0, 1, 2, 0, 1, 2], strict=True):
@@ -182,13 +182,13 @@ def test_maps_are_the_slides_and_the_unknown_stays_unknown(tmp_path):
         on = (centres >= corner) & (centres < corner + side)
         expected = np.where(on[:40, None] & on, 1 - example.subtype, UNKNOWN)
         assert np.array_equal(example.cells, expected)
-    assert read_maps(recipe.model_copy(update={"cell_um": None}), cohort).cell_um == 32.0  # 64 px of 0.5 um
+    assert read_maps(recipe.model_copy(update={"cell_um": None}), dataset).cell_um == 32.0  # 64 px of 0.5 um
     assert "6 are larger than 16 cells and cut: cell_um 24" in data.describe(16)
     assert "cut" not in data.describe(48)
 
 
 @pytest.mark.parametrize(
-    ("cohort", "recipe", "match"),
+    ("dataset", "recipe", "match"),
     [
         ({"subtypes": None}, {}, "names no subtypes"),
         ({}, {"least_slides": 7}, "6 labelled slides with a subtype, a mask model needs 7"),
@@ -196,17 +196,17 @@ def test_maps_are_the_slides_and_the_unknown_stays_unknown(tmp_path):
         ({}, {"subtypes": ["solid", "solid"]}, "are one name"),
     ],
 )
-def test_what_a_cohort_lacks(root, tmp_path, cohort, recipe, match):
-    config = settings(root, SOURCE, **{"classes": CLASSES, "subtypes": SUBTYPES, **cohort})
-    with pytest.raises(CohortError, match=match) as caught:
-        read_maps(MaskRecipe.model_validate({"cohort": "c.yaml", "least_slides": 2, **recipe}), open_cohort(config, tmp_path))
+def test_what_a_dataset_lacks(root, tmp_path, dataset, recipe, match):
+    config = settings(root, SOURCE, **{"classes": CLASSES, "subtypes": SUBTYPES, **dataset})
+    with pytest.raises(DatasetError, match=match) as caught:
+        read_maps(MaskRecipe.model_validate({"dataset": "c.yaml", "least_slides": 2, **recipe}), open_dataset(config, tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_the_small_configuration_is_one():
     folder = Path(wsigen.__file__).parents[1] / "configs"
     small = read_recipe(MaskRecipe, folder / "mask-small.yaml")
-    assert read_settings(small.cohort).subtypes is not None
+    assert read_settings(small.dataset).subtypes is not None
 
 
 def test_a_recipe_that_is_wrong_is_one_line(root, monkeypatch, capsys):

@@ -21,7 +21,7 @@ NETWORK = {"channels": (8, 8, 8, 8), "latent_channels": 4, "norm_groups": 4}
 
 def train_autoencoder(out: Path, resume: bool = False, **loop: Any) -> Outcome:
     given = {"steps": 6, "batch": 2, "learning_rate": 3e-3, "sample_every": 0, "checkpoint_minutes": 0, **loop}
-    recipe = AutoencoderRecipe(cohort=Path("none"), crop_px=32, network=NETWORK, loop=given)
+    recipe = AutoencoderRecipe(dataset=Path("none"), crop_px=32, network=NETWORK, loop=given)
     task = AutoencoderTask(recipe, Crops(32))
     return train(task, recipe.loop, out, identity_of({"loop": recipe.loop.identity()}), resume=resume)
 

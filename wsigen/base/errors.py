@@ -6,7 +6,7 @@
     ├── ConfigError             a setting, a YAML file or a combination of options
     ├── LayoutError             a GeoJSON file or label raster
     ├── ReferenceImageError     a reference image or slide
-    ├── CohortError             training data: images, annotations, tables, splits
+    ├── DatasetError             training data: images, annotations, tables, splits
     ├── BundleError             a model bundle
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
@@ -41,8 +41,8 @@ class ReferenceImageError(WsigenError):
     """A reference image cannot be read."""
 
 
-class CohortError(WsigenError):
-    """Training data cannot be used as the cohort's file describes it."""
+class DatasetError(WsigenError):
+    """Training data cannot be used as the dataset's file describes it."""
 
 
 class BundleError(WsigenError):

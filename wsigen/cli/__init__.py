@@ -18,8 +18,8 @@ def main() -> None:
 
     if asks_for_json(sys.argv[1:]):
         sys.stderr = JsonLines(sys.stderr)
-    from wsigen.cli.app import app
     from wsigen.base.errors import WsigenError
+    from wsigen.cli.app import app
 
     try:
         app()

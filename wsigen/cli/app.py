@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wsigen import __version__
+from wsigen.base.version import __version__
 from wsigen.cli.evaluate import evaluate
 from wsigen.cli.evaluate_downstream import downstream
 from wsigen.cli.train import train

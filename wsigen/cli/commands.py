@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsigen.cli.lines import belongs_to, tell
 from wsigen.base.errors import ConfigError
+from wsigen.cli.lines import belongs_to, tell
 
 if TYPE_CHECKING:
     from wsigen.run.engine.stage import Stage, Watcher
@@ -56,8 +56,8 @@ def run_estimate(settings: dict[str, Any], file: Path | None) -> None:
 
 def run_models() -> None:
     """``wsigen models``."""
-    from wsigen.run.choose_layout import subtypes_of
     from wsigen.models.bundle import DEFAULT_FOLDER, list_bundles
+    from wsigen.run.choose_layout import subtypes_of
 
     cards = list_bundles()
     if not cards:
@@ -127,8 +127,8 @@ class _resumable:  # noqa: N801  (a context manager, used like a function)
             )
 
     def _begun(self) -> bool:
-        from wsigen.storage.opening import open_folder
         from wsigen.run.manifest import FILE
+        from wsigen.storage.opening import open_folder
 
         try:
             return open_folder(self._run_dir).has(FILE)

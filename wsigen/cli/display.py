@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from time import monotonic
 
+from wsigen.base.errors import ConfigError, WsigenError
 from wsigen.cli.lines import now
 from wsigen.run.engine.stage import Stage, Watcher
-from wsigen.base.errors import ConfigError, WsigenError
 
 FORMATS = ("text", "json")
 """What ``--log`` may be."""

@@ -16,7 +16,7 @@ Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at whi
 
 def evaluate(
     real: Annotated[
-        Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or tiles, or a cohort (FILE.yaml[#training])")
+        Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or tiles, or a dataset (FILE.yaml[#training])")
     ],
     synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="the same, of what was generated")],
     training: Annotated[Path | None, typer.Option("--training", help="what the model saw; REAL is then held out")] = None,

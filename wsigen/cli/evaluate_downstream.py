@@ -14,7 +14,7 @@ from wsigen.cli.evaluate import Mpp
 if TYPE_CHECKING:
     from wsigen.evaluation.downstream.results import Downstream
 
-Side = "folder of tiles by class, annotated slides, or a cohort (FILE.yaml[#training])"
+Side = "folder of tiles by class, annotated slides, or a dataset (FILE.yaml[#training])"
 
 
 def downstream(

@@ -19,16 +19,16 @@ def root() -> None:
 
 @train.command()
 def data(
-    cohort: Annotated[Path, typer.Argument(metavar="COHORT.yaml", help="what to train on; see docs/training-data.md")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET.yaml", help="what to train on; see docs/training-data.md")],
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="index, summary and contact sheet (default: COHORT.cache beside it)")
+        Path | None, typer.Option("--cache", help="index, summary and contact sheet (default: DATASET.cache beside it)")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be opened")] = False,
 ) -> None:
     """Check the training data, build its index, sum it up and show random patches of it."""
     from wsigen.cli.train_data import run_data
 
-    run_data(cohort, cache, skip_bad)
+    run_data(dataset, cache, skip_bad)
 
 
 register(train)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="the settings (docs/training.md)")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="checkpoint, losses, samples and the result go there")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from DIR/checkpoint.pt")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="the cohort's index (default: COHORT.cache)")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="the dataset's index (default: DATASET.cache)")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out slides, and places of them, that cannot be read")]
 
 
@@ -26,8 +26,8 @@ def autoencoder(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cac
     from wsigen.training.recipes import AutoencoderRecipe, read_recipe
 
     settings = read_recipe(AutoencoderRecipe, recipe)
-    cohort = _cohort(settings.cohort, cache, skip_bad)
-    _announce(make_autoencoder(settings, cohort, out, resume=resume), out / "vae", out)
+    dataset = _dataset(settings.dataset, cache, skip_bad)
+    _announce(make_autoencoder(settings, dataset, out, resume=resume), out / "vae", out)
 
 
 def denoiser(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:
@@ -36,8 +36,8 @@ def denoiser(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache 
     from wsigen.training.recipes import DenoiserRecipe, read_recipe
 
     settings = read_recipe(DenoiserRecipe, recipe)
-    cohort = _cohort(settings.cohort, cache, skip_bad)
-    _announce(make_denoiser(settings, cohort, out, resume=resume), out / "bundle", out)
+    dataset = _dataset(settings.dataset, cache, skip_bad)
+    _announce(make_denoiser(settings, dataset, out, resume=resume), out / "bundle", out)
 
 
 def mask(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = None, skip_bad: SkipBad = False) -> None:
@@ -48,7 +48,7 @@ def mask(recipe: RecipeFile, out: Out, resume: Resume = False, cache: Cache = No
     from wsigen.training.recipes import read_recipe
 
     settings = read_recipe(MaskRecipe, recipe)
-    data = read_maps(settings, _cohort(settings.cohort, cache, skip_bad))
+    data = read_maps(settings, _dataset(settings.dataset, cache, skip_bad))
     print(data.describe(settings.side), file=sys.stderr)
     _announce(train_mask(settings, data, out, resume=resume), out / "mask", out)
 
@@ -60,16 +60,16 @@ def register(app: typer.Typer) -> None:
     app.command("mask")(mask)
 
 
-def _cohort(file: Path, cache: Path | None, skip_bad: bool) -> Any:
+def _dataset(file: Path, cache: Path | None, skip_bad: bool) -> Any:
     try:
-        from wsigen.dataset.dataset import open_cohort
+        from wsigen.dataset.dataset import open_dataset
         from wsigen.dataset.settings import cache_of, read_settings
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    cohort = open_cohort(read_settings(file), cache or cache_of(file), skip_bad)
-    for note in cohort.notes:
+    dataset = open_dataset(read_settings(file), cache or cache_of(file), skip_bad)
+    for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
-    return cohort
+    return dataset
 
 
 def _announce(outcome: Outcome, result: Path, out: Path) -> None:

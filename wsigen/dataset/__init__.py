@@ -1,5 +1,5 @@
 """Training data: real images, their labels, patches and splits."""
 
-from wsigen.dataset.dataset import Cohort, open_cohort
+from wsigen.dataset.dataset import Dataset, open_dataset
 
-__all__ = ["Cohort", "open_cohort"]
+__all__ = ["Dataset", "open_dataset"]

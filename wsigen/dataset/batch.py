@@ -1,4 +1,4 @@
-"""What a cohort hands to training: batches of pixels or latents with their class maps."""
+"""What a dataset hands to training: batches of pixels or latents with their class maps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Batch:
     Attributes
     ----------
     images : uint8 [B, P, P, 3] RGB
-    class_maps : uint8 [B, P // 8, P // 8], indices into the cohort's table, or `classes.UNKNOWN` where nobody said
-    levels : int64 [B], index into the cohort's levels (0 = finest)
+    class_maps : uint8 [B, P // 8, P // 8], indices into the dataset's table, or `classes.UNKNOWN` where nobody said
+    levels : int64 [B], index into the dataset's levels (0 = finest)
     labelled : bool [B], whether the crop comes from an image with any label
     """
 

@@ -1,4 +1,4 @@
-"""Go through the images of a cohort: open, find tissue and labels, lay out the patches, check what came out."""
+"""Go through the images of a dataset: open, find tissue and labels, lay out the patches, check what came out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import DatasetError, ReferenceImageError
 from wsigen.dataset.discovery import Found, class_index
 from wsigen.dataset.groups import TRAINING
 from wsigen.dataset.index import Index
@@ -17,21 +18,20 @@ from wsigen.dataset.members import Member
 from wsigen.dataset.opening import Opened, open_image
 from wsigen.dataset.patches import Patches, lattice, thin
 from wsigen.dataset.point_tables import read_points
-from wsigen.dataset.settings import AnnotatedSource, CohortSettings, PointSource, TileSource
+from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, PointSource, TileSource
 from wsigen.dataset.tissue import Mask, find_tissue
-from wsigen.base.errors import CohortError, ReferenceImageError
 from wsigen.slide.reference import Reference
 
 Watch = Callable[[int, int, str], None]
 """Called with (images done, images in all, name)."""
 
 
-def label_images(settings: CohortSettings, found: Sequence[Found]) -> tuple[dict[str, Labels], list[str]]:
+def label_images(settings: DatasetSettings, found: Sequence[Found]) -> tuple[dict[str, Labels], list[str]]:
     """Return the labels of every image, and notes; point radii are still as the source says them (see `in_px`).
 
     Raises
     ------
-    CohortError
+    DatasetError
         If a table, an annotation file or a class's name is wrong.
     """
     labels: dict[str, Labels] = {}
@@ -52,20 +52,20 @@ def label_images(settings: CohortSettings, found: Sequence[Found]) -> tuple[dict
     return labels, notes
 
 
-def _polygons(settings: CohortSettings, source: AnnotatedSource, found: Found) -> PolygonLabels:
+def _polygons(settings: DatasetSettings, source: AnnotatedSource, found: Found) -> PolygonLabels:
     folder = found.path.parent if source.annotations is None else settings.root / source.annotations
     stem = found.path.stem
     names = [f"{s}{e}" for s in (stem, stem.removesuffix(".ome")) for e in (".geojson", ".geojson.gz", ".json")]
     path = next((folder / n for n in names if (folder / n).is_file()), None)
     if path is None:
-        raise CohortError(f"{found.name}: no {folder / names[0]}; export its annotations there, or list it as unlabelled")
+        raise DatasetError(f"{found.name}: no {folder / names[0]}; export its annotations there, or list it as unlabelled")
     background = UNKNOWN
     if source.background is not None:
         background = class_index(settings, source.background, f"source {found.source}: background")
     return PolygonLabels(path, settings.table, background, source.names)
 
 
-def in_px(labels: Labels, settings: CohortSettings, source: int, mpp: float) -> Labels:
+def in_px(labels: Labels, settings: DatasetSettings, source: int, mpp: float) -> Labels:
     """Turn a radius in um into px of the image."""
     s = settings.sources[source]
     if isinstance(labels, PointLabels) and isinstance(s, PointSource) and s.radius_um is not None:
@@ -74,7 +74,7 @@ def in_px(labels: Labels, settings: CohortSettings, source: int, mpp: float) -> 
 
 
 def make_member(
-    settings: CohortSettings,
+    settings: DatasetSettings,
     found: Found,
     opened: Opened,
     labels: Labels,
@@ -91,7 +91,7 @@ def make_member(
 
 
 def build_index(
-    settings: CohortSettings,
+    settings: DatasetSettings,
     found: Sequence[Found],
     labels: Mapping[str, Labels],
     groups: Mapping[str, str],
@@ -104,7 +104,7 @@ def build_index(
 
     Raises
     ------
-    CohortError
+    DatasetError
         If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
     """
     kept, opened, masks, skipped = _open_all(settings, found, cache, skip_bad, watch)
@@ -131,7 +131,7 @@ def build_index(
 
 
 def _open_all(
-    settings: CohortSettings, found: Sequence[Found], cache: Path, skip_bad: bool, watch: Watch | None
+    settings: DatasetSettings, found: Sequence[Found], cache: Path, skip_bad: bool, watch: Watch | None
 ) -> tuple[list[Found], list[Opened], list[Mask | None], list[tuple[str, str]]]:
     """Open every image and find its tissue: some files open and cannot be read."""
     kept, opened, bad = [], [], []
@@ -150,7 +150,7 @@ def _open_all(
             bad.append((f.name, str(error)))
     if bad and (not skip_bad or not kept):
         names = ", ".join(PurePosixPath(n).name for n, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        raise CohortError(
+        raise DatasetError(
             f"{len(bad)} of {len(found)} images cannot be opened ({names}); the first: {bad[0][1].split(';')[0]}; "
             "mend them, or leave them out with --skip-bad"
         )
@@ -158,7 +158,7 @@ def _open_all(
 
 
 def _check_classes(
-    settings: CohortSettings,
+    settings: DatasetSettings,
     kept: Sequence[Found],
     labels: Mapping[str, Labels],
     areas: np.ndarray,
@@ -169,26 +169,26 @@ def _check_classes(
     """Refuse a class nobody labelled, or that has no patch to train on; ``cause`` may be why."""
     if not len(patches):
         mpp, px = settings.levels[0].mpp, settings.patch_px
-        raise CohortError(
+        raise DatasetError(
             f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px{cause}; "
             "lower patch_px or min_tissue, or check mpp"
         )
     if not any(labels[f.name].any for f in kept):
-        return  # nothing is labelled: an autoencoder's cohort
+        return  # nothing is labelled: an autoencoder's dataset
     counts = patches.counts
     training = counts[side[patches.member] == TRAINING].sum(axis=0)
     for index, c in enumerate(settings.classes):
         if training[index]:
             continue
         if counts[:, index].any():
-            raise CohortError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
+            raise DatasetError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
         if areas[:, :, index].any() or _carried(kept, labels, index):
             px = settings.patch_px
-            raise CohortError(
+            raise DatasetError(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at "
                 f"{settings.levels[0].mpp} um/px or fall between cells{cause}; lower patch_px or add larger ones"
             )
-        raise CohortError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
+        raise DatasetError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
 
 
 def _carried(kept: Sequence[Found], labels: Mapping[str, Labels], index: int) -> bool:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import ReferenceImageError
+from wsigen.base.geometry import Box
 from wsigen.dataset.augment import dihedral, jitter_stain
 from wsigen.dataset.batch import CELL_PX, Batch
 from wsigen.dataset.damage import REDRAWN, Damage
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
-from wsigen.base.errors import ReferenceImageError
-from wsigen.base.geometry import Box
 
 Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], int, bool]
 """Image, class map, level, whether its image has labels."""

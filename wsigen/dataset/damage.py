@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from wsigen.base.errors import CohortError, ReferenceImageError
+from wsigen.base.errors import DatasetError, ReferenceImageError
 
 MOST_FAILED, LEAST_FAILED = 0.25, 20
 """Share of the reads that may fail, of which at least so many have to: beyond it, it is not a damaged tile."""
@@ -43,12 +43,12 @@ class Damage:
 
         Raises
         ------
-        CohortError
+        DatasetError
             If images must be whole, or too many reads fail.
         """
         reason = str(error).split(";")[0]
         if not self.skip:
-            raise CohortError(f"{name}: opens and cannot be read everywhere: {reason}; mend it, or go on with --skip-bad")
+            raise DatasetError(f"{name}: opens and cannot be read everywhere: {reason}; mend it, or go on with --skip-bad")
         with self._lock:
             self.failed[name] = self.failed.get(name, 0) + 1
             first, total = self.failed[name] == 1, sum(self.failed.values())
@@ -56,7 +56,7 @@ class Damage:
             reads = max(self.reads, self.expected)
         if total >= LEAST_FAILED and total > MOST_FAILED * reads:
             worst = max(self.failed, key=lambda other: self.failed[other])
-            raise CohortError(
+            raise DatasetError(
                 f"{total} of {reads} reads failed, {self.failed[worst]} of them of {worst}: more than damaged places; "
                 f"mend or remove the images (the last: {reason})"
             )

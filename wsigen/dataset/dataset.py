@@ -1,4 +1,4 @@
-"""`open_cohort`: from the cohort's settings to its images, splits, patches and streams."""
+"""`open_dataset`: from the dataset's settings to its images, splits, patches and streams."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
+from wsigen.base.errors import DatasetError
 from wsigen.dataset.batch import CELL_PX, CropStream
 from wsigen.dataset.build import Watch, build_index, label_images, make_member
 from wsigen.dataset.crops import PixelCrops
@@ -23,18 +24,17 @@ from wsigen.dataset.labels import Labels, PolygonLabels
 from wsigen.dataset.members import Member
 from wsigen.dataset.notes import coarse_images
 from wsigen.dataset.patches import Patches
-from wsigen.dataset.settings import CohortSettings, PointSource, TileSource, UnlabelledSource
+from wsigen.dataset.settings import DatasetSettings, PointSource, TileSource, UnlabelledSource
 from wsigen.dataset.summary import summarise
 from wsigen.dataset.tables import column_of_images
-from wsigen.base.errors import CohortError
 from wsigen.models.card import Level
 
 Split = Literal["training", "held_out"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cohort:
-    """A cohort, checked and indexed.
+class Dataset:
+    """A dataset, checked and indexed.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Cohort:
     skip_bad : whether places that cannot be read are passed over, too (`damage`)
     """
 
-    settings: CohortSettings
+    settings: DatasetSettings
     key: str
     members: list[Member]
     held_out_groups: frozenset[str]
@@ -89,11 +89,11 @@ class Cohort:
 
         Raises
         ------
-        CohortError
+        DatasetError
             If there is no such split.
         """
         if split not in SPLITS:
-            raise CohortError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
+            raise DatasetError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
         side = HELD_OUT if split == "held_out" else TRAINING
         return self.patches.take(self.sides[self.patches.member] == side)
 
@@ -127,23 +127,25 @@ class Cohort:
 
         Raises
         ------
-        CohortError
+        DatasetError
             If the side does not fit, or the split cannot give what the shares ask for.
         """
         patch = self.settings.patch_px
         if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
-            raise CohortError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the cohort's patch_px {patch}")
+            raise DatasetError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the dataset's patch_px {patch}")
         patches, drawer = self.split_patches(split), self.drawer(split, level_shares, unlabelled_share)
         damage = Damage(self.skip_bad)
         return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, damage)
 
     def summary(self) -> dict[str, Any]:
-        """What is in the cohort, as plain JSON values (`summary.summarise`)."""
+        """What is in the dataset, as plain JSON values (`summary.summarise`)."""
         return summarise(self)
 
 
-def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool = False, watch: Watch | None = None) -> Cohort:
-    """Check a cohort and open it; its index is built once and kept in ``cache_dir``.
+def open_dataset(
+    settings: DatasetSettings, cache_dir: str | Path, skip_bad: bool = False, watch: Watch | None = None
+) -> Dataset:
+    """Check a dataset and open it; its index is built once and kept in ``cache_dir``.
 
     Parameters
     ----------
@@ -155,7 +157,7 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
 
     Raises
     ------
-    CohortError
+    DatasetError
         One line: what is wrong with which image, table or setting, and what to do.
     """
     cache = Path(cache_dir)
@@ -181,10 +183,10 @@ def open_cohort(settings: CohortSettings, cache_dir: str | Path, skip_bad: bool 
     notes += coarse_images(settings, members)
     key = key if index.skipped else strict
     found_out = (index.patches, index.areas, index.skipped, notes)
-    return Cohort(settings, key, members, held_out, *found_out, skip_bad)
+    return Dataset(settings, key, members, held_out, *found_out, skip_bad)
 
 
-def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:
+def _files(settings: DatasetSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:
     tables = [s.csv for s in settings.sources if isinstance(s, PointSource)]
     tables += [part.csv for part in (settings.groups, settings.subtypes) if part is not None and part.csv is not None]
     annotations = [said.path for said in labels.values() if isinstance(said, PolygonLabels)]
@@ -192,7 +194,7 @@ def _files(settings: CohortSettings, found: Sequence[Found], labels: dict[str, L
 
 
 def _members(
-    settings: CohortSettings,
+    settings: DatasetSettings,
     found: Sequence[Found],
     index: Index,
     labels: dict[str, Labels],

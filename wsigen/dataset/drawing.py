@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import DatasetError
 from wsigen.dataset.patches import Patches
-from wsigen.base.errors import CohortError
 
 PRESENT = 1 / 64
 """Share of a patch a class must cover to be drawn for it, unless it covers so much in no patch."""
@@ -38,7 +38,7 @@ class Drawer:
 
     Raises
     ------
-    CohortError
+    DatasetError
         If there are no patches, or a share asks for what is not there.
     """
 
@@ -52,7 +52,7 @@ class Drawer:
         most_frequent: bool = False,
     ) -> None:
         if not len(patches):
-            raise CohortError("no patches in this split; hold out other groups, or lower min_tissue in the cohort's file")
+            raise DatasetError("no patches in this split; hold out other groups, or lower min_tissue in the dataset's file")
         self._by_class: list[dict[int, Rows]] = []
         self._unlabelled: list[Rows] = []
         self._natural: list[float] = []
@@ -67,7 +67,7 @@ class Drawer:
         self._shares = self._level_shares(level_shares)
         self._unlabelled_share = unlabelled_share
         if unlabelled_share is not None and not 0 <= unlabelled_share <= 1:
-            raise CohortError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
+            raise DatasetError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
         for used in np.flatnonzero(self._shares):
             self._check_kinds(int(used))
 
@@ -93,18 +93,18 @@ class Drawer:
             return there / there.sum()
         given = np.asarray(shares, np.float64)
         if given.shape != there.shape or (given < 0).any() or not given.sum() > 0:
-            raise CohortError(f"level_shares {list(shares)}: give {len(there)} numbers, one for each level, none negative")
+            raise DatasetError(f"level_shares {list(shares)}: give {len(there)} numbers, one for each level, none negative")
         missing = np.flatnonzero((given > 0) & ~there)
         if len(missing):
-            raise CohortError(f"level {missing[0]} has a share and no patches; set its share to 0 or add larger images")
+            raise DatasetError(f"level {missing[0]} has a share and no patches; set its share to 0 or add larger images")
         return given / given.sum()
 
     def _check_kinds(self, level: int) -> None:
         share = self._unlabelled_share
         if share and not len(self._unlabelled[level]):
-            raise CohortError(f"unlabelled_share {share}: level {level} has no unlabelled patches; set it to 0 or add slides")
+            raise DatasetError(f"unlabelled_share {share}: level {level} has no unlabelled patches; set it to 0 or add slides")
         if share is not None and share < 1 and not self._by_class[level]:
-            raise CohortError(f"unlabelled_share {share}: level {level} has no labelled patches; set it to 1 or add labels")
+            raise DatasetError(f"unlabelled_share {share}: level {level} has no labelled patches; set it to 1 or add labels")
 
 
 def _most(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:

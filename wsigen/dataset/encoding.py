@@ -1,4 +1,4 @@
-"""Patches of a cohort through an encoder, block by block."""
+"""Patches of a dataset through an encoder, block by block."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import DatasetError, ReferenceImageError
 from wsigen.dataset.augment import dihedral, jitter_stain
 from wsigen.dataset.batch import CELL_PX
-from wsigen.dataset.dataset import Cohort
 from wsigen.dataset.damage import REDRAWN, Damage
+from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.drawing import MOST
 from wsigen.dataset.patches import Patches
-from wsigen.base.errors import CohortError, ReferenceImageError
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, p = P / 8."""
@@ -30,9 +30,9 @@ MOST_TRIED = 20
 class PatchEncoder:
     """Reads, augments and encodes patches; one that cannot be read is replaced or an error (`damage`)."""
 
-    def __init__(self, cohort: Cohort, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
-        self.cohort, self.patches, self._encode, self._batch, self._jitter = cohort, patches, encode, batch, jitter
-        self._damage = Damage(cohort.skip_bad, expected=len(patches.level))
+    def __init__(self, dataset: Dataset, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
+        self.dataset, self.patches, self._encode, self._batch, self._jitter = dataset, patches, encode, batch, jitter
+        self._damage = Damage(dataset.skip_bad, expected=len(patches.level))
 
     def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
         """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
@@ -54,22 +54,22 @@ class PatchEncoder:
 
     def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         latents = np.asarray(self._encode(images), np.float32)
-        side = self.cohort.settings.patch_px // CELL_PX
+        side = self.dataset.settings.patch_px // CELL_PX
         if latents.ndim != 4 or latents.shape[0] != len(images) or latents.shape[2:] != (side, side):
-            raise CohortError(
+            raise DatasetError(
                 f"the encoder gives {latents.shape} for {images.shape}; class maps need {side} x {side} latents (f8)"
             )
         if not np.isfinite(latents).all() or np.abs(latents).max() > np.finfo(np.float16).max:
-            raise CohortError("the encoder gives latents that are not finite or beyond float16; check its weights")
+            raise DatasetError("the encoder gives latents that are not finite or beyond float16; check its weights")
         return latents
 
     def _read(self, row: int, variant: int) -> Read:
         image, classes, tissue = self._readable(row)
-        cohort = self.cohort
-        glass = [i for i, c in enumerate(cohort.table) if c.background]
+        dataset = self.dataset
+        glass = [i for i, c in enumerate(dataset.table) if c.background]
         tissue = tissue & ~np.isin(classes, glass)
         if variant:
-            rng = np.random.default_rng((cohort.settings.seed, row, variant))
+            rng = np.random.default_rng((dataset.settings.seed, row, variant))
             image = jitter_stain(image, rng, self._jitter) if self._jitter else image
             turn = variant % 8
             image, classes, tissue = dihedral(image, turn), dihedral(classes, turn), dihedral(tissue, turn)
@@ -80,8 +80,8 @@ class PatchEncoder:
         taken = row
         failed: set[int] = set()
         for attempt in itertools.count():
-            member, mpp = self.cohort.members[self.patches.member[taken]], self.cohort.mpps[self.patches.level[taken]]
-            box = self.patches.box(taken, self.cohort.settings.patch_px)
+            member, mpp = self.dataset.members[self.patches.member[taken]], self.dataset.mpps[self.patches.level[taken]]
+            box = self.patches.box(taken, self.dataset.settings.patch_px)
             try:
                 image = member.image(box, mpp)
             except ReferenceImageError as error:
@@ -89,10 +89,10 @@ class PatchEncoder:
                 failed.add(taken)
                 others = self._alike(row, failed)
                 if len(others) == 0 or len(failed) >= MOST_TRIED:
-                    raise CohortError(
+                    raise DatasetError(
                         f"{member.name}: cannot be read at a patch, nor can {len(failed) - 1} others like it; mend or remove it"
                     ) from None
-                rng = np.random.default_rng((self.cohort.settings.seed, row, REDRAWN + attempt))
+                rng = np.random.default_rng((self.dataset.settings.seed, row, REDRAWN + attempt))
                 taken = int(others[rng.integers(len(others))])
                 continue
             self._damage.read()
@@ -105,8 +105,8 @@ class PatchEncoder:
         Without those that failed; if no other is left, any row of its level.
         """
         p = self.patches
-        labelled = np.array([m.labelled for m in self.cohort.members])[p.member]
-        cells = (self.cohort.settings.patch_px // CELL_PX) ** 2
+        labelled = np.array([m.labelled for m in self.dataset.members])[p.member]
+        cells = (self.dataset.settings.patch_px // CELL_PX) ** 2
         most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
         kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * cells])
         whole = np.ones(len(p.level), bool)

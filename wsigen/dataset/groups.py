@@ -7,27 +7,27 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from wsigen.dataset.settings import CohortSettings, TileSource
+from wsigen.base.errors import DatasetError, suggest
+from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.dataset.tables import column_of_images
-from wsigen.base.errors import CohortError, suggest
 
 TRAINING, HELD_OUT = 0, 1
 SPLITS = ("training", "held_out")
 
 
-def group_images(settings: CohortSettings, names: Sequence[str]) -> dict[str, str]:
+def group_images(settings: DatasetSettings, names: Sequence[str]) -> dict[str, str]:
     """Return the group of every image; without ``groups`` each image is its own.
 
     Raises
     ------
-    CohortError
+    DatasetError
         If an image has none, or tiles would be split one by one.
     """
     groups = settings.groups
     if groups is None:
         splits = bool(settings.held_out or settings.held_out_share)
         if splits and any(isinstance(s, TileSource) for s in settings.sources):
-            raise CohortError(
+            raise DatasetError(
                 "held-out tiles without 'groups': tiles of one patient would land on both sides; "
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
@@ -42,40 +42,40 @@ def match_name(pattern: str, name: str, field: str) -> str:
 
     Raises
     ------
-    CohortError
+    DatasetError
         If the pattern is no regular expression, or does not match.
     """
     try:
         found = re.search(pattern, name)
     except re.error as error:
-        raise CohortError(f"{field} {pattern!r} is not a regular expression ({error}); mend it") from None
+        raise DatasetError(f"{field} {pattern!r} is not a regular expression ({error}); mend it") from None
     text = found and next((g for g in (*found.groups(), None if found.re.groups else found[0]) if g), None)
     if not text:
-        raise CohortError(f"{field} {pattern!r} finds nothing in the image name {name!r}; widen it or use a CSV")
+        raise DatasetError(f"{field} {pattern!r} finds nothing in the image name {name!r}; widen it or use a CSV")
     return text
 
 
-def split_groups(settings: CohortSettings, groups: Mapping[str, str]) -> frozenset[str]:
+def split_groups(settings: DatasetSettings, groups: Mapping[str, str]) -> frozenset[str]:
     """Return the groups that are held out.
 
     A share takes the groups whose hash with the seed is smallest, at least one: the same for any order of images.
 
     Raises
     ------
-    CohortError
+    DatasetError
         If a named group does not exist, or none is left to train on.
     """
     known = sorted(set(groups.values()))
     for name in settings.held_out:
         if name not in known:
             some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-            raise CohortError(f"held_out: no group {name!r}{suggest(name, known)}; the images' groups are {some}")
+            raise DatasetError(f"held_out: no group {name!r}{suggest(name, known)}; the images' groups are {some}")
     held_out = frozenset(settings.held_out)
     if settings.held_out_share:
         count = max(1, round(settings.held_out_share * len(known)))
         held_out = frozenset(sorted(known, key=lambda g: _hash(settings.seed, g))[:count])
     if held_out and len(held_out) == len(known):
-        raise CohortError(f"all {len(known)} groups are held out, none is left to train on; hold out fewer or add patients")
+        raise DatasetError(f"all {len(known)} groups are held out, none is left to train on; hold out fewer or add patients")
     return held_out
 
 

@@ -1,4 +1,4 @@
-"""The index of a cohort on disk: sizes, tissue and patches, so that images are gone through only once."""
+"""The index of a dataset on disk: sizes, tissue and patches, so that images are gone through only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsigen.dataset.opening import Opened
 from wsigen.dataset.patches import Patches
-from wsigen.dataset.settings import CohortSettings
+from wsigen.dataset.settings import DatasetSettings
 from wsigen.dataset.tissue import Mask
 from wsigen.storage.files import atomic_path
 
@@ -42,7 +42,7 @@ class Index:
     areas: NDArray[np.int64]
 
 
-def index_key(settings: CohortSettings, files: Iterable[Path], skip_bad: bool) -> str:
+def index_key(settings: DatasetSettings, files: Iterable[Path], skip_bad: bool) -> str:
     """Hash the settings and the size and time of change of every file they lead to."""
     stamps = [(str(p), s.st_size, s.st_mtime_ns) for p in sorted(set(files)) for s in [p.stat()]]
     text = json.dumps([VERSION, settings.model_dump(mode="json"), stamps, skip_bad], sort_keys=True)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
+from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.dataset.points import PointLayout
-from wsigen.base.errors import CohortError, LayoutError
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout
@@ -72,8 +72,8 @@ class PolygonLabels:
 
         Raises
         ------
-        CohortError
-            If the file is unusable, a polygon lies outside or its class is not the cohort's.
+        DatasetError
+            If the file is unusable, a polygon lies outside or its class is not the dataset's.
         """
         return _scaled(self._read(size), canvas)
 
@@ -84,7 +84,7 @@ class PolygonLabels:
             layout = read_geojson(self.path, self.table, size, outside, names=self.rename)
         except LayoutError as error:
             cause = str(error).split(";")[0]
-            raise CohortError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the cohort's file") from None
+            raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset") from None
         return replace(layout, background=self.background)
 
 
@@ -119,14 +119,14 @@ class PointLabels:
 
         Raises
         ------
-        CohortError
+        DatasetError
             If a point lies outside of the image.
         """
         x, y = self.centres.T
         outside = np.flatnonzero((x < 0) | (y < 0) | (x > size[1]) | (y > size[0]))
         if len(outside):
             x, y = self.centres[outside[0]]
-            raise CohortError(
+            raise DatasetError(
                 f"{self.where}: {len(outside)} points outside of the image of {size[1]} x {size[0]} px, "
                 f"the first at x={x:.0f}, y={y:.0f}; give x and y in px of the full resolution"
             )

@@ -1,4 +1,4 @@
-"""Latents of a cohort's patches, encoded once and kept in a zarr group; and a stream of them.
+"""Latents of a dataset's patches, encoded once and kept in a zarr group; and a stream of them.
 
 Layout of the group, for n patches and v variants (0 as it is, others turned and, if asked for, jittered in stain)::
 
@@ -20,12 +20,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from wsigen.base.errors import DatasetError
 from wsigen.dataset.batch import CELL_PX, LatentBatch, LatentStream
-from wsigen.dataset.dataset import Cohort, Split
+from wsigen.dataset.dataset import Dataset, Split
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.encoding import Encode, PatchEncoder
 from wsigen.dataset.patches import Patches
-from wsigen.base.errors import CohortError
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""
@@ -52,7 +52,7 @@ class LatentCache:
     mean, std : float32 [C], over the tissue of labelled and unlabelled patches
     """
 
-    cohort: Cohort
+    dataset: Dataset
     patches: Patches
     split: Split
     group: Any
@@ -68,7 +68,7 @@ class LatentCache:
         kept_bytes: int = KEPT_BYTES,
     ) -> LatentStream:
         """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
-        drawer = self.cohort.drawer(self.split, level_shares, unlabelled_share, most_frequent)
+        drawer = self.dataset.drawer(self.split, level_shares, unlabelled_share, most_frequent)
         return CachedLatents(self, drawer, seed, kept_bytes)
 
 
@@ -84,7 +84,7 @@ class CachedLatents:
         self._kept: dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._room = kept_bytes
         self._latents, self._classes = cache.group["latents"], cache.group["classes"]
-        self._labelled = np.array([m.labelled for m in cache.cohort.members])
+        self._labelled = np.array([m.labelled for m in cache.dataset.members])
 
     def batch(self, step: int, count: int) -> LatentBatch:
         """Return ``count`` latents of a step (>= 0)."""
@@ -118,13 +118,13 @@ class CachedLatents:
         try:
             return np.asarray(array[row, variant])
         except (ValueError, RuntimeError) as error:
-            raise CohortError(
+            raise DatasetError(
                 f"cached latents of patch {row} are damaged ({error}); delete the cache and encode anew"
             ) from None
 
 
 def cache_latents(
-    cohort: Cohort,
+    dataset: Dataset,
     encode: Encode,
     folder: str | Path,
     key: str,
@@ -143,7 +143,7 @@ def cache_latents(
     Parameters
     ----------
     folder:
-        Of the zarr group; one of another cohort or key is replaced.
+        Of the zarr group; one of another dataset or key is replaced.
     key:
         Names the encoder, e.g. the hash of its weights.
     variants:
@@ -163,17 +163,17 @@ def cache_latents(
 
     Raises
     ------
-    CohortError
+    DatasetError
         If the split has no patches, the encoder's latents are not 1/8 of the patches' side, or ``training`` is missing
         for a held-out split or of another encoder.
     """
-    _check_training(split, training, [key, cohort.key])
-    patches = cohort.split_patches(split)
+    _check_training(split, training, [key, dataset.key])
+    patches = dataset.split_patches(split)
     if not len(patches):
-        raise CohortError(f"split {split!r} has no patches to encode; hold out other groups")
-    maker = PatchEncoder(cohort, patches, encode, batch, jitter)
+        raise DatasetError(f"split {split!r} has no patches to encode; hold out other groups")
+    maker = PatchEncoder(dataset, patches, encode, batch, jitter)
     wait = meet or (lambda: None)
-    group = _open_group(Path(folder), maker, [key, cohort.key, split, jitter, variants]) if share[0] == 0 else None
+    group = _open_group(Path(folder), maker, [key, dataset.key, split, jitter, variants]) if share[0] == 0 else None
     wait()
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
     slowest_s = _encode_share(group, maker, share, watch)
@@ -182,11 +182,11 @@ def cache_latents(
     wait()
     moments = group["moments"]
     if training is not None:
-        return LatentCache(cohort, patches, split, group, training.mean, training.std)
+        return LatentCache(dataset, patches, split, group, training.mean, training.std)
     count, total, squares = moments[:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
-    return LatentCache(cohort, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
+    return LatentCache(dataset, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
 
 
 def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> float:
@@ -233,9 +233,9 @@ def _see_others_through(moments: Any, still_s: float) -> None:
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:
     if (split == "training") != (training is None):
-        raise CohortError("latents of the held-out split, and only these, need 'training': the cache of the training split")
+        raise DatasetError("latents of the held-out split, and only these, need 'training': the cache of the training split")
     if training is not None and training.group.attrs["identity"][:3] != [*identity, "training"]:
-        raise CohortError("'training' is the cache of another cohort, encoder or split; encode the training split by this one")
+        raise DatasetError("'training' is the cache of another dataset, encoder or split; encode its training split")
 
 
 def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
@@ -245,15 +245,15 @@ def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
         if group.attrs.get("identity") == identity:
             return group
         if "identity" not in group.attrs and any(True for _ in folder.iterdir()):
-            raise CohortError(f"{folder}: a zarr group of something else; give an empty folder for the latents")
+            raise DatasetError(f"{folder}: a zarr group of something else; give an empty folder for the latents")
     except (FileNotFoundError, ValueError, KeyError):
         if folder.exists() and any(folder.iterdir()):
-            raise CohortError(f"{folder}: holds other files; give an empty folder for the latents") from None
+            raise DatasetError(f"{folder}: holds other files; give an empty folder for the latents") from None
     return _new_group(folder, maker, identity)
 
 
 def _new_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
-    n, variants, side = len(maker.patches), int(identity[-1]), maker.cohort.settings.patch_px // CELL_PX
+    n, variants, side = len(maker.patches), int(identity[-1]), maker.dataset.settings.patch_px // CELL_PX
     channels, blocks = maker.channels(), -(-n // BLOCK)
     group = zarr.open_group(str(folder), mode="w", attributes={"kind": "wsigen latents", "identity": None})
     tail: tuple[int, ...]

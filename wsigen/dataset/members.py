@@ -1,4 +1,4 @@
-"""`Member`: an image of the cohort, its pixels and classes at every level."""
+"""`Member`: an image of the dataset, its pixels and classes at every level."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.geometry import Box
 from wsigen.dataset.batch import CELL_PX
 from wsigen.dataset.labels import Labels
 from wsigen.dataset.tissue import Mask, sample
-from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.slide.reference import Reference
 
@@ -26,7 +26,7 @@ class Member:
 
     Attributes
     ----------
-    name : path from the cohort's root
+    name : path from the dataset's root
     kind : of its source (tiles, annotated, points, unlabelled)
     height, width : px of the full resolution
     mpp : um/px of the full resolution
@@ -90,5 +90,5 @@ def _cells(box: Box) -> Box:
 
 @functools.lru_cache(maxsize=64)
 def _layout(member: Member, mpp: float) -> Layout:
-    """Annotations are read again after 64 other images: a large cohort's never lie in memory together."""
+    """Annotations are read again after 64 other images: a large dataset's never lie in memory together."""
     return member.labels.layout((member.height, member.width), member.canvas(mpp))

@@ -1,15 +1,15 @@
-"""What a person should know about a cohort that is no error."""
+"""What a person should know about a dataset that is no error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from wsigen.dataset.members import Member
-from wsigen.dataset.settings import CohortSettings
+from wsigen.dataset.settings import DatasetSettings
 from wsigen.dataset.tables import few
 
 
-def coarse_images(settings: CohortSettings, members: Sequence[Member]) -> list[str]:
+def coarse_images(settings: DatasetSettings, members: Sequence[Member]) -> list[str]:
     """Say on which levels which images are left out, as they would have to be enlarged too much."""
     notes = []
     for level in settings.levels:

@@ -1,4 +1,4 @@
-"""Open the images of a cohort: size, um/px, and a copy that can be read by region where the file cannot."""
+"""Open the images of a dataset: size, um/px, and a copy that can be read by region where the file cannot."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsigen.base.errors import DatasetError
 from wsigen.dataset.settings import Source, TileSource
 from wsigen.dataset.tables import keys
-from wsigen.base.errors import CohortError
-from wsigen.storage.files import atomic_path
 from wsigen.slide.reference import open_reference
 from wsigen.slide.reference_sources import ImageSource, open_source
+from wsigen.storage.files import atomic_path
 
 COPY_FROM_PX = 2**22
 """An untiled image of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""
@@ -34,13 +34,13 @@ def open_image(path: Path, name: str, source: Source, cache: Path) -> Opened:
     ------
     ReferenceImageError
         If it cannot be opened.
-    CohortError
+    DatasetError
         If nobody says its um/px.
     """
     reference = open_reference(path)
     mpp = stated_mpp(source, name) or reference.mpp
     if mpp is None:
-        raise CohortError(f"{name}: no um/px in the file; give 'mpp:' in its source")
+        raise DatasetError(f"{name}: no um/px in the file; give 'mpp:' in its source")
     pixels = reference.path
     if reference.height * reference.width > COPY_FROM_PX and isinstance(open_source(pixels), ImageSource):
         pixels = str(tiled_copy(Path(pixels), cache))
@@ -59,7 +59,7 @@ def tiled_copy(path: Path, cache: Path) -> Path:
 
     Raises
     ------
-    CohortError
+    DatasetError
         If it cannot be written; nothing half-written stays.
     """
     import pyvips
@@ -79,7 +79,7 @@ def tiled_copy(path: Path, cache: Path) -> Path:
                 )  # fmt: skip
         except (pyvips.Error, OSError) as error:  # the image was read to its end before: it is the writing
             reason = " ".join((getattr(error, "detail", "") or str(error)).split())[:160]
-            raise CohortError(
+            raise DatasetError(
                 f"{target.parent}: the tiled copy of {path.name} cannot be written ({reason}); make room, or give "
                 "another --cache"
             ) from None

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.geometry import Box
 from wsigen.dataset.batch import CELL_PX
 from wsigen.dataset.members import Member
-from wsigen.base.geometry import Box
 
 NO_CLASS = -1
 """Owner of a patch without any label."""
@@ -23,7 +23,7 @@ class Patches:
 
     Attributes
     ----------
-    member : int32 [n], position in the cohort's members
+    member : int32 [n], position in the dataset's members
     level : int32 [n]
     y, x : int32 [n], corner in px of the level, multiples of 8
     counts : int32 [n, classes], cells of 8 x 8 px of each class; the rest is unknown

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from wsigen.base.errors import DatasetError
 from wsigen.dataset.discovery import class_index
 from wsigen.dataset.groups import match_name
 from wsigen.dataset.labels import PointLabels
-from wsigen.dataset.settings import CohortSettings, Columns, PointSource
+from wsigen.dataset.settings import Columns, DatasetSettings, PointSource
 from wsigen.dataset.tables import few, keys, lookup, read_rows
-from wsigen.base.errors import CohortError
 
 Point = tuple[float, float, int]
 """x and y in px of the image, and the class."""
 
 
 def read_points(
-    settings: CohortSettings, source: PointSource, names: list[str], others: Iterable[str] = ()
+    settings: DatasetSettings, source: PointSource, names: list[str], others: Iterable[str] = ()
 ) -> tuple[dict[str, PointLabels], list[str]]:
     """Read the points of one source.
 
@@ -32,11 +32,11 @@ def read_points(
     Returns
     -------
     labels : by image's name; the radius still as the source says it
-    notes : which images the table speaks of that the cohort does not have
+    notes : which images the table speaks of that the dataset does not have
 
     Raises
     ------
-    CohortError
+    DatasetError
         If a column is missing, a number or label is not understood, or no row speaks of these images.
     """
     path, c, called = settings.root / source.csv, source.columns, _calls(source, names)
@@ -53,7 +53,7 @@ def read_points(
             points[name].append(_point(settings, c, row, label, f"{path}: line {number}"))
     if not any(points.values()):
         cause = f"'names' leaves out all {dropped} rows of" if dropped else "no row speaks of an image of"
-        raise CohortError(f"{path}: {cause} its source, e.g. {names[0]}; check columns.image, image_pattern and names")
+        raise DatasetError(f"{path}: {cause} its source, e.g. {names[0]}; check columns.image, image_pattern and names")
     radius = float(source.radius_px or source.radius_um or 0)
     labels = {n: _labels(f"{path}: {n}", found, radius) for n, found in points.items()}
     return labels, _notes(str(path), strangers, lookup(others))
@@ -66,13 +66,13 @@ def _calls(source: PointSource, names: list[str]) -> Mapping[str, str | None]:
     return {match_name(source.image_pattern, n.rsplit("/", 1)[-1], "image_pattern"): n for n in names}
 
 
-def _point(settings: CohortSettings, c: Columns, row: Mapping[str, str], label: str, where: str) -> Point:
+def _point(settings: DatasetSettings, c: Columns, row: Mapping[str, str], label: str, where: str) -> Point:
     try:
         x, y = float(row[c.x]), float(row[c.y])
         if not math.isfinite(x + y):
             raise ValueError(x, y)
     except ValueError:
-        raise CohortError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
+        raise DatasetError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
     return x, y, class_index(settings, label, where)
 
 

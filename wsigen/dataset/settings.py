@@ -1,4 +1,4 @@
-"""`CohortSettings`: the file that describes a cohort, validated at the edge."""
+"""`DatasetSettings`: the file that describes a dataset, validated at the edge."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.dataset.batch import CELL_PX
-from wsigen.base.errors import CohortError, ConfigError
-from wsigen.models.card import CardClass, Level
+from wsigen.base.errors import ConfigError, DatasetError
 from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.dataset.batch import CELL_PX
+from wsigen.models.card import CardClass, Level
 
 Mpp = Annotated[float, Field(gt=0.01, lt=100)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -145,8 +145,8 @@ class Subtypes(_Part):
     subtype: str = "subtype"
 
 
-class CohortSettings(_Part):
-    """A cohort.
+class DatasetSettings(_Part):
+    """A dataset.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class CohortSettings(_Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
-    def _consistent(self) -> CohortSettings:
+    def _consistent(self) -> DatasetSettings:
         mpps = [level.mpp for level in self.levels]
         if any(m is None for m in mpps):
             raise ValueError("every level needs its mpp (um/px)")
@@ -222,21 +222,21 @@ class CohortSettings(_Part):
         return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
 
 
-def read_settings(path: str | Path) -> CohortSettings:
-    """Read a cohort's YAML; its relative paths count from its folder.
+def read_settings(path: str | Path) -> DatasetSettings:
+    """Read a dataset's YAML; its relative paths count from its folder.
 
     Raises
     ------
-    CohortError
+    DatasetError
         One line: which field is wrong, and why.
     """
     path = Path(path)
-    example = "configs/cohort-example.yaml shows one"
-    content = read_mapping(path, CohortError, f"no such cohort file; {example}", f"'setting: value' lines ({example})")
-    settings = validated(CohortSettings, content, str(path), CohortError)
+    example = "configs/dataset-example.yaml shows one"
+    content = read_mapping(path, DatasetError, f"no such dataset file; {example}", f"'setting: value' lines ({example})")
+    settings = validated(DatasetSettings, content, str(path), DatasetError)
     return settings.model_copy(update={"root": (path.parent / settings.root).resolve()})
 
 
 def cache_of(path: str | Path) -> Path:
-    """Where a cohort's index and copies lie unless somebody says otherwise: one place for all commands, beside its YAML."""
+    """Where a dataset's index and copies lie unless somebody says otherwise: one place for all commands, beside its YAML."""
     return Path(path).with_suffix(".cache")

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from wsigen.base.errors import CohortError, suggest
+from wsigen.base.errors import DatasetError, suggest
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -14,7 +14,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
     Raises
     ------
-    CohortError
+    DatasetError
         If it is missing, has no rows, or lacks a column.
     """
     try:
@@ -23,15 +23,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(v, str | None) and k} for row in reader]
             header = list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"{path}: the CSV cannot be read ({error}); check its path and save it as UTF-8") from None
+        raise DatasetError(f"{path}: the CSV cannot be read ({error}); check its path and save it as UTF-8") from None
     for column in columns:
         if column not in header:
-            raise CohortError(
+            raise DatasetError(
                 f"{path}: no column {column!r}{suggest(column, header)}; it has {', '.join(header) or 'none'}; "
-                "name the right one in the cohort's file"
+                "name the right one in the dataset's file"
             )
     if not rows:
-        raise CohortError(f"{path}: the CSV has a header and no rows; fill it or leave it out")
+        raise DatasetError(f"{path}: the CSV has a header and no rows; fill it or leave it out")
     return rows
 
 
@@ -58,11 +58,11 @@ def lookup(names: Iterable[str]) -> dict[str, str | None]:
 def column_of_images(
     path: Path, image: str, value: str, names: Sequence[str], needed: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Read a CSV with one row an image: image's name -> value; images of other cohorts are passed over.
+    """Read a CSV with one row an image: image's name -> value; images of other datasets are passed over.
 
     Raises
     ------
-    CohortError
+    DatasetError
         If an image that is ``needed`` (of all ``names`` by default) is missing in the table, or one has two values.
     """
     known = lookup(names)
@@ -72,9 +72,11 @@ def column_of_images(
         if name is None:
             continue
         if found.setdefault(name, row[value]) != row[value]:
-            raise CohortError(f"{path}: {name} is both {found[name]!r} and {row[value]!r}; keep one row")
+            raise DatasetError(f"{path}: {name} is both {found[name]!r} and {row[value]!r}; keep one row")
     needed = names if needed is None else needed
     missing = [n for n in needed if not found.get(n)]
     if missing:
-        raise CohortError(f"{path}: no {value!r} for {len(missing)} of {len(needed)} images, e.g. {missing[0]}; add their rows")
+        raise DatasetError(
+            f"{path}: no {value!r} for {len(missing)} of {len(needed)} images, e.g. {missing[0]}; add their rows"
+        )
     return found

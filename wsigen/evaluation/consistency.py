@@ -11,10 +11,10 @@ import numpy as np
 
 from wsigen.base.errors import WsigenError
 from wsigen.base.geometry import Box
-from wsigen.slide.reference_sources import open_source
-from wsigen.slide.resample import apply, taps
 from wsigen.evaluation.sides.labels import UNLABELLED, Labels, labels_of
 from wsigen.evaluation.sides.members import Member
+from wsigen.slide.reference_sources import open_source
+from wsigen.slide.resample import apply, taps
 
 BOXES, BOX_PX = 16, 256
 """Boxes compared at each level, and their longest side (px of that level)."""

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.storage.files import sha256
 from wsigen.evaluation import memorisation
 from wsigen.evaluation.features import FeatureSet
 from wsigen.evaluation.sides.sides import Side
+from wsigen.storage.files import sha256
 
 CELLS = 10
 """k-means cells of C_T, fewer where there are not some 50 crops a cell."""

@@ -17,9 +17,9 @@ from wsigen.evaluation.coverage import coverage, coverage_warning, overlapping, 
 from wsigen.evaluation.extractors.extractors import Extractor, identity
 from wsigen.evaluation.features import FeatureSet, extract
 from wsigen.evaluation.fidelity import FID_LEAST, fidelity_numbers
-from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.seams import check_period
 from wsigen.evaluation.selfchecks import SlideCheck, check_slides
+from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, open_side, place_crops
 
 TRAINING_CROPS = 10_000
@@ -38,7 +38,7 @@ class Settings:
     Attributes
     ----------
     real, synthetic:
-        Slides, folders or cohorts (`sides.open_side`).
+        Slides, folders or datasets (`sides.open_side`).
     training:
         What the model was trained on; then ``real`` is held out. None: ``real`` is taken for the training data.
     crops:
@@ -163,7 +163,7 @@ def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
 
 
 def indexing(name: str, watch: Watch | None) -> Callable[[int, int], None] | None:
-    """Tell the watch of images gone through for the index of a cohort."""
+    """Tell the watch of images gone through for the index of a dataset."""
     return None if watch is None else lambda done, total: watch(f"{name}, images indexed", done, total)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.storage.files import atomic_path
 from wsigen.evaluation.extractors.extractors import Extractor, identity
 from wsigen.evaluation.sides.sides import Crop, Side, read_crop
+from wsigen.storage.files import atomic_path
 
 BATCH = 16
 """Crops a network sees at once: 16 x 299 px of Inception are some 300 MB."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
-from wsigen.slide.reference import Reference
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.evaluation.sides.labels import base_name
 from wsigen.sampling.passes import PassPlan
+from wsigen.slide.reference import Reference
 
 MOST_STEPS = 8
 """Steps whose borders are measured each on their own, the last ones of a pass: later steps leave more of their borders."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from wsigen.base.errors import WsigenError
-from wsigen.evaluation.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.evaluation.borders import SeamScore
+from wsigen.evaluation.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.evaluation.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.sides.sides import Side
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.noise import Stream, uniforms
 from wsigen.layout.smooth_noise import SmoothField
 from wsigen.layout.subtypes import SectionShape
-from wsigen.base.noise import Stream, uniforms
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.layout.spline import spline_grid, spline_points, spline_taps
 from wsigen.base.noise import Stream, normal_field
+from wsigen.layout.spline import spline_grid, spline_points, spline_taps
 
 Floats = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.storage.files import sha256_of
 from wsigen.models.bundle_checks import check_channels, check_weights
 from wsigen.models.card import CARD_NAME, BundleCard, read_card
+from wsigen.storage.files import sha256_of
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 """The embedded default model."""

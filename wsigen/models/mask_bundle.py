@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import BundleError, ConfigError, suggest
-from wsigen.storage.files import sha256_of
+from wsigen.base.yaml_file import read_mapping, validated
 from wsigen.models.bundle import SUFFIXES
 from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.configs import read_config
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.storage.files import sha256_of
 
 FOLDER = "mask"
 CARD_NAME = "mask.yaml"

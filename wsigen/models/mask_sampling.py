@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.geometry import Box
+from wsigen.base.noise import Stream, normal_field
 from wsigen.layout.cell_map import CellMapLayout
 from wsigen.layout.cleaning import clean
 from wsigen.models.mask_bundle import MaskCard
-from wsigen.base.noise import Stream, normal_field
 from wsigen.sampling.guidance import guided
 from wsigen.sampling.schedule import ddim_step, make_schedule, predict_x0
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import BundleError
+from wsigen.models.bundle import find_bundle
+from wsigen.run.manifest import DECIDING
+from wsigen.run.tasks.introduce import Introduction, introduce
 from wsigen.storage.files import leftover_name
 from wsigen.storage.folder import MANIFEST
 from wsigen.storage.opening import absolute_place, open_nearest
-from wsigen.run.manifest import DECIDING
-from wsigen.models.bundle import find_bundle
-from wsigen.run.tasks.introduce import Introduction, introduce
 
 if TYPE_CHECKING:
     from wsigen.run.engine.cluster import Size

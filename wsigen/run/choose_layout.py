@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.run.config import RunConfig, check_size
 from wsigen.base.errors import ConfigError, LayoutError
 from wsigen.layout.layout import Layout
 from wsigen.layout.uniform import UniformLayout
+from wsigen.run.config import RunConfig, check_size
 
 
 @dataclass(frozen=True, slots=True)

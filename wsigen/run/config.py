@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsigen.base.errors import ConfigError, suggest
-from wsigen.storage.opening import as_place, is_url
 from wsigen.base.yaml_file import first_fault, read_mapping
+from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512

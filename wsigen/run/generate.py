@@ -14,17 +14,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from wsigen.base.errors import LayoutError, OutputError, RunError
+from wsigen.layout.layout import Layout
 from wsigen.run.config import RunConfig, make_config
 from wsigen.run.engine.dispatch import Dispatcher
-from wsigen.run.estimate.memory import demand_disk, demand_memory
 from wsigen.run.engine.patience import patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
-from wsigen.base.errors import LayoutError, OutputError, RunError
 from wsigen.run.engine.workers import Workers
-from wsigen.storage.folder import Folder, Lock
-from wsigen.storage.opening import is_url, open_folder
-from wsigen.layout.layout import Layout
+from wsigen.run.estimate.memory import demand_disk, demand_memory
+from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
 from wsigen.run.manifest import LOCK, Manifest
 from wsigen.run.mend import mending, prepare_pass
 from wsigen.run.outputs import Files, files_of, write_outputs
@@ -34,7 +33,6 @@ from wsigen.run.prepare import (
     prepare,
     reread_layout,
 )
-from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
 from wsigen.run.rundir import (
     begin_outputs,
     check_unchanged,
@@ -48,6 +46,8 @@ from wsigen.run.rundir import (
 )
 from wsigen.run.tasks.context import PassContext, RunContext, run_context
 from wsigen.run.tasks.perform import Task
+from wsigen.storage.folder import Folder, Lock
+from wsigen.storage.opening import is_url, open_folder
 
 
 @dataclass(frozen=True, slots=True)

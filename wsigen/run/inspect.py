@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.storage.files import write_atomic
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.state import held_pixels
+from wsigen.storage.files import write_atomic
 
 PICTURE = "timesteps.png"
 """Name of the timestep map in the run directory."""

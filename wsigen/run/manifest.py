@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from wsigen import __version__
 from wsigen.base.errors import RunError
+from wsigen.base.version import __version__
 from wsigen.storage.folder import MANIFEST, Folder
 
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from wsigen.run.engine.dispatch import TRIES, Dispatcher
-from wsigen.run.engine.run import MADE_ONCE, place_of_key
 from wsigen.base.errors import DamagedChunkError
 from wsigen.layout.layout import Layout
+from wsigen.run.engine.dispatch import TRIES, Dispatcher
+from wsigen.run.engine.run import MADE_ONCE, place_of_key
 from wsigen.run.prepare import class_map_of_chunk
 from wsigen.run.tasks.context import PassContext, RunContext
 

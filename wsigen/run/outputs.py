@@ -10,15 +10,15 @@ from typing import Any
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError
-from wsigen.storage.files import remove_leftovers, sha256, write_atomic
-from wsigen.run.manifest import json_hash
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
+from wsigen.run.manifest import json_hash
+from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.annotations import write_annotations
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.sidecars import import_script, write_manifest, write_thumbnail
 from wsigen.slide.writer import level0_sha256, write_slide
-from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.storage.files import remove_leftovers, sha256, write_atomic
 
 SUFFIXES = (".ome.tiff", ".ome.tif")
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsigen import __version__
+from wsigen.base.errors import BundleError, ConfigError, RunError
+from wsigen.base.geometry import Box
+from wsigen.base.version import __version__
+from wsigen.layout.layout import Layout
+from wsigen.models.card import BundleCard
+from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
-from wsigen.base.errors import BundleError, ConfigError, RunError
-from wsigen.storage.files import sha256
-from wsigen.base.geometry import Box
-from wsigen.layout.layout import Layout
-from wsigen.run.choose_layout import choose_layout
 from wsigen.run.manifest import Manifest, first_difference, package_versions
-from wsigen.models.card import BundleCard
 from wsigen.sampling.passes import PassPlan, cascade_scales, default_chunk, make_mode
 from wsigen.sampling.schedule import make_schedule, transitions
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.storage.files import sha256
 
 if TYPE_CHECKING:
     from wsigen.models.model import Model

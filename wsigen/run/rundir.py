@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wsigen.run.config import SAMPLE, RunConfig
 from wsigen.base.errors import OutputError, RunError
-from wsigen.storage.files import sha256, target_of_leftover
-from wsigen.storage.folder import Folder
-from wsigen.storage.opening import is_url, open_folder, why_not_usable
+from wsigen.run.config import SAMPLE, RunConfig
 from wsigen.run.manifest import FAILURES, FILE, LOCK, WORK, Manifest, first_difference, package_versions, version_differences
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared
+from wsigen.storage.files import sha256, target_of_leftover
+from wsigen.storage.folder import Folder
+from wsigen.storage.opening import is_url, open_folder, why_not_usable
 
 INPUTS = "wsigen-inputs"
 """Folder of kept copies of the layout, its class table and the user's subtypes."""

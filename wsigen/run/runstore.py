@@ -10,9 +10,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from wsigen.base.errors import RunError
-from wsigen.storage.folder import Folder
 from wsigen.base.geometry import ChunkGrid, tile_side
 from wsigen.run.store import NO_CLASS, PassState
+from wsigen.storage.folder import Folder
 
 
 class RunStore:

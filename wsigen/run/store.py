@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.storage.folder import Folder
 from wsigen.base.geometry import Box, ChunkGrid
+from wsigen.storage.folder import Folder
 from wsigen.storage.overwriting import Overwriting
 
 Array = NDArray[np.float32]

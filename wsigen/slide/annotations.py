@@ -11,8 +11,8 @@ from typing import Any
 
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import LayoutError
-from wsigen.storage.files import atomic_path, leftover_name
 from wsigen.slide.regions import ClassReader, Ring, regions
+from wsigen.storage.files import atomic_path, leftover_name
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
 

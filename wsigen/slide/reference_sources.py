@@ -135,7 +135,7 @@ def _open(path: str, stamp: int) -> Source:
     """``stamp`` (the time of change) makes a new file under an old name a new entry.
 
     Training draws from many slides in turn, and opening one takes longer than a crop of it. An open slide holds its
-    directory, a plain image its pixels once they were read: cohorts copy those of more than 4 Mpx (12 MB).
+    directory, a plain image its pixels once they were read: datasets copy those of more than 4 Mpx (12 MB).
     """
     return _open_slide(path) or _open_image(path)
 

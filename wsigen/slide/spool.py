@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import DamagedChunkError
+from wsigen.slide.tiles import EncodedBlock, read_block
 from wsigen.storage.folder import Folder
 from wsigen.storage.local import LocalFolder
-from wsigen.slide.tiles import EncodedBlock, read_block
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -15,12 +15,12 @@ from typing import IO
 import numpy as np
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.storage.files import atomic_path
 from wsigen.slide.bigtiff import level0_sha256, link_subifds
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import EncodedBlock, TileKey
+from wsigen.storage.files import atomic_path
 
 __all__ = ["level0_sha256", "write_slide"]
 

@@ -206,7 +206,7 @@ class ObjectFolder:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
-        """Hold the folder by a lease (``wsigen.storage.lease``); copies that killed drivers left on this machine are removed."""
+        """Hold the folder by a lease; copies that killed drivers left on this machine are removed."""
         sweep_scratch()
         with hold(self, key) as lease:
             yield lease

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsigen.dataset.batch import CropStream
 from wsigen.base.errors import TrainingError
+from wsigen.dataset.batch import CropStream
 from wsigen.training.losses import build_adversary, fine, hinge_loss, reconstruction_terms
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe
 from wsigen.training.task import Player, Tensors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 FACTOR = 8
-"""Image px per latent px; class maps of a cohort have this grid."""
+"""Image px per latent px; class maps of a dataset have this grid."""
 
 
 def build_vae(settings: AutoencoderNetwork, crop_px: int) -> AutoencoderKL:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsigen.dataset.drawing import MOST
 from wsigen.base.errors import TrainingError
+from wsigen.dataset.drawing import MOST
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition
 
 
 def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
-    """The class that fills at least half of each crop (`cohort.drawing.MOST`; the lowest index of equals), else -1.
+    """The class that fills at least half of each crop (`dataset.drawing.MOST`; the lowest index of equals), else -1.
 
     What nobody labelled takes the class away: a corner that is known says nothing about the rest of a crop.
 

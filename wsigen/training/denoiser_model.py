@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.dataset.batch import LatentBatch, LatentStream
 from wsigen.base.errors import TrainingError
+from wsigen.dataset.batch import LatentBatch, LatentStream
 from wsigen.training.autoencoder_model import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled

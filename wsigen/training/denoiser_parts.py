@@ -1,4 +1,4 @@
-"""The denoiser's network and schedule: built, or loaded and made to fit the cohort's classes and levels."""
+"""The denoiser's network and schedule: built, or loaded and made to fit the dataset's classes and levels."""
 
 from __future__ import annotations
 

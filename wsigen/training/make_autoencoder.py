@@ -1,4 +1,4 @@
-"""``wsigen train autoencoder``: cohort and recipe -> a diffusers folder."""
+"""``wsigen train autoencoder``: dataset and recipe -> a diffusers folder."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ FIGURES = "figures.json"
 MEASURED_PX = 256
 
 
-def make_autoencoder(recipe: AutoencoderRecipe, cohort: Any, out: Path, *, resume: bool = False) -> Outcome:
-    """Train on the training split of an opened cohort; when all steps are done, write ``out/vae``.
+def make_autoencoder(recipe: AutoencoderRecipe, dataset: Any, out: Path, *, resume: bool = False) -> Outcome:
+    """Train on the training split of an opened dataset; when all steps are done, write ``out/vae``.
 
-    Where the cohort holds images out, their reconstruction is measured and written to ``out/figures.json``.
+    Where the dataset holds images out, their reconstruction is measured and written to ``out/figures.json``.
 
     Parameters
     ----------
-    cohort:
-        What ``wsigen.dataset.open_cohort`` returns.
+    dataset:
+        What ``wsigen.dataset.open_dataset`` returns.
     out:
         Gets the checkpoint, the losses, sample grids and the result.
     """
-    stream = cohort.crops(
+    stream = dataset.crops(
         "training", recipe.crop_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share
     )
     task = AutoencoderTask(recipe, stream)
-    outcome = train(task, recipe.loop, out, identity(recipe, cohort), seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, dataset), seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
         save_autoencoder(task.vae, out / "vae")
-        if len(cohort.split_patches("held_out")):
-            write_figures(task.vae, recipe, cohort, out, outcome.step)
+        if len(dataset.split_patches("held_out")):
+            write_figures(task.vae, recipe, dataset, out, outcome.step)
     return outcome
 
 
-def identity(recipe: AutoencoderRecipe, cohort: Any) -> Identity:
+def identity(recipe: AutoencoderRecipe, dataset: Any) -> Identity:
     """The settings and data that decide the weights; the model it begins at by what it holds."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort"}) | {"start": model_key(recipe.start)}
-    return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(cohort, "key", ""))})
+    settings = recipe.model_dump(mode="json", exclude={"loop", "dataset"}) | {"start": model_key(recipe.start)}
+    return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(dataset, "key", ""))})
 
 
-def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, cohort: Any, out: Path, steps: int) -> dict[str, float]:
+def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, dataset: Any, out: Path, steps: int) -> dict[str, float]:
     """Measure an autoencoder on the held-out split at the finest level it has, and write ``out/figures.json``."""
-    side = min(MEASURED_PX, cohort.settings.patch_px)
-    finest = int(cohort.split_patches("held_out").level.min())
-    shares = tuple(float(level == finest) for level in range(len(cohort.levels)))
-    background = tuple(i for i, tissue in enumerate(cohort.table) if tissue.background)
+    side = min(MEASURED_PX, dataset.settings.patch_px)
+    finest = int(dataset.split_patches("held_out").level.min())
+    shares = tuple(float(level == finest) for level in range(len(dataset.levels)))
+    background = tuple(i for i, tissue in enumerate(dataset.table) if tissue.background)
     figures = measure_autoencoder(
-        vae, cohort.crops("held_out", side, recipe.seed, shares, unlabelled_share=None, augment=False), background
+        vae, dataset.crops("held_out", side, recipe.seed, shares, unlabelled_share=None, augment=False), background
     )
     figures["steps"] = float(steps)
     with atomic_path(out / FIGURES) as beside:

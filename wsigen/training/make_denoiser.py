@@ -1,4 +1,4 @@
-"""``wsigen train denoiser``: cohort, autoencoder and recipe -> a bundle."""
+"""``wsigen train denoiser``: dataset, autoencoder and recipe -> a bundle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsigen.base.classes import ClassTable
-from wsigen.dataset.batch import LatentStream
 from wsigen.base.errors import TrainingError
+from wsigen.dataset.batch import LatentStream
 from wsigen.models.card import BundleCard, Level
 from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text
@@ -41,7 +41,7 @@ class LatentData:
     ----------
     mean, std : float32 [C] of the latents before they were standardised
     side : of the crops, in latent px
-    key : identifies cohort and autoencoder
+    key : identifies dataset and autoencoder
     """
 
     stream: LatentStream
@@ -53,31 +53,31 @@ class LatentData:
     key: str
 
 
-def make_denoiser(recipe: DenoiserRecipe, cohort: Any, out: Path, *, resume: bool = False) -> Outcome:
-    """Encode the training split of an opened cohort once, train, and write ``out/bundle`` when all steps are done.
+def make_denoiser(recipe: DenoiserRecipe, dataset: Any, out: Path, *, resume: bool = False) -> Outcome:
+    """Encode the training split of an opened dataset once, train, and write ``out/bundle`` when all steps are done.
 
     Parameters
     ----------
-    cohort:
-        What ``wsigen.dataset.open_cohort`` returns.
+    dataset:
+        What ``wsigen.dataset.open_dataset`` returns.
     out:
         Gets the latents, the checkpoint, the losses, sample grids and the bundle.
     """
-    _check_classes(recipe, cohort)
+    _check_classes(recipe, dataset)
     vae = load_vae(recipe.autoencoder)
-    # Latents of another cohort are replaced: first be sure that they are wanted.
-    check_folder(out, identity(recipe, data_key(recipe, cohort, vae)), resume)
-    return train_denoiser(recipe, cached(recipe, cohort, vae, out), vae, out, resume=resume)
+    # Latents of another dataset are replaced: first be sure that they are wanted.
+    check_folder(out, identity(recipe, data_key(recipe, dataset, vae)), resume)
+    return train_denoiser(recipe, cached(recipe, dataset, vae, out), vae, out, resume=resume)
 
 
-def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -> LatentData:
+def cached(recipe: DenoiserRecipe, dataset: Any, vae: AutoencoderKL, out: Path) -> LatentData:
     """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
     from wsigen.dataset.latents import cache_latents
 
     scale = scale_of_start(recipe, vae)
     state = processes()
     cache = cache_latents(
-        cohort,
+        dataset,
         encoder_of(vae, state.device, recipe.loop.precision),
         out / "latents",
         encoder_key(recipe, vae),
@@ -91,8 +91,8 @@ def cached(recipe: DenoiserRecipe, cohort: Any, vae: AutoencoderKL, out: Path) -
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
-    side = cohort.settings.patch_px // FACTOR
-    return LatentData(stream, cache.mean, cache.std, cohort.table, cohort.levels, side, data_key(recipe, cohort, vae))
+    side = dataset.settings.patch_px // FACTOR
+    return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, data_key(recipe, dataset, vae))
 
 
 def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
@@ -105,7 +105,7 @@ def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.flo
             scale = latent_scale_of(scale_card(recipe.start), vae, load_vae(recipe.start))
     if scale is None:
         print(
-            f"note: {recipe.start} does not hold the autoencoder of the recipe: latents are standardised on the cohort, to "
+            f"note: {recipe.start} does not hold the autoencoder of the recipe: latents are standardised on the dataset, to "
             "which its network has to get used",
             flush=True,
         )
@@ -133,15 +133,15 @@ def tells_one_class(recipe: DenoiserRecipe) -> bool:
     return recipe.conditioning.kind in ("class-tokens", "text")
 
 
-def _check_classes(recipe: DenoiserRecipe, cohort: Any) -> None:
+def _check_classes(recipe: DenoiserRecipe, dataset: Any) -> None:
     """Find, before anything is encoded, the classes that a denoiser told one class of a crop could never learn."""
     if not tells_one_class(recipe):
         return
-    told = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
-    present = cohort.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
+    told = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
+    present = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
     for label in sorted(set().union(*present)):
         without = [level for level in range(len(told)) if label in present[level] - told[level]]
-        problem = f"class {cohort.table.names[label]!r} fills half of no patch"
+        problem = f"class {dataset.table.names[label]!r} fills half of no patch"
         if not any(label in found for found in told):
             raise TrainingError(
                 f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
@@ -165,16 +165,16 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
 
 def identity(recipe: DenoiserRecipe, key: str) -> Identity:
     """The settings and data that decide the weights; models by what they hold, wherever they lie."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "autoencoder", "bundle"})
+    settings = recipe.model_dump(mode="json", exclude={"loop", "dataset", "autoencoder", "bundle"})
     if recipe.network.attention == 1:  # as it was before there was a choice: checkpoints of then stay valid
         del settings["network"]["attention"]
     settings |= {"start": model_key(recipe.start), "text": model_key(recipe.text)}
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
 
 
-def data_key(recipe: DenoiserRecipe, cohort: Any, vae: nn.Module) -> str:
-    """Name the cohort and what encoded it."""
-    return f"{cohort.key} {encoder_key(recipe, vae)}"
+def data_key(recipe: DenoiserRecipe, dataset: Any, vae: nn.Module) -> str:
+    """Name the dataset and what encoded it."""
+    return f"{dataset.key} {encoder_key(recipe, vae)}"
 
 
 def encoder_key(recipe: DenoiserRecipe, vae: nn.Module) -> str:

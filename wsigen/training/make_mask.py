@@ -1,4 +1,4 @@
-"""``wsigen train mask``: cohort and recipe -> a mask model that draws layouts."""
+"""``wsigen train mask``: dataset and recipe -> a mask model that draws layouts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from wsigen.training.processes import is_main
 from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
-    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.dataset import Dataset
 
 
-def make_mask(recipe: MaskRecipe, cohort: Cohort, out: Path, *, resume: bool = False) -> Outcome:
+def make_mask(recipe: MaskRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
     """Draw the class maps of the training split's slides, train, and write ``out/mask`` when all steps are done."""
-    return train_mask(recipe, read_maps(recipe, cohort), out, resume=resume)
+    return train_mask(recipe, read_maps(recipe, dataset), out, resume=resume)
 
 
 def train_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = False) -> Outcome:
@@ -52,5 +52,5 @@ def train_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = 
 
 def identity(recipe: MaskRecipe, data: MaskData) -> Identity:
     """The settings and data that decide the weights."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "cohort", "sampling", "least_slides"})
+    settings = recipe.model_dump(mode="json", exclude={"loop", "dataset", "sampling", "least_slides"})
     return identity_of(settings | {"loop": recipe.loop.identity(), "data": data.key, "cells": data.cell_um})

@@ -1,4 +1,4 @@
-"""Class maps of a cohort's whole slides, and the subtypes they are of: what the mask model is trained on."""
+"""Class maps of a dataset's whole slides, and the subtypes they are of: what the mask model is trained on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.base.errors import CohortError, suggest
+from wsigen.base.errors import DatasetError, suggest
 from wsigen.training.mask_maps import MaskExample
 from wsigen.training.mask_recipe import MaskRecipe
 
 if TYPE_CHECKING:
-    from wsigen.dataset.dataset import Cohort
+    from wsigen.dataset.dataset import Dataset
 
 CELL_PX = 64
-"""Side of a cell in px of the cohort's finest level, unless the recipe says how many um (DiffInfinite: 1/64)."""
+"""Side of a cell in px of the dataset's finest level, unless the recipe says how many um (DiffInfinite: 1/64)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class MaskData:
     ----------
     subtypes : names, by the index that ``examples`` have
     cell_um : um of a cell
-    key : identifies the cohort
+    key : identifies the dataset
     """
 
     examples: tuple[MaskExample, ...]
@@ -53,71 +53,71 @@ class MaskData:
         return float(np.ceil(self.cell_um * largest / side))
 
 
-def read_maps(recipe: MaskRecipe, cohort: Cohort) -> MaskData:
+def read_maps(recipe: MaskRecipe, dataset: Dataset) -> MaskData:
     """Draw the class map of every labelled slide of the training split; what nobody labelled stays unknown.
 
     Tiles are no slides, and a slide none of whose cells has a class says nothing; both are left out.
 
     Raises
     ------
-    CohortError
-        If the cohort names no subtypes, a subtype has no labelled slide, or there are fewer than ``least_slides``.
+    DatasetError
+        If the dataset names no subtypes, a subtype has no labelled slide, or there are fewer than ``least_slides``.
     """
-    if cohort.settings.subtypes is None:
-        raise CohortError(
-            f"{recipe.cohort}: names no subtypes, which a mask model is conditioned on; "
+    if dataset.settings.subtypes is None:
+        raise DatasetError(
+            f"{recipe.dataset}: names no subtypes, which a mask model is conditioned on; "
             "add 'subtypes: {csv: FILE, image: COLUMN, subtype: COLUMN}'"
         )
-    subtypes = _subtypes(recipe, cohort)
-    cell_um = recipe.cell_um or CELL_PX * cohort.mpps[0]
+    subtypes = _subtypes(recipe, dataset)
+    cell_um = recipe.cell_um or CELL_PX * dataset.mpps[0]
     examples = []
-    for member in cohort.training:
+    for member in dataset.training:
         if member.kind == "tiles" or not member.labels.any or member.subtype not in subtypes:
             continue
         cells = member.overview(cell_um)
         if (cells != UNKNOWN).any():
             examples.append(MaskExample(cells, subtypes.index(member.subtype)))
-    _check(recipe, cohort, subtypes, examples, cell_um)
-    return MaskData(tuple(examples), cohort.table, subtypes, cell_um, cohort.key)
+    _check(recipe, dataset, subtypes, examples, cell_um)
+    return MaskData(tuple(examples), dataset.table, subtypes, cell_um, dataset.key)
 
 
-def _subtypes(recipe: MaskRecipe, cohort: Cohort) -> tuple[str, ...]:
-    known = sorted({m.subtype for m in cohort.members if m.subtype is not None})
+def _subtypes(recipe: MaskRecipe, dataset: Dataset) -> tuple[str, ...]:
+    known = sorted({m.subtype for m in dataset.members if m.subtype is not None})
     for name in recipe.subtypes or ():
         if name not in known:
-            raise CohortError(
-                f"{recipe.cohort}: no slide is of subtype {name!r}{suggest(name, known)}; its table has {', '.join(known)}"
+            raise DatasetError(
+                f"{recipe.dataset}: no slide is of subtype {name!r}{suggest(name, known)}; its table has {', '.join(known)}"
             )
     chosen = recipe.subtypes or tuple(known)
     folded = Counter(name.casefold() for name in chosen)
     twice = [name for name in chosen if folded[name.casefold()] > 1]
     if twice:
-        raise CohortError(f"{recipe.cohort}: subtypes {' and '.join(map(repr, twice))} are one name; spell them alike, once")
+        raise DatasetError(f"{recipe.dataset}: subtypes {' and '.join(map(repr, twice))} are one name; spell them alike, once")
     return chosen
 
 
 def _check(
-    recipe: MaskRecipe, cohort: Cohort, subtypes: Sequence[str], examples: Sequence[MaskExample], cell_um: float
+    recipe: MaskRecipe, dataset: Dataset, subtypes: Sequence[str], examples: Sequence[MaskExample], cell_um: float
 ) -> None:
     counts = Counter(e.subtype for e in examples)
     for index, name in enumerate(subtypes):
         if not counts[index]:
-            raise CohortError(
-                f"{recipe.cohort}: subtype {name!r} has no labelled slide to train on ({_why(cohort, name)}); "
+            raise DatasetError(
+                f"{recipe.dataset}: subtype {name!r} has no labelled slide to train on ({_why(dataset, name)}); "
                 "label one, or name the other subtypes with 'subtypes' in the recipe"
             )
     if len(examples) < recipe.least_slides:
-        raise CohortError(
-            f"{recipe.cohort}: {len(examples)} labelled slides with a subtype, a mask model needs {recipe.least_slides}, or it "
-            "repeats those it saw; label more, lower least_slides, or let 'generate --layout sample' draw by rule"
+        raise DatasetError(
+            f"{recipe.dataset}: {len(examples)} labelled slides with a subtype, a mask model needs {recipe.least_slides}, or "
+            "it repeats those it saw; label more, lower least_slides, or let 'generate --layout sample' draw by rule"
         )
 
 
-def _why(cohort: Cohort, name: str) -> str:
+def _why(dataset: Dataset, name: str) -> str:
     """What the slides of a subtype are, if not labelled slides of the training split."""
-    of = [m for m in cohort.members if m.subtype == name]
+    of = [m for m in dataset.members if m.subtype == name]
     kinds = {
-        "held out": sum(m.group in cohort.held_out_groups for m in of),
+        "held out": sum(m.group in dataset.held_out_groups for m in of),
         "without labels": sum(not m.labels.any for m in of),
         "in all": len(of),
     }

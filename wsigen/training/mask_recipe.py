@@ -33,21 +33,21 @@ class MaskRecipe(Settings):
     Attributes
     ----------
     side, cell_um:
-        Cells per side of the maps, and um of a cell; by default 64 px of the cohort's finest level (DiffInfinite's
+        Cells per side of the maps, and um of a cell; by default 64 px of the dataset's finest level (DiffInfinite's
         1/64). Slides larger than ``side * cell_um`` are cut at random, so that a model of whole slides needs cells of
         at least a slide's extent over ``side``.
     subtypes:
-        Names the model learns, in this order; by default all of the cohort.
+        Names the model learns, in this order; by default all of the dataset.
     least_slides:
         Fewer labelled slides are refused: of a few, a model learns nothing but to repeat them.
     padding:
-        What smaller slides are padded with: the background class (if the cohort names one), or ``unknown``, for
+        What smaller slides are padded with: the background class (if the dataset names one), or ``unknown``, for
         images that are cut out of the tissue.
     p_unc:
         Share of maps whose subtype is taken away, the paper's p_unc.
     """
 
-    cohort: Path
+    dataset: Path
     seed: Annotated[int, Field(ge=0)] = 0
     side: Annotated[int, Field(ge=8, le=1024)] = 64
     cell_um: Positive | None = None

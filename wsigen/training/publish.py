@@ -69,7 +69,7 @@ def describe_bundle(
     std: Sequence[float],
     crop_latent: int,
 ) -> BundleCard:
-    """Build the card from the recipe's words, the cohort's classes and levels, and the latents' mean and spread."""
+    """Build the card from the recipe's words, the dataset's classes and levels, and the latents' mean and spread."""
     content = {
         "format": 1,
         **settings.model_dump(mode="json", exclude={"half"}, exclude_none=True),

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsigen.base.errors import ConfigError
-from wsigen.models.card import Conditioning, DataSource, Rgb, Text
 from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.models.card import Conditioning, DataSource, Rgb, Text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -115,8 +115,8 @@ class AutoencoderRecipe(Settings):
 
     Attributes
     ----------
-    cohort, start:
-        Cohort file; folder of an ``AutoencoderKL`` to begin at (or a bundle), by default none.
+    dataset, start:
+        Dataset file; folder of an ``AutoencoderKL`` to begin at (or a bundle), by default none.
     unlabelled_share:
         Share of crops drawn from images without any label; by default as many as there are.
     added_latents:
@@ -128,7 +128,7 @@ class AutoencoderRecipe(Settings):
         Leave the encoder, hence the latents, as they are.
     """
 
-    cohort: Path
+    dataset: Path
     start: Path | None = None
     added_latents: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
@@ -195,8 +195,8 @@ class DenoiserRecipe(Settings):
 
     Attributes
     ----------
-    cohort, autoencoder, start:
-        Cohort file; folder of the autoencoder (``vae``, a bundle, or what ``wsigen train autoencoder`` wrote); diffusers
+    dataset, autoencoder, start:
+        Dataset file; folder of the autoencoder (``vae``, a bundle, or what ``wsigen train autoencoder`` wrote); diffusers
         folder whose U-Net is fine-tuned.
     text:
         Folder with ``text_encoder`` and ``tokenizer`` (conditioning ``text``); that of ``start`` by default.
@@ -212,7 +212,7 @@ class DenoiserRecipe(Settings):
         Share of the steps whose crops are cut in four: four times as many noise levels for the same work.
     """
 
-    cohort: Path
+    dataset: Path
     autoencoder: Path
     start: Path | None = None
     text: Path | None = None
@@ -247,7 +247,7 @@ def read_recipe(kind: type[Recipe], file: Path) -> Recipe:
         One line with the path of the wrong field and, for an unknown key, the nearest known one.
     """
     content = read_mapping(file, ConfigError, "no such recipe")
-    for key in ("cohort", "autoencoder", "start", "text"):
+    for key in ("dataset", "autoencoder", "start", "text"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
     return validated(kind, content, str(file), ConfigError)

@@ -1,4 +1,4 @@
-"""Beginning at another network: its inputs and embeddings made to fit the classes and levels of the cohort."""
+"""Beginning at another network: its inputs and embeddings made to fit the classes and levels of the dataset."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsigen.base.errors import ResourceError
 from wsigen.run.engine import cluster as engine
 from wsigen.run.engine.cluster import WORKERS_S, Cluster
 from wsigen.run.engine.stage import Notes
-from wsigen.base.errors import ResourceError
 
 CPU = {"name": "a", "nthreads": 2, "resources": {}}
 GPU = {"name": "b", "nthreads": 2, "resources": {"GPU": 1}}

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsigen.base.errors import ResourceError
 from wsigen.run.engine import queue
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.queue import Jobs
 from wsigen.run.engine.stage import Notes
-from wsigen.base.errors import ResourceError
 
 
 class Submitted:

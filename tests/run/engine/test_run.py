@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.run.engine import run
 from wsigen.run.engine.calls import SchedulerLostError, WorkerLostError
 from wsigen.run.engine.cluster import Cluster
@@ -14,10 +15,9 @@ from wsigen.run.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, Give
 from wsigen.run.engine.patience import FIRST_WAIT_S, PATIENCE_S, patiently
 from wsigen.run.engine.run import place_of_key
 from wsigen.run.engine.stage import NOTE_EVERY_S, Notes
-from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
-from wsigen.storage.local import LocalFolder
 from wsigen.run.manifest import FAILURES
 from wsigen.run.tasks.perform import Report, Task
+from wsigen.storage.local import LocalFolder
 
 TASK = Task("denoise", 1, (0, 2), 3)
 MANIFEST = SimpleNamespace(run_id="r1", hash="h")

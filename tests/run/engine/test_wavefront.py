@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.run.engine.wavefront import Wavefront
 from wsigen.base.geometry import ChunkGrid
+from wsigen.run.engine.wavefront import Wavefront
 
 
 class Keys:

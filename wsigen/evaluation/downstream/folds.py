@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.dataset.groups import match_name
 from wsigen.base.errors import EvaluationError
+from wsigen.dataset.groups import match_name
 from wsigen.evaluation.downstream.samples import Samples
 
 _TRIES = 50
@@ -32,7 +32,7 @@ def crop_groups(samples: Samples, pattern: str | None) -> list[str]:
     Parameters
     ----------
     pattern:
-        Regular expression on the image's path below the side; without it a cohort's groups, folders between class and tile,
+        Regular expression on the image's path below the side; without it a dataset's groups, folders between class and tile,
         or slides.
 
     Raises

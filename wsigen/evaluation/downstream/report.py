@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from wsigen import __version__
-from wsigen.storage.files import write_atomic
+from wsigen.base.version import __version__
 from wsigen.evaluation.downstream.results import Downstream
 from wsigen.evaluation.downstream.settings import ARMS
 from wsigen.evaluation.downstream.words import HEAD, about, explained, rows
 from wsigen.evaluation.report.drawings import boxes
 from wsigen.evaluation.report.html import document, picture, section, table, warned
 from wsigen.evaluation.report.report import finite
+from wsigen.storage.files import write_atomic
 
 
 def to_json(found: Downstream) -> dict[str, Any]:

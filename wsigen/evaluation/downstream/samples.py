@@ -80,8 +80,8 @@ def draw(side: Side, count: int, settings: Settings, mpp: float | None) -> list[
         if len(found) >= count or len(crops) < asked:
             break
     if not found:
-        what = "a mask: annotations beside slides, or a cohort of them" if settings.task == "segmentation" else "a class"
-        how = "sub-folders named by class, GeoJSON beside the slides, or a cohort"
+        what = "a mask: annotations beside slides, or a dataset of them" if settings.task == "segmentation" else "a class"
+        how = "sub-folders named by class, GeoJSON beside the slides, or a dataset"
         raise EvaluationError(f"{side.path}: none of {len(crops)} crops has {what}; the {settings.task} needs {how}")
     if len(found) > count:
         kept = np.random.default_rng([settings.seed, 1]).permutation(len(found))[:count]

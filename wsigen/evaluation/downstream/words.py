@@ -46,5 +46,5 @@ def explained(found: Downstream) -> str:
         f"{1 / len(found.classes):.2f}. Tests are real crops of patients or slides the networks have not seen; whether the "
         "generator has seen them is not known here. Over real: the mean difference to the networks of the same seed that were "
         "trained on real crops. Fold spread: the deviation of the balanced accuracy over folds (other patients to test "
-        "on; of another cohort: other patients to train on), seeds together. The last columns are the recalls of the classes."
+        "on; of another dataset: other patients to train on), seeds together. The last columns are the recalls of the classes."
     )

@@ -1,6 +1,6 @@
 """``embedded``: the encoder of a bundle's autoencoder, for evaluation without any network.
 
-A small network trained on one cohort to reproduce pixels: it sees stain, texture and nuclei, and knows nothing of
+A small network trained on one dataset to reproduce pixels: it sees stain, texture and nuclei, and knows nothing of
 diagnoses. Its numbers rank slides against each other and compare with no published FID.
 """
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import WsigenError
-from wsigen.evaluation.report.drawings import boxes, scatter
 from wsigen.evaluation.evaluate import Evaluation
-from wsigen.evaluation.report.html import document, picture, section, table, warned
 from wsigen.evaluation.memorisation import nearest_training
+from wsigen.evaluation.report.drawings import boxes, scatter
+from wsigen.evaluation.report.html import document, picture, section, table, warned
 from wsigen.evaluation.report.page_seams import seams_section
-from wsigen.evaluation.sides.sides import read_crop
 from wsigen.evaluation.report.traces import hits_by_slide, nearest_pairs, training_side
 from wsigen.evaluation.report.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
+from wsigen.evaluation.sides.sides import read_crop
 
 SHOWN = 24
 """Crops shown of a side: a page of some 500 kB."""

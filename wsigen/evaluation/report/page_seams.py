@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from wsigen.evaluation.report.drawings import lines
 from wsigen.evaluation.borders import REACH_PX, SeamScore
-from wsigen.evaluation.report.html import section, table
 from wsigen.evaluation.pooled import PooledSeam, pool, worst_slides
+from wsigen.evaluation.report.drawings import lines
+from wsigen.evaluation.report.html import section, table
 from wsigen.evaluation.selfchecks import SlideCheck
 
 WORST = 3

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from wsigen import __version__
 from wsigen.base.errors import EvaluationError
-from wsigen.storage.files import write_atomic
+from wsigen.base.version import __version__
 from wsigen.evaluation.evaluate import Evaluation
-from wsigen.evaluation.report.page import page
 from wsigen.evaluation.pooled import PooledSeam, pool
+from wsigen.evaluation.report.page import page
 from wsigen.evaluation.report.traces import hits_by_slide, nearest_pairs
+from wsigen.storage.files import write_atomic
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:

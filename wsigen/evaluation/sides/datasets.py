@@ -1,4 +1,4 @@
-"""A cohort as a side of an evaluation: the images of one of its splits, with the classes and tissue it knows of."""
+"""A dataset as a side of an evaluation: the images of one of its splits, with the classes and tissue it knows of."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
-from wsigen.dataset import Cohort, open_cohort
-from wsigen.dataset.labels import WholeLabel
-from wsigen.dataset.members import Member as CohortMember
-from wsigen.dataset.settings import cache_of, read_settings
-from wsigen.dataset.tissue import sample
 from wsigen.base.errors import EvaluationError, suggest
 from wsigen.base.geometry import Box
-from wsigen.slide.reference import Reference
+from wsigen.dataset import Dataset, open_dataset
+from wsigen.dataset.labels import WholeLabel
+from wsigen.dataset.members import Member as DatasetMember
+from wsigen.dataset.settings import cache_of, read_settings
+from wsigen.dataset.tissue import sample
 from wsigen.evaluation.sides.labels import Labels
 from wsigen.evaluation.sides.members import Member, Skipped
+from wsigen.slide.reference import Reference
 
 Part = Literal["held_out", "training", "all"]
 PARTS: tuple[Part, ...] = ("held_out", "training", "all")
@@ -30,14 +30,14 @@ Indexing = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class CohortNotes:
+class DatasetNotes:
     """See `members.Notes`."""
 
-    member: CohortMember
+    member: DatasetMember
     table: ClassTable
 
     def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Without pens, haze and dust, which the cohort leaves out of training, too."""
+        """Without pens, haze and dust, which the dataset leaves out of training, too."""
         if self.member.mask is None:
             return np.ones(shape, bool)
         return sample(self.member.mask, shape, Box(0, 0, *shape), 1)
@@ -49,7 +49,7 @@ class CohortNotes:
         return None if isinstance(said, WholeLabel) else Labels(said.layout(size, size), self.table)
 
 
-def named_cohort(path: Path) -> tuple[Path, Part] | None:
+def named_dataset(path: Path) -> tuple[Path, Part] | None:
     """Tell ``FILE.yaml`` (the held-out images), ``FILE.yaml#training`` and ``FILE.yaml#all`` from other paths.
 
     Raises
@@ -63,11 +63,11 @@ def named_cohort(path: Path) -> tuple[Path, Part] | None:
     for known in PARTS:
         if part == known or not mark:
             return Path(file), known
-    raise EvaluationError(f"{path}: a cohort has no part {part!r}{suggest(part, PARTS)}; known: {', '.join(PARTS)}")
+    raise EvaluationError(f"{path}: a dataset has no part {part!r}{suggest(part, PARTS)}; known: {', '.join(PARTS)}")
 
 
 def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple[list[Member], list[Skipped], float]:
-    """Open the images of a part of a cohort; the index lies where ``wsigen train data`` keeps it, ``FILE.cache``.
+    """Open the images of a part of a dataset; the index lies where ``wsigen train data`` keeps it, ``FILE.cache``.
 
     Returns
     -------
@@ -76,8 +76,8 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
 
     Raises
     ------
-    CohortError
-        If the cohort cannot be used as its file describes it.
+    DatasetError
+        If the dataset cannot be used as its file describes it.
     EvaluationError
         If the part is empty.
     """
@@ -86,22 +86,22 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
         if watch is not None:
             watch(done + 1, total)
 
-    cohort = open_cohort(read_settings(file), cache_of(file), skip_bad=True, watch=tell)
-    chosen = {"held_out": cohort.held_out, "training": cohort.training, "all": cohort.members}[part]
+    dataset = open_dataset(read_settings(file), cache_of(file), skip_bad=True, watch=tell)
+    chosen = {"held_out": dataset.held_out, "training": dataset.training, "all": dataset.members}[part]
     if not chosen:
         raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")
-    skipped = [Skipped(name, reason) for name, reason in cohort.skipped]
-    finest = cohort.levels[0]
-    coarse = [m for m in chosen if cohort.settings.too_coarse(m.mpp, finest)]
+    skipped = [Skipped(name, reason) for name, reason in dataset.skipped]
+    finest = dataset.levels[0]
+    coarse = [m for m in chosen if dataset.settings.too_coarse(m.mpp, finest)]
     skipped += [Skipped(m.name, f"{m.mpp:g} um/px, too coarse for level {finest.name!r}") for m in coarse]
     fine = [m for m in chosen if m not in coarse]
     if not fine:
         raise EvaluationError(f"{file}: all images of its part {part!r} are too coarse for level {finest.name!r}")
-    return [_member(cohort, m) for m in fine], skipped, cohort.mpps[0]
+    return [_member(dataset, m) for m in fine], skipped, dataset.mpps[0]
 
 
-def _member(cohort: Cohort, member: CohortMember) -> Member:
+def _member(dataset: Dataset, member: DatasetMember) -> Member:
     said = member.labels
-    whole = cohort.table[said.class_index].name if isinstance(said, WholeLabel) and said.any else None
+    whole = dataset.table[said.class_index].name if isinstance(said, WholeLabel) and said.any else None
     reference = Reference(member.pixels, member.height, member.width, member.mpp)
-    return Member(reference, member.mpp, whole, member.group, member.path, CohortNotes(member, cohort.table))
+    return Member(reference, member.mpp, whole, member.group, member.path, DatasetNotes(member, dataset.table))

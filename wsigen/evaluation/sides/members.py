@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
-from wsigen.slide.reference import Reference, open_reference
 from wsigen.evaluation.sides.labels import Labels, base_name, read_labels
 from wsigen.evaluation.sides.tissue import VIEW_UM, tissue_mask
+from wsigen.slide.reference import Reference, open_reference
 
 SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -29,7 +29,7 @@ VIEW_PX = 64
 
 
 class Notes(Protocol):
-    """What is known of an image besides its file: a cohort's words on it."""
+    """What is known of an image besides its file: a dataset's words on it."""
 
     def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Return bool of that shape, False where no tissue may be looked for."""
@@ -57,7 +57,7 @@ class Member:
     file:
         The file as its owner knows it, where the pixels are read from a copy.
     notes:
-        What a cohort says about it; None: what lies beside the file.
+        What a dataset says about it; None: what lies beside the file.
     """
 
     reference: Reference
@@ -89,7 +89,7 @@ class Member:
 
     @property
     def labels(self) -> Labels | None:
-        """The classes drawn beside it (or named by its cohort), or None."""
+        """The classes drawn beside it (or named by its dataset), or None."""
         return _labels(self)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
-from wsigen.evaluation.sides.datasets import Indexing, named_cohort, open_members
+from wsigen.evaluation.sides.datasets import Indexing, named_dataset, open_members
 from wsigen.evaluation.sides.labels import Labels
 from wsigen.evaluation.sides.members import Member, Skipped, find_members
 from wsigen.evaluation.sides.places import Field
@@ -42,7 +42,7 @@ class Side:
     skipped:
         What could not be read; `skip` adds what turns out to be damaged.
     level_mpp:
-        um/px of a cohort's finest level; it goes before that of its images.
+        um/px of a dataset's finest level; it goes before that of its images.
     unlabelled:
         Why the annotations of a member cannot be used, by its position; `labels` adds to it.
     """
@@ -77,7 +77,7 @@ class Side:
 
     @property
     def mpp(self) -> float | None:
-        """um/px of the finest member (of a cohort's finest level), None if one does not say.
+        """um/px of the finest member (of a dataset's finest level), None if one does not say.
 
         Raises
         ------
@@ -108,28 +108,28 @@ class Crop:
 
 
 def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Indexing | None = None) -> Side:
-    """Open a slide, a folder of slides, a folder of tiles or a cohort; unreadable files are kept in ``skipped``.
+    """Open a slide, a folder of slides, a folder of tiles or a dataset; unreadable files are kept in ``skipped``.
 
     Parameters
     ----------
     path:
-        A cohort is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
+        A dataset is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
     watch:
-        Called while the index of a cohort is built.
+        Called while the index of a dataset is built.
 
     Raises
     ------
     EvaluationError
         If nothing can be read.
-    CohortError
-        If the cohort cannot be used as its file describes it.
+    DatasetError
+        If the dataset cannot be used as its file describes it.
     """
-    cohort = named_cohort(path)
-    if cohort is None:
+    dataset = named_dataset(path)
+    if dataset is None:
         return Side(name, path, *find_members(path, stated_mpp))
     if stated_mpp is not None:
-        raise EvaluationError(f"{path}: a cohort says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
-    return Side(name, path, *open_members(*cohort, watch))
+        raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
+    return Side(name, path, *open_members(*dataset, watch))
 
 
 def common_mpp(sides: list[Side], asked: float | None) -> float | None:

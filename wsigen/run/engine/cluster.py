@@ -12,10 +12,10 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from wsigen.base.errors import ResourceError
 from wsigen.run.engine.calls import SchedulerLostError, call_named, translated
 from wsigen.run.engine.queue import Jobs
 from wsigen.run.engine.stage import Notes
-from wsigen.base.errors import ResourceError
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
 from wsigen.run.engine.calls import SchedulerLostError, WorkerLostError
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.patience import FULL, next_wait, passes_by_itself, patiently
 from wsigen.run.engine.stage import Notes
-from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
 from wsigen.run.manifest import FAILURES, Manifest
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.perform import Report, Task, perform

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from wsigen.base.allocation import keep_freed_memory, kept_environment
+from wsigen.base.errors import ResourceError
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.queue import Jobs, is_queue_file, submit_jobs
-from wsigen.base.errors import ResourceError
 
 LEAVE_S = 10.0
 """Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""

@@ -7,13 +7,13 @@ from collections import Counter, deque
 from functools import partial
 from time import monotonic
 
+from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.run.engine.calls import WorkerLostError
 from wsigen.run.engine.deletion import Deletions
 from wsigen.run.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
 from wsigen.run.engine.patience import patiently
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.wavefront import HalfStep, Wavefront
-from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.run.store import PassState
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.perform import Kind, Report, Task

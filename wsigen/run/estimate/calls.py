@@ -18,9 +18,9 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard
+from wsigen.run.tasks.predict import calls_of_crop
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import centre
-from wsigen.run.tasks.predict import calls_of_crop
 
 SAMPLED_CHUNKS = 24
 """Chunks whose crops are counted exactly."""

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.run.config import RunConfig
-from wsigen.run.estimate.calls import active_chunks, count_calls
-from wsigen.run.estimate.memory import Projection, existing_parent, gib
 from wsigen.base.errors import RunError
-from wsigen.run.engine.workers import Workers, usable_cores
-from wsigen.storage.opening import as_place
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.prepare import Prepared, prepare
+from wsigen.run.config import RunConfig
+from wsigen.run.engine.workers import Workers, usable_cores
+from wsigen.run.estimate.calls import active_chunks, count_calls
+from wsigen.run.estimate.memory import Projection, existing_parent, gib
 from wsigen.run.estimate.projection import plans_of, project_run, tissue_share
 from wsigen.run.estimate.rehearsal import Clock
-from wsigen.run.rundir import run_dir_of
-from wsigen.sampling.passes import PassPlan
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.run.estimate.speed import Speed, measure_speed
+from wsigen.run.prepare import Prepared, prepare
+from wsigen.run.rundir import run_dir_of
 from wsigen.run.tasks.context import load_shared_model
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.sampling.passes import PassPlan
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.storage.opening import as_place
 
 if TYPE_CHECKING:
     from wsigen.models.model import Model

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import ResourceError
-from wsigen.storage.opening import as_place
 from wsigen.models.attention_windows import PART
 from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes
+from wsigen.storage.opening import as_place
 
 MIB = 2**20
 

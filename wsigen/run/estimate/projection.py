@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from wsigen.base.cgroup import memory_left
-from wsigen.run.config import RunConfig
-from wsigen.run.estimate.memory import ModelSize, Projection, project
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.manifest import Manifest
 from wsigen.models.card import BundleCard
 from wsigen.models.configs import read_config
 from wsigen.models.model import PIECE
 from wsigen.models.receptive import attention_of, last_halo
-from wsigen.sampling.passes import PassPlan
-from wsigen.slide.pyramid import PyramidSpec
+from wsigen.run.config import RunConfig
+from wsigen.run.estimate.memory import ModelSize, Projection, project
+from wsigen.run.manifest import Manifest
 from wsigen.run.tasks.decode import WINDOW
 from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.sampling.passes import PassPlan
+from wsigen.slide.pyramid import PyramidSpec
 
 LOADED = ("unet", "vae", "text_encoder")
 """Parts of a bundle that stay in memory."""

@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.storage.files import sha256
-from wsigen.storage.local import LocalFolder
 from wsigen.base.geometry import Box
+from wsigen.run.estimate.projection import plans_of
 from wsigen.run.manifest import Manifest
 from wsigen.run.mend import prepare_pass
 from wsigen.run.outputs import export_annotations
 from wsigen.run.prepare import Prepared, class_map_of_chunk
-from wsigen.run.estimate.projection import plans_of
-from wsigen.slide.ome import ome_xml
-from wsigen.slide.pyramid import PyramidSpec
-from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import encode_block
-from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.decode import WINDOW, decode_block
 from wsigen.run.tasks.denoise import assemble, denoise, start, step_settings
 from wsigen.run.tasks.predict import calls_of_crop, estimate_crops
 from wsigen.run.tasks.state import start_noise
+from wsigen.slide.ome import ome_xml
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.spool import Spool
+from wsigen.slide.tiles import encode_block
+from wsigen.slide.writer import level0_sha256, write_slide
+from wsigen.storage.files import sha256
+from wsigen.storage.local import LocalFolder
 
 if TYPE_CHECKING:
     from wsigen.models.model import Model

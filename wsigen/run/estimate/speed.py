@@ -12,8 +12,8 @@ import numpy as np
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import ResourceError
-from wsigen.run.prepare import Prepared
 from wsigen.run.estimate.rehearsal import BesideModel, Clock, measure_beside
+from wsigen.run.prepare import Prepared
 from wsigen.run.tasks.context import load_shared_model
 from wsigen.run.tasks.decode import WINDOW
 

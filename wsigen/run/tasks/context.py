@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
-from wsigen.storage.folder import Folder
-from wsigen.storage.opening import open_folder
 from wsigen.run.manifest import FILE, Manifest, package_versions, version_differences
 from wsigen.run.runstore import RunStore
+from wsigen.run.store import PassState
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import Schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.run.store import PassState
+from wsigen.storage.folder import Folder
+from wsigen.storage.opening import open_folder
 
 if TYPE_CHECKING:
-    from wsigen.slide.reference import Reference
     from wsigen.models.model import Model
+    from wsigen.slide.reference import Reference
 
 
 class PassContext:

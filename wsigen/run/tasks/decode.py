@@ -23,10 +23,10 @@ from scipy import ndimage
 from wsigen.base.geometry import Box
 from wsigen.models.attention_windows import PART, attention_windows
 from wsigen.models.model import Model
-from wsigen.sampling.lattice import lattice_crops, lattice_starts
-from wsigen.slide.tiles import encode_block
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.state import held_pixels, read_state
+from wsigen.sampling.lattice import lattice_crops, lattice_starts
+from wsigen.slide.tiles import encode_block
 
 if TYPE_CHECKING:
     from wsigen.models.attention import Features

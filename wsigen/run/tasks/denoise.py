@@ -8,11 +8,11 @@ import numpy as np
 
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.guide import encode_region, guide_of
 from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
 from wsigen.run.tasks.state import demand_finite, held_pixels, read_state, start_noise
+from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 
 Index = tuple[int, int]
 

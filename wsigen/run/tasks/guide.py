@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.slide.resample import apply, taps
-from wsigen.sampling.passes import PassPlan
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.decode import decode_region
+from wsigen.sampling.passes import PassPlan
+from wsigen.slide.resample import apply, taps
 
 ENCODE_WINDOW = 128
 """Side of an encoded window in latent px: bounds the encoder's memory."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from wsigen.base.errors import DamagedChunkError
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.sampling.known import hold
 from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.sampling.known import hold
 
 Array = NDArray[np.float32]
 

@@ -1,5 +1,5 @@
 import numpy as np
-from cohort.cohort_making import GLASS, stained
+from dataset.dataset_making import GLASS, stained
 
 from wsigen.dataset.tissue import tissue_mask
 

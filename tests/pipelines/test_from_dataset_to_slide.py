@@ -1,4 +1,4 @@
-"""From slides to a slide: cohort, autoencoder, denoiser, generate, as the pipelines and ``wsigen train`` run them."""
+"""From slides to a slide: dataset, autoencoder, denoiser, generate, as the pipelines and ``wsigen train`` run them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 import yaml
-from cohort.cohort_making import CLASSES, annotated, slide
+from dataset.dataset_making import CLASSES, annotated, slide
 from drawing import feature, square, write_layout
 
 import wsigen
@@ -23,7 +23,7 @@ from wsigen.training.recipes import DenoiserRecipe
 
 LOOP = {"steps": 4, "batch": 2, "learning_rate": 1e-3, "sample_every": 0, "checkpoint_minutes": 0}
 PLAN: dict[str, Any] = {
-    "cohort": {
+    "dataset": {
         "classes": CLASSES[1:],
         "levels": [{"name": "patch", "mpp": 0.5}],
         "patch_px": 128,
@@ -75,7 +75,7 @@ def test_the_bundle_makes_a_slide(trained: tuple[Path, Path, Path], tmp_path: Pa
 
 def test_finished_steps_are_not_done_again(trained: tuple[Path, Path, Path]) -> None:
     data, out, bundle = trained
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("cohort.yaml", "plan.yaml")}
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("dataset.yaml", "plan.yaml")}
     plan = read_pipeline(out / "plan.yaml")
     assert train_models(plan, open_data(plan, data, out), out, resume=True) == bundle
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -84,11 +84,11 @@ def test_finished_steps_are_not_done_again(trained: tuple[Path, Path, Path]) -> 
 def test_a_changed_plan_is_not_taken_for_what_is_finished(trained: tuple[Path, Path, Path]) -> None:
     data, out, _ = trained
     plan = read_pipeline(out / "plan.yaml")
-    cohort = open_data(plan, data, out)
+    dataset = open_data(plan, data, out)
     for part, name in (("autoencoder", "crop_px"), ("denoiser", "p_unc")):
         other = plan.model_copy(update={part: {**getattr(plan, part), name: {"crop_px": 128, "p_unc": 0.3}[name]}})
         with pytest.raises(TrainingError, match=f"{part}.*{name}"):
-            train_models(other, cohort, out, resume=True)
+            train_models(other, dataset, out, resume=True)
 
 
 def test_latents_of_a_start_keep_its_scale_in_the_stream_and_in_the_card(
@@ -102,11 +102,11 @@ def test_latents_of_a_start_keep_its_scale_in_the_stream_and_in_the_card(
     card["latent"] |= {"mean": [3.0] * 4, "std": [0.5] * 4}
     (start / "wsigen.yaml").write_text(yaml.safe_dump(card))
     plan = read_pipeline(out / "plan.yaml")
-    cohort = open_data(plan, data, tmp_path)
-    settings = {**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"}
+    dataset = open_data(plan, data, tmp_path)
+    settings = {**plan.denoiser, "dataset": out, "autoencoder": out / "autoencoder"}
     vae = load_vae(out / "autoencoder")
-    before = cached(DenoiserRecipe.model_validate(settings), cohort, vae, tmp_path)
-    after = cached(DenoiserRecipe.model_validate({**settings, "start": start}), cohort, vae, tmp_path)
+    before = cached(DenoiserRecipe.model_validate(settings), dataset, vae, tmp_path)
+    after = cached(DenoiserRecipe.model_validate({**settings, "start": start}), dataset, vae, tmp_path)
     np.testing.assert_allclose(after.mean, 3.0)
     np.testing.assert_allclose(after.std, 0.5)
     raw = before.stream.batch(0, 4).latents * before.std[:, None, None] + before.mean[:, None, None]
@@ -126,8 +126,8 @@ def test_an_autoencoder_may_be_kept_as_it_is(trained: tuple[Path, Path, Path], t
 def test_other_data_is_refused_and_the_latents_stay(trained: tuple[Path, Path, Path]) -> None:
     data, out, _ = trained
     plan = read_pipeline(out / "plan.yaml")
-    other = plan.model_copy(update={"cohort": {**plan.cohort, "overlap_px": 0}})
-    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": out, "autoencoder": out / "autoencoder"})
+    other = plan.model_copy(update={"dataset": {**plan.dataset, "overlap_px": 0}})
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "dataset": out, "autoencoder": out / "autoencoder"})
     latents = {p: p.stat().st_mtime_ns for p in (out / "denoiser" / "latents").rglob("*") if p.is_file()}
     with pytest.raises(TrainingError, match="checkpoint"):
         make_denoiser(recipe, open_data(other, data, out / "other"), out / "denoiser", resume=True)
@@ -141,11 +141,11 @@ def test_a_class_that_tokens_would_never_tell_is_refused_before_anything_is_enco
     for name in ("s1", "s2"):
         spots = [feature("Tumor", square(100 + 128 * i, 100 + 128 * j, 40)) for i in range(4) for j in range(3)]
         write_layout(tmp_path / "data" / f"{name}.geojson", feature("Stroma", square(0, 0, 600)), *spots)
-    cohort = {**PLAN["cohort"], "sources": [{"kind": "annotated", "images": "", "mpp": 0.5}], "held_out": ["s2"]}
+    dataset = {**PLAN["dataset"], "sources": [{"kind": "annotated", "images": "", "mpp": 0.5}], "held_out": ["s2"]}
     denoiser = {**PLAN["denoiser"], "conditioning": {"kind": "class-tokens"}}
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"cohort": cohort, "denoiser": denoiser}))
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"dataset": dataset, "denoiser": denoiser}))
     plan = read_pipeline(tmp_path / "plan.yaml")
     data = open_data(plan, tmp_path / "data", tmp_path)
-    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "cohort": tmp_path, "autoencoder": tmp_path / "none"})
+    recipe = DenoiserRecipe.model_validate({**plan.denoiser, "dataset": tmp_path, "autoencoder": tmp_path / "none"})
     with pytest.raises(TrainingError, match=r"class 'Tumor' fills half of no patch.*use conditioning class-map"):
         make_denoiser(recipe, data, tmp_path / "denoiser")

@@ -2,18 +2,18 @@ import json
 
 import numpy as np
 import pytest
-from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, tiles
+from dataset.dataset_making import CLASSES, annotated, settings, slide, spots, tiles
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import DatasetError
+from wsigen.base.geometry import Box
 from wsigen.dataset import build
-from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.groups import split_groups
 from wsigen.dataset.patches import owners, starts
-from wsigen.base.errors import CohortError
-from wsigen.base.geometry import Box
 from wsigen.layout.read import read_layout
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
@@ -37,14 +37,14 @@ def mixed(tmp_path):
 
 
 def test_splits_share_no_patient(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    assert {m.group for m in cohort.held_out} == {"P1"}
-    assert len(cohort.held_out) == 4
-    assert not {m.group for m in cohort.training} & {"P1"}
-    training, held_out = (set(cohort.split_patches(s).member.tolist()) for s in ("training", "held_out"))
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    assert {m.group for m in dataset.held_out} == {"P1"}
+    assert len(dataset.held_out) == 4
+    assert not {m.group for m in dataset.training} & {"P1"}
+    training, held_out = (set(dataset.split_patches(s).member.tolist()) for s in ("training", "held_out"))
     assert training
     assert held_out
-    assert not {cohort.members[i].group for i in training} & {cohort.members[i].group for i in held_out}
+    assert not {dataset.members[i].group for i in training} & {dataset.members[i].group for i in held_out}
 
 
 @given(st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=3, max_size=30), st.integers(0, 1000), st.floats(0.05, 0.6))
@@ -58,12 +58,12 @@ def test_a_share_of_groups_is_held_out_whatever_their_order(groups, seed, share)
 
 
 def test_sparse_maps_equal_the_layout_and_carry_nothing_else(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    (member,) = (m for m in cohort.members if m.kind == "annotated")
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    (member,) = (m for m in dataset.members if m.kind == "annotated")
     box = Box(0, 0, member.height, member.width)
-    layout = read_layout(member.path.with_suffix(".geojson"), cohort.table, (member.height, member.width), 0)
+    layout = read_layout(member.path.with_suffix(".geojson"), dataset.table, (member.height, member.width), 0)
     drawn = layout.class_map(Box(0, 0, 80, 96), 8)
-    # `read_layout` paints class 0 (Tumor) outside the polygons: only the tumour's square may be Tumor in the cohort.
+    # `read_layout` paints class 0 (Tumor) outside the polygons: only the tumour's square may be Tumor in the dataset.
     outside = np.ones((80, 96), bool)
     centres = (np.arange(96) + 0.5) * 8
     for x, y, side in ((100, 100, 200), (360, 200, 240)):
@@ -76,8 +76,8 @@ def test_sparse_maps_equal_the_layout_and_carry_nothing_else(mixed, tmp_path):
 
 
 def test_class_maps_at_another_resolution_follow_the_polygons(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    (member,) = (m for m in cohort.members if m.kind == "annotated")
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    (member,) = (m for m in dataset.members if m.kind == "annotated")
     coarse = member.class_map(Box(0, 0, 160, 192), 2.0)
     fine = member.class_map(Box(0, 0, 640, 768), 0.5)
     assert coarse.shape == (20, 24)
@@ -90,7 +90,7 @@ def test_class_maps_at_another_resolution_follow_the_polygons(mixed, tmp_path):
 def test_a_declared_background_labels_the_rest(tmp_path):
     annotated(tmp_path / "slides")
     config = settings(tmp_path.resolve(), {**ANNOTATED, "background": "Glass"}, classes=CLASSES)
-    (member,) = open_cohort(config, tmp_path / "cache").members
+    (member,) = open_dataset(config, tmp_path / "cache").members
     assert member.class_map(Box(0, 0, 640, 768), 0.5)[0, 0] == 0
 
 
@@ -105,7 +105,7 @@ def test_overlapping_spots_of_different_classes_are_unknown(tmp_path):
         "radius_um": 16,
         "names": {"T": "Tumor", "?": None},
     }
-    (member,) = open_cohort(settings(tmp_path.resolve(), source), tmp_path / "cache").members
+    (member,) = open_dataset(settings(tmp_path.resolve(), source), tmp_path / "cache").members
     y, x = np.mgrid[4:640:8, 4:768:8]
     tumour, stroma = (x - 200) ** 2 + (y - 200) ** 2 <= 32**2, (x - 240) ** 2 + (y - 200) ** 2 <= 32**2
     expected = np.where(tumour & ~stroma, 0, np.where(stroma & ~tumour, 1, UNKNOWN))
@@ -116,8 +116,8 @@ def test_overlapping_spots_of_different_classes_are_unknown(tmp_path):
 
 
 def test_batches_depend_on_seed_and_step_alone(mixed, tmp_path):
-    first = open_cohort(mixed, tmp_path / "cache").crops("training", 64, 7)
-    again = open_cohort(mixed, tmp_path / "cache").crops("training", 64, 7)
+    first = open_dataset(mixed, tmp_path / "cache").crops("training", 64, 7)
+    again = open_dataset(mixed, tmp_path / "cache").crops("training", 64, 7)
     first.batch(0, 3)
     for step in (5, 1, 5):
         a, b = first.batch(step, 6), again.batch(step, 4)
@@ -125,12 +125,12 @@ def test_batches_depend_on_seed_and_step_alone(mixed, tmp_path):
         assert np.array_equal(a.class_maps[:4], b.class_maps)
         assert np.array_equal(a.levels[:4], b.levels)
     assert not np.array_equal(first.batch(1, 4).images, first.batch(2, 4).images)
-    other = open_cohort(mixed, tmp_path / "cache").crops("training", 64, 8)
+    other = open_dataset(mixed, tmp_path / "cache").crops("training", 64, 8)
     assert not np.array_equal(first.batch(1, 4).images, other.batch(1, 4).images)
 
 
 def test_batches_have_the_shapes_and_types_of_the_interface(mixed, tmp_path):
-    batch = open_cohort(mixed, tmp_path / "cache").crops("training", 96, 0).batch(0, 12)
+    batch = open_dataset(mixed, tmp_path / "cache").crops("training", 96, 0).batch(0, 12)
     assert batch.images.shape == (12, 96, 96, 3)
     assert batch.class_maps.shape == (12, 12, 12)
     assert (batch.images.dtype, batch.class_maps.dtype) == (np.uint8, np.uint8)
@@ -139,21 +139,21 @@ def test_batches_have_the_shapes_and_types_of_the_interface(mixed, tmp_path):
 
 
 def test_drawing_balances_classes_and_unlabelled(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    batch = cohort.crops("training", 64, 0, [1, 0], unlabelled_share=0.5).batch(0, 200)
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    batch = dataset.crops("training", 64, 0, [1, 0], unlabelled_share=0.5).batch(0, 200)
     known = np.array([(m != UNKNOWN).any() for m in batch.class_maps])
     assert 0.3 < known.mean() < 0.75
     tumour, stroma = (np.array([(m == k).any() for m in batch.class_maps]).sum() for k in (0, 1))
     assert 0.6 < tumour / stroma < 1.7
-    labelled = cohort.crops("training", 64, 0, [1, 0], unlabelled_share=0.0).batch(0, 40)
+    labelled = dataset.crops("training", 64, 0, [1, 0], unlabelled_share=0.0).batch(0, 40)
     assert all((m != UNKNOWN).any() for m in labelled.class_maps)
-    unlabelled = cohort.crops("training", 64, 0, [1, 0], unlabelled_share=1.0).batch(0, 40)
+    unlabelled = dataset.crops("training", 64, 0, [1, 0], unlabelled_share=1.0).batch(0, 40)
     assert not unlabelled.labelled.all()
 
 
 def test_at_most_n_patches_of_a_class(mixed, tmp_path):
     config = mixed.model_copy(update={"most_per_class": 3, "most_unlabelled": 2})
-    patches = open_cohort(config, tmp_path / "cache").split_patches("training")
+    patches = open_dataset(config, tmp_path / "cache").split_patches("training")
     owner = owners(patches)
     for level in (0, 1):
         for c, most in ((-1, 2), (0, 3), (1, 3)):
@@ -162,27 +162,27 @@ def test_at_most_n_patches_of_a_class(mixed, tmp_path):
 
 
 def test_the_index_is_reused_and_rebuilt_when_stale(mixed, tmp_path, monkeypatch):
-    first = open_cohort(mixed, tmp_path / "cache")
+    first = open_dataset(mixed, tmp_path / "cache")
     calls = []
     real = build.open_image
     monkeypatch.setattr(build, "open_image", lambda *a: (calls.append(a[1]), real(*a))[1])
-    again = open_cohort(mixed, tmp_path / "cache")
+    again = open_dataset(mixed, tmp_path / "cache")
     assert calls == []
     assert again.key == first.key
     assert np.array_equal(again.patches.counts, first.patches.counts)
     for a, b in zip(first.members, again.members, strict=True):
         assert (a.mask is None and b.mask is None) or np.array_equal(a.mask, b.mask)
     slide(tmp_path / "plain" / "u1.png", width=800, seed=6)
-    assert open_cohort(mixed, tmp_path / "cache").key != first.key
+    assert open_dataset(mixed, tmp_path / "cache").key != first.key
     assert len(calls) == len(first.members)
     (tmp_path / "cache" / "index.npz").write_bytes(b"damaged")
-    open_cohort(mixed, tmp_path / "cache")
+    open_dataset(mixed, tmp_path / "cache")
     assert len(calls) == 2 * len(first.members)
 
 
 def test_summary_counts_what_is_there(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    summary = json.loads(json.dumps(cohort.summary()))
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    summary = json.loads(json.dumps(dataset.summary()))
     assert summary["images"] == 18
     assert summary["splits"]["held_out"]["images"] == 4
     level = summary["splits"]["training"]["levels"]["patch"]
@@ -206,10 +206,10 @@ def test_the_lattice_covers_the_side(side, patch8, overlap8):
 
 
 def test_crops_refuse_what_does_not_fit(mixed, tmp_path):
-    cohort = open_cohort(mixed, tmp_path / "cache")
-    with pytest.raises(CohortError, match="multiple of 8 up to"):
-        cohort.crops("training", 256, 0)
-    with pytest.raises(CohortError, match="give 2 numbers"):
-        cohort.crops("training", 64, 0, [1.0])
-    with pytest.raises(CohortError, match="level 1 has a share and no patches"):
-        cohort.crops("held_out", 64, 0, [0.5, 0.5])
+    dataset = open_dataset(mixed, tmp_path / "cache")
+    with pytest.raises(DatasetError, match="multiple of 8 up to"):
+        dataset.crops("training", 256, 0)
+    with pytest.raises(DatasetError, match="give 2 numbers"):
+        dataset.crops("training", 64, 0, [1.0])
+    with pytest.raises(DatasetError, match="level 1 has a share and no patches"):
+        dataset.crops("held_out", 64, 0, [0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Small cohorts for tests: stained noise on glass, tiles, annotations and spots."""
+"""Small datasets for tests: stained noise on glass, tiles, annotations and spots."""
 
 import csv
 
@@ -6,7 +6,7 @@ import numpy as np
 from drawing import feature, square, write_layout
 from PIL import Image
 
-from wsigen.dataset.settings import CohortSettings
+from wsigen.dataset.settings import DatasetSettings
 
 GLASS = (225, 215, 232)
 CLASSES = [
@@ -68,4 +68,4 @@ def settings(root, *sources, **more):
         "overlap_px": 32,
         "sources": sources,
     }
-    return CohortSettings(**(values | more))
+    return DatasetSettings(**(values | more))

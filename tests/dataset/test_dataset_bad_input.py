@@ -4,12 +4,12 @@ from contextlib import contextmanager
 
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES, annotated, settings, slide, spots, tiles
+from dataset.dataset_making import CLASSES, annotated, settings, slide, spots, tiles
 from drawing import feature, square, write_layout
 
-from wsigen.dataset.dataset import open_cohort
+from wsigen.base.errors import DatasetError
+from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.settings import read_settings
-from wsigen.base.errors import CohortError
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
@@ -17,8 +17,8 @@ POINTS = {"kind": "points", "images": "slides/s1.png", "mpp": 0.5, "csv": "s.csv
 
 
 def refused(root, match, *sources, skip_bad=False, **more):
-    with pytest.raises(CohortError, match=match) as caught:
-        open_cohort(settings(root.resolve(), *sources, **more), root / "cache", skip_bad)
+    with pytest.raises(DatasetError, match=match) as caught:
+        open_dataset(settings(root.resolve(), *sources, **more), root / "cache", skip_bad)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -73,10 +73,10 @@ def test_slides_that_cannot_be_opened(tmp_path):
     (tmp_path / "plain" / "empty.png").write_bytes(b"")
     plain = {"kind": "unlabelled", "images": "plain", "mpp": 0.5}
     refused(tmp_path, r"2 of 3 images cannot be opened \(broken.svs, empty.png\).*--skip-bad", ANNOTATED, plain)
-    cohort = open_cohort(settings(tmp_path.resolve(), ANNOTATED, plain), tmp_path / "cache", skip_bad=True)
-    assert [name for name, _ in cohort.skipped] == ["plain/broken.svs", "plain/empty.png"]
-    assert len(cohort.summary()["skipped"]) == 2
-    assert len(cohort.members) == 1
+    dataset = open_dataset(settings(tmp_path.resolve(), ANNOTATED, plain), tmp_path / "cache", skip_bad=True)
+    assert [name for name, _ in dataset.skipped] == ["plain/broken.svs", "plain/empty.png"]
+    assert len(dataset.summary()["skipped"]) == 2
+    assert len(dataset.members) == 1
 
 
 def test_a_full_disk_while_a_large_image_is_copied(tmp_path, monkeypatch):
@@ -184,8 +184,8 @@ def test_the_file(tmp_path, change, match):
     values = {"classes": CLASSES, "levels": [{"name": "a", "mpp": 0.5}], "sources": [TILES]} | change
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(CohortError, match=match) as caught:
+    with pytest.raises(DatasetError, match=match) as caught:
         read_settings(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(CohortError, match="no such cohort file"):
+    with pytest.raises(DatasetError, match="no such dataset file"):
         read_settings(tmp_path / "none.yaml")

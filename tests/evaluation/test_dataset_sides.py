@@ -1,22 +1,22 @@
-"""A cohort as a side: its held-out or training images, at the um/px of its finest level, with its classes."""
+"""A dataset as a side: its held-out or training images, at the um/px of its finest level, with its classes."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES, annotated, slide, spots, tiles
+from dataset.dataset_making import CLASSES, annotated, slide, spots, tiles
 from drawing import feature, square, write_layout
 
-from wsigen.dataset import open_cohort
+from wsigen.base.errors import DatasetError, EvaluationError
+from wsigen.dataset import open_dataset
 from wsigen.dataset.settings import read_settings
-from wsigen.base.errors import CohortError, EvaluationError
 from wsigen.evaluation.evaluate import Settings, evaluate
 from wsigen.evaluation.sides.sides import common_mpp, open_side, place_crops, read_crop
 
 
-def write_cohort(root, *sources, **more):
-    """A cohort of 0.5 and 2 um/px whose file lies in ``root``."""
+def write_dataset(root, *sources, **more):
+    """A dataset of 0.5 and 2 um/px whose file lies in ``root``."""
     values = {
         "classes": CLASSES[1:],
         "levels": [{"name": "patch", "mpp": 0.5}, {"name": "overview", "mpp": 2.0}],
@@ -24,7 +24,7 @@ def write_cohort(root, *sources, **more):
         "overlap_px": 32,
         "sources": list(sources),
     }
-    path = root / "cohort.yaml"
+    path = root / "dataset.yaml"
     path.write_text(yaml.safe_dump(values | more))
     return path
 
@@ -32,12 +32,12 @@ def write_cohort(root, *sources, **more):
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory):
     """Four annotated slides of 0.25 um/px, the last one held out."""
-    root = tmp_path_factory.mktemp("cohort")
+    root = tmp_path_factory.mktemp("dataset")
     for i in range(4):
         slide(root / "slides" / f"s{i}.png", seed=i)
         shapes = feature("Tumor", square(64, 64, 320)), feature("Stroma", square(384, 64, 320))
         write_layout(root / "slides" / f"s{i}.geojson", *shapes)
-    return write_cohort(root, {"kind": "annotated", "images": "slides", "mpp": 0.25}, patch_px=64, held_out=["s3"])
+    return write_dataset(root, {"kind": "annotated", "images": "slides", "mpp": 0.25}, patch_px=64, held_out=["s3"])
 
 
 def names(side):
@@ -46,9 +46,9 @@ def names(side):
 
 def test_a_part_is_named_behind_the_file(slides):
     assert names(open_side("real", slides)) == ["s3.png"]
-    assert names(open_side("real", slides.with_name("cohort.yaml#held_out"))) == ["s3.png"]
-    assert names(open_side("real", slides.with_name("cohort.yaml#training"))) == ["s0.png", "s1.png", "s2.png"]
-    everything = open_side("real", slides.with_name("cohort.yaml#all"))
+    assert names(open_side("real", slides.with_name("dataset.yaml#held_out"))) == ["s3.png"]
+    assert names(open_side("real", slides.with_name("dataset.yaml#training"))) == ["s0.png", "s1.png", "s2.png"]
+    everything = open_side("real", slides.with_name("dataset.yaml#all"))
     assert [m.group for m in everything.members] == ["s0", "s1", "s2", "s3"]
 
 
@@ -78,7 +78,7 @@ def test_spots_and_tiles_name_classes_and_unlabelled_slides_do_not(tmp_path):
     rows = [("p", x, y, "Tumor" if x < 300 else "Stroma") for x, y in product(*places)]
     spots(tmp_path / "spots.csv", rows)
     tiles(tmp_path / "tiles")
-    cohort = write_cohort(
+    dataset = write_dataset(
         tmp_path,
         {"kind": "points", "images": "spots", "csv": "spots.csv", "radius_px": 50, "mpp": 0.5},
         {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
@@ -86,18 +86,18 @@ def test_spots_and_tiles_name_classes_and_unlabelled_slides_do_not(tmp_path):
         groups={"pattern": r"(P\d|p\.png|u\.png)"},
         held_out=["P3"],
     )
-    side = open_side("real", cohort.with_name("cohort.yaml#training"))
+    side = open_side("real", dataset.with_name("dataset.yaml#training"))
     found = {}
     for crop in place_crops(side, 200, 64, None, seed=0):
         found.setdefault(side.members[crop.member].path.parent.name, set()).add(crop.class_name)
     assert {"Tumor", "Stroma"} <= found["spots"]
     assert found["plain"] == {None}
     assert (found["Tumor"], found["Stroma"]) == ({"Tumor"}, {"Stroma"})
-    held_out = open_side("real", cohort)
+    held_out = open_side("real", dataset)
     assert {m.group for m in held_out.members} == {"P3"}
 
 
-def test_pens_that_the_cohort_leaves_out_are_no_tissue(tmp_path):
+def test_pens_that_the_dataset_leaves_out_are_no_tissue(tmp_path):
     """A blue stroke is darker than tissue and no part of it."""
     from PIL import Image
 
@@ -105,8 +105,8 @@ def test_pens_that_the_cohort_leaves_out_are_no_tissue(tmp_path):
     pixels = np.asarray(Image.open(path)).copy()
     pixels[100:1200, 900:1100] = (10, 90, 200)
     Image.fromarray(pixels).save(path)
-    cohort = write_cohort(tmp_path, {"kind": "unlabelled", "images": "slides", "mpp": 0.5})
-    crops = place_crops(open_side("real", cohort.with_name("cohort.yaml#all")), 100, 64, 0.5, seed=0)
+    dataset = write_dataset(tmp_path, {"kind": "unlabelled", "images": "slides", "mpp": 0.5})
+    crops = place_crops(open_side("real", dataset.with_name("dataset.yaml#all")), 100, 64, 0.5, seed=0)
     assert max(c.box.x1 for c in crops) < 800
     plain = place_crops(open_side("real", path, 0.5), 100, 64, 0.5, seed=0)
     assert max(c.box.x1 for c in plain) > 900
@@ -124,7 +124,7 @@ def test_numbers_of_each_class_and_of_memorisation(slides):
 
     folder = slides.parent
     settings = Settings(
-        slides, folder / "slides", slides.with_name("cohort.yaml#training"), crops=200, size_px=48, mpp=0.5, synthetic_mpp=0.25
+        slides, folder / "slides", slides.with_name("dataset.yaml#training"), crops=200, size_px=48, mpp=0.5, synthetic_mpp=0.25
     )
     seen = []
     found = evaluate(settings, Means(), lambda *what: seen.append(what))
@@ -139,7 +139,7 @@ def test_the_index_is_that_of_the_training(slides):
     """Evaluating does not make a training build its index anew, though it leaves out what cannot be read."""
     opened = []
     open_side("real", slides)
-    open_cohort(read_settings(slides), slides.with_suffix(".cache"), watch=lambda *what: opened.append(what))
+    open_dataset(read_settings(slides), slides.with_suffix(".cache"), watch=lambda *what: opened.append(what))
     assert not opened
 
 
@@ -148,19 +148,19 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     sources = {"kind": "annotated", "images": "slides", "mpp": 0.5}, {"kind": "unlabelled", "images": "plain", "mpp": 0.5}
-    side = open_side("real", write_cohort(tmp_path, *sources).with_name("cohort.yaml#all"))
+    side = open_side("real", write_dataset(tmp_path, *sources).with_name("dataset.yaml#all"))
     assert names(side) == ["s1.png"]
     assert [s.path for s in side.skipped] == ["plain/bad.png"]
 
 
 def test_what_is_refused(tmp_path, slides):
     with pytest.raises(EvaluationError, match=r"no part 'trainng' \(did you mean 'training'\?\)"):
-        open_side("real", slides.with_name("cohort.yaml#trainng"))
+        open_side("real", slides.with_name("dataset.yaml#trainng"))
     with pytest.raises(EvaluationError, match="leave out --real-mpp"):
         open_side("real", slides, 0.5)
-    with pytest.raises(CohortError, match="no such cohort file"):
+    with pytest.raises(DatasetError, match="no such dataset file"):
         open_side("real", tmp_path / "none.yaml")
     annotated(tmp_path / "slides")
-    whole = write_cohort(tmp_path, {"kind": "annotated", "images": "slides", "mpp": 0.5})
-    with pytest.raises(EvaluationError, match=r"holds out no images.*cohort\.yaml#training"):
+    whole = write_dataset(tmp_path, {"kind": "annotated", "images": "slides", "mpp": 0.5})
+    with pytest.raises(EvaluationError, match=r"holds out no images.*dataset\.yaml#training"):
         open_side("real", whole)

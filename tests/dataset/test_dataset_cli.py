@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 import yaml
-from cohort.cohort_making import CLASSES, annotated, slide
+from dataset.dataset_making import CLASSES, annotated, slide
 from PIL import Image
 from typer.testing import CliRunner
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import DatasetError
 from wsigen.cli.app import app
 from wsigen.dataset.sheet import UNKNOWN_RGB, colour
-from wsigen.base.errors import CohortError
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def file(tmp_path):
             {"kind": "unlabelled", "images": "plain/*.png", "mpp": 0.5},
         ],
     }
-    path = tmp_path / "cohort.yaml"
+    path = tmp_path / "dataset.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
 
@@ -47,7 +47,7 @@ def test_train_data_prints_saves_and_shows(file):
 def test_skip_bad_names_and_counts_what_is_left_out(file):
     (file.parent / "plain" / "bad.png").write_bytes(b"no image")
     refused = CliRunner().invoke(app, ["train", "data", str(file)])
-    assert isinstance(refused.exception, CohortError)
+    assert isinstance(refused.exception, DatasetError)
     done = CliRunner().invoke(app, ["train", "data", str(file), "--skip-bad", "--cache", str(file.parent / "c")])
     assert done.exit_code == 0, done.output
     assert "1 images could not be opened" in done.output

@@ -3,13 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cohort.cohort_making import annotated, settings, slide, tiles
+from dataset.dataset_making import annotated, settings, slide, tiles
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.errors import DatasetError
 from wsigen.dataset import latents as module
-from wsigen.dataset.dataset import open_cohort
+from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.latents import cache_latents
-from wsigen.base.errors import CohortError
 
 
 def encode(images):
@@ -21,7 +21,7 @@ def encode(images):
 
 
 @pytest.fixture
-def cohort(tmp_path, monkeypatch):
+def dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 8)
     tiles(tmp_path / "tiles")
     annotated(tmp_path / "slides")
@@ -32,10 +32,10 @@ def cohort(tmp_path, monkeypatch):
         {"kind": "annotated", "images": "slides", "mpp": 0.5},
         {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
     )
-    return open_cohort(config, tmp_path / "cache")
+    return open_dataset(config, tmp_path / "cache")
 
 
-def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
+def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(dataset, tmp_path):
     calls = 0
 
     def failing(images):
@@ -46,12 +46,12 @@ def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
         return encode(images)
 
     with pytest.raises(RuntimeError, match="killed"):
-        cache_latents(cohort, failing, tmp_path / "a", "key", variants=2, batch=4)
+        cache_latents(dataset, failing, tmp_path / "a", "key", variants=2, batch=4)
     encoded = []
     resumed = cache_latents(
-        cohort, lambda i: (encoded.append(len(i)), encode(i))[1], tmp_path / "a", "key", variants=2, batch=4
+        dataset, lambda i: (encoded.append(len(i)), encode(i))[1], tmp_path / "a", "key", variants=2, batch=4
     )
-    whole = cache_latents(cohort, encode, tmp_path / "b", "key", variants=2, batch=4)
+    whole = cache_latents(dataset, encode, tmp_path / "b", "key", variants=2, batch=4)
     assert sum(encoded) == 2 * len(whole.patches) - 16  # two blocks of eight were done
     assert np.array_equal(resumed.group["latents"][:], whole.group["latents"][:])
     assert np.array_equal(resumed.mean, whole.mean)
@@ -59,9 +59,9 @@ def test_an_interrupted_cache_goes_on_and_equals_a_whole_one(cohort, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 40_000, 2**30])
-def test_what_is_kept_in_memory_changes_no_batch(cohort, tmp_path, kept):
+def test_what_is_kept_in_memory_changes_no_batch(dataset, tmp_path, kept):
     """A patch is 2 kB of latents and class map."""
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key", variants=2)
     stream = cache.stream(3, kept_bytes=kept)
     first = [stream.batch(step, 8) for step in range(12)]
     again = [stream.batch(step, 8) for step in range(12)]
@@ -75,8 +75,8 @@ def test_what_is_kept_in_memory_changes_no_batch(cohort, tmp_path, kept):
     assert (size > 0) == (kept > 0)
 
 
-def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
-    whole = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+def test_processes_share_the_blocks_and_make_the_same_cache(dataset, tmp_path):
+    whole = cache_latents(dataset, encode, tmp_path / "a", "key", variants=2)
     barrier, counts = threading.Barrier(3), [0, 0, 0]
 
     def encoded(rank):
@@ -84,7 +84,7 @@ def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
             counts[rank] += 1
 
         return cache_latents(
-            cohort, encode, tmp_path / "b", "key", variants=2, share=(rank, 3), meet=lambda: barrier.wait(60), watch=count
+            dataset, encode, tmp_path / "b", "key", variants=2, share=(rank, 3), meet=lambda: barrier.wait(60), watch=count
         )
 
     with ThreadPoolExecutor(3) as pool:
@@ -97,20 +97,20 @@ def test_processes_share_the_blocks_and_make_the_same_cache(cohort, tmp_path):
         assert np.array_equal(cache.mean, whole.mean)
 
 
-def test_statistics_are_those_of_the_tissue(cohort, tmp_path):
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+def test_statistics_are_those_of_the_tissue(dataset, tmp_path):
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key")
     values = []
     for row in range(len(cache.patches)):
-        member = cohort.members[cache.patches.member[row]]
-        box, mpp = cache.patches.box(row, 128), cohort.mpps[cache.patches.level[row]]
+        member = dataset.members[cache.patches.member[row]]
+        box, mpp = cache.patches.box(row, 128), dataset.mpps[cache.patches.level[row]]
         values.append(encode(member.image(box, mpp)[None])[0][:, member.tissue(box, mpp)])
     tissue = np.concatenate(values, 1).astype(np.float64)
     np.testing.assert_allclose(cache.mean, tissue.mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(cache.std, tissue.std(1), rtol=1e-4)
 
 
-def test_the_stream_is_pure_standardised_and_paired_with_its_maps(cohort, tmp_path):
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+def test_the_stream_is_pure_standardised_and_paired_with_its_maps(dataset, tmp_path):
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key")
     stream = cache.stream(3)
     a, b = stream.batch(4, 24), cache.stream(3).batch(4, 12)
     assert np.array_equal(a.latents[:12], b.latents)
@@ -128,8 +128,8 @@ def test_the_stream_is_pure_standardised_and_paired_with_its_maps(cohort, tmp_pa
         assert cache.patches.level[row] == level
 
 
-def test_turned_variants_keep_latents_and_maps_together(cohort, tmp_path):
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
+def test_turned_variants_keep_latents_and_maps_together(dataset, tmp_path):
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key", variants=2)
     labels = cache.group["classes"]
     rows = np.flatnonzero([(len(np.unique(m)) > 1) for m in labels[:, 0]])
     assert len(rows)
@@ -141,49 +141,49 @@ def test_turned_variants_keep_latents_and_maps_together(cohort, tmp_path):
     assert min(turned) > 0.95
 
 
-def test_another_key_is_encoded_anew_and_foreign_folders_are_left_alone(cohort, tmp_path):
-    cache_latents(cohort, encode, tmp_path / "a", "one")
-    other = cache_latents(cohort, lambda i: 2 * encode(i), tmp_path / "a", "two")
-    assert other.group["latents"][0, 0].max() == pytest.approx(2 * encode(_image(cohort, other, 0)[None]).max(), rel=1e-2)
+def test_another_key_is_encoded_anew_and_foreign_folders_are_left_alone(dataset, tmp_path):
+    cache_latents(dataset, encode, tmp_path / "a", "one")
+    other = cache_latents(dataset, lambda i: 2 * encode(i), tmp_path / "a", "two")
+    assert other.group["latents"][0, 0].max() == pytest.approx(2 * encode(_image(dataset, other, 0)[None]).max(), rel=1e-2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(CohortError, match="holds other files"):
-        cache_latents(cohort, encode, tmp_path / "mine", "one")
+    with pytest.raises(DatasetError, match="holds other files"):
+        cache_latents(dataset, encode, tmp_path / "mine", "one")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
 
 
-def test_damage_is_found(cohort, tmp_path):
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+def test_damage_is_found(dataset, tmp_path):
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key")
     for shard in (tmp_path / "a" / "latents" / "c").rglob("0"):
         if shard.is_file():
             data = bytearray(shard.read_bytes())
             data[100] ^= 0xFF
             shard.write_bytes(bytes(data))
-    with pytest.raises(CohortError, match="damaged"):
+    with pytest.raises(DatasetError, match="damaged"):
         cache.stream(0).batch(0, 200)
 
 
-def test_latents_of_another_factor_are_refused(cohort, tmp_path):
-    with pytest.raises(CohortError, match="16 x 16 latents"):
-        cache_latents(cohort, lambda i: encode(i)[:, :, ::2, ::2], tmp_path / "a", "key")
+def test_latents_of_another_factor_are_refused(dataset, tmp_path):
+    with pytest.raises(DatasetError, match="16 x 16 latents"):
+        cache_latents(dataset, lambda i: encode(i)[:, :, ::2, ::2], tmp_path / "a", "key")
 
 
-def test_unlabelled_share_decides_the_maps(cohort, tmp_path):
-    cache = cache_latents(cohort, encode, tmp_path / "a", "key")
+def test_unlabelled_share_decides_the_maps(dataset, tmp_path):
+    cache = cache_latents(dataset, encode, tmp_path / "a", "key")
     assert (cache.stream(0, [1, 0], 1.0).batch(0, 20).class_maps == UNKNOWN).all()
     labelled = cache.stream(0, [1, 0], 0.0).batch(0, 20)
     assert all((m != UNKNOWN).any() for m in labelled.class_maps)
     assert labelled.labelled.all()
 
 
-def _image(cohort, cache, row):
-    member = cohort.members[cache.patches.member[row]]
-    return member.image(cache.patches.box(row, 128), cohort.mpps[cache.patches.level[row]])
+def _image(dataset, cache, row):
+    member = dataset.members[cache.patches.member[row]]
+    return member.image(cache.patches.box(row, 128), dataset.mpps[cache.patches.level[row]])
 
 
-def test_stains_are_jittered_only_if_asked_for_and_only_in_turned_copies(cohort, tmp_path):
-    plain = cache_latents(cohort, encode, tmp_path / "a", "key", variants=2)
-    jittered = cache_latents(cohort, encode, tmp_path / "b", "key", variants=2, jitter=0.3)
+def test_stains_are_jittered_only_if_asked_for_and_only_in_turned_copies(dataset, tmp_path):
+    plain = cache_latents(dataset, encode, tmp_path / "a", "key", variants=2)
+    jittered = cache_latents(dataset, encode, tmp_path / "b", "key", variants=2, jitter=0.3)
     a, b = plain.group["latents"][:], jittered.group["latents"][:]
     assert np.array_equal(a[:, 0], b[:, 0])
     assert not np.array_equal(a[:, 1], b[:, 1])
@@ -208,7 +208,7 @@ def test_others_are_waited_for_as_long_as_they_encode(monkeypatch, dies):
 
 
 @pytest.mark.parametrize("block_s", [1.0, 900.0])
-def test_the_wait_for_others_follows_the_seconds_of_own_blocks(cohort, tmp_path, monkeypatch, block_s):
+def test_the_wait_for_others_follows_the_seconds_of_own_blocks(dataset, tmp_path, monkeypatch, block_s):
     """A process whose blocks take a quarter of an hour does not give the others up after ten minutes."""
     now, encoded = [0.0], [0.0]
 
@@ -219,6 +219,6 @@ def test_the_wait_for_others_follows_the_seconds_of_own_blocks(cohort, tmp_path,
 
     monkeypatch.setattr(module, "sleep", lambda _: now.__setitem__(0, now[0] + 300))
     monkeypatch.setattr(module, "monotonic", lambda: now[0])
-    cache_latents(cohort, slow, tmp_path / "a", "key", share=(0, 2))  # the other process never begins
+    cache_latents(dataset, slow, tmp_path / "a", "key", share=(0, 2))  # the other process never begins
     waited = now[0] - encoded[0]
     assert max(600, 10 * block_s) <= waited <= max(600, 10 * block_s) + 300
