@@ -24,6 +24,7 @@ from wsigen.run.estimate.speed import Speed, measure_speed
 from wsigen.run.generate import generate
 from wsigen.run.prepare import prepare
 from wsigen.sampling.passes import PassPlan
+from wsigen.sampling.schedule import Schedule
 
 BATCH = 2
 CHUNKS = 9
@@ -94,7 +95,7 @@ def check_count(found, kind, guidance, mode):
     card = BundleCard.model_validate(tiny_bundles.tiny_card(kind))
     modes = {"pathup": (8, "linear"), "shifted": (2, "linear"), "random-patch": (0, "linear")}
     overlap, taper = modes[mode]
-    plan = PassPlan(0, 0, 768, 768, 1, 8, 48, 16, 1, "noise", 1.0, mode, overlap, taper, 0, 3)
+    plan = PassPlan(0, 0, 768, 768, 1, 8, 48, 16, Schedule((999,), (0.0, 1.0)), "noise", 1.0, mode, overlap, taper, 0, 3)
     layout = Ellipses(768 * 8, 768 * 8, found)
     every = sum(calls_of_chunk(card, layout, plan, ij, 0, 0, guidance, 1) for ij in plan.grid)
     assert count_calls(card, layout, plan, 0, guidance) == pytest.approx(every, rel=0.05)

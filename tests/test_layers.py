@@ -17,7 +17,8 @@ FRONT_DOOR = {"__init__", "__main__"}  # the only modules outside a room
 def modules():
     """Dotted name of every module below ``wsigen`` -> its syntax tree."""
     return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+        for path in sorted(ROOT.rglob("*.py"))
     }
 
 

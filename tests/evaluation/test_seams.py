@@ -20,6 +20,7 @@ from wsigen.evaluation.report.page_seams import seams_section
 from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
 from wsigen.evaluation.selfchecks import SlideCheck
 from wsigen.sampling.passes import PassPlan
+from wsigen.sampling.schedule import Schedule
 from wsigen.slide.reference import open_reference
 
 
@@ -147,7 +148,8 @@ def test_memory_does_not_grow_with_the_slide():
 
 def plan(mode, **changes):
     given = {
-        "index": 0, "level": 0, "height": 128, "width": 160, "scale": 1, "factor": 8, "chunk": 64, "side": 32, "steps": 4,
+        "index": 0, "level": 0, "height": 128, "width": 160, "scale": 1, "factor": 8, "chunk": 64, "side": 32,
+        "schedule": Schedule((999, 749, 499, 249), (0.0, 0.1, 0.4, 0.8, 1.0)),
         "start": "noise", "strength": 1.0, "mode": mode, "overlap": 8, "taper": "linear", "weighted_last": 0, "seed": 7,
     }  # fmt: skip
     return PassPlan(**{**given, **changes})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,11 @@ def plans_of(manifest: dict[str, Any]) -> list[PassPlan]:
     EvaluationError
         If a pass lacks a field.
     """
-    names = {f.name for f in fields(PassPlan)}
     try:
-        return [PassPlan(**{k: v for k, v in part.items() if k in names}) for part in manifest["passes"]]
-    except (TypeError, KeyError) as error:
-        raise EvaluationError(f"manifest: its passes cannot be read ({error}); it is of another version") from None
+        return [PassPlan.from_json(values) for values in manifest["passes"]]
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise EvaluationError(f"manifest: its passes cannot be read ({reason}); it is of another version") from None
 
 
 def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[Border]]:

@@ -18,7 +18,7 @@ from wsigen.storage.folder import MANIFEST, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT = 3
+FORMAT = 4
 FILE = MANIFEST
 LOCK = "driver.lock"
 
@@ -43,7 +43,7 @@ class Manifest:
     model, model_hash:
         Folder of the bundle and the SHA-256 of its contents.
     passes:
-        ``PassPlan`` fields, coarse to fine, each with ``timesteps`` and ``abar`` of its schedule.
+        ``PassPlan.to_json``, coarse to fine.
     slide:
         ``PyramidSpec`` fields.
     sampling:

@@ -20,7 +20,7 @@ from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
 from wsigen.run.manifest import Manifest, first_difference, package_versions
 from wsigen.sampling.passes import PassPlan, cascade_scales, default_chunk, make_mode
-from wsigen.sampling.schedule import make_schedule, transitions
+from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
 
@@ -65,10 +65,10 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     _check_reference(config)
     spec = _slide(config, layout, mpp)
     model = _load(folder, config)
-    plans = _passes(config, card, spec)
+    plans = _passes(config, card, spec, model)
     guidance = card.guidance if config.guidance is None else config.guidance
     batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
-    passes = [_with_schedule(plan, model, config, card) for plan in plans]
+    passes = [plan.to_json() for plan in plans]
     sampling = {"guidance": guidance, "sampler": config.sampler, "eta": _eta(config, card), "batch": batch, "seed": config.seed}
     digest = bundle_hash(folder)
     identity = {
@@ -167,7 +167,7 @@ def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:
     return PyramidSpec(layout.width, layout.height, mpp, magnification, config.compression, config.quality)
 
 
-def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[PassPlan]:
+def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model) -> list[PassPlan]:
     f, side = card.latent.factor, card.crop_latent
     if min(spec.width, spec.height) < side * f:
         raise ConfigError(f"setting 'size': {spec.width}x{spec.height} px is below the model's crop of {side * f} px a side")
@@ -196,7 +196,7 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec) -> list[Pass
                 factor=f,
                 chunk=config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS),
                 side=side,
-                steps=transitions(config.steps or card.steps, strength),
+                schedule=_schedule(config, card, model, strength),
                 start=start,  # type: ignore[arg-type]  # one of the three words
                 strength=strength,
                 mode=mode.name,
@@ -218,12 +218,11 @@ def _eta(config: RunConfig, card: BundleCard) -> float:
     return card.eta if config.sampler == "ddim" else 0.0
 
 
-def _with_schedule(plan: PassPlan, model: Model, config: RunConfig, card: BundleCard) -> dict[str, Any]:
+def _schedule(config: RunConfig, card: BundleCard, model: Model, strength: float) -> Schedule:
     try:
-        schedule = make_schedule(model.abar, config.steps or card.steps, plan.strength)
+        return make_schedule(model.abar, config.steps or card.steps, strength)
     except ValueError as error:
         raise ConfigError(f"setting 'steps': {error}") from None
-    return {**plan.to_json(), "timesteps": list(schedule.timesteps), "abar": list(schedule.abar)}
 
 
 def _glass(card: BundleCard, model: Model) -> dict[str, Any]:

@@ -7,13 +7,17 @@ window; larger slides repeat this per level. A run without a cascade is the same
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from wsigen.base.geometry import ChunkGrid
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.random_patch import RandomPatchPlan
+from wsigen.sampling.schedule import Schedule
 from wsigen.sampling.shifted import ShiftedPlan
 
 Start = Literal["noise", "reference", "previous"]
@@ -25,20 +29,28 @@ class PassPlan:
 
     Attributes
     ----------
-    index:
+    index : int
         Position in the run, 0 = coarsest.
-    level:
+    level : int
         Index of the magnification in the bundle's card (0 = finest).
-    height, width:
-        Latent canvas.
-    scale:
-        Slide pixels per image pixel of this pass (1 at full resolution).
-    factor:
-        Image pixels per latent pixel (f of the autoencoder).
-    start:
-        ``noise``, the user's ``reference``, or the ``previous`` pass.
-    strength:
+    height, width : int
+        Canvas, latent px.
+    scale : int
+        Slide px per image px of this pass (1 at full resolution).
+    factor : int
+        Image px per latent px (f of the autoencoder).
+    chunk, side : int
+        Sides of the chunks of the canvas and of the crops the model denoises, latent px.
+    schedule : Schedule
+        Timesteps and noise levels.
+    start : {"noise", "reference", "previous"}
+        Noise, the user's reference image, or the previous pass.
+    strength : float
         Noise strength of the start in (0, 1]; 1 for noise.
+    mode, overlap, taper, weighted_last
+        How crops lie (`Mode`).
+    seed : int
+        Of the run; it decides where crops lie.
     """
 
     index: int
@@ -49,7 +61,7 @@ class PassPlan:
     factor: int
     chunk: int
     side: int
-    steps: int
+    schedule: Schedule
     start: Start
     strength: float
     mode: str
@@ -57,6 +69,11 @@ class PassPlan:
     taper: str
     weighted_last: int
     seed: int
+
+    @property
+    def steps(self) -> int:
+        """Number of transitions."""
+        return self.schedule.steps
 
     @property
     def grid(self) -> ChunkGrid:
@@ -78,8 +95,23 @@ class PassPlan:
         return ShiftedPlan(h, w, self.seed, self.index, p, self.overlap, self.taper)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the manifest."""
-        return asdict(self)
+        """Plain values, as manifests hold them."""
+        values: dict[str, Any] = _JSON.dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PassPlan:
+        """Build a pass from what `to_json` gave.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing or of another type (pydantic's ``ValidationError``).
+        """
+        return _JSON.validate_python(values)
+
+
+_JSON = TypeAdapter(PassPlan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,6 @@ class Schedule:
         return len(self.timesteps)
 
 
-def transitions(steps: int, strength: float) -> int:
-    """Transitions of a run that starts at ``strength`` of the way, where the whole way takes ``steps``: at least 1."""
-    return max(1, math.ceil(steps * strength - 1e-9))
-
-
 def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int, strength: float = 1.0) -> Schedule:
     """Space ``steps`` transitions evenly below noise strength ``strength``, ending at abar = 1.
 
@@ -76,7 +71,7 @@ def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int,
     n = len(abar_train)
     if not 0.0 < strength <= 1.0:
         raise ValueError(f"strength {strength} is outside (0, 1]")
-    made = transitions(steps, strength)
+    made = max(1, math.ceil(steps * strength - 1e-9))
     if steps < 1 or made > n:
         raise ValueError(f"{steps} steps: between 1 and the model's {n} training steps are possible")
     top = n * strength

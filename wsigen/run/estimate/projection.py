@@ -48,8 +48,8 @@ def project_run(manifest: Manifest, card: BundleCard, layout: Layout) -> Project
 
 
 def plans_of(manifest: Manifest) -> list[PassPlan]:
-    """The passes of a manifest without their schedules."""
-    return [PassPlan(**{k: v for k, v in fields.items() if k not in {"timesteps", "abar"}}) for fields in manifest.passes]
+    """The passes of a manifest, coarse to fine."""
+    return [PassPlan.from_json(values) for values in manifest.passes]
 
 
 def tissue_share(layout: Layout, glass: int | None) -> float:

@@ -104,7 +104,7 @@ def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
     m, card = prepared.manifest, prepared.card
     batch, side = int(m.sampling["batch"]), card.crop_latent
     condition = conditions_of(card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
-    latents, timestep = _noise(model, (batch,), side), int(m.passes[-1]["timesteps"][0])
+    latents, timestep = _noise(model, (batch,), side), int(m.passes[-1]["schedule"]["timesteps"][0])
     times = [
         _timed(clock, lambda: model.predict(latents, timestep, [condition] * batch, 0))[0] for _ in range(1 + MEASURED_BATCHES)
     ]

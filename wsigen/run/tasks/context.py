@@ -18,7 +18,6 @@ from wsigen.run.runstore import RunStore
 from wsigen.run.store import PassState
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
-from wsigen.sampling.schedule import Schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.storage.folder import Folder
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
 class PassContext:
     """One pass as tasks see it: its plan, its schedule, its arrays."""
 
-    def __init__(self, fields: dict[str, object], store: RunStore) -> None:
-        schedule = {"timesteps", "abar"}
-        self.plan = PassPlan(**{k: v for k, v in fields.items() if k not in schedule})  # type: ignore[arg-type]  # JSON
-        self.schedule = Schedule(tuple(fields["timesteps"]), tuple(fields["abar"]))  # type: ignore[arg-type]  # JSON
+    def __init__(self, plan: PassPlan, store: RunStore) -> None:
+        self.plan, self.schedule = plan, plan.schedule
         self._store = store
 
     @cached_property
@@ -79,7 +76,7 @@ class RunContext:
         self.manifest = Manifest.load(self.folder)
         work = self.folder.sub(self.manifest.work)
         self.store = RunStore(work.sub("state.zarr"))
-        self.passes = [PassContext(fields, self.store) for fields in self.manifest.passes]
+        self.passes = [PassContext(PassPlan.from_json(values), self.store) for values in self.manifest.passes]
         self.slide = PyramidSpec(**self.manifest.slide)
         self.spool = Spool(work.sub("spool"))
 
