@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.models.configs import Config
+from wsigen.models.card import Config
 from wsigen.models.receptive import BEFORE_ATTENTION, EFFECTIVE_HALO, attended_radius, work
 from wsigen.sampling.lattice import lattice_starts
 

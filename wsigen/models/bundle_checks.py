@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsigen.base.errors import BundleError
-from wsigen.models.card import BundleCard
-from wsigen.models.configs import Config, read_config, vae_factor
+from wsigen.models.card import BundleCard, Config, read_config, vae_factor
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
 UNETS = ("UNet2DModel", "UNet2DConditionModel")

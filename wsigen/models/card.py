@@ -6,18 +6,12 @@ condition) is said here, so that no code has to know a family.
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
@@ -29,6 +23,9 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Rgb = tuple[Byte, Byte, Byte]
 Text = Annotated[str, Field(min_length=1)]
 Kind = Literal["class-map", "class-tokens", "text", "none"]
+
+Config = dict[str, Any]
+"""The JSON config of a network in diffusers' format."""
 
 
 class _Part(BaseModel):
@@ -196,12 +193,88 @@ def read_card(folder: Path) -> BundleCard:
     """
     file = folder / CARD_NAME
     if not file.is_file():
-        from wsigen.models.derived_card import card_from_diffusers
-
-        return card_from_diffusers(folder)
+        return _derived_card(folder)
     return make_card(read_mapping(file, BundleError, expected="'key: value' lines"), str(file))
 
 
 def make_card(content: dict[str, Any], source: str) -> BundleCard:
     """Validate a card; ``source`` begins the message of a ``BundleError``."""
     return validated(BundleCard, content, source, BundleError)
+
+
+def read_config(folder: Path, part: str) -> Config:
+    """Read the config of ``vae``, ``unet``, ``scheduler`` or ``text_encoder``.
+
+    Raises
+    ------
+    BundleError
+        If the part is missing or its config is not a JSON object.
+    """
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    file = folder / part / name
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def vae_factor(vae: Config) -> int:
+    """Image pixels per latent pixel of an autoencoder, from its number of blocks."""
+    if vae.get("_class_name") == "AutoencoderTiny":
+        blocks = vae.get("decoder_block_out_channels", (64, 64, 64, 64))
+        return int(vae.get("upsampling_scaling_factor", 2) ** (len(blocks) - 1))
+    return int(2 ** (len(vae.get("block_out_channels", (64,))) - 1))
+
+
+def _derived_card(folder: Path) -> BundleCard:
+    """Derive the card of a folder that has none, e.g. Stable Diffusion's, from its configs.
+
+    diffusers standardises by ``z = (encode(x) - shift_factor) * scaling_factor``. The um/px is unknown (null), the classes
+    are Glass and Tissue.
+    """
+    vae, unet = read_config(folder, "vae"), read_config(folder, "unet")
+    read_config(folder, "scheduler")
+    text = (folder / "text_encoder" / "config.json").is_file()
+    content: dict[str, Any] = {
+        "format": 1,
+        "name": folder.name or "bundle",
+        "title": f"Model without a card ({folder.name})",
+        "licence": "unknown",
+        "not_for": "Nothing is known about this model: it has no wsigen.yaml.",
+        "classes": [
+            {"name": "Glass", "color": [235, 235, 240], "background": True},
+            {"name": "Tissue", "color": [200, 100, 160]},
+        ],
+        "levels": [{"name": "patch", "mpp": None}],
+        "conditioning": {"kind": _kind(unet, text)},
+        "latent": _latent(vae),
+        "crop_latent": _crop(unet),
+    }
+    return make_card(content, f"{folder} (card derived from its configs)")
+
+
+def _kind(unet: Config, text: bool) -> str:
+    if text:
+        return "text"
+    return "class-tokens" if unet.get("num_class_embeds") else "none"
+
+
+def _latent(vae: Config) -> dict[str, Any]:
+    # AutoencoderKL's own defaults are Stable Diffusion's; a Tiny one's latents are standardised already.
+    default_scale = 1.0 if vae.get("_class_name") == "AutoencoderTiny" else 0.18215
+    return {
+        "channels": vae.get("latent_channels", 4),
+        "factor": vae_factor(vae),
+        "mean": vae.get("shift_factor") or 0.0,
+        "std": 1.0 / (vae.get("scaling_factor") or default_scale),
+    }
+
+
+def _crop(unet: Config) -> int:
+    side = unet.get("sample_size") or 64
+    return int(min(side) if isinstance(side, (list, tuple)) else side)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from wsigen.base.errors import BundleError
 from wsigen.models.bundle import check_bundle
 from wsigen.models.bundle_checks import weights_variant
-from wsigen.models.card import BundleCard
-from wsigen.models.configs import Config, read_config
+from wsigen.models.card import BundleCard, Config, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from wsigen.models.configs import Config
+from wsigen.models.card import Config
 
 EFFECTIVE_HALO = 16
 """Most latent px of context worth decoding: the theoretical radius counts corners of vanishing weight."""

@@ -14,7 +14,6 @@ from torch import nn
 
 from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.card import BundleCard, Level, read_card
-from wsigen.models.derived_card import card_from_diffusers
 
 CARD = "wsigen.yaml"
 
@@ -43,7 +42,7 @@ def scale_card(start: Path) -> BundleCard | None:
     A plain diffusers folder gets the one `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
     """
     try:
-        return card_of(start) or card_from_diffusers(start)
+        return read_card(start)
     except BundleError:
         return None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready
 from wsigen.models.bundle import check_bundle, find_bundle
-from wsigen.models.configs import read_config
+from wsigen.models.card import read_config
 
 
 def open_embedded(bundle: str, device: str) -> TorchExtractor:

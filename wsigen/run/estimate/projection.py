@@ -12,8 +12,7 @@ import numpy as np
 from wsigen.base.cgroup import memory_left
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.models.card import BundleCard
-from wsigen.models.configs import read_config
+from wsigen.models.card import BundleCard, read_config
 from wsigen.models.model import PIECE
 from wsigen.models.receptive import attention_of, last_halo
 from wsigen.run.config import RunConfig
