@@ -22,8 +22,8 @@ from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.perform import Task, perform
 from wsigen.storage import local
-from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.storage.files import atomic_path, remove_tree
+from wsigen.storage.zarr_stores import ChunkFiles
 
 
 class StopError(BaseException):

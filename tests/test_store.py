@@ -18,8 +18,8 @@ from wsigen.base.errors import DamagedChunkError
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.run.runstore import RunStore
 from wsigen.run.store import PassState
-from wsigen.storage.chunkfiles import ChunkFiles
 from wsigen.storage.local import LocalFolder
+from wsigen.storage.zarr_stores import ChunkFiles
 
 CHANNELS, SIDE = 2, 32
 

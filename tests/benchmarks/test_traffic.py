@@ -14,7 +14,7 @@ from wsigen.run.estimate.calls import active_chunks
 from wsigen.run.estimate.projection import plans_of
 from wsigen.run.generate import generate
 from wsigen.run.prepare import prepare
-from wsigen.storage.chunkfiles import ChunkFiles
+from wsigen.storage.zarr_stores import ChunkFiles
 
 CHECKSUM, PLACE = 4, 16
 """Bytes: of a tile's checksum, and of where it lies in its key."""

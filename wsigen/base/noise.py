@@ -7,7 +7,7 @@ A field is cut into global tiles of 64 x 64 pixels. A tile's bits are the Philox
 
 so a value depends on nothing but (seed, stream, pass, step, y, x, channel). Only Philox' raw 64-bit words are used, which
 NumPy guarantees never to change; normal deviates come from them by Box-Muller in float64, one word giving two deviates.
-``tests/test_noise.py`` pins values: **this module can never change its numbers again**.
+``tests/base/test_noise.py`` pins values: **this module can never change its numbers again**.
 """
 
 from __future__ import annotations

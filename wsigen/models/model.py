@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.allocation import keep_freed_memory
 from wsigen.base.geometry import Box
+from wsigen.base.machine import keep_freed_memory
 from wsigen.models.attention_windows import attended_halo
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
@@ -42,7 +42,7 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
     device:
         torch's name of the device. With CUDA, TF32 and the search for the fastest convolution are switched off
         in this process: both decide bits, and ``fp32`` shall mean it. On a CPU the process keeps freed memory from now on
-        (`allocation.keep_freed_memory`).
+        (`machine.keep_freed_memory`).
     precision:
         ``fp32``, or ``bf16``: the denoiser runs in mixed precision; the autoencoder stays in fp32, as eight
         bits of mantissa would show as banding.

@@ -34,7 +34,7 @@ from zarr.codecs import Crc32cCodec
 from wsigen.base.errors import DamagedChunkError
 from wsigen.base.geometry import Box, ChunkGrid
 from wsigen.storage.folder import Folder
-from wsigen.storage.overwriting import Overwriting
+from wsigen.storage.zarr_stores import Overwriting
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]

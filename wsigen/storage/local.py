@@ -18,7 +18,7 @@ from wsigen.storage.files import make_below, remove_leftovers, remove_tree, targ
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from wsigen.storage.chunkfiles import ChunkFiles
+    from wsigen.storage.zarr_stores import ChunkFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class LocalFolder:
 
     def chunks(self) -> ChunkFiles:
         """Chunks as files."""
-        from wsigen.storage.chunkfiles import ChunkFiles
+        from wsigen.storage.zarr_stores import ChunkFiles
 
         return ChunkFiles(self.path)
 

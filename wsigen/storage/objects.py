@@ -6,6 +6,9 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 
 from __future__ import annotations
 
+import fcntl
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -18,19 +21,17 @@ from wsigen.base.errors import ConfigError, RunError
 from wsigen.storage.files import target_of_leftover
 from wsigen.storage.folder import MANIFEST, Lock
 from wsigen.storage.lease import hold
-from wsigen.storage.scratch import Scratch, sweep_scratch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from wsigen.storage.chunkobjects import ChunkObjects
+    from wsigen.storage.zarr_stores import ChunkObjects
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 OPTIONS = {"use_listings_cache": False, "skip_instance_cache": True}
 """Other processes write there: what was listed a moment ago is no longer true."""
-
 
 DELETED = 250
 """Objects deleted with one request: fewer than any store takes (Azure 256, S3 1000)."""
@@ -63,7 +64,7 @@ def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
     """Errors of a client library become ``OSError``, which callers know as trouble with the place."""
 
     @wraps(method)
-    def told(*args: P.args, **kwargs: P.kwargs) -> T:
+    def translated(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
         except (OSError, RunError):
@@ -71,7 +72,7 @@ def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:
             raise OSError(f"{args[0].name}: {type(error).__name__}: {error}") from error  # type: ignore[attr-defined]  # self
 
-    return told
+    return translated
 
 
 class ObjectFolder:
@@ -137,10 +138,10 @@ class ObjectFolder:
     def names(self, prefix: str = "") -> list[str]:
         """Objects below a prefix."""
         try:
-            found = self._system.find(f"{self._root}/{prefix}".rstrip("/"))
+            paths = self._system.find(f"{self._root}/{prefix}".rstrip("/"))
         except FileNotFoundError:
             return []
-        return [path.removeprefix(f"{self._root}/") for path in found]
+        return [path.removeprefix(f"{self._root}/") for path in paths]
 
     @_as_os_error
     def top(self) -> list[str]:
@@ -182,8 +183,8 @@ class ObjectFolder:
     @_as_os_error
     def stamp(self, key: str) -> str:
         """The object's ETag and time."""
-        found = self._system.info(self._path(key))
-        return f"{found.get('ETag')} {found.get('LastModified') or found.get('created')}"
+        info = self._system.info(self._path(key))
+        return f"{info.get('ETag')} {info.get('LastModified') or info.get('created')}"
 
     @_as_os_error
     def modified(self, key: str) -> datetime:
@@ -200,9 +201,11 @@ class ObjectFolder:
 
     def chunks(self) -> ChunkObjects:
         """Chunks as objects."""
-        from wsigen.storage.chunkobjects import open_chunks
+        from wsigen.storage.zarr_stores import ChunkObjects
 
-        return open_chunks(self.name, self._guard)
+        store: ChunkObjects = ChunkObjects.from_url(self.name, storage_options=dict(OPTIONS))
+        store.guard = self._guard
+        return store
 
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
@@ -241,7 +244,41 @@ class ObjectFolder:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise OSError(f"{self.name}: whether {path} is there cannot be told ({error.strerror or error})") from error
+            raise OSError(f"{self.name}: whether {path} is there is not known ({error.strerror or error})") from error
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+PREFIX = "wsigen-inputs-"
+"""Begins the names of temporary folders with copies of objects, in the system's place for such."""
+
+HELD = "held"
+"""A file in each that its process keeps locked; the operating system releases the lock with the process, however that ends."""
+
+
+class Scratch:
+    """A temporary folder that goes with this object, or with the process; a killed one's is removed by the next driver here.
+
+    Attributes
+    ----------
+    path:
+        The folder.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+        self.path = Path(self._folder.name)
+        new = self.path / f"{HELD}.new"
+        self._file = new.open("w")
+        with suppress(OSError):  # a file system that locks no files: nobody will take this folder for abandoned
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.replace(self.path / HELD)  # locked before it has the name by which others look
+
+
+def sweep_scratch() -> None:
+    """Remove the folders of this user's processes that are no more."""
+    for held in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{HELD}"):
+        with suppress(OSError), held.open("r+") as file:  # of another user, in use, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(held.parent)

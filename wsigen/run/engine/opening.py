@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wsigen.base.allocation import keep_freed_memory, kept_environment
 from wsigen.base.errors import ResourceError
+from wsigen.base.machine import keep_freed_memory, kept_environment
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.queue import Jobs, is_queue_file, submit_jobs
 

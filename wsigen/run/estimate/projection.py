@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsigen.base.cgroup import memory_left
 from wsigen.base.geometry import Box
+from wsigen.base.machine import memory_left
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard, read_config
 from wsigen.models.model import PIECE

@@ -88,7 +88,7 @@ def _devices() -> list[str]:
 def _memory_gib() -> float:
     import psutil
 
-    from wsigen.base.cgroup import memory_limit
+    from wsigen.base.machine import memory_limit
 
     machine, group = int(psutil.virtual_memory().total), memory_limit()
     return round((machine if group is None else min(machine, group)) / 2**30, 1)
