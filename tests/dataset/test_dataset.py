@@ -14,6 +14,7 @@ from wsigen.dataset import build
 from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.groups import split_groups
 from wsigen.dataset.patches import owners, starts
+from wsigen.dataset.summary import summarise
 from wsigen.layout.read import read_layout
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
@@ -182,7 +183,7 @@ def test_the_index_is_reused_and_rebuilt_when_stale(mixed, tmp_path, monkeypatch
 
 def test_summary_counts_what_is_there(mixed, tmp_path):
     dataset = open_dataset(mixed, tmp_path / "cache")
-    summary = json.loads(json.dumps(dataset.summary()))
+    summary = json.loads(json.dumps(summarise(dataset)))
     assert summary["images"] == 18
     assert summary["splits"]["held_out"]["images"] == 4
     level = summary["splits"]["training"]["levels"]["patch"]

@@ -10,6 +10,7 @@ from drawing import feature, square, write_layout
 from wsigen.base.errors import DatasetError
 from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.settings import read_settings
+from wsigen.dataset.summary import summarise
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
@@ -75,7 +76,7 @@ def test_slides_that_cannot_be_opened(tmp_path):
     refused(tmp_path, r"2 of 3 images cannot be opened \(broken.svs, empty.png\).*--skip-bad", ANNOTATED, plain)
     dataset = open_dataset(settings(tmp_path.resolve(), ANNOTATED, plain), tmp_path / "cache", skip_bad=True)
     assert [name for name, _ in dataset.skipped] == ["plain/broken.svs", "plain/empty.png"]
-    assert len(dataset.summary()["skipped"]) == 2
+    assert len(summarise(dataset)["skipped"]) == 2
     assert len(dataset.members) == 1
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import DatasetError
 from wsigen.cli.app import app
-from wsigen.dataset.sheet import UNKNOWN_RGB, colour
+from wsigen.dataset.summary import UNKNOWN_RGB, paint
 
 
 @pytest.fixture
@@ -56,5 +56,5 @@ def test_skip_bad_names_and_counts_what_is_left_out(file):
 
 def test_colours_are_those_of_the_classes():
     table = ClassTable((TissueClass("A", (1, 2, 3)), TissueClass("B", (4, 5, 6))))
-    painted = colour(np.array([[0, 1, UNKNOWN]], np.uint8), table)
+    painted = paint(np.array([[0, 1, UNKNOWN]], np.uint8), table)
     assert painted.tolist() == [[[1, 2, 3], [4, 5, 6], list(UNKNOWN_RGB)]]

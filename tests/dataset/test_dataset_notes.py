@@ -12,6 +12,7 @@ from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
 from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.latents import cache_latents
+from wsigen.dataset.summary import summarise
 
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
 PLAIN = {"kind": "unlabelled", "images": "plain", "mpp": 0.5}
@@ -28,7 +29,7 @@ def test_rows_about_unknown_images_are_counted_and_named(tmp_path):
     dataset = open_dataset(settings(tmp_path.resolve(), POINTS, PLAIN), tmp_path / "cache")
     (note,) = dataset.notes
     assert note.endswith("s.csv: 5 rows speak of 4 images its source does not have ('b', 'c', 'd', ...); they are left out")
-    assert json.loads(json.dumps(dataset.summary()))["notes"] == [note]
+    assert json.loads(json.dumps(summarise(dataset)))["notes"] == [note]
     spots(tmp_path / "s.csv", BOTH)
     assert open_dataset(settings(tmp_path.resolve(), POINTS, PLAIN), tmp_path / "cache").notes == []
 
@@ -55,7 +56,7 @@ def test_an_image_teaches_no_level_it_would_be_enlarged_for(tmp_path):
         "level 'patch' (0.5 um/px): 1 of 2 images are left out there, as they would be enlarged more than 1.5 times "
         "('coarse.png'; the first has 1 um/px); raise most_upsampling to use them all the same"
     ]
-    levels = dataset.summary()["splits"]["training"]["levels"]
+    levels = summarise(dataset)["splits"]["training"]["levels"]
     assert [levels[k]["images_too_coarse"] for k in ("patch", "overview")] == [1, 0]
     more = open_dataset(config.model_copy(update={"most_upsampling": 2.0}), tmp_path / "more")
     assert set(more.patches.member[more.patches.level == 0].tolist()) == {0, 1}

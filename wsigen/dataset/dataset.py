@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,9 @@ from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, spli
 from wsigen.dataset.index import Index, index_key, index_path, load_index, save_index
 from wsigen.dataset.labels import Labels, PolygonLabels
 from wsigen.dataset.members import Member
-from wsigen.dataset.notes import coarse_images
 from wsigen.dataset.patches import Patches
 from wsigen.dataset.settings import DatasetSettings, PointSource, TileSource, UnlabelledSource
-from wsigen.dataset.summary import summarise
-from wsigen.dataset.tables import column_of_images
+from wsigen.dataset.tables import column_of_images, few
 from wsigen.models.card import Level
 
 Split = Literal["training", "held_out"]
@@ -137,10 +135,6 @@ class Dataset:
         damage = Damage(self.skip_bad)
         return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, damage)
 
-    def summary(self) -> dict[str, Any]:
-        """What is in the dataset, as plain JSON values (`summary.summarise`)."""
-        return summarise(self)
-
 
 def open_dataset(
     settings: DatasetSettings, cache_dir: str | Path, skip_bad: bool = False, watch: Watch | None = None
@@ -180,7 +174,7 @@ def open_dataset(
         index = build_index(settings, found, labels, groups, held_out, cache, skip_bad, watch)
         save_index(index_path(cache), index, key if index.skipped else strict)  # with nothing left out both are the same
     members = _members(settings, found, index, labels, groups, subtypes)
-    notes += coarse_images(settings, members)
+    notes += _coarse_images(settings, members)
     key = key if index.skipped else strict
     found_out = (index.patches, index.areas, index.skipped, notes)
     return Dataset(settings, key, members, held_out, *found_out, skip_bad)
@@ -204,3 +198,17 @@ def _members(
     by_name = {f.name: f for f in found}
     rows = zip(index.names, index.opened, index.masks, strict=True)
     return [make_member(settings, by_name[n], o, labels[n], m, groups[n], subtypes.get(n)) for n, o, m in rows]
+
+
+def _coarse_images(settings: DatasetSettings, members: Sequence[Member]) -> list[str]:
+    """Say on which levels which images are left out, as they would have to be enlarged too much."""
+    notes = []
+    for level in settings.levels:
+        coarse = [m for m in members if settings.too_coarse(m.mpp, level)]
+        if coarse:
+            notes.append(
+                f"level {level.name!r} ({level.mpp} um/px): {len(coarse)} of {len(members)} images are left out there, as they "
+                f"would be enlarged more than {settings.most_upsampling:g} times ({few([m.name for m in coarse])}; the first "
+                f"has {coarse[0].mpp:g} um/px); raise most_upsampling to use them all the same"
+            )
+    return notes

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.dataset.sheet import colour
+from wsigen.dataset.summary import paint
 from wsigen.models.mask_bundle import MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells
 from wsigen.training.denoiser_model import Noising
@@ -132,7 +132,7 @@ class MaskTask:
             for c in range(len(card.subtypes) + 1)
         ]
         cells = np.concatenate(rows).repeat(PREVIEW_PX, axis=0).repeat(PREVIEW_PX, axis=1)
-        return colour(cells, self._table)
+        return paint(cells, self._table)
 
 
 def one_hot(cells: Tensor, classes: int) -> Tensor:
