@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box, ChunkGrid
 from wsigen.base.noise import priority_field
-from wsigen.sampling.lattice import TAPERS
 from wsigen.sampling.pathup import PathUpPlan
-from wsigen.sampling.plan import centre
+from wsigen.sampling.plan import TAPERS, centre
 from wsigen.sampling.random_patch import RandomPatchPlan
 from wsigen.sampling.shifted import ShiftedPlan
 

@@ -58,7 +58,7 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
 
     Windows of each of the last `MOST_STEPS` steps of the finest pass, those of the last step of coarser passes, and the
     chunks of every pass. A window's border is where its weights begin or end. Where windows move from step to step, borders
-    that every one of these steps has (one window off the slide's edges, `lattice.lattice_starts`) are a group of their own,
+    that every one of these steps has (one window off the slide's edges, `plan.lattice_starts`) are a group of their own,
     `FIXED`: no later step mends them.
 
     Parameters

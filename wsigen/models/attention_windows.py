@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsigen.base.geometry import Box
 from wsigen.models.card import Config
 from wsigen.models.receptive import BEFORE_ATTENTION, EFFECTIVE_HALO, attended_radius, work
-from wsigen.sampling.lattice import lattice_starts
+from wsigen.sampling.plan import lattice_starts
 
 SIDE = 128
 """Side of a window in latent px, or the canvas' where that is smaller."""

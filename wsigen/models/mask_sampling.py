@@ -19,8 +19,7 @@ from wsigen.base.noise import Stream, normal_field
 from wsigen.layout.cell_map import CellMapLayout
 from wsigen.layout.cleaning import clean
 from wsigen.models.mask_bundle import MaskCard
-from wsigen.sampling.guidance import guided
-from wsigen.sampling.schedule import ddim_step, make_schedule, predict_x0
+from wsigen.sampling.schedule import ddim_step, guided, make_schedule, predict_x0
 
 MOST_ASPECT = 4.0
 """The longest map over the shortest: slides that are longer still are stretched."""

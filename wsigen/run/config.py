@@ -51,7 +51,7 @@ class RunConfig(BaseModel):
     mode:
         ``pathup`` | ``random-patch`` | ``shifted``.
     overlap, taper:
-        Latent px and name of the weights (``sampling.lattice.TAPERS``); the mode's own by default
+        Latent px and name of the weights (``sampling.plan.TAPERS``); the mode's own by default
         (docs/quality.md).
     weighted_last:
         ``random-patch``: so many last steps are weighted instead of owned.

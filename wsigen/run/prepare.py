@@ -19,7 +19,7 @@ from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
 from wsigen.run.manifest import Manifest, first_difference, package_versions
-from wsigen.sampling.passes import PassPlan, cascade_scales, default_chunk, make_mode
+from wsigen.sampling.passes import DEFAULT_TAPER, PassPlan, cascade_scales, default_chunk, default_overlap
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
@@ -171,10 +171,9 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model
     f, side = card.latent.factor, card.crop_latent
     if min(spec.width, spec.height) < side * f:
         raise ConfigError(f"setting 'size': {spec.width}x{spec.height} px is below the model's crop of {side * f} px a side")
-    try:
-        mode = make_mode(config.mode, side, config.overlap, config.taper, config.weighted_last)
-    except ValueError as error:
-        raise ConfigError(f"setting 'overlap': {error}") from None
+    overlap = default_overlap(config.mode, side) if config.overlap is None else config.overlap
+    if overlap >= side:
+        raise ConfigError(f"setting 'overlap': {overlap} is not below the model's crop side, {side} latent px")
     wanted = config.levels or (len(card.levels) if config.mode == "pathup" else 1)
     if wanted > len(card.levels):
         names = ", ".join(level.name for level in card.levels)
@@ -199,10 +198,10 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model
                 schedule=_schedule(config, card, model, strength),
                 start=start,  # type: ignore[arg-type]  # one of the three words
                 strength=strength,
-                mode=mode.name,
-                overlap=mode.overlap,
-                taper=mode.taper,
-                weighted_last=mode.weighted_last,
+                mode=config.mode,
+                overlap=overlap,
+                taper=config.taper or DEFAULT_TAPER,
+                weighted_last=config.weighted_last,
                 seed=config.seed,
             )
         )

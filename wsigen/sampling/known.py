@@ -1,7 +1,8 @@
-"""Pixels that wait: glass, fixed regions and other pixels held at their start level.
+"""Known pixels: glass, fixed regions and others whose clean value is given.
 
-``start(i)`` is the step at which pixel i joins the denoising (0: at once; the number of steps: never). Until then it follows
-the forward process of its known value, from one noise field for all steps, re-noised on reading::
+A known pixel i is not denoised before step ``start(i)`` (0: at once; the number of steps: never). Until then it follows the
+forward process of its value, from one noise field for all steps, and is noised anew whenever it is read (RePaint, Lugmayr et
+al. 2022, eq. 8a, with a fixed eps)::
 
     y_s(i) = sqrt(abar_s) x_0(i) + sqrt(1 - abar_s) eps(i)        while s < start(i)
 """
@@ -21,17 +22,19 @@ def hold(
     noise: NDArray[np.float32],
     abar: float,
 ) -> NDArray[np.float32]:
-    """Return ``y`` with the held pixels put at level ``abar`` of their known value.
+    """Return ``y`` with the pixels that are still held at their known value noised to level ``abar``.
 
     Parameters
     ----------
-    y:
-        float32 ``[C, h, w]``; the values of held pixels are not looked at (they may be NaN).
-    held:
-        bool ``[h, w]``.
-    x0:
-        Known clean latent, ``[C, h, w]`` or ``[C, 1, 1]``.
-    noise:
-        The start field on the same box, ``[C, h, w]``.
+    y : ndarray
+        float32 ``(C, h, w)``; the values of held pixels are not looked at (they may be NaN).
+    held : ndarray
+        bool ``(h, w)``.
+    x0 : ndarray
+        Known clean latent, ``(C, h, w)`` or ``(C, 1, 1)``.
+    noise : ndarray
+        The start field on the same box, ``(C, h, w)``.
+    abar : float
+        Noise level of ``y``.
     """
     return np.where(held[None], add_noise(x0, noise, abar), y)

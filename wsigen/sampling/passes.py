@@ -47,8 +47,14 @@ class PassPlan:
         Noise, the user's reference image, or the previous pass.
     strength : float
         Noise strength of the start in (0, 1]; 1 for noise.
-    mode, overlap, taper, weighted_last
-        How crops lie (`Mode`).
+    mode : {"pathup", "random-patch", "shifted"}
+        How crops lie.
+    overlap : int
+        Of crops on a lattice, latent px.
+    taper : str
+        How crops are weighted, a name in `plan.TAPERS`.
+    weighted_last : int
+        See `random_patch.RandomPatchPlan`.
     seed : int
         Of the run; it decides where crops lie.
     """
@@ -114,33 +120,34 @@ class PassPlan:
 _JSON = TypeAdapter(PassPlan)
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """How crops lie: the settings that ``pathup``, ``random-patch`` and ``shifted`` share."""
-
-    name: str
-    overlap: int
-    taper: str
-    weighted_last: int = 0
+DEFAULT_TAPER = "linear"
+"""A tent: of all weights it leaves the faintest seams (docs/quality.md); the paper's own (``pathup``) leave some that can be
+found."""
 
 
-def make_mode(name: str, side: int, overlap: int | None, taper: str | None, weighted_last: int) -> Mode:
-    """Fill in a mode's defaults, chosen by the seams they leave (docs/quality.md): a tent as the weights.
-
-    PathUp's windows overlap by half a side, as in the paper, whose own weights (``taper="pathup"``) leave seams that can be
-    found; shifted ones by an eighth, the least of little noise.
-    """
-    default_overlap = {"pathup": side // 2, "random-patch": 0, "shifted": side // 8}[name]
-    chosen = default_overlap if overlap is None else overlap
-    if chosen >= side:
-        raise ValueError(f"overlap {chosen} is not below the model's crop side, {side} latent px")
-    return Mode(name, chosen, taper or "linear", weighted_last)
+def default_overlap(mode: str, side: int) -> int:
+    """Overlap of the crops of a mode, latent px: PathUp's half a side; an eighth where they shift (docs/quality.md)."""
+    return {"pathup": side // 2, "random-patch": 0, "shifted": side // 8}[mode]
 
 
 def cascade_scales(mpps: list[float | None], levels: int, width: int, height: int, crop_px: int) -> list[tuple[int, int]]:
-    """Choose the levels of a cascade, coarse to fine, as (level index, scale).
+    """Choose the levels of a cascade.
 
     A level needs a scale that is a whole multiple of the finer one's and a canvas of at least one crop; others are left out.
+
+    Parameters
+    ----------
+    mpps : list of float or None
+        um/px of the model's levels, fine to coarse.
+    levels : int
+        How many of them may be used, from the finest.
+    width, height, crop_px : int
+        Of the slide and of a crop, px.
+
+    Returns
+    -------
+    list of (int, int)
+        (level index, scale), coarse to fine.
     """
     chosen: list[tuple[int, int]] = []
     for level, mpp in enumerate(mpps[:levels]):

@@ -1,12 +1,11 @@
-"""PathUp's plan: the same lattice in every step, weights by distance from the centre."""
+"""PathUp's plan: the same lattice in every step, weights by distance from the centre (PathUp eq. 6)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from wsigen.base.geometry import Box
-from wsigen.sampling.lattice import lattice_crops, lattice_starts
-from wsigen.sampling.plan import Crop
+from wsigen.sampling.plan import Crop, lattice_crops, lattice_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +14,12 @@ class PathUpPlan:
 
     Attributes
     ----------
-    height, width:
-        Canvas in latent pixels, each at least ``side``.
-    side, overlap:
-        Latent pixels; ``0 <= overlap < side``.
-    taper:
-        A name in ``lattice.TAPERS``; ``"pathup"`` is the paper's.
+    height, width : int
+        Canvas, latent px; each at least ``side``.
+    side, overlap : int
+        Latent px; ``0 <= overlap < side``.
+    taper : str
+        A name in `plan.TAPERS`; ``"pathup"`` is the paper's.
     """
 
     height: int

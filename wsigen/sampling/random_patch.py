@@ -10,6 +10,7 @@ checks it against the process on the whole canvas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import overload
 
 import numpy as np
@@ -17,8 +18,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.base.noise import priority_field
-from wsigen.sampling.lattice import TAPERS
-from wsigen.sampling.plan import Crop, centre
+from wsigen.sampling.plan import TAPERS, Crop, centre
 
 Index = NDArray[np.int64]
 
@@ -29,17 +29,19 @@ class RandomPatchPlan:
 
     Attributes
     ----------
-    height, width:
-        Canvas in latent pixels, each at least ``side``.
-    seed, level:
+    height, width : int
+        Canvas, latent px; each at least ``side``.
+    seed, level : int
         Seed of the run and index of the pass: they decide the order of the pixels.
-    side:
-        Crop side in latent pixels (even).
-    steps:
+    side : int
+        Crop side, latent px (even).
+    steps : int
         Transitions of the pass.
-    weighted_last:
+    weighted_last : int
         In so many last steps all crops that cover a pixel share it (weights of ``taper``) instead of its first crop
         owning it: ownership borders of the last steps are what an eye would find.
+    taper : str
+        A name in `plan.TAPERS`, for those steps.
     """
 
     height: int
@@ -154,16 +156,11 @@ def _corner(centre_px: int | Index, extent: int, side: int) -> int | Index:
     return np.clip(centre_px - side // 2, 0, extent - side)
 
 
-def _extent(crops: list[Box]) -> Box:
-    """The smallest box around all crops."""
-    return Box(min(c.y0 for c in crops), min(c.x0 for c in crops), max(c.y1 for c in crops), max(c.x1 for c in crops))
-
-
 def _owned(crops: list[Box]) -> list[NDArray[np.float32]]:
     """Weight 1 where a crop is the first of ``crops`` (ascending by priority) to cover a pixel, else 0."""
     if not crops:
         return []
-    around = _extent(crops)
+    around = reduce(Box.union, crops)
     owner = np.full(around.shape, -1, dtype=np.int32)
     for k in reversed(range(len(crops))):
         owner[crops[k].relative_to(around).slices] = k
@@ -175,7 +172,7 @@ def _shared(crops: list[Box], side: int, taper: str) -> list[NDArray[np.float32]
     if not crops:
         return []
     raw = TAPERS[taper](side)
-    around = _extent(crops)
+    around = reduce(Box.union, crops)
     total = np.zeros(around.shape)
     for crop in crops:
         total[crop.relative_to(around).slices] += raw

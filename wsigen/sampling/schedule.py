@@ -1,6 +1,6 @@
-"""Timesteps, noise levels and the reverse step.
+"""Timesteps, noise levels, guidance and the reverse step.
 
-Forward noising (DDPM eq. 4; PathUp prints ``(1 - abar) eps``, which under-noises)::
+Forward noising (DDPM, Ho et al. 2020, eq. 4; PathUp prints ``(1 - abar) eps``, which under-noises)::
 
     y_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a network may predict, in diffusers' words."""
@@ -32,10 +33,10 @@ class Schedule:
 
     Attributes
     ----------
-    timesteps:
-        What the network is told at transition s (its own training scale, e.g. 999 .. 0), S values.
-    abar:
-        Noise level of state s, S + 1 values; ``abar[S] == 1``.
+    timesteps : tuple of int
+        The network's input at transition s, on its training scale (e.g. 999 .. 0); S values.
+    abar : tuple of float
+        Noise level of state s; S + 1 values, ``abar[S] == 1``.
     """
 
     timesteps: tuple[int, ...]
@@ -55,12 +56,12 @@ def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int,
 
     Parameters
     ----------
-    abar_train:
+    abar_train : sequence of float
         Cumulative products of the training schedule, one per training timestep, decreasing.
-    steps:
+    steps : int
         Transitions for strength 1; fewer are made for a smaller strength (``ceil(steps * strength)``), as the same
         distance between timesteps then covers a shorter way.
-    strength:
+    strength : float
         Share of the training timesteps to start from, in (0, 1]; PathUp's t_i and ZoomLDM's "t = 500" are 0.5.
 
     Raises
@@ -83,8 +84,47 @@ def make_schedule(abar_train: Sequence[float] | NDArray[np.float64], steps: int,
 
 
 def add_noise(x0: Array, eps: Array, abar: float) -> Array:
-    """Forward noising of ``x0 [C, h, w]`` with ``eps`` of the same shape to level ``abar``."""
+    """Noise ``x0`` with ``eps``, both ``(C, h, w)``, to level ``abar`` (DDPM eq. 4)."""
     return np.float32(math.sqrt(abar)) * x0 + np.float32(math.sqrt(1.0 - abar)) * eps
+
+
+def guided(per_label: Sequence[tuple[Array, Mask | None]], null: Array | None, w: float) -> Array:
+    """Give each pixel its own label's prediction, pushed away from the null one (DiffInfinite eq. 2).
+
+    ::
+
+        (1 + w) eps(c) - w eps(null)
+
+    The null prediction does not depend on the label, so all labels of a crop share it.
+
+    Parameters
+    ----------
+    per_label : sequence of (ndarray, ndarray or None)
+        Predictions float32 ``(C, p, p)``, each with the pixels ``(p, p)`` that take it; the masks partition the crop. None
+        stands for all pixels.
+    null : ndarray or None
+        Prediction under the null condition; None for no guidance.
+    w : float
+        Strength; 0 gives the label's own prediction.
+
+    Returns
+    -------
+    ndarray
+        float32 ``(C, p, p)``, newly made unless one label covers the crop without guidance.
+
+    Raises
+    ------
+    ValueError
+        If there is no prediction.
+    """
+    if not per_label:
+        raise ValueError("guidance needs at least one prediction")
+    own = per_label[0][0]
+    for prediction, mask in per_label[1:]:
+        own = prediction if mask is None else np.where(mask, prediction, own)
+    if null is None or w == 0.0:
+        return own
+    return np.float32(1.0 + w) * own - np.float32(w) * null
 
 
 def predict_x0(prediction: Array, y: Array, abar: float, kind: str, clip: float | None = None) -> Array:
@@ -92,13 +132,13 @@ def predict_x0(prediction: Array, y: Array, abar: float, kind: str, clip: float 
 
     Parameters
     ----------
-    prediction, y:
+    prediction, y : ndarray
         float32, same shape.
-    abar:
+    abar : float
         Noise level of ``y``.
-    kind:
-        One of ``PREDICTIONS``. ``v = sqrt(abar) eps - sqrt(1 - abar) x0`` (Salimans & Ho 2022).
-    clip:
+    kind : str
+        One of `PREDICTIONS`. ``v = sqrt(abar) eps - sqrt(1 - abar) x0`` (Salimans & Ho 2022).
+    clip : float or None
         Clamp the result to ``[-clip, clip]`` if given (the bundle says so, never the code).
     """
     a, s = np.float32(math.sqrt(abar)), np.float32(math.sqrt(1.0 - abar))
@@ -127,9 +167,9 @@ def extrapolate(x0: Array, previous: Array, abar_previous: float, abar: float, a
 
     Parameters
     ----------
-    x0, previous:
+    x0, previous : ndarray
         Merged estimates of this step and of the one before, same shape.
-    abar_previous, abar, abar_next:
+    abar_previous, abar, abar_next : float
         Noise levels of the previous state, this one and the next.
     """
     if abar_next >= 1.0:
@@ -140,14 +180,14 @@ def extrapolate(x0: Array, previous: Array, abar_previous: float, abar: float, a
 
 
 def ddim_sigma(abar: float, abar_next: float, eta: float) -> float:
-    """Standard deviation of the noise a step adds (DDIM eq. 16); 0 for eta = 0 and for the last step."""
+    """Standard deviation of the noise a step adds (DDIM, Song et al. 2021, eq. 16); 0 for eta = 0 and for the last step."""
     if eta == 0.0 or abar_next >= 1.0:
         return 0.0
     return eta * math.sqrt((1.0 - abar_next) / (1.0 - abar)) * math.sqrt(max(0.0, 1.0 - abar / abar_next))
 
 
 def ddim_step(y: Array, x0: Array, abar: float, abar_next: float, eta: float = 0.0, noise: Array | None = None) -> Array:
-    """Go from state ``y`` at level ``abar`` to level ``abar_next`` (DDIM eq. 12).
+    """Go from state ``y`` at level ``abar`` to level ``abar_next`` (DDIM, Song et al. 2021, eq. 12).
 
     ::
 
@@ -159,8 +199,8 @@ def ddim_step(y: Array, x0: Array, abar: float, abar_next: float, eta: float = 0
 
     Parameters
     ----------
-    y, x0, noise:
-        float32 ``[C, h, w]``; ``noise`` (standard normal) is needed where ``ddim_sigma`` is above 0.
+    y, x0, noise : ndarray
+        float32 ``(C, h, w)``; ``noise`` (standard normal) is needed where `ddim_sigma` is above 0.
     """
     if abar_next >= 1.0:
         return x0.astype(np.float32, copy=True)

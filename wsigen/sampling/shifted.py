@@ -1,4 +1,4 @@
-"""The shifted plan, ours: a lattice of small overlap whose offset is drawn anew for every step.
+"""The shifted plan, wsigen's own: a lattice of small overlap whose offset is drawn anew for every step.
 
 Little overlap costs few model calls (1.31x the canvas at side 64, overlap 8; PathUp's lattice 4x); as borders lie
 elsewhere in every step, none of them builds up into a seam. Except those one window off the canvas's edges: windows that would
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from wsigen.base.geometry import Box
 from wsigen.base.noise import offset
-from wsigen.sampling.lattice import lattice_crops, lattice_starts
-from wsigen.sampling.plan import Crop
+from wsigen.sampling.plan import Crop, lattice_crops, lattice_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +20,14 @@ class ShiftedPlan:
 
     Attributes
     ----------
-    height, width:
-        Canvas in latent pixels, each at least ``side``.
-    seed, level:
+    height, width : int
+        Canvas, latent px; each at least ``side``.
+    seed, level : int
         Seed of the run and index of the pass: they decide the offsets.
-    side, overlap:
-        Latent pixels; ``0 <= overlap < side``.
-    taper:
-        A name in ``lattice.TAPERS``.
+    side, overlap : int
+        Latent px; ``0 <= overlap < side``.
+    taper : str
+        A name in `plan.TAPERS`.
     """
 
     height: int

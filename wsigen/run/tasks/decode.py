@@ -25,7 +25,7 @@ from wsigen.models.attention_windows import PART, attention_windows
 from wsigen.models.model import Model
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.state import held_pixels, read_state
-from wsigen.sampling.lattice import lattice_crops, lattice_starts
+from wsigen.sampling.plan import lattice_crops, lattice_starts
 from wsigen.slide.tiles import encode_block
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import NULL, Condition, conditions_of
 from wsigen.models.model import Model
-from wsigen.sampling.guidance import guided
-from wsigen.sampling.schedule import predict_x0
+from wsigen.sampling.schedule import guided, predict_x0
 
 Array = NDArray[np.float32]
 
