@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
-from wsigen.dataset.settings import DatasetSettings, cache_of, read_settings
+from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder_model import load_vae
@@ -112,7 +112,7 @@ def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = Fa
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as beside:
         beside.write_text(yaml.safe_dump({**plan.dataset, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
-    dataset = open_dataset(read_settings(file), cache_of(file), skip_bad)
+    dataset = open_dataset(file, skip_bad=skip_bad)
     if dataset.skipped:
         print(f"note: {len(dataset.skipped)} images cannot be opened, left out, e.g. {dataset.skipped[0][1]}", flush=True)
     for note in dataset.notes:

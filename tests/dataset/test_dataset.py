@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
-from wsigen.dataset import build
+from wsigen.dataset import index
 from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.groups import split_groups
+from wsigen.dataset.labels import PolygonLabels
 from wsigen.dataset.patches import owners, starts
 from wsigen.dataset.summary import summarise
 from wsigen.layout.read import read_layout
@@ -60,9 +61,9 @@ def test_a_share_of_groups_is_held_out_whatever_their_order(groups, seed, share)
 
 def test_sparse_maps_equal_the_layout_and_carry_nothing_else(mixed, tmp_path):
     dataset = open_dataset(mixed, tmp_path / "cache")
-    (member,) = (m for m in dataset.members if m.kind == "annotated")
-    box = Box(0, 0, member.height, member.width)
-    layout = read_layout(member.path.with_suffix(".geojson"), dataset.table, (member.height, member.width), 0)
+    (member,) = (m for m in dataset.members if isinstance(m.labels, PolygonLabels))
+    box = Box(0, 0, 640, 768)
+    layout = read_layout(member.path.with_suffix(".geojson"), dataset.table, (640, 768), 0)
     drawn = layout.class_map(Box(0, 0, 80, 96), 8)
     # `read_layout` paints class 0 (Tumor) outside the polygons: only the tumour's square may be Tumor in the dataset.
     outside = np.ones((80, 96), bool)
@@ -78,7 +79,7 @@ def test_sparse_maps_equal_the_layout_and_carry_nothing_else(mixed, tmp_path):
 
 def test_class_maps_at_another_resolution_follow_the_polygons(mixed, tmp_path):
     dataset = open_dataset(mixed, tmp_path / "cache")
-    (member,) = (m for m in dataset.members if m.kind == "annotated")
+    (member,) = (m for m in dataset.members if isinstance(m.labels, PolygonLabels))
     coarse = member.class_map(Box(0, 0, 160, 192), 2.0)
     fine = member.class_map(Box(0, 0, 640, 768), 0.5)
     assert coarse.shape == (20, 24)
@@ -165,8 +166,8 @@ def test_at_most_n_patches_of_a_class(mixed, tmp_path):
 def test_the_index_is_reused_and_rebuilt_when_stale(mixed, tmp_path, monkeypatch):
     first = open_dataset(mixed, tmp_path / "cache")
     calls = []
-    real = build.open_image
-    monkeypatch.setattr(build, "open_image", lambda *a: (calls.append(a[1]), real(*a))[1])
+    real = index.open_image
+    monkeypatch.setattr(index, "open_image", lambda *a: (calls.append(a[1]), real(*a))[1])
     again = open_dataset(mixed, tmp_path / "cache")
     assert calls == []
     assert again.key == first.key
@@ -214,3 +215,29 @@ def test_crops_refuse_what_does_not_fit(mixed, tmp_path):
         dataset.crops("training", 64, 0, [1.0])
     with pytest.raises(DatasetError, match="level 1 has a share and no patches"):
         dataset.crops("held_out", 64, 0, [0.5, 0.5])
+
+
+def test_an_image_teaches_no_level_it_would_be_enlarged_for(tmp_path):
+    slide(tmp_path / "fine.png", seed=1)
+    slide(tmp_path / "coarse.png", seed=2)
+    source = {"kind": "unlabelled", "images": ["fine.png", "coarse.png"], "mpp": {"fine": 0.5, "coarse": 1.0}}
+    config = settings(tmp_path.resolve(), source, patch_px=64)
+    dataset = open_dataset(config, tmp_path / "cache")
+    on = {k: {dataset.members[i].name for i in dataset.patches.member[dataset.patches.level == k]} for k in (0, 1)}
+    assert on == {0: {"fine.png"}, 1: {"fine.png", "coarse.png"}}
+    assert dataset.notes == [
+        "level 'patch' (0.5 um/px): 1 of 2 images are left out there, as they would be enlarged more than 1.5 times "
+        "('coarse.png'; the first has 1 um/px); raise most_upsampling to use them all the same"
+    ]
+    levels = summarise(dataset)["splits"]["training"]["levels"]
+    assert [levels[k]["images_too_coarse"] for k in ("patch", "overview")] == [1, 0]
+    more = open_dataset(config.model_copy(update={"most_upsampling": 2.0}), tmp_path / "more")
+    assert set(more.patches.member[more.patches.level == 0].tolist()) == {0, 1}
+    assert more.notes == []
+
+
+def test_images_too_coarse_for_every_level_are_the_cause(tmp_path):
+    slide(tmp_path / "a.png")
+    coarse = {"kind": "unlabelled", "images": "a.png", "mpp": 4.0}
+    with pytest.raises(DatasetError, match=r"no patches: .*1 of 1 images would be enlarged beyond most_upsampling"):
+        open_dataset(settings(tmp_path.resolve(), coarse), tmp_path / "cache")

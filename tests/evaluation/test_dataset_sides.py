@@ -10,7 +10,6 @@ from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, EvaluationError
 from wsigen.dataset import open_dataset
-from wsigen.dataset.settings import read_settings
 from wsigen.evaluation.evaluate import Settings, evaluate
 from wsigen.evaluation.sides.sides import common_mpp, open_side, place_crops, read_crop
 
@@ -139,7 +138,7 @@ def test_the_index_is_that_of_the_training(slides):
     """Evaluating does not make a training build its index anew, though it leaves out what cannot be read."""
     opened = []
     open_side("real", slides)
-    open_dataset(read_settings(slides), slides.with_suffix(".cache"), watch=lambda *what: opened.append(what))
+    open_dataset(slides, watch=lambda *what: opened.append(what))
     assert not opened
 
 

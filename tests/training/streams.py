@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.dataset.batch import Batch, LatentBatch
+from wsigen.dataset.crops import CropBatch
+from wsigen.dataset.latents import LatentBatch
 from wsigen.models.card import BundleCard, Level, make_card
 
 TABLE = ClassTable((TissueClass("Glass", (235, 235, 240), True), TissueClass("Tumor", (200, 0, 0))))
@@ -41,12 +42,12 @@ class Crops:
     def __init__(self, side_px: int, seed: int = 0) -> None:
         self.side_px, self.seed = side_px, seed
 
-    def batch(self, step: int, count: int) -> Batch:
+    def batch(self, step: int, count: int) -> CropBatch:
         rng = np.random.default_rng((self.seed, step))
         maps = class_maps(rng, count, self.side_px // 8)
         images = COLOURS[np.where(maps == UNKNOWN, 0, maps)].repeat(8, axis=1).repeat(8, axis=2)
         images = images + 10 * np.sin(np.arange(self.side_px) / 3)[None, None, :, None]
-        return Batch(images.clip(0, 255).astype(np.uint8), maps, rng.integers(0, 2, count), np.ones(count, dtype=bool))
+        return CropBatch(images.clip(0, 255).astype(np.uint8), maps, rng.integers(0, 2, count), np.ones(count, dtype=bool))
 
 
 class Latents:

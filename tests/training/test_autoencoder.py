@@ -11,7 +11,8 @@ import torch
 from streams import Crops
 
 from wsigen.base.errors import ConfigError
-from wsigen.dataset.batch import Batch, LatentBatch
+from wsigen.dataset.crops import CropBatch
+from wsigen.dataset.latents import LatentBatch
 from wsigen.training.autoencoder_model import AutoencoderTask, build_vae, load_vae, with_more_latents
 from wsigen.training.denoiser_model import quartered
 from wsigen.training.measure import measure_autoencoder
@@ -64,11 +65,11 @@ def test_added_latents_need_something_to_be_added_to(tmp_path: Path) -> None:
 class Flat:
     """Crops of one grey, the left half of their map background."""
 
-    def batch(self, step: int, count: int) -> Batch:
+    def batch(self, step: int, count: int) -> CropBatch:
         images = np.full((count, 32, 32, 3), 100, np.uint8)
         maps = np.ones((count, 4, 4), np.uint8)
         maps[:, :, :2] = 0
-        return Batch(images, maps, np.zeros(count, np.int64), np.ones(count, bool))
+        return CropBatch(images, maps, np.zeros(count, np.int64), np.ones(count, bool))
 
 
 class Shifted(torch.nn.Module):

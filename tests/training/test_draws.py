@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streams import card_of_kind, denoiser_settings
 
-from wsigen.dataset.batch import LatentBatch
+from wsigen.dataset.latents import LatentBatch
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser_model import DenoiserTask
 from wsigen.training.denoiser_parts import build_schedule, build_unet

@@ -11,16 +11,15 @@ from typing import Any
 def run_data(file: Path, cache: Path | None, skip_bad: bool) -> None:
     """Open the dataset, print and save its summary, write the contact sheet."""
     from wsigen.dataset.dataset import open_dataset
-    from wsigen.dataset.settings import cache_of, read_settings
+    from wsigen.dataset.settings import cache_of
     from wsigen.dataset.summary import summarise, write_sheet
     from wsigen.storage.files import write_atomic
 
-    settings = read_settings(file)
     folder = cache if cache is not None else cache_of(file)
-    dataset = open_dataset(settings, folder, skip_bad, _say)
+    dataset = open_dataset(file, folder, skip_bad, _say)
     summary = summarise(dataset)
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2).encode())
-    write_sheet(dataset, folder / "patches.png", settings.seed)
+    write_sheet(dataset, folder / "patches.png", dataset.settings.seed)
     print_summary(summary)
     for label, name in (("index", "index.npz"), ("summary", "summary.json"), ("contact sheet", "patches.png")):
         print(f"{label + ':':15}{folder / name}")

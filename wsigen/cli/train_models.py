@@ -63,10 +63,9 @@ def register(app: typer.Typer) -> None:
 def _dataset(file: Path, cache: Path | None, skip_bad: bool) -> Any:
     try:
         from wsigen.dataset.dataset import open_dataset
-        from wsigen.dataset.settings import cache_of, read_settings
     except ImportError as error:
         raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    dataset = open_dataset(read_settings(file), cache or cache_of(file), skip_bad)
+    dataset = open_dataset(file, cache, skip_bad)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     return dataset

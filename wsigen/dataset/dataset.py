@@ -1,4 +1,4 @@
-"""`open_dataset`: from the dataset's settings to its images, splits, patches and streams."""
+"""`open_dataset`: from a dataset's file to its images, splits, patches and streams."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import DatasetError
-from wsigen.dataset.batch import CELL_PX, CropStream
-from wsigen.dataset.build import Watch, build_index, label_images, make_member
-from wsigen.dataset.crops import PixelCrops
-from wsigen.dataset.damage import Damage
-from wsigen.dataset.discovery import Found, find_images
+from wsigen.dataset.crops import CropStream, ReadFailures
+from wsigen.dataset.discovery import ImageFile, find_images
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
-from wsigen.dataset.index import Index, index_key, index_path, load_index, save_index
+from wsigen.dataset.index import Watch, build_index, index_key, index_path, load_index, make_member, save_index
+from wsigen.dataset.label_sources import label_images
 from wsigen.dataset.labels import Labels, PolygonLabels
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
-from wsigen.dataset.settings import DatasetSettings, PointSource, TileSource, UnlabelledSource
+from wsigen.dataset.settings import (
+    CELL_PX,
+    DatasetSettings,
+    PointSource,
+    TileSource,
+    UnlabelledSource,
+    cache_of,
+    read_settings,
+)
 from wsigen.dataset.tables import column_of_images, few
 from wsigen.models.card import Level
 
@@ -44,7 +50,7 @@ class Dataset:
     areas : int64 [members, levels, classes + 1], cells of 8 x 8 px of each class, and of tissue without label
     skipped : (name, reason) of images left out by ``skip_bad``
     notes : what a person should know, a line each
-    skip_bad : whether places that cannot be read are passed over, too (`damage`)
+    skip_bad : whether places that cannot be read are passed over, too (`crops.ReadFailures`)
     """
 
     settings: DatasetSettings
@@ -70,7 +76,7 @@ class Dataset:
     @property
     def mpps(self) -> list[float]:
         """The um/px of the levels."""
-        return [float(level.mpp or 0) for level in self.levels]
+        return self.settings.mpps
 
     @property
     def training(self) -> list[Member]:
@@ -81,6 +87,11 @@ class Dataset:
     def held_out(self) -> list[Member]:
         """Images training never sees."""
         return [m for m in self.members if m.group in self.held_out_groups]
+
+    @property
+    def sides(self) -> NDArray[np.int64]:
+        """Each member's split, `groups.TRAINING` or `groups.HELD_OUT`."""
+        return np.array([m.group in self.held_out_groups for m in self.members], np.int64)
 
     def split_patches(self, split: Split) -> Patches:
         """The patches of one split.
@@ -94,11 +105,6 @@ class Dataset:
             raise DatasetError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
         side = HELD_OUT if split == "held_out" else TRAINING
         return self.patches.take(self.sides[self.patches.member] == side)
-
-    @property
-    def sides(self) -> NDArray[np.int64]:
-        """Each member's split, `groups.TRAINING` or `groups.HELD_OUT`."""
-        return np.array([m.group in self.held_out_groups for m in self.members], np.int64)
 
     def drawer(
         self,
@@ -132,21 +138,28 @@ class Dataset:
         if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
             raise DatasetError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the dataset's patch_px {patch}")
         patches, drawer = self.split_patches(split), self.drawer(split, level_shares, unlabelled_share)
-        damage = Damage(self.skip_bad)
-        return PixelCrops(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, damage)
+        failures = ReadFailures(self.skip_bad)
+        return CropStream(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, failures)
 
 
 def open_dataset(
-    settings: DatasetSettings, cache_dir: str | Path, skip_bad: bool = False, watch: Watch | None = None
+    source: str | Path | DatasetSettings,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    watch: Watch | None = None,
 ) -> Dataset:
-    """Check a dataset and open it; its index is built once and kept in ``cache_dir``.
+    """Check a dataset and open it; its index is built once and kept.
 
     Parameters
     ----------
-    skip_bad:
+    source : str, Path or DatasetSettings
+        The dataset's YAML file, or what it holds.
+    cache : str or Path, optional
+        Folder of the index and of tiled copies; ``FILE.cache`` beside the file by default.
+    skip_bad : bool
         Leave out images that cannot be opened (they are counted) instead of stopping, and pass over places of others that
-        cannot be read when crops are drawn (`damage`).
-    watch:
+        cannot be read when crops are drawn (`crops.ReadFailures`).
+    watch : callable, optional
         Called for each image while the index is built.
 
     Raises
@@ -154,50 +167,50 @@ def open_dataset(
     DatasetError
         One line: what is wrong with which image, table or setting, and what to do.
     """
-    cache = Path(cache_dir)
-    found = find_images(settings)
-    names = [f.name for f in found]
-    groups = group_images(settings, names)
+    if isinstance(source, DatasetSettings):
+        settings = source
+    else:
+        settings, cache = read_settings(source), cache or cache_of(source)
+    if cache is None:
+        raise DatasetError("settings without a file need a 'cache': the folder of the index")
+    path = index_path(Path(cache))
+    files = find_images(settings)
+    groups = group_images(settings, [f.name for f in files])
     held_out = split_groups(settings, groups)
-    labels, notes = label_images(settings, found)
-    subtypes: dict[str, str] = {}
-    if settings.subtypes is not None:
-        s = settings.subtypes
-        of = [(f.name, settings.sources[f.source]) for f in found]
-        slides = [name for name, source in of if not isinstance(source, TileSource)]
-        labelled = [name for name, source in of if not isinstance(source, TileSource | UnlabelledSource)]
-        subtypes = column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled)
-    files = _files(settings, found, labels)
-    key, strict = (index_key(settings, files, skip) for skip in (skip_bad, False))
-    index = load_index(index_path(cache), key) or load_index(index_path(cache), strict)
+    labels, notes = label_images(settings, files)
+    subtypes = _subtypes(settings, files)
+    stamped = _files(settings, files, labels)
+    key, strict = (index_key(settings, stamped, skip) for skip in (skip_bad, False))
+    index = load_index(path, key) or load_index(path, strict)
     if index is None:
-        index = build_index(settings, found, labels, groups, held_out, cache, skip_bad, watch)
-        save_index(index_path(cache), index, key if index.skipped else strict)  # with nothing left out both are the same
-    members = _members(settings, found, index, labels, groups, subtypes)
+        index = build_index(settings, files, labels, groups, held_out, Path(cache), skip_bad, watch)
+        save_index(path, index, key if index.skipped else strict)  # with nothing left out both are the same
+    by_name = {f.name: f for f in files}
+    members = [
+        make_member(settings, by_name[n], image, labels[n], mask, groups[n], subtypes.get(n))
+        for n, image, mask in zip(index.names, index.opened, index.masks, strict=True)
+    ]
     notes += _coarse_images(settings, members)
     key = key if index.skipped else strict
-    found_out = (index.patches, index.areas, index.skipped, notes)
-    return Dataset(settings, key, members, held_out, *found_out, skip_bad)
+    return Dataset(settings, key, members, held_out, index.patches, index.areas, index.skipped, notes, skip_bad)
 
 
-def _files(settings: DatasetSettings, found: Sequence[Found], labels: dict[str, Labels]) -> list[Path]:
+def _subtypes(settings: DatasetSettings, files: Sequence[ImageFile]) -> dict[str, str]:
+    s = settings.subtypes
+    if s is None:
+        return {}
+    of = [(f.name, settings.sources[f.source]) for f in files]
+    slides = [name for name, source in of if not isinstance(source, TileSource)]
+    labelled = [name for name, source in of if not isinstance(source, TileSource | UnlabelledSource)]
+    return column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled)
+
+
+def _files(settings: DatasetSettings, files: Sequence[ImageFile], labels: dict[str, Labels]) -> list[Path]:
+    """Every file that decides what the dataset holds."""
     tables = [s.csv for s in settings.sources if isinstance(s, PointSource)]
     tables += [part.csv for part in (settings.groups, settings.subtypes) if part is not None and part.csv is not None]
-    annotations = [said.path for said in labels.values() if isinstance(said, PolygonLabels)]
-    return [f.path for f in found] + [settings.root / t for t in tables] + annotations
-
-
-def _members(
-    settings: DatasetSettings,
-    found: Sequence[Found],
-    index: Index,
-    labels: dict[str, Labels],
-    groups: dict[str, str],
-    subtypes: dict[str, str],
-) -> list[Member]:
-    by_name = {f.name: f for f in found}
-    rows = zip(index.names, index.opened, index.masks, strict=True)
-    return [make_member(settings, by_name[n], o, labels[n], m, groups[n], subtypes.get(n)) for n, o, m in rows]
+    annotations = [of_image.path for of_image in labels.values() if isinstance(of_image, PolygonLabels)]
+    return [f.path for f in files] + [settings.root / t for t in tables] + annotations
 
 
 def _coarse_images(settings: DatasetSettings, members: Sequence[Member]) -> list[str]:

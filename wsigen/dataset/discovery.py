@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import DatasetError, suggest
-from wsigen.dataset.settings import DatasetSettings, Source, TileSource
+from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.dataset.tables import keys
 
 SUFFIXES = frozenset(
@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageFile:
     """An image of the dataset.
 
     Attributes
@@ -33,7 +33,7 @@ class Found:
     class_index: int | None = None
 
 
-def find_images(settings: DatasetSettings) -> list[Found]:
+def find_images(settings: DatasetSettings) -> list[ImageFile]:
     """List the images of all sources, sorted by name within each.
 
     Raises
@@ -41,68 +41,65 @@ def find_images(settings: DatasetSettings) -> list[Found]:
     DatasetError
         If a folder is missing or empty, a folder's name is no class, or two sources share an image.
     """
-    found: dict[str, Found] = {}
+    files: dict[str, ImageFile] = {}
     for position, source in enumerate(settings.sources):
         if isinstance(source, TileSource):
-            items = list(_tiles(settings, source, position))
+            of_source = list(_tiles(settings, source, position))
         else:
-            items = list(_images(settings, source, position))
-            _check_mpp(source.mpp, position, items)
-        for item in items:
-            if item.name in found:
-                raise DatasetError(f"{item.name}: named by source {found[item.name].source} and {position}; name it once")
-            found[item.name] = item
-    return list(found.values())
+            of_source = [
+                ImageFile(_name(settings, path), path, position)
+                for text in source.images
+                for path in _matching(settings.root, text, position)
+            ]
+            _check_mpp(source.mpp, position, of_source)
+        for file in of_source:
+            if file.name in files:
+                raise DatasetError(f"{file.name}: named by source {files[file.name].source} and {position}; name it once")
+            files[file.name] = file
+    return list(files.values())
 
 
-def _tiles(settings: DatasetSettings, source: TileSource, position: int) -> Iterator[Found]:
+def _tiles(settings: DatasetSettings, source: TileSource, position: int) -> Iterator[ImageFile]:
     folder = settings.root / source.folder
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of tiles (source {position}); check 'folder' and 'root'")
-    parts = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not parts:
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not classes:
         raise DatasetError(f"{folder}: empty, no folders named after classes; give folder/CLASS/tile.png")
-    _check_names(source, {p.name for p in parts}, folder)
-    for part in parts:
-        index = class_index(settings, source.names.get(part.name, part.name), f"{part}: the folder")
-        for path in _listed(part):
-            yield Found(_name(settings, path), path, position, index)
+    for name in sorted(set(source.names) - {p.name for p in classes}):
+        there = ", ".join(p.name for p in classes)
+        raise DatasetError(f"{folder}: no folder {name!r}, which 'names' mentions; it has {there}")
+    for one in classes:
+        index = settings.class_index(source.names.get(one.name, one.name), f"{one}: the folder")
+        for path in _images_in(one):
+            yield ImageFile(_name(settings, path), path, position, index)
 
 
-def _check_names(source: TileSource, folders: set[str], folder: Path) -> None:
-    missing = sorted(set(source.names) - folders)
-    if missing:
-        raise DatasetError(f"{folder}: no folder {missing[0]!r}, which 'names' mentions; it has {', '.join(sorted(folders))}")
+def _matching(root: Path, text: str, position: int) -> Iterable[Path]:
+    """The images that a folder, a pattern or a file name of a source stands for."""
+    path = root / text
+    if path.is_dir():
+        return _images_in(path)
+    if any(c in text for c in "*?["):
+        base = Path(path.anchor) if Path(text).is_absolute() else root  # brackets in the root are no pattern
+        paths = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
+        if not paths:
+            raise DatasetError(f"{path}: no file matches (source {position}); check 'images' and 'root'")
+        return paths
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such image or folder (source {position}); check 'images' and 'root'")
+    return [path]
 
 
-def _images(settings: DatasetSettings, source: Source, position: int) -> Iterator[Found]:
-    assert not isinstance(source, TileSource)
-    for text in source.images:
-        path = settings.root / text
-        if path.is_dir():
-            paths = _listed(path)
-        elif any(c in text for c in "*?["):
-            base = Path(path.anchor) if Path(text).is_absolute() else settings.root  # brackets in the root are no pattern
-            paths = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
-            if not paths:
-                raise DatasetError(f"{path}: no file matches (source {position}); check 'images' and 'root'")
-        elif path.is_file():
-            paths = [path]
-        else:
-            raise DatasetError(f"{path}: no such image or folder (source {position}); check 'images' and 'root'")
-        for p in paths:
-            yield Found(_name(settings, p), p, position)
-
-
-def _check_mpp(stated: float | dict[str, float] | None, position: int, items: list[Found]) -> None:
+def _check_mpp(stated: float | dict[str, float] | None, position: int, files: list[ImageFile]) -> None:
     """Refuse an um/px stated for an image that the source does not have."""
-    known = {key for item in items for key in keys(item.name)}
+    known = {key for file in files for key in keys(file.name)}
     for key in stated if isinstance(stated, dict) else ():
         if key not in known:
             raise DatasetError(f"source {position}: 'mpp' speaks of {key!r}, which is no image of it{suggest(key, known)}")
 
 
-def _listed(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.casefold() in SUFFIXES and p.is_file())
     if not paths:
         raise DatasetError(f"{folder}: empty, no images in this folder; add some or leave it out")
@@ -112,19 +109,3 @@ def _listed(folder: Path) -> list[Path]:
 def _name(settings: DatasetSettings, path: Path) -> str:
     path = path.resolve()
     return path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.as_posix()
-
-
-def class_index(settings: DatasetSettings, label: str, where: str) -> int:
-    """Return the position of a class by name, case aside.
-
-    Raises
-    ------
-    DatasetError
-        If the dataset does not name it.
-    """
-    from wsigen.base.errors import ConfigError
-
-    try:
-        return settings.table.index(label)
-    except ConfigError as error:
-        raise DatasetError(f"{where} has an {error}; add it to 'classes' or map it with 'names'") from None

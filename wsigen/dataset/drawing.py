@@ -66,8 +66,6 @@ class Drawer:
             self._natural.append(len(self._unlabelled[-1]) / max(1, len(rows)))
         self._shares = self._level_shares(level_shares)
         self._unlabelled_share = unlabelled_share
-        if unlabelled_share is not None and not 0 <= unlabelled_share <= 1:
-            raise DatasetError(f"unlabelled_share {unlabelled_share} is not between 0 and 1; 0.5 is usual")
         for used in np.flatnonzero(self._shares):
             self._check_kinds(int(used))
 

@@ -1,30 +1,39 @@
-"""The index of a dataset on disk: sizes, tissue and patches, so that images are gone through only once."""
+"""The index of a dataset: sizes, tissue and patches, made by going through the images once and kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.dataset.opening import Opened
-from wsigen.dataset.patches import Patches
-from wsigen.dataset.settings import DatasetSettings
-from wsigen.dataset.tissue import Mask
+from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.dataset.discovery import ImageFile
+from wsigen.dataset.groups import TRAINING
+from wsigen.dataset.labels import Labels
+from wsigen.dataset.members import Member
+from wsigen.dataset.opening import Opened, open_image
+from wsigen.dataset.patches import Patches, lattice, thin
+from wsigen.dataset.settings import DatasetSettings, TileSource
+from wsigen.dataset.tissue import Mask, find_tissue
+from wsigen.slide.reference import Reference
 from wsigen.storage.files import atomic_path
 
 VERSION = 2
-"""Raised when the meaning of an index, or the way patches are found, changes."""
+"""Raised when the meaning of an index, or the way patches are made, changes."""
+
+Watch = Callable[[int, int, str], None]
+"""Called with (images done, images in all, name)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """What going through the images found.
+    """What going through the images gave.
 
     Attributes
     ----------
@@ -40,6 +49,116 @@ class Index:
     skipped: list[tuple[str, str]]
     patches: Patches
     areas: NDArray[np.int64]
+
+
+def build_index(
+    settings: DatasetSettings,
+    files: Sequence[ImageFile],
+    labels: Mapping[str, Labels],
+    groups: Mapping[str, str],
+    held_out: frozenset[str],
+    cache: Path,
+    skip_bad: bool,
+    watch: Watch | None = None,
+) -> Index:
+    """Go through the images, one in memory at a time.
+
+    Raises
+    ------
+    DatasetError
+        If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
+    """
+    kept, opened, masks, skipped = _open_all(settings, files, cache, skip_bad, watch)
+    parts: list[Patches] = []
+    areas = np.zeros((len(kept), len(settings.levels), len(settings.classes) + 1), np.int64)
+    for i, (file, image, mask) in enumerate(zip(kept, opened, masks, strict=True)):
+        member = make_member(settings, file, image, labels[file.name], mask, groups[file.name])
+        for k, level in enumerate(settings.levels):
+            if not settings.too_coarse(member.mpp, level):
+                patches, areas[i, k] = lattice(member, i, k, settings)
+                parts.append(patches)
+    names = [f.name for f in kept]
+    sides = np.array([groups[n] in held_out for n in names], np.int64)
+    patches = Patches.join(parts, len(settings.classes))
+    coarse = sum(all(settings.too_coarse(o.mpp, level) for level in settings.levels) for o in opened)
+    cause = f"; {coarse} of {len(opened)} images would be enlarged beyond most_upsampling" if coarse else ""
+    _check_classes(settings, [labels[n] for n in names], areas, patches, sides, cause)
+    return Index(names, opened, masks, skipped, thin(patches, names, sides, settings), areas)
+
+
+def make_member(
+    settings: DatasetSettings,
+    file: ImageFile,
+    image: Opened,
+    labels: Labels,
+    mask: Mask | None,
+    group: str,
+    subtype: str | None = None,
+) -> Member:
+    """Put together what is known about an image."""
+    glass = settings.table.background if getattr(settings.sources[file.source], "glass", False) else None
+    pixels = Reference(image.pixels, image.height, image.width, image.mpp)
+    return Member(file.name, file.path, pixels, labels, settings.table, mask, glass, group, subtype)
+
+
+def _open_all(
+    settings: DatasetSettings, files: Sequence[ImageFile], cache: Path, skip_bad: bool, watch: Watch | None
+) -> tuple[list[ImageFile], list[Opened], list[Mask | None], list[tuple[str, str]]]:
+    """Open every image and find its tissue: some files open and cannot be read."""
+    kept, opened, bad = [], [], []
+    masks: list[Mask | None] = []
+    for i, file in enumerate(files):
+        if watch is not None:
+            watch(i, len(files), file.name)
+        source = settings.sources[file.source]
+        try:
+            image = open_image(file.path, file.name, source, cache)
+            whole = isinstance(source, TileSource)
+            pixels = Reference(image.pixels, image.height, image.width, image.mpp)
+            masks.append(None if whole else find_tissue(pixels, image.mpp))
+            opened.append(image)
+            kept.append(file)
+        except ReferenceImageError as error:
+            bad.append((file.name, str(error)))
+    if bad and (not skip_bad or not kept):
+        names = ", ".join(PurePosixPath(n).name for n, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        raise DatasetError(
+            f"{len(bad)} of {len(files)} images cannot be opened ({names}); the first: {bad[0][1].split(';')[0]}; "
+            "mend them, or leave them out with --skip-bad"
+        )
+    return kept, opened, masks, bad
+
+
+def _check_classes(
+    settings: DatasetSettings,
+    labels: Sequence[Labels],
+    areas: NDArray[np.int64],
+    patches: Patches,
+    sides: NDArray[np.int64],
+    cause: str,
+) -> None:
+    """Refuse a class nobody labelled, or that has no patch to train on; ``cause`` may be why."""
+    px, mpp = settings.patch_px, settings.mpps[0]
+    if not len(patches):
+        raise DatasetError(
+            f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px{cause}; "
+            "lower patch_px or min_tissue, or check mpp"
+        )
+    if not any(of_image.any for of_image in labels):
+        return  # nothing is labelled: an autoencoder's dataset
+    counts = patches.counts
+    training = counts[sides[patches.member] == TRAINING].sum(axis=0)
+    for index, c in enumerate(settings.classes):
+        if training[index]:
+            continue
+        if counts[:, index].any():
+            raise DatasetError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
+        if areas[:, :, index].any() or any(of_image.names(index) for of_image in labels):
+            raise DatasetError(
+                f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at {mpp} um/px or fall between "
+                f"cells{cause}; lower patch_px or add larger ones"
+            )
+        raise DatasetError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
 
 
 def index_key(settings: DatasetSettings, files: Iterable[Path], skip_bad: bool) -> str:

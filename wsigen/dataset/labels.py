@@ -1,9 +1,14 @@
-"""Labels of an image: where which class is, at any level's um/px."""
+"""Labels of an image: where which class is, at any um/px.
+
+`Labels` is what a person said about an image, as read; its `Labels.layout` answers for every cell (`layout.Layout`). Nothing
+here knows a dataset: evaluation reads the annotations beside a slide as `PolygonLabels`, too.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,24 +17,29 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
-from wsigen.dataset.points import PointLayout
+from wsigen.base.geometry import Box
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
-from wsigen.layout.layout import Layout
+from wsigen.layout.layout import Layout, inner_box
 from wsigen.layout.uniform import UniformLayout
+from wsigen.slide.reference import Reference
 
 Size = tuple[int, int]
 
 
 class Labels(Protocol):
-    """What somebody said about an image of ``size`` (height, width) px."""
+    """What somebody said about an image."""
 
     @property
     def any(self) -> bool:
         """Whether there is a label at all."""
         ...
 
-    def layout(self, size: Size, canvas: Size) -> Layout:
-        """Return the classes on the image resized to ``canvas`` px."""
+    def names(self, index: int) -> bool:
+        """Whether the image has the class somewhere (once its labels could be read)."""
+        ...
+
+    def layout(self, image: Reference, canvas: Size) -> Layout:
+        """Return the classes, or `classes.UNKNOWN`, on the image resized to ``canvas`` (height, width) px."""
         ...
 
 
@@ -44,19 +54,29 @@ class WholeLabel:
         """Whether it is a class."""
         return self.class_index != UNKNOWN
 
-    def layout(self, size: Size, canvas: Size) -> Layout:
+    def names(self, index: int) -> bool:
+        """Whether it is this class."""
+        return self.class_index == index
+
+    def layout(self, image: Reference, canvas: Size) -> Layout:
         """Return it everywhere."""
         return UniformLayout(*canvas, self.class_index)
 
 
 @dataclass(frozen=True, slots=True)
 class PolygonLabels:
-    """QuPath's polygons; ``background`` is a class index or `classes.UNKNOWN`, ``rename`` as in the source's ``names``."""
+    """QuPath's polygons.
+
+    Attributes
+    ----------
+    background : class index outside every polygon, or `classes.UNKNOWN`
+    rename : classification in the file -> class, or None: as if it were not drawn
+    """
 
     path: Path
     table: ClassTable
-    background: int
-    rename: Mapping[str, str | None]
+    background: int = UNKNOWN
+    rename: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
@@ -64,18 +84,24 @@ class PolygonLabels:
         return True
 
     def names(self, index: int) -> bool:
-        """Whether a polygon, or the background, is of the class (in a file that could be read before)."""
+        """Whether a polygon, or the background, is of the class."""
         return index == self.background or any(a.class_index == index for a in self._read(None).areas)
 
-    def layout(self, size: Size, canvas: Size) -> Layout:
+    def layout(self, image: Reference, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
 
         Raises
         ------
         DatasetError
-            If the file is unusable, a polygon lies outside or its class is not the dataset's.
+            If the file is unusable, a polygon lies outside or its class is not in the table.
         """
-        return _scaled(self._read(size), canvas)
+        layout = self._read((image.height, image.width))
+        sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
+        areas = []
+        for area in layout.areas:
+            y0, x0, y1, x1 = area.bounds
+            areas.append(Area(area.class_index, (y0 * sy, x0 * sx, y1 * sy, x1 * sx), area.edges * (sy, sx, sy, sx)))
+        return replace(layout, height=canvas[0], width=canvas[1], areas=tuple(areas))
 
     def _read(self, size: Size | None) -> GeoJsonLayout:
         # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
@@ -88,33 +114,34 @@ class PolygonLabels:
         return replace(layout, background=self.background)
 
 
-def _scaled(layout: GeoJsonLayout, canvas: Size) -> GeoJsonLayout:
-    sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
-    factors = np.array([sy, sx, sy, sx])
-    areas = tuple(Area(a.class_index, _bounds(a, factors), a.edges * factors) for a in layout.areas)
-    return replace(layout, height=canvas[0], width=canvas[1], areas=areas)
-
-
-def _bounds(area: Area, factors: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    y0, x0, y1, x1 = (float(v) for v in np.array(area.bounds) * factors)
-    return y0, x0, y1, x1
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PointLabels:
-    """Discs around points; ``centres`` float64 [n, 2] (x, y) px of the image, ``labels`` uint8 [n]."""
+    """Discs around points (spots of spatial transcriptomics); everywhere else nobody knows.
+
+    Attributes
+    ----------
+    where : the table they are from, for messages
+    centres : float64 [n, 2] of (x, y) in px of the image
+    labels : uint8 [n], class indices
+    radius_px, radius_um : one of the two
+    """
 
     where: str
     centres: NDArray[np.float64]
     labels: NDArray[np.uint8]
-    radius: float
+    radius_px: float | None = None
+    radius_um: float | None = None
 
     @property
     def any(self) -> bool:
         """Whether a point lies on this image."""
         return len(self.labels) > 0
 
-    def layout(self, size: Size, canvas: Size) -> Layout:
+    def names(self, index: int) -> bool:
+        """Whether a point is of the class."""
+        return bool((self.labels == index).any())
+
+    def layout(self, image: Reference, canvas: Size) -> Layout:
         """Scale the discs.
 
         Raises
@@ -123,12 +150,61 @@ class PointLabels:
             If a point lies outside of the image.
         """
         x, y = self.centres.T
-        outside = np.flatnonzero((x < 0) | (y < 0) | (x > size[1]) | (y > size[0]))
+        outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
         if len(outside):
             x, y = self.centres[outside[0]]
             raise DatasetError(
-                f"{self.where}: {len(outside)} points outside of the image of {size[1]} x {size[0]} px, "
+                f"{self.where}: {len(outside)} points outside of the image of {image.width} x {image.height} px, "
                 f"the first at x={x:.0f}, y={y:.0f}; give x and y in px of the full resolution"
             )
-        factor = np.array([canvas[1] / size[1], canvas[0] / size[0]])
-        return PointLayout(*canvas, self.centres * factor, self.labels, self.radius * float(factor.mean()))
+        factor = np.array([canvas[1] / image.width, canvas[0] / image.height])
+        radius = self.radius_px or float(self.radius_um or 0) / float(image.mpp or 1)
+        return PointLayout(*canvas, self.centres * factor, self.labels, radius * float(factor.mean()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointLayout:
+    """Discs of one radius; where discs of different classes overlap the class is unknown. See `layout.Layout`.
+
+    Attributes
+    ----------
+    height, width : canvas (px)
+    centres : float64 [n, 2] of (x, y) in px of the canvas
+    labels : uint8 [n], class indices
+    radius : px of the canvas
+    """
+
+    height: int
+    width: int
+    centres: NDArray[np.float64]
+    labels: NDArray[np.uint8]
+    radius: float
+
+    def class_map(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
+        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
+        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
+        out = np.full(inner.shape, UNKNOWN, np.uint8)
+        contested = np.zeros(inner.shape, bool)
+        for which in np.flatnonzero(self._near(inner, cell_px)):
+            (x, y), label = self.centres[which], self.labels[which]
+            part = self._cells(x, y, cell_px).intersect(inner)
+            if part.empty:
+                continue
+            py = (np.arange(part.y0, part.y1) + 0.5) * cell_px - y
+            px = (np.arange(part.x0, part.x1) + 0.5) * cell_px - x
+            disc = py[:, None] ** 2 + px[None] ** 2 <= self.radius**2
+            here = part.relative_to(inner).slices
+            contested[here] |= disc & (out[here] != UNKNOWN) & (out[here] != label)
+            out[here][disc] = label
+        out[contested] = UNKNOWN
+        return out[np.ix_(rows, columns)]
+
+    def _cells(self, x: float, y: float, cell_px: int) -> Box:
+        y0, x0 = math.floor((y - self.radius) / cell_px), math.floor((x - self.radius) / cell_px)
+        return Box(y0, x0, math.ceil((y + self.radius) / cell_px) + 1, math.ceil((x + self.radius) / cell_px) + 1)
+
+    def _near(self, inner: Box, cell_px: int) -> NDArray[np.bool_]:
+        x, y = self.centres.T
+        reach = self.radius + cell_px
+        across = (x >= inner.x0 * cell_px - reach) & (x <= inner.x1 * cell_px + reach)
+        return np.asarray(across & (y >= inner.y0 * cell_px - reach) & (y <= inner.y1 * cell_px + reach))

@@ -9,6 +9,7 @@ Layout of the group, for n patches and v variants (0 as it is, others turned and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,18 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsigen.base.errors import DatasetError
-from wsigen.dataset.batch import CELL_PX, LatentBatch, LatentStream
+from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.dataset.crops import REDRAWN, ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, Split
-from wsigen.dataset.drawing import Drawer
-from wsigen.dataset.encoding import Encode, PatchEncoder
+from wsigen.dataset.drawing import MOST, Drawer
 from wsigen.dataset.patches import Patches
+from wsigen.dataset.settings import CELL_PX
 
 BLOCK = 64
 """Patches of a shard: what an interruption loses at most."""
+
+MOST_TRIED = 20
+"""Patches read in place of one that cannot be read, before a training gives up."""
 
 LOOK_S = 5.0
 """Seconds between two looks at whether other processes have encoded their shares."""
@@ -41,6 +45,27 @@ STILL_BLOCKS = 10.0
 
 KEPT_BYTES = 2**30
 """Patches a stream keeps in memory: 15,000 of 64 x 64 latents of eight channels."""
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, a latent px for every cell of the class maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentBatch:
+    """A batch of cached latents.
+
+    Attributes
+    ----------
+    latents : float32 [B, C, p, p], standardised per channel
+    class_maps : uint8 [B, p, p], as in `crops.CropBatch`
+    levels : int64 [B]
+    labelled : bool [B]
+    """
+
+    latents: NDArray[np.float32]
+    class_maps: NDArray[np.uint8]
+    levels: NDArray[np.int64]
+    labelled: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +94,11 @@ class LatentCache:
     ) -> LatentStream:
         """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
         drawer = self.dataset.drawer(self.split, level_shares, unlabelled_share, most_frequent)
-        return CachedLatents(self, drawer, seed, kept_bytes)
+        return LatentStream(self, drawer, seed, kept_bytes)
 
 
-class CachedLatents:
-    """Random latents of a cache; see `batch.LatentStream`.
+class LatentStream:
+    """Random latents of a cache; see `crops.Stream`.
 
     Memory bound: ``kept_bytes`` of patches that were read, and a batch. What is read first stays: patches are drawn at random,
     so that no other choice is hit more often, and zarr takes a millisecond of Python for each that is not there.
@@ -88,31 +113,28 @@ class CachedLatents:
 
     def batch(self, step: int, count: int) -> LatentBatch:
         """Return ``count`` latents of a step (>= 0)."""
-        rows, latents, classes = [], [], []
+        rows, pairs = [], []
         for i in range(count):
             rng = np.random.default_rng((self._seed, step, i))
             row, _ = self._drawer.draw(rng)
-            variant = int(rng.integers(self._latents.shape[1]))
-            latent, class_map = self._patch(row, variant)
             rows.append(row)
-            latents.append(latent)
-            classes.append(class_map)
+            pairs.append(self._patch(row, int(rng.integers(self._latents.shape[1]))))
+        latents, classes = (np.stack(part) for part in zip(*pairs, strict=True))
         mean, std = (v[:, None, None] for v in (self._cache.mean, self._cache.std))
         patches = self._cache.patches
         labelled = self._labelled[patches.member[rows]]
-        values = (np.stack(latents).astype(np.float32) - mean) / std
-        return LatentBatch(values, np.stack(classes), patches.level[rows].astype(np.int64), labelled)
+        return LatentBatch((latents.astype(np.float32) - mean) / std, classes, patches.level[rows].astype(np.int64), labelled)
 
     def _patch(self, row: int, variant: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Latents and class map of a patch; several threads may ask, and at worst read the same one twice."""
-        found = self._kept.get((row, variant))
-        if found is None:
-            found = self._read(self._latents, row, variant), self._read(self._classes, row, variant)
-            size = sum(part.nbytes for part in found)
+        pair = self._kept.get((row, variant))
+        if pair is None:
+            pair = self._read(self._latents, row, variant), self._read(self._classes, row, variant)
+            size = sum(part.nbytes for part in pair)
             if size <= self._room:
                 self._room -= size
-                self._kept[row, variant] = found
-        return found
+                self._kept[row, variant] = pair
+        return pair
 
     def _read(self, array: Any, row: int, variant: int) -> NDArray[Any]:
         try:
@@ -142,93 +164,50 @@ def cache_latents(
 
     Parameters
     ----------
-    folder:
+    folder : str or Path
         Of the zarr group; one of another dataset or key is replaced.
-    key:
+    key : str
         Names the encoder, e.g. the hash of its weights.
-    variants:
+    variants : int
         How often each patch is encoded; beyond the first it is turned.
-    jitter:
-        Of the stains of turned patches: largest relative change of optical densities (`augment.jitter_stain`).
-    batch:
+    jitter : float
+        Of the stains of turned patches: largest relative change of optical densities (`crops.jitter_stain`).
+    batch : int
         Patches encoded at a time.
-    training:
+    training : LatentCache, optional
         Cache of the training split, whose mean and deviation a held-out split is standardised with: a model knows no
         other latents, and figures of both splits must speak of the same.
-    watch:
+    watch : callable, optional
         Called with (blocks done, blocks in all), both of this process's share.
-    share, meet:
+    share, meet :
         Which of how many processes this is, and what waits for all of them: each encodes every so manieth block (they lie
         under keys of their own), the first makes the group.
 
     Raises
     ------
     DatasetError
-        If the split has no patches, the encoder's latents are not 1/8 of the patches' side, or ``training`` is missing
-        for a held-out split or of another encoder.
+        If the split has no patches, the encoder gives no latent px for every cell, or ``training`` is missing for a held-out
+        split or of another encoder.
     """
     _check_training(split, training, [key, dataset.key])
     patches = dataset.split_patches(split)
     if not len(patches):
         raise DatasetError(f"split {split!r} has no patches to encode; hold out other groups")
-    maker = PatchEncoder(dataset, patches, encode, batch, jitter)
+    encoder = PatchEncoder(dataset, patches, encode, batch, jitter)
     wait = meet or (lambda: None)
-    group = _open_group(Path(folder), maker, [key, dataset.key, split, jitter, variants]) if share[0] == 0 else None
+    group = _open_group(Path(folder), encoder, [key, dataset.key, split, jitter, variants]) if share[0] == 0 else None
     wait()
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
-    slowest_s = _encode_share(group, maker, share, watch)
+    slowest_s = _encode_share(group, encoder, share, watch)
     if share[1] > 1:
-        _see_others_through(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
+        _await_other_shares(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
     wait()
-    moments = group["moments"]
     if training is not None:
         return LatentCache(dataset, patches, split, group, training.mean, training.std)
-    count, total, squares = moments[:].sum(axis=(0, 1))
+    count, total, squares = group["moments"][:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
     return LatentCache(dataset, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
-
-
-def _encode_share(group: Any, maker: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> float:
-    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done.
-
-    Returns the seconds of the slowest (0 if all are there).
-    """
-    slowest_s = 0.0
-    rank, processes = share
-    moments, rows = group["moments"], group["latents"].shape[0]
-    done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
-    mine = np.arange(rank, done.size, processes)
-    todo = mine[~done[mine]]
-    for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
-        begin = monotonic()
-        block, variant = divmod(int(place), moments.shape[1])
-        first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
-        latents, classes, sums = maker.block(range(first, last), variant)
-        group["latents"][first:last, variant] = latents
-        group["classes"][first:last, variant] = classes
-        moments[block, variant] = sums
-        slowest_s = max(slowest_s, monotonic() - begin)
-        if watch is not None:
-            watch(number, len(mine))
-    return slowest_s
-
-
-def _see_others_through(moments: Any, still_s: float) -> None:
-    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead.
-
-    Parameters
-    ----------
-    still_s:
-        Seconds without a new block after which they may be dead.
-    """
-    missing, since = -1, monotonic()
-    while left := int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()):
-        if left != missing:
-            missing, since = left, monotonic()
-        elif monotonic() - since >= still_s:
-            return
-        sleep(LOOK_S)
 
 
 def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:
@@ -238,7 +217,7 @@ def _check_training(split: Split, training: LatentCache | None, identity: list[s
         raise DatasetError("'training' is the cache of another dataset, encoder or split; encode its training split")
 
 
-def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
+def _open_group(folder: Path, encoder: PatchEncoder, identity: list[Any]) -> Any:
     """Open the group if it is of the same patches and encoder, else make it anew."""
     try:
         group = zarr.open_group(str(folder), mode="r+")
@@ -249,12 +228,12 @@ def _open_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     except (FileNotFoundError, ValueError, KeyError):
         if folder.exists() and any(folder.iterdir()):
             raise DatasetError(f"{folder}: holds other files; give an empty folder for the latents") from None
-    return _new_group(folder, maker, identity)
+    return _new_group(folder, encoder, identity)
 
 
-def _new_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
-    n, variants, side = len(maker.patches), int(identity[-1]), maker.dataset.settings.patch_px // CELL_PX
-    channels, blocks = maker.channels(), -(-n // BLOCK)
+def _new_group(folder: Path, encoder: PatchEncoder, identity: list[Any]) -> Any:
+    n, variants, side = len(encoder.patches), int(identity[-1]), encoder.side
+    channels, blocks = encoder.channels(), -(-n // BLOCK)
     group = zarr.open_group(str(folder), mode="w", attributes={"kind": "wsigen latents", "identity": None})
     tail: tuple[int, ...]
     for name, dtype, tail in (("latents", "float16", (channels, side, side)), ("classes", "uint8", (side, side))):
@@ -271,3 +250,127 @@ def _new_group(folder: Path, maker: PatchEncoder, identity: list[Any]) -> Any:
     group.create_array("moments", shape=shape, chunks=(1, 1, 3, channels), dtype="float64", fill_value=np.nan)
     group.attrs["identity"] = identity  # last: a group without it is not whole
     return group
+
+
+def _encode_share(group: Any, encoder: PatchEncoder, share: tuple[int, int], watch: Callable[[int, int], None] | None) -> float:
+    """Encode the blocks of this process that are not there yet; whose a block is does not depend on what is done.
+
+    Returns the seconds of the slowest (0 if all are there).
+    """
+    slowest_s = 0.0
+    rank, processes = share
+    moments, rows = group["moments"], group["latents"].shape[0]
+    done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
+    mine = np.arange(rank, done.size, processes)
+    todo = mine[~done[mine]]
+    for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
+        begin = monotonic()
+        block, variant = divmod(int(place), moments.shape[1])
+        first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
+        latents, classes, sums = encoder.block(range(first, last), variant)
+        group["latents"][first:last, variant] = latents
+        group["classes"][first:last, variant] = classes
+        moments[block, variant] = sums
+        slowest_s = max(slowest_s, monotonic() - begin)
+        if watch is not None:
+            watch(number, len(mine))
+    return slowest_s
+
+
+def _await_other_shares(moments: Any, still_s: float) -> None:
+    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead.
+
+    After ``still_s`` seconds without a new block they may be dead.
+    """
+    missing, since = -1, monotonic()
+    while left := int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()):
+        if left != missing:
+            missing, since = left, monotonic()
+        elif monotonic() - since >= still_s:
+            return
+        sleep(LOOK_S)
+
+
+class PatchEncoder:
+    """Reads, augments and encodes patches; one that cannot be read is replaced or an error (`crops.ReadFailures`)."""
+
+    def __init__(self, dataset: Dataset, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
+        self.dataset, self.patches, self._encode, self._batch, self._jitter = dataset, patches, encode, batch, jitter
+        self._failures = ReadFailures(dataset.skip_bad, expected=len(patches.level))
+        self.side = dataset.settings.patch_px // CELL_PX
+        self._glass = [i for i, c in enumerate(dataset.table) if c.background]
+
+    def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
+        """Encode some rows: latents, class maps, and count, sum, sum of squares over tissue, float64 ``[3, C]``."""
+        latents, maps, tissues = [], [], []
+        for start in range(rows.start, rows.stop, self._batch):
+            read = [self._read(row, variant) for row in range(start, min(rows.stop, start + self._batch))]
+            images, classes, tissue = (np.stack(part) for part in zip(*read, strict=True))
+            latents.append(self._checked(images))
+            maps.append(classes)
+            tissues.append(tissue)
+        values = np.concatenate(latents)
+        inside = np.moveaxis(values, 1, 0)[:, np.concatenate(tissues)].astype(np.float64)
+        sums = np.stack([np.full(len(inside), inside.shape[1]), inside.sum(axis=1), (inside**2).sum(axis=1)])
+        return values.astype(np.float16), np.concatenate(maps), sums
+
+    def channels(self) -> int:
+        """Channels of the encoder's latents."""
+        return int(self._checked(self._read(0, 0)[0][None]).shape[1])
+
+    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        latents, side = np.asarray(self._encode(images), np.float32), self.side
+        if latents.ndim != 4 or latents.shape[0] != len(images) or latents.shape[2:] != (side, side):
+            raise DatasetError(f"the encoder gives {latents.shape} for {images.shape}; class maps need {side} x {side} latents")
+        if not np.isfinite(latents).all() or np.abs(latents).max() > np.finfo(np.float16).max:
+            raise DatasetError("the encoder gives latents that are not finite or beyond float16; check its weights")
+        return latents
+
+    def _read(self, row: int, variant: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pixels of a patch, and classes and tissue of its cells."""
+        image, classes, tissue = self._readable(row)
+        tissue = tissue & ~np.isin(classes, self._glass)
+        if variant:
+            rng = np.random.default_rng((self.dataset.settings.seed, row, variant))
+            image = jitter_stain(image, rng, self._jitter) if self._jitter else image
+            turn = variant % 8
+            image, classes, tissue = dihedral(image, turn), dihedral(classes, turn), dihedral(tissue, turn)
+        return image, classes, tissue
+
+    def _readable(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a patch, or in its place one of the same kind: a function of (seed, row, attempt)."""
+        taken = row
+        failed: set[int] = set()
+        for attempt in itertools.count():
+            member, mpp = self.dataset.members[self.patches.member[taken]], self.dataset.mpps[self.patches.level[taken]]
+            box = self.patches.box(taken, self.dataset.settings.patch_px)
+            try:
+                image = member.image(box, mpp)
+            except ReferenceImageError as error:
+                self._failures.failed(member.name, error)
+                failed.add(taken)
+                others = self._alike(row, failed)
+                if len(others) == 0 or len(failed) >= MOST_TRIED:
+                    raise DatasetError(
+                        f"{member.name}: cannot be read at a patch, nor can {len(failed) - 1} others like it; mend or remove it"
+                    ) from None
+                rng = np.random.default_rng((self.dataset.settings.seed, row, REDRAWN + attempt))
+                taken = int(others[rng.integers(len(others))])
+                continue
+            self._failures.succeeded()
+            break
+        return image, member.class_map(box, mpp), member.tissue(box, mpp)
+
+    def _alike(self, row: int, failed: set[int]) -> NDArray[np.int64]:
+        """Rows that are drawn as ``row`` is: of its level, its most frequent class, half of it or less, labelled or not.
+
+        Without those that failed; if no other is left, any row of its level.
+        """
+        p = self.patches
+        labelled = np.array([m.labelled for m in self.dataset.members])[p.member]
+        most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
+        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * self.side**2])
+        whole = np.ones(len(p.level), bool)
+        whole[list(failed)] = False
+        alike = np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0) & whole)
+        return alike if len(alike) else np.flatnonzero((p.level == p.level[row]) & whole)

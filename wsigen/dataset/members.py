@@ -1,4 +1,4 @@
-"""`Member`: an image of the dataset, its pixels and classes at every level."""
+"""`Member`: an image, its pixels, tissue and classes at every um/px."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.classes import UNKNOWN
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.geometry import Box
-from wsigen.dataset.batch import CELL_PX
-from wsigen.dataset.labels import Labels
+from wsigen.dataset.labels import Labels, Size
+from wsigen.dataset.settings import CELL_PX
 from wsigen.dataset.tissue import Mask, sample
 from wsigen.layout.layout import Layout
 from wsigen.slide.reference import Reference
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,30 +24,31 @@ class Member:
 
     Attributes
     ----------
-    name : path from the dataset's root
-    kind : of its source (tiles, annotated, points, unlabelled)
-    height, width : px of the full resolution
-    mpp : um/px of the full resolution
-    group : patient or slide
-    subtype : of the slide, or None
-    pixels : the file the pixels are read from (a tiled copy where the original cannot be read by region)
+    name : what people call it, e.g. its path from a dataset's root
+    path : the file as its owner knows it
+    reference : its pixels (of a tiled copy where the original cannot be read by region), size and um/px
     labels : where which class is
+    table : the classes that labels are positions in
     mask : tissue on a small view, or None: all of it (tiles)
     glass : class index of unlabelled cells outside the tissue, or None: unknown
+    group : patient or slide it is of, or None if nobody knows
+    subtype : of the slide, or None
     """
 
     name: str
     path: Path
-    kind: str
-    height: int
-    width: int
-    mpp: float
-    group: str
-    subtype: str | None
-    pixels: str
+    reference: Reference
     labels: Labels
-    mask: Mask | None
+    table: ClassTable
+    mask: Mask | None = None
     glass: int | None = None
+    group: str | None = None
+    subtype: str | None = None
+
+    @property
+    def mpp(self) -> float:
+        """um/px of the full resolution; 1, as if px were um, where nobody knows (``reference.mpp`` is None)."""
+        return 1.0 if self.reference.mpp is None else self.reference.mpp
 
     @property
     def labelled(self) -> bool:
@@ -58,15 +57,20 @@ class Member:
 
     def canvas(self, mpp: float) -> Size:
         """Size (height, width) of the image resampled to ``mpp`` um/px."""
-        return max(1, round(self.height * self.mpp / mpp)), max(1, round(self.width * self.mpp / mpp))
+        scale = self.mpp / mpp
+        return max(1, round(self.reference.height * scale)), max(1, round(self.reference.width * scale))
 
     def image(self, box: Box, mpp: float) -> NDArray[np.uint8]:
         """Read RGB uint8 ``[h, w, 3]`` of a box in px of the image resampled to ``mpp`` um/px."""
-        return Reference(self.pixels, self.height, self.width, self.mpp).region(box, self.canvas(mpp))
+        return self.reference.region(box, self.canvas(mpp))
+
+    def layout(self, mpp: float) -> Layout:
+        """Return the labels on the image resampled to ``mpp`` um/px: a class of ``table`` everywhere, or `classes.UNKNOWN`."""
+        return _layout(self, mpp)
 
     def class_map(self, box: Box, mpp: float) -> NDArray[np.uint8]:
         """Return uint8 ``[h/8, w/8]``: classes of the 8 px cells of a box whose sides are multiples of 8."""
-        classes = _layout(self, mpp).class_map(_cells(box), CELL_PX)
+        classes = self.layout(mpp).class_map(_cells(box), CELL_PX)
         if self.glass is not None:
             classes[(classes == UNKNOWN) & ~self.tissue(box, mpp)] = self.glass
         return classes
@@ -90,5 +94,5 @@ def _cells(box: Box) -> Box:
 
 @functools.lru_cache(maxsize=64)
 def _layout(member: Member, mpp: float) -> Layout:
-    """Annotations are read again after 64 other images: a large dataset's never lie in memory together."""
-    return member.labels.layout((member.height, member.width), member.canvas(mpp))
+    """Annotations are read again after 64 other images: those of many images never lie in memory together."""
+    return member.labels.layout(member.reference, member.canvas(mpp))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.geometry import Box
-from wsigen.dataset.batch import CELL_PX
 from wsigen.dataset.members import Member
+from wsigen.dataset.settings import CELL_PX, DatasetSettings
 
 NO_CLASS = -1
 """Owner of a patch without any label."""
@@ -64,20 +64,19 @@ def starts(side: int, patch: int, overlap: int) -> list[int]:
     return sorted({*range(0, last + 1, patch - overlap), last})
 
 
-def lattice(
-    member: Member, index: int, level: int, mpp: float, patch: int, overlap: int, least_tissue: float, classes: int
-) -> tuple[Patches, NDArray[np.int64]]:
-    """Return the patches of an image at a level that have a label or enough tissue.
+def lattice(member: Member, index: int, level: int, settings: DatasetSettings) -> tuple[Patches, NDArray[np.int64]]:
+    """Return the patches of an image (the ``index``-th) at a level that have a label or enough tissue.
 
     Returns
     -------
     patches
     areas : int64 [classes + 1], cells of each class on the whole canvas, and of tissue without label
     """
-    height, width = member.canvas(mpp)
-    rows, columns = starts(height, patch, overlap), starts(width, patch, overlap)
+    patch, classes, mpp = settings.patch_px, len(settings.classes), settings.mpps[level]
+    rows, columns = (starts(side, patch, settings.overlap_px) for side in member.canvas(mpp))
     areas = np.zeros(classes + 1, np.int64)
-    found: list[tuple[int, int, NDArray[np.int32]]] = []
+    places: list[tuple[int, int]] = []
+    counts: list[NDArray[np.int64]] = []
     if not rows or not columns:
         return Patches.join([], classes), areas
     for y, following in zip(rows, [*rows[1:], rows[-1] + patch], strict=True):
@@ -87,22 +86,19 @@ def lattice(
         areas += _areas(labels[:fresh], tissue[:fresh], classes)
         for x in columns:
             part = slice(x // CELL_PX, (x + patch) // CELL_PX)
-            counts = np.bincount(labels[:, part].ravel(), minlength=UNKNOWN + 1)[:classes].astype(np.int32)
-            if counts.any() or tissue[:, part].mean() >= least_tissue:
-                found.append((y, x, counts))
-    return _columns(found, index, level, classes), areas
+            of_patch = np.bincount(labels[:, part].ravel(), minlength=UNKNOWN + 1)[:classes]
+            if of_patch.any() or tissue[:, part].mean() >= settings.min_tissue:
+                places.append((y, x))
+                counts.append(of_patch)
+    n = len(places)
+    ys, xs = np.array(places, np.int32).reshape(n, 2).T
+    table = np.array(counts, np.int32).reshape(n, classes)
+    return Patches(np.full(n, index, np.int32), np.full(n, level, np.int32), ys, xs, table), areas
 
 
 def _areas(labels: NDArray[np.uint8], tissue: NDArray[np.bool_], classes: int) -> NDArray[np.int64]:
     known = np.bincount(labels.ravel(), minlength=UNKNOWN + 1)[:classes]
     return np.append(known, np.count_nonzero((labels == UNKNOWN) & tissue)).astype(np.int64)
-
-
-def _columns(found: list[tuple[int, int, NDArray[np.int32]]], index: int, level: int, classes: int) -> Patches:
-    n = len(found)
-    place = np.array([f[:2] for f in found], np.int32).reshape(n, 2)
-    counts = np.array([f[2] for f in found], np.int32).reshape(n, classes)
-    return Patches(np.full(n, index, np.int32), np.full(n, level, np.int32), place[:, 0], place[:, 1], counts)
 
 
 def owners(patches: Patches) -> NDArray[np.int64]:
@@ -117,20 +113,18 @@ def owners(patches: Patches) -> NDArray[np.int64]:
     return out
 
 
-def thin(
-    patches: Patches, names: list[str], side: NDArray[np.int64], seed: int, most: int, most_unlabelled: int | None
-) -> Patches:
-    """Keep at most ``most`` patches of a class on each level and in each split (``side`` of every member).
+def thin(patches: Patches, names: list[str], sides: NDArray[np.int64], settings: DatasetSettings) -> Patches:
+    """Keep at most ``most_per_class`` patches of a class on each level and in each split (``sides`` of every member).
 
     Which ones depends on a hash of (seed, image, level, place) alone, so that one more image moves few others.
     """
     keep = np.ones(len(patches), bool)
-    owner, split = owners(patches), side[patches.member]
+    owner, split = owners(patches), sides[patches.member]
     for combination in np.unique(np.stack([split, patches.level, owner]), axis=1).T:
         rows = np.flatnonzero((split == combination[0]) & (patches.level == combination[1]) & (owner == combination[2]))
-        limit = most_unlabelled if combination[2] == NO_CLASS else most
+        limit = settings.most_unlabelled if combination[2] == NO_CLASS else settings.most_per_class
         if limit is not None and len(rows) > limit:
-            order = np.argsort([_rank(patches, int(r), names, seed) for r in rows], kind="stable")
+            order = np.argsort([_rank(patches, int(r), names, settings.seed) for r in rows], kind="stable")
             keep[rows[order[limit:]]] = False
     return patches.take(keep)
 

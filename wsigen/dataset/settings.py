@@ -5,66 +5,71 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import ConfigError, DatasetError
 from wsigen.base.yaml_file import read_mapping, validated
-from wsigen.dataset.batch import CELL_PX
 from wsigen.models.card import CardClass, Level
 
+CELL_PX = 8
+"""Side of a class-map cell in px of a level: the grid of f8 latents."""
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 Mpp = Annotated[float, Field(gt=0.01, lt=100)]
-Paths = Annotated[tuple[str, ...], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_one_or_many)]
 
 
 class _Part(BaseModel):
+    """A part of the file: no unknown fields, no infinite numbers, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-class _Images(_Part):
-    """Images of one kind: files, folders or globs; ``mpp`` is um/px (one, or by image) where the files are silent or wrong.
-
-    ``glass``: what lies outside the tissue found and has no label is of the background class, instead of unknown. Not by
-    default: a patch half of which is glass would count as glass for tokens and prompts, whatever the rest of it is.
-    """
-
-    images: Paths
-    mpp: Mpp | dict[str, Mpp] | None = None
-    glass: bool = False
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    def _one_of(self, *names: str) -> None:
+        """Refuse none or several of some fields."""
+        if sum(getattr(self, name) is not None for name in names) != 1:
+            raise ValueError(f"give either {' or '.join(names)}")
 
 
 class TileSource(_Part):
-    """Folders of tiles, one a class: ``folder/NAME/*.png``; ``names`` maps a folder's name to a class's where they differ."""
+    """Folders of tiles, one a class: ``folder/NAME/*.png``."""
 
     kind: Literal["tiles"]
     folder: str
-    mpp: Mpp | None = None
-    names: dict[str, str] = Field(default_factory=dict)
+    mpp: Mpp | None = Field(default=None, description="um/px, where the files are silent or wrong")
+    names: dict[str, str] = Field(default={}, description="name of a folder -> class, where they differ")
+
+
+class _Images(_Part):
+    """Images of one kind."""
+
+    images: Paths = Field(description="files, folders or globs")
+    mpp: Mpp | dict[str, Mpp] | None = Field(
+        default=None, description="um/px where the files are silent or wrong: one, or one by image"
+    )
+    glass: bool = Field(
+        default=False,
+        description="what lies outside the tissue and has no label is of the background class, not unknown. A patch half of "
+        "which is glass then counts as glass for tokens and prompts, whatever the rest of it is",
+    )
 
 
 class AnnotatedSource(_Images):
-    """Slides with QuPath GeoJSON.
-
-    Attributes
-    ----------
-    annotations:
-        Folder of ``STEM.geojson``; by default they lie beside the images.
-    background:
-        Class outside every polygon; without it nobody knows what is there (sparse annotation).
-    names:
-        Classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations without
-        a classification; other classifications must be names of classes.
-    """
+    """Slides with QuPath GeoJSON."""
 
     kind: Literal["annotated"]
-    annotations: str | None = None
-    background: str | None = None
-    names: dict[str, str | None] = Field(default_factory=dict)
+    annotations: str | None = Field(default=None, description="folder of STEM.geojson; by default they lie beside the images")
+    background: str | None = Field(default=None, description="class outside every polygon; by default it is unknown")
+    names: dict[str, str | None] = Field(
+        default={},
+        description="classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations "
+        "without a classification; other classifications must be names of classes",
+    )
 
     @model_validator(mode="after")
     def _one_outside(self) -> AnnotatedSource:
@@ -83,33 +88,25 @@ class Columns(_Part):
 
 
 class PointSource(_Images):
-    """Slides with labelled points or spots.
-
-    Attributes
-    ----------
-    csv, columns:
-        One row a point.
-    image_pattern:
-        Regular expression on the image's name; its first group is what the CSV calls the image. Without it the CSV
-        gives the name, the file name or the stem.
-    radius_px, radius_um:
-        Radius of the labelled disc, one of the two.
-    names:
-        Label of the CSV -> class, or null: leave such points out. Other labels must be names of classes.
-    """
+    """Slides with labelled points or spots."""
 
     kind: Literal["points"]
-    csv: str
+    csv: str = Field(description="one row a point")
     columns: Columns = Columns()
-    image_pattern: str | None = None
-    radius_px: Annotated[float, Field(gt=0)] | None = None
-    radius_um: Annotated[float, Field(gt=0)] | None = None
-    names: dict[str, str | None] = Field(default_factory=dict)
+    image_pattern: str | None = Field(
+        default=None,
+        description="regular expression on the image's name; its first group is what the CSV calls the image, which by default "
+        "is the name, the file name or the stem",
+    )
+    radius_px: Positive | None = Field(default=None, description="radius of the labelled disc, px")
+    radius_um: Positive | None = Field(default=None, description="the same, um")
+    names: dict[str, str | None] = Field(
+        default={}, description="label of the CSV -> class, or null: leave such points out. Others must be names of classes"
+    )
 
     @model_validator(mode="after")
     def _one_radius(self) -> PointSource:
-        if (self.radius_px is None) == (self.radius_um is None):
-            raise ValueError("give either radius_px or radius_um")
+        self._one_of("radius_px", "radius_um")
         return self
 
 
@@ -132,8 +129,7 @@ class Groups(_Part):
 
     @model_validator(mode="after")
     def _one_way(self) -> Groups:
-        if (self.pattern is None) == (self.csv is None):
-            raise ValueError("give either a pattern or a csv")
+        self._one_of("pattern", "csv")
         return self
 
 
@@ -146,51 +142,44 @@ class Subtypes(_Part):
 
 
 class DatasetSettings(_Part):
-    """A dataset.
+    """A dataset."""
 
-    Attributes
-    ----------
-    root:
-        Folder relative paths and the images' names count from; the file's own by default.
-    levels:
-        Magnifications, finest first, each with its um/px. PathUp's overview is a level of 4x the um/px.
-    patch_px, overlap_px:
-        Side and overlap of the lattice's patches in px of the level, multiples of 8.
-    min_tissue:
-        Least share of tissue in a patch without labels.
-    most_upsampling:
-        An image is left out on levels for which it would be enlarged more than so many times: enlarging shows no detail,
-        and a model would learn the blur as the look of the level.
-    most_per_class:
-        Most patches of a class, on each level and in each split (6000: PathUp).
-    most_unlabelled:
-        The same for patches without any label; None: all.
-    held_out, held_out_share:
-        Groups that training never sees: their names, or their share of all groups.
-    """
-
-    classes: Annotated[tuple[CardClass, ...], Field(min_length=1)]
-    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    root: Path = Path()
-    patch_px: Annotated[int, Field(ge=64, multiple_of=CELL_PX)] = 512
-    overlap_px: Annotated[int, Field(ge=0, multiple_of=CELL_PX)] = 64
-    min_tissue: Annotated[float, Field(gt=0, le=1)] = 0.25
-    most_upsampling: Annotated[float, Field(ge=1)] = 1.5
-    most_per_class: Annotated[int, Field(ge=1)] = 6000
-    most_unlabelled: Annotated[int, Field(ge=1)] | None = None
+    classes: tuple[CardClass, ...] = Field(min_length=1)
+    levels: tuple[Level, ...] = Field(
+        min_length=1,
+        description="magnifications, finest first, each with its um/px. PathUp's overview is a level of 4x the um/px",
+    )
+    sources: tuple[Source, ...] = Field(min_length=1)
+    root: Path = Field(default=Path(), description="folder that paths and images' names count from; the file's own by default")
+    patch_px: int = Field(default=512, ge=64, multiple_of=CELL_PX, description="side of a patch, px of the level")
+    overlap_px: int = Field(
+        default=64, ge=0, multiple_of=CELL_PX, description="overlap of the lattice's patches, px of the level"
+    )
+    min_tissue: float = Field(default=0.25, gt=0, le=1, description="least share of tissue in a patch without labels")
+    most_upsampling: float = Field(
+        default=1.5,
+        ge=1,
+        description="an image is left out on levels for which it would be enlarged more than so many times: a model would "
+        "learn the blur as the look of the level",
+    )
+    most_per_class: int = Field(
+        default=6000, ge=1, description="most patches of a class on each level and in each split (PathUp: 6000)"
+    )
+    most_unlabelled: int | None = Field(
+        default=None, ge=1, description="the same for patches without any label; by default all"
+    )
     groups: Groups | None = None
-    held_out: tuple[str, ...] = ()
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    held_out: tuple[str, ...] = Field(default=(), description="groups that training never sees")
+    held_out_share: float = Field(default=0.0, ge=0, lt=1, description="share of all groups that training never sees, instead")
     subtypes: Subtypes | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSettings:
-        mpps = [level.mpp for level in self.levels]
-        if any(m is None for m in mpps):
+        mpps = [level.mpp for level in self.levels if level.mpp is not None]
+        if len(mpps) < len(self.levels):
             raise ValueError("every level needs its mpp (um/px)")
-        if mpps != sorted(set(mpps), key=float):  # type: ignore[arg-type]  # none is None
+        if mpps != sorted(set(mpps)):
             raise ValueError("levels go from fine to coarse: their mpp must rise")
         if self.overlap_px >= self.patch_px:
             raise ValueError(f"overlap_px {self.overlap_px} must be less than patch_px {self.patch_px}")
@@ -204,7 +193,7 @@ class DatasetSettings(_Part):
         try:
             table = self.table
             for source in self.sources:
-                for name in getattr(source, "names", {}).values():
+                for name in [*getattr(source, "names", {}).values(), getattr(source, "background", None)]:
                     _ = name is None or table.index(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None
@@ -216,10 +205,28 @@ class DatasetSettings(_Part):
         """Whether an image of so many um/px would be enlarged too much for a level."""
         return mpp > self.most_upsampling * float(level.mpp or 0) * (1 + 1e-9)
 
+    def class_index(self, label: str, where: str) -> int:
+        """Return the position of a class by name, case aside.
+
+        Raises
+        ------
+        DatasetError
+            If the dataset does not name it; the message begins with ``where``.
+        """
+        try:
+            return self.table.index(label)
+        except ConfigError as error:
+            raise DatasetError(f"{where} has an {error}; add it to 'classes' or map it with 'names'") from None
+
     @property
     def table(self) -> ClassTable:
         """The classes as a table."""
         return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
+
+    @property
+    def mpps(self) -> list[float]:
+        """um/px of the levels."""
+        return [float(level.mpp or 0) for level in self.levels]
 
 
 def read_settings(path: str | Path) -> DatasetSettings:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
-from wsigen.dataset.batch import CELL_PX
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.groups import SPLITS
+from wsigen.dataset.settings import CELL_PX
 from wsigen.storage.files import atomic_path
 
 UNKNOWN_RGB = (70, 70, 70)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsigen.base.errors import TrainingError
-from wsigen.dataset.batch import CropStream
+from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.training.losses import build_adversary, fine, hinge_loss, reconstruction_terms
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe
 from wsigen.training.task import Player, Tensors
@@ -176,7 +176,7 @@ class AutoencoderTask:
 
     name = "autoencoder"
 
-    def __init__(self, recipe: AutoencoderRecipe, stream: CropStream) -> None:
+    def __init__(self, recipe: AutoencoderRecipe, stream: Stream[CropBatch]) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self._stream = recipe, stream
         self.vae = load_vae(recipe.start) if recipe.start else build_vae(recipe.network, recipe.crop_px)

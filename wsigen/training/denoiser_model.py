@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import TrainingError
-from wsigen.dataset.batch import LatentBatch, LatentStream
+from wsigen.dataset.crops import Stream
+from wsigen.dataset.latents import LatentBatch
 from wsigen.training.autoencoder_model import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
@@ -102,7 +103,7 @@ class DenoiserTask:
         unet: nn.Module,
         scheduler: DDIMScheduler,
         conditioner: Conditioner,
-        stream: LatentStream,
+        stream: Stream[LatentBatch],
         decoder: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.recipe, self.unet, self.scheduler = recipe, unet, scheduler

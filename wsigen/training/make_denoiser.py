@@ -14,7 +14,8 @@ from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
-from wsigen.dataset.batch import LatentStream
+from wsigen.dataset.crops import Stream
+from wsigen.dataset.latents import LatentBatch
 from wsigen.models.card import BundleCard, Level
 from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text
@@ -44,7 +45,7 @@ class LatentData:
     key : identifies dataset and autoencoder
     """
 
-    stream: LatentStream
+    stream: Stream[LatentBatch]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     table: ClassTable

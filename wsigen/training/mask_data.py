@@ -72,7 +72,7 @@ def read_maps(recipe: MaskRecipe, dataset: Dataset) -> MaskData:
     cell_um = recipe.cell_um or CELL_PX * dataset.mpps[0]
     examples = []
     for member in dataset.training:
-        if member.kind == "tiles" or not member.labels.any or member.subtype not in subtypes:
+        if not member.labels.any or member.subtype not in subtypes:  # tiles have no subtype
             continue
         cells = member.overview(cell_um)
         if (cells != UNKNOWN).any():

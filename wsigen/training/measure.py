@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsigen.dataset.batch import CELL_PX, CropStream
+from wsigen.dataset.crops import CropBatch, Stream
+from wsigen.dataset.settings import CELL_PX
 from wsigen.training.autoencoder_model import to_bytes, to_unit
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def measure_autoencoder(
-    vae: AutoencoderKL, crops: CropStream, background: tuple[int, ...], count: int = 48, batch: int = 4
+    vae: AutoencoderKL, crops: Stream[CropBatch], background: tuple[int, ...], count: int = 48, batch: int = 4
 ) -> dict[str, float]:
     """Reconstruct crops and compare them in 8 bit, outside background: empty glass would flatter every figure.
 

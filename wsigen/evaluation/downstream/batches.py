@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.dataset.augment import dihedral, jitter_stain
+from wsigen.dataset.crops import dihedral, jitter_stain
 from wsigen.dataset.drawing import PRESENT
 from wsigen.evaluation.downstream.samples import Samples
 from wsigen.evaluation.downstream.scratch import Scratch

@@ -16,11 +16,9 @@ from wsigen.base.geometry import Box
 from wsigen.dataset import Dataset, open_dataset
 from wsigen.dataset.labels import WholeLabel
 from wsigen.dataset.members import Member as DatasetMember
-from wsigen.dataset.settings import cache_of, read_settings
 from wsigen.dataset.tissue import sample
 from wsigen.evaluation.sides.labels import Labels
 from wsigen.evaluation.sides.members import Member, Skipped
-from wsigen.slide.reference import Reference
 
 Part = Literal["held_out", "training", "all"]
 PARTS: tuple[Part, ...] = ("held_out", "training", "all")
@@ -45,8 +43,7 @@ class DatasetNotes:
     def labels(self) -> Labels | None:
         """Polygons or spots; None for whole images (tiles) and unlabelled ones."""
         said = self.member.labels
-        size = (self.member.height, self.member.width)
-        return None if isinstance(said, WholeLabel) else Labels(said.layout(size, size), self.table)
+        return None if isinstance(said, WholeLabel) else Labels(self.member.layout(self.member.mpp), self.table)
 
 
 def named_dataset(path: Path) -> tuple[Path, Part] | None:
@@ -86,7 +83,7 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
         if watch is not None:
             watch(done + 1, total)
 
-    dataset = open_dataset(read_settings(file), cache_of(file), skip_bad=True, watch=tell)
+    dataset = open_dataset(file, skip_bad=True, watch=tell)
     chosen = {"held_out": dataset.held_out, "training": dataset.training, "all": dataset.members}[part]
     if not chosen:
         raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")
@@ -103,5 +100,4 @@ def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple
 def _member(dataset: Dataset, member: DatasetMember) -> Member:
     said = member.labels
     whole = dataset.table[said.class_index].name if isinstance(said, WholeLabel) and said.any else None
-    reference = Reference(member.pixels, member.height, member.width, member.mpp)
-    return Member(reference, member.mpp, whole, member.group, member.path, DatasetNotes(member, dataset.table))
+    return Member(member.reference, member.mpp, whole, member.group, member.path, DatasetNotes(member, dataset.table))

@@ -1,4 +1,4 @@
-"""Slides that open and hold a damaged tile: named, or passed over the same way every time."""
+"""Crops: augmentation keeps glass and loses nothing; damaged tiles are named, or passed over the same way every time."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import tifffile
 from dataset.dataset_making import settings, stained, tiles
 
 from wsigen.base.errors import DatasetError, ReferenceImageError
-from wsigen.dataset.damage import Damage
+from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.latents import cache_latents
 
@@ -88,14 +88,30 @@ def test_too_much_damage_ends_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("expected", "ends"), [(0, True), (4000, False)])
 def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) -> None:
     """Where reads come image by image, the share is one of all there will be."""
-    damage = Damage(skip=True, expected=expected)
+    failures = ReadFailures(skip=True, expected=expected)
 
     def meet() -> bool:
         try:
-            damage.meet("bad.tif", ReferenceImageError("bad.tif: truncated"))
+            failures.failed("bad.tif", ReferenceImageError("bad.tif: truncated"))
         except DatasetError:
             return True
         return False
 
     ended = [meet() for _ in range(100)]
     assert any(ended) == ends
+
+
+def test_jitter_leaves_glass_alone_and_changes_tissue() -> None:
+    rng = np.random.default_rng(0)
+    glass = np.full((4, 4, 3), 244, dtype=np.uint8)
+    assert np.abs(jitter_stain(glass, rng).astype(int) - glass).max() <= 1
+    tissue = np.full((4, 4, 3), (180, 90, 150), dtype=np.uint8)
+    assert np.abs(jitter_stain(tissue, rng).astype(int) - tissue).max() > 1
+
+
+def test_variants_are_the_eight_turns_and_flips() -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (6, 6, 3)).astype(np.uint8)
+    assert np.array_equal(dihedral(rgb, 0), rgb)
+    variants = [dihedral(rgb, variant) for variant in range(8)]
+    assert len({v.tobytes() for v in variants}) == 8
+    assert all(sorted(v.reshape(-1, 3).tolist()) == sorted(rgb.reshape(-1, 3).tolist()) for v in variants)

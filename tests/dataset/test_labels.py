@@ -1,17 +1,16 @@
-"""What is left out is said: rows about unknown images, images too coarse for a level; glass by tissue; renamed annotations."""
+"""Labels of images: tables that speak of other images, glass by tissue, renamed annotations."""
 
 import json
 
 import numpy as np
 import pytest
-from dataset.dataset_making import CLASSES, annotated, settings, slide, spots, tiles
+from dataset.dataset_making import CLASSES, annotated, settings, slide, spots
 from drawing import feature, square, write_layout
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
 from wsigen.dataset.dataset import open_dataset
-from wsigen.dataset.latents import cache_latents
 from wsigen.dataset.summary import summarise
 
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
@@ -44,32 +43,6 @@ def test_rows_that_are_all_unknown_or_left_out_are_refused(tmp_path):
         open_dataset(settings(tmp_path.resolve(), POINTS | {"names": {"Tumor": None, "Stroma": None}}), tmp_path / "cache")
 
 
-def test_an_image_teaches_no_level_it_would_be_enlarged_for(tmp_path):
-    slide(tmp_path / "fine.png", seed=1)
-    slide(tmp_path / "coarse.png", seed=2)
-    source = {"kind": "unlabelled", "images": ["fine.png", "coarse.png"], "mpp": {"fine": 0.5, "coarse": 1.0}}
-    config = settings(tmp_path.resolve(), source, patch_px=64)
-    dataset = open_dataset(config, tmp_path / "cache")
-    on = {k: {dataset.members[i].name for i in dataset.patches.member[dataset.patches.level == k]} for k in (0, 1)}
-    assert on == {0: {"fine.png"}, 1: {"fine.png", "coarse.png"}}
-    assert dataset.notes == [
-        "level 'patch' (0.5 um/px): 1 of 2 images are left out there, as they would be enlarged more than 1.5 times "
-        "('coarse.png'; the first has 1 um/px); raise most_upsampling to use them all the same"
-    ]
-    levels = summarise(dataset)["splits"]["training"]["levels"]
-    assert [levels[k]["images_too_coarse"] for k in ("patch", "overview")] == [1, 0]
-    more = open_dataset(config.model_copy(update={"most_upsampling": 2.0}), tmp_path / "more")
-    assert set(more.patches.member[more.patches.level == 0].tolist()) == {0, 1}
-    assert more.notes == []
-
-
-def test_images_too_coarse_for_every_level_are_the_cause(tmp_path):
-    slide(tmp_path / "a.png")
-    coarse = {"kind": "unlabelled", "images": "a.png", "mpp": 4.0}
-    with pytest.raises(DatasetError, match=r"no patches: .*1 of 1 images would be enlarged beyond most_upsampling"):
-        open_dataset(settings(tmp_path.resolve(), coarse), tmp_path / "cache")
-
-
 @pytest.mark.parametrize("kind", ["annotated", "points", "unlabelled"])
 def test_glass_is_labelled_where_the_source_says_so(tmp_path, kind):
     annotated(tmp_path / "slides")
@@ -77,18 +50,19 @@ def test_glass_is_labelled_where_the_source_says_so(tmp_path, kind):
     slide(tmp_path / "a.png", seed=6)
     spots(tmp_path / "s.csv", BOTH)
     sources = [dict(ANNOTATED), dict(POINTS), dict(PLAIN)]
+    kinds = {"slides/s1.png": "annotated", "a.png": "points", "plain/u1.png": "unlabelled"}
     (mine,) = (s for s in sources if s["kind"] == kind)
     mine["glass"] = True
     dataset = open_dataset(settings(tmp_path.resolve(), *sources, classes=CLASSES), tmp_path / "cache")
     for member in dataset.members:
         found, tissue = member.class_map(WHOLE, 0.5), member.tissue(WHOLE, 0.5)
-        labels = member.labels.layout((640, 768), (640, 768)).class_map(Box(0, 0, 80, 96), 8)
+        labels = member.layout(0.5).class_map(Box(0, 0, 80, 96), 8)
         assert 0.4 < tissue.mean() < 0.8
-        expected = np.where((labels == UNKNOWN) & ~tissue, 0, labels) if member.kind == kind else labels
+        expected = np.where((labels == UNKNOWN) & ~tissue, 0, labels) if kinds[member.name] == kind else labels
         assert np.array_equal(found, expected)
         part = Box(0, 0, 128, 256)
         assert np.array_equal(member.class_map(part, 0.5), expected[:16, :32])
-        assert member.labelled == (member.kind != "unlabelled" or kind == "unlabelled")
+        assert member.labelled == (kinds[member.name] != "unlabelled" or kind == "unlabelled")
 
 
 def test_glass_needs_a_class_and_no_other_background(tmp_path):
@@ -125,29 +99,3 @@ def test_names_that_lead_nowhere(tmp_path):
     config = settings(tmp_path.resolve(), ANNOTATED | {"names": {"Tumor": None, "Stroma": None}})
     with pytest.raises(DatasetError, match=r"s1.geojson: 'names' leaves out every annotation"):
         open_dataset(config, tmp_path / "cache")
-
-
-def test_latents_of_held_out_patches_are_standardised_by_the_training_split(tmp_path):
-    tiles(tmp_path / "tiles")
-    source = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
-    config = settings(tmp_path.resolve(), source, groups={"pattern": r"(P\d)"}, held_out=["P1"])
-    dataset = open_dataset(config, tmp_path / "cache")
-
-    def encode(images):
-        b, h, w, _ = images.shape
-        return images.reshape(b, h // 8, 8, w // 8, 8, 3).mean((2, 4)).transpose(0, 3, 1, 2).astype(np.float32)
-
-    training = cache_latents(dataset, encode, tmp_path / "t", "key")
-    with pytest.raises(DatasetError, match="need 'training'"):
-        cache_latents(dataset, encode, tmp_path / "h", "key", split="held_out")
-    with pytest.raises(DatasetError, match="another dataset, encoder or split"):
-        cache_latents(dataset, encode, tmp_path / "h", "other", split="held_out", training=training)
-    held_out = cache_latents(dataset, encode, tmp_path / "h", "key", split="held_out", training=training)
-    assert np.array_equal(held_out.mean, training.mean)
-    assert np.array_equal(held_out.std, training.std)
-    raw = held_out.group["latents"][:, 0].astype(np.float64)
-    assert not np.allclose(raw.mean((0, 2, 3)), training.mean, rtol=1e-3)  # its own would be others
-    batch = held_out.stream(0).batch(0, 4).latents
-    again = batch * training.std[:, None, None] + training.mean[:, None, None]
-    nearest = [np.abs(raw - one).max((1, 2, 3)).min() for one in again]
-    assert max(nearest) < 0.1
