@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
@@ -49,9 +48,9 @@ def mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
 
 def _mend(run: RunContext, layout: Layout, key: str) -> None:
     """Delete a damaged key, so that the stage that makes it finds it missing; what no stage makes is made here."""
-    block = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
-    if block:
-        run.spool.discard((int(block[1]), int(block[2])))
+    block = run.spool.place_of(key)
+    if block is not None:
+        run.spool.discard(block)
         run.spool.discard_damaged()  # a power cut takes many at a time
         return
     once = MADE_ONCE.fullmatch(key)

@@ -1,18 +1,32 @@
-"""The class map a slide was made from, as GeoJSON annotations that QuPath imports."""
+"""The class map a slide was made from, as polygons in GeoJSON that QuPath imports, in bounded memory."""
 
 from __future__ import annotations
 
 import json
 import os
 import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wsigen.base.classes import ClassTable, TissueClass
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import LayoutError
-from wsigen.slide.regions import ClassReader, Ring, regions
+from wsigen.base.geometry import Box
 from wsigen.storage.files import atomic_path, leftover_name
+
+ClassReader = Callable[[Box], NDArray[np.uint8]]
+"""Classes of a box of cells: uint8 ``[h, w]``, positions in a `ClassTable` or ``UNKNOWN``."""
+
+Ring = list[list[int]]
+"""Closed ring of ``[x, y]`` corners."""
+
+BAND = 512
+"""Rows of cells that are read at a time."""
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
 
@@ -79,6 +93,46 @@ def write_annotations(
     return {name: float(area) for name, area in areas.items()}
 
 
+def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable, scratch: Path) -> Iterator[tuple[int, list[Ring]]]:
+    """Yield ``(class, rings)`` of every connected region, the outer ring first, then its holes, in cells.
+
+    Regions are connected over edges, not corners (with corners, five in a hundred polygons touch themselves
+    and are invalid), do not overlap, and cover each cell of a class exactly. Background classes and unknown
+    cells are left out.
+
+    Parameters
+    ----------
+    shape:
+        ``(height, width)`` of the class map in cells.
+    scratch:
+        A file to be made for the time being; it is removed in the end, whatever happens.
+
+    Raises
+    ------
+    LayoutError
+        If the class map holds a value that is not in ``table``.
+
+    Notes
+    -----
+    **Memory bound.** The class map passes through a tiled raster on disk, ``BAND`` rows at a time, and GDAL's
+    polygoniser walks that raster by scan lines; memory grows with the number of polygons only.
+    """
+    import rasterio
+    from rasterio.features import shapes
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            _write_raster(scratch, rows, shape, table)
+            with rasterio.open(scratch, driver="GTiff") as raster:
+                for geometry, value in shapes(rasterio.band(raster, 1), connectivity=4):
+                    if int(value) != UNKNOWN:
+                        rings = geometry["coordinates"]
+                        yield int(value), [[[int(x), int(y)] for x, y in ring] for ring in rings]
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def polygon_area(rings: list[Ring]) -> int:
     """Return the area of an outer ring less its holes, exactly: the corners are whole numbers."""
     outer, *holes = (_ring_area(ring) for ring in rings)
@@ -109,3 +163,37 @@ def _feature(tissue: TissueClass, number: int, rings: list[Ring], um2: float, se
             "metadata": {"source": "wsigen", "synthetic": "true"},
         },
     }
+
+
+def _write_raster(path: Path, rows: ClassReader, shape: tuple[int, int], table: ClassTable) -> None:
+    import rasterio
+    from rasterio.windows import Window
+
+    height, width = shape
+    keep = _lookup(table)
+    size = {"height": height, "width": width, "count": 1, "dtype": "uint8", "bigtiff": "if_safer"}
+    tiling = {"tiled": True, "blockxsize": BAND, "blockysize": BAND, "compress": "deflate", "zlevel": 1}
+    with rasterio.open(path, "w", driver="GTiff", **size, **tiling) as raster:
+        for y in range(0, height, BAND):
+            box = Box(y, 0, min(y + BAND, height), width)
+            cells = np.asarray(rows(box))
+            _check(cells, box, table)
+            raster.write(keep[cells], 1, window=Window(0, y, width, box.height))
+
+
+def _check(cells: NDArray[np.uint8], box: Box, table: ClassTable) -> None:
+    name = f"class map, rows {box.y0} to {box.y1}"
+    if cells.shape != box.shape:
+        raise LayoutError(f"{name}: got {cells.shape} cells, expected {box.shape}")
+    wrong = np.unique(cells[(cells >= len(table)) & (cells != UNKNOWN)])
+    if wrong.size:
+        raise LayoutError(f"{name}: got class {wrong[0]}; known are 0 to {len(table) - 1} and {UNKNOWN} (unknown)")
+
+
+def _lookup(table: ClassTable) -> NDArray[np.uint8]:
+    """Class value to itself, or to ``UNKNOWN`` if it is not drawn."""
+    keep = np.full(256, UNKNOWN, np.uint8)
+    for index, tissue in enumerate(table):
+        if not tissue.background:
+            keep[index] = index
+    return keep

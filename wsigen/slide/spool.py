@@ -14,8 +14,6 @@ from wsigen.storage.local import LocalFolder
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_NAME = re.compile(r"(\d+)_(\d+)\.blk")
-
 
 class Spool:
     """A folder with one value per block, shared by any number of writers.
@@ -52,8 +50,7 @@ class Spool:
 
     def done(self) -> set[tuple[int, int]]:
         """Every block that is there."""
-        names = (_NAME.fullmatch(key) for key in self._folder.names())
-        return {(int(m[1]), int(m[2])) for m in names if m}
+        return {ij for key in self._folder.names() if (ij := self.place_of(key)) is not None}
 
     def read(self, ij: tuple[int, int]) -> EncodedBlock:
         """Read block ``ij``.
@@ -91,5 +88,11 @@ class Spool:
 
     @staticmethod
     def key(ij: tuple[int, int]) -> str:
-        """Name of a block, by which damage is told."""
+        """Name of a block, also in messages and in `DamagedChunkError.key`."""
         return f"{ij[0]:05d}_{ij[1]:05d}.blk"
+
+    @staticmethod
+    def place_of(key: str) -> tuple[int, int] | None:
+        """The block that has this name; None for any other name."""
+        match = re.fullmatch(r"(\d+)_(\d+)\.blk", key)
+        return (int(match[1]), int(match[2])) if match else None

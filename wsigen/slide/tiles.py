@@ -17,7 +17,7 @@ import numpy as np
 
 from wsigen.base.errors import DamagedChunkError
 from wsigen.slide.codec import RGB, area_means, encode_tile, is_plain
-from wsigen.slide.pyramid import REMAINDER, PyramidSpec
+from wsigen.slide.pyramid import PyramidSpec
 
 MAGIC = b"wsiblk2\n"
 _CURE = "delete it and it will be made again"
@@ -68,7 +68,7 @@ def encode_block(spec: PyramidSpec, ij: tuple[int, int], rgb: RGB) -> bytearray:
     if rgb.shape != expected or rgb.dtype != np.uint8:
         raise ValueError(f"block {ij}: expected uint8 {expected}, got {rgb.dtype} {rgb.shape}")
     payload = _Payload()
-    images = [rgb, *area_means(rgb, (2, 4, REMAINDER))]
+    images = [rgb, *area_means(rgb)]
     plain = is_plain(rgb)
     glass = payload.add(encode_tile(spec, rgb[: spec.tile, : spec.tile])) if plain else None
     tiles: list[tuple[int, ...]] = []

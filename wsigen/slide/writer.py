@@ -1,31 +1,37 @@
-"""A full spool to a pyramidal OME-TIFF."""
+"""A full spool to a pyramidal OME-TIFF, and what is read back of it: a checksum of its tiles, and its coarsest level.
+
+tifffile writes the file; left to do is the link by which OpenSlide finds the reduced levels.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 
-from wsigen.base.errors import DamagedChunkError
-from wsigen.slide.bigtiff import level0_sha256, link_subifds
+from wsigen.base.errors import DamagedChunkError, OutputError
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import EncodedBlock, TileKey
 from wsigen.storage.files import atomic_path
 
-__all__ = ["level0_sha256", "write_slide"]
-
 STRIP = 512
 """Rows of the remainder image that are averaged at a time."""
+
+_HEADER = b"II\x2b\x00\x08\x00\x00\x00"  # little-endian BigTIFF, offsets of 8 bytes
+_ENTRY = struct.Struct("<HHQQ")  # tag, type, count, value or offset
+_SUBIFDS = 330
 
 
 def write_slide(
@@ -88,6 +94,38 @@ def scratch_bytes(spec: PyramidSpec, bytes_per_px: float) -> int:
     """
     areas = (math.prod(spec.level_size(level)) for level in range(1, min(spec.levels, BLOCK_LEVELS)))
     return int(sum(areas) * bytes_per_px) + math.prod(spec.level_size(BLOCK_LEVELS)) * 3
+
+
+def level0_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the encoded tiles of level 0, one after the other in row-major order.
+
+    It says that two slides have the same pixels whatever their metadata.
+    """
+    import tifffile
+
+    digest = hashlib.sha256()
+    with tifffile.TiffFile(path) as tiff, Path(path).open("rb") as file:
+        page = tiff.pages[0]
+        for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            file.seek(offset)
+            digest.update(file.read(size))
+    return digest.hexdigest()
+
+
+def top_level(path: str | os.PathLike[str], side: int) -> RGB:
+    """Read the coarsest level of a slide that has ``side`` pixels on its longer side, or level 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``[h, w, 3]``.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(Path(path)) as tiff:
+        levels = tiff.series[0].levels
+        fitting = [level for level in levels if max(level.shape[:2]) >= side]
+        return np.asarray((fitting or levels)[-1 if fitting else 0].asarray())
 
 
 class _Waiting:
@@ -159,21 +197,6 @@ def _block_tiles(
         yield from (tiles[rc] for rc in sorted(tiles))
 
 
-def _coarse_tiles(spec: PyramidSpec, level: int, remainder: np.memmap) -> Iterator[bytes]:
-    row = 0
-    for rc in spec.tiles_of_level(level):
-        if rc[0] != row:
-            _give_back(remainder)
-            row = rc[0]
-        yield encode_tile(spec, _coarse_tile(spec, level, rc, remainder))
-
-
-def _give_back(mapped: np.memmap) -> None:
-    """Count the pages of a mapped file no longer as this process's; what they hold stays in the file."""
-    if sys.platform == "linux":
-        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # NumPy has no other way to it
-
-
 def _checked(spec: PyramidSpec, spool: Spool, ij: tuple[int, int]) -> EncodedBlock:
     block = spool.read(ij)
     wanted = asdict(spec)
@@ -182,6 +205,15 @@ def _checked(spec: PyramidSpec, spool: Spool, ij: tuple[int, int]) -> EncodedBlo
         problem = f"its {other[0]} is {block.spec.get(other[0])}, expected {wanted[other[0]]}"
         raise DamagedChunkError(f"block {ij} was made for another slide: {problem}", spool.key(ij))
     return block
+
+
+def _coarse_tiles(spec: PyramidSpec, level: int, remainder: np.memmap) -> Iterator[bytes]:
+    row = 0
+    for rc in spec.tiles_of_level(level):
+        if rc[0] != row:
+            _give_back(remainder)
+            row = rc[0]
+        yield encode_tile(spec, _coarse_tile(spec, level, rc, remainder))
 
 
 def _coarse_tile(spec: PyramidSpec, level: int, rc: tuple[int, int], remainder: RGB) -> RGB:
@@ -193,17 +225,40 @@ def _coarse_tile(spec: PyramidSpec, level: int, rc: tuple[int, int], remainder: 
     return np.concatenate([area_mean(s, factor) for s in strips if s.size])
 
 
-def top_level(path: str | os.PathLike[str], side: int) -> RGB:
-    """Read the coarsest level of a slide that has ``side`` pixels on its longer side, or level 0.
+def _give_back(mapped: np.memmap) -> None:
+    """Count the pages of a mapped file no longer as this process's; what they hold stays in the file."""
+    if sys.platform == "linux":
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # NumPy has no other way to it
 
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``[h, w, 3]``.
+
+def link_subifds(path: str | os.PathLike[str]) -> None:
+    """Make the first reduced level follow the main image, in place.
+
+    An OME-TIFF keeps its reduced levels in SubIFDs, which OpenSlide does not look at: it walks the chain of
+    main IFDs. tifffile chains the SubIFDs already, so setting the main IFD's "next" field to the first of
+    them shows OpenSlide the whole pyramid, and readers that know SubIFDs see no difference.
+
+    Raises
+    ------
+    OutputError
+        If the file is no little-endian BigTIFF with one main IFD and SubIFDs.
     """
-    import tifffile
+    with Path(path).open("r+b") as file:
+        if file.read(8) != _HEADER:
+            raise OutputError(f"{path}: not a little-endian BigTIFF file; cannot link its levels")
+        ifd = _u64(file, 8)
+        count = _u64(file, ifd)
+        entries = file.read(count * _ENTRY.size)
+        tags = {tag: (number, value) for tag, _, number, value in _ENTRY.iter_unpack(entries)}
+        following = ifd + 8 + len(entries)
+        if _SUBIFDS not in tags or _u64(file, following) != 0:
+            raise OutputError(f"{path}: expected one main image with SubIFDs; cannot link its levels")
+        number, value = tags[_SUBIFDS]
+        first = value if number == 1 else _u64(file, value)
+        file.seek(following)
+        file.write(struct.pack("<Q", first))
 
-    with tifffile.TiffFile(Path(path)) as tiff:
-        levels = tiff.series[0].levels
-        fitting = [level for level in levels if max(level.shape[:2]) >= side]
-        return np.asarray((fitting or levels)[-1 if fitting else 0].asarray())
+
+def _u64(file: BinaryIO, at: int) -> int:
+    file.seek(at)
+    return int(struct.unpack("<Q", file.read(8))[0])
