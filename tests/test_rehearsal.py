@@ -10,7 +10,7 @@ import pytest
 import tiny_bundles
 
 from wsigen.base.geometry import Box
-from wsigen.layout.uniform import UniformLayout
+from wsigen.layout.layout import UniformLayout
 from wsigen.models.model import load_model
 from wsigen.run.config import make_config
 from wsigen.run.estimate import rehearsal

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import GeoJsonLayout, _area, read_geojson
-from wsigen.layout.uniform import UniformLayout
+from wsigen.layout.layout import UniformLayout
 
 SIZE = (1024, 1024)
 DEMO = Path(__file__).parents[2] / "examples" / "demo.geojson"

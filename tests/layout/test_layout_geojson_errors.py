@@ -81,7 +81,7 @@ def test_nested_collections_and_rings(write, table):
 
 
 def test_unpacked_too_large(tmp_path, table, monkeypatch):
-    monkeypatch.setattr("wsigen.layout.geojson_file.MAX_BYTES", 2**20)
+    monkeypatch.setattr("wsigen.layout.geojson_features.MAX_BYTES", 2**20)
     path = tmp_path / "bomb.geojson.gz"
     path.write_bytes(gzip.compress(b" " * 2**22))
     fails(path, table, "too large")

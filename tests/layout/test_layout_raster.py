@@ -11,8 +11,7 @@ from PIL import Image
 
 from wsigen.base.errors import LayoutError
 from wsigen.base.geometry import Box
-from wsigen.layout.class_table import read_class_table
-from wsigen.layout.raster import read_label_raster
+from wsigen.layout.raster import read_class_table, read_label_raster
 from wsigen.layout.read import read_layout
 
 LABELS = np.random.default_rng(0).integers(0, 5, (128, 160)).astype(np.uint8)

@@ -19,8 +19,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
-from wsigen.layout.layout import Layout, inner_box
-from wsigen.layout.uniform import UniformLayout
+from wsigen.layout.layout import Layout, UniformLayout, inner_box
 from wsigen.slide.reference import Reference
 
 Size = tuple[int, int]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import inner_box
-from wsigen.layout.spline import SplineTaps, spline_grid, spline_taps
+from wsigen.layout.smooth_noise import SplineTaps, spline_grid, spline_taps
 
 STRIP_CELLS = 2**20
 """Cells computed at a time: bounds the memory of a read, whatever box is asked for."""

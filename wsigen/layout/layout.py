@@ -1,8 +1,9 @@
-"""`Layout`: which class is where on the slide to be generated."""
+"""`Layout`: which class is where on the slide to be generated; `UniformLayout`: one class everywhere."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,19 @@ class Layout(Protocol):
         nearest cell inside.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class UniformLayout:
+    """A slide of ``height x width`` pixels that is class ``class_index`` everywhere."""
+
+    height: int
+    width: int
+    class_index: int
+
+    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return uint8 ``[box.height, box.width]``, all ``class_index``; see `Layout.class_map`."""
+        return np.full(box.shape, self.class_index, np.uint8)
 
 
 def inner_box(box: Box, cell_px: int, height: int, width: int) -> tuple[Box, np.ndarray, np.ndarray]:

@@ -1,9 +1,15 @@
-"""`read_label_raster`: a label image -> the class of every cell of the slide."""
+"""Label images: `read_label_raster` gives the class of every cell of the slide, `read_class_table` what the values mean.
+
+The table is a YAML, JSON or CSV file.
+"""
 
 from __future__ import annotations
 
+import csv
 import functools
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +20,11 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import MAX_SIDE_PX, inner_box
-from wsigen.layout.raster_checks import check_image, check_values
 
 STRIP_PX = 2**24
 """Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
+
+HELP = 'write lines like \'1: Tumor\' (YAML), {"1": "Tumor"} (JSON) or 1,Tumor (CSV)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +88,6 @@ class RasterLayout:
         return self.indices[place]
 
 
-def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
-    """Return the raster row (or column) under the centre of each cell, in whole numbers."""
-    found = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
-    return np.clip(found, 0, raster_px - 1)
-
-
 def read_label_raster(
     path: str | Path,
     table: ClassTable,
@@ -124,9 +125,9 @@ def read_label_raster(
     known = _known(path, table, classes, background)
     try:
         image = _open(str(path.resolve()), path.stat().st_mtime_ns)
-        check_image(path, image)
+        _check_image(path, image)
         height, width = _slide_size(path, (image.height, image.width), size, scale)
-        check_values(path, image, known, table)
+        _check_values(path, image, known, table)
     except (pyvips.Error, OSError) as e:
         raise LayoutError(
             f"{path}: neither GeoJSON nor an image that can be read to its end ({_first_line(e)}); "
@@ -135,6 +136,34 @@ def read_label_raster(
     values = np.array(sorted(known), np.int64)
     indices = np.array([known[int(v)] for v in values], np.uint8)
     return RasterLayout(height, width, str(path.resolve()), image.height, image.width, values, indices)
+
+
+def read_class_table(path: str | Path) -> dict[int, str]:
+    """Read a mapping from label values to class names.
+
+    A YAML or JSON file holds ``value: name``, ``name: value`` or a list of names (values from 0); a CSV file
+    the columns value and name, with or without a header. An empty name means the background.
+
+    Raises
+    ------
+    LayoutError
+        If the file is missing, cannot be parsed, or a value is no whole number or appears twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise LayoutError(f"{path}: no such class table; check the path") from None
+    except (OSError, UnicodeDecodeError):
+        raise LayoutError(f"{path}: the class table is not a readable text file; {HELP}") from None
+    pairs = _csv_pairs(text, path) if path.suffix.casefold() in (".csv", ".tsv") else _pairs(_parse(text, path), path)
+    return _mapping(pairs, path)
+
+
+def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
+    """Return the raster row (or column) under the centre of each cell, in whole numbers."""
+    found = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
+    return np.clip(found, 0, raster_px - 1)
 
 
 @functools.lru_cache(maxsize=4)
@@ -166,6 +195,112 @@ def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | Non
     return h, w
 
 
+def _check_image(path: Path, image: Any) -> None:
+    """Refuse images that are not one band of whole numbers.
+
+    Raises
+    ------
+    LayoutError
+        For colour and palette images, fractions, and fewer than 8 bits (libvips stretches those to 0..255).
+    """
+    fields = image.get_fields()
+    remedy = "save the labels as one band of 8 or 16 bit whole numbers (grey PNG or TIFF)"
+    if "palette" in fields and image.get("palette"):
+        raise LayoutError(f"{path}: a palette image, its colours are read and not its labels; {remedy}")
+    if image.bands != 1:
+        raise LayoutError(f"{path}: the image has {image.bands} bands, labels need one (palette or colours?); {remedy}")
+    if image.format not in ("uchar", "char", "ushort", "short", "uint", "int"):
+        raise LayoutError(f"{path}: the values are of type {image.format}, not whole numbers; {remedy}")
+    bits = image.get("bits-per-sample") if "bits-per-sample" in fields else 8
+    if bits < 8:
+        raise LayoutError(f"{path}: the image has {bits} bit per pixel; {remedy}")
+
+
+def _check_values(path: Path, image: Any, known: Mapping[int, int], table: ClassTable) -> None:
+    """Read the whole image once, strip by strip, and refuse values without a class.
+
+    Raises
+    ------
+    LayoutError
+        Naming the values, their pixels, and the known ones. A truncated file raises ``pyvips.Error``.
+    """
+    unknown = {v: n for v, n in _histogram(image).items() if v not in known}
+    if not unknown:
+        return
+    most = sorted(unknown, key=lambda v: (-unknown[v], v))[:8]
+    values = ", ".join(str(v) for v in most) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    names = ", ".join(f"{v}: {table[i].name}" for v, i in sorted(known.items()))
+    raise LayoutError(
+        f"{path}: unknown label values {values} in {sum(unknown.values())} of "
+        f"{image.width * image.height} pixels; "
+        f"known: {names}; correct the image or give a class table"
+    )
+
+
+def _histogram(image: Any) -> Counter[int]:
+    """Return how many pixels have each value."""
+    counts: Counter[int] = Counter()
+    if image.format in ("uchar", "ushort"):
+        found = image.hist_find().numpy().ravel()
+        counts.update({int(v): int(found[v]) for v in np.flatnonzero(found)})
+        return counts
+    rows = max(1, STRIP_PX // image.width)
+    for y in range(0, image.height, rows):
+        values, found = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    return counts
+
+
 def _first_line(error: Exception) -> str:
     detail = getattr(error, "detail", "") or str(error)
     return (detail.strip().splitlines() or ["unreadable"])[0]
+
+
+def _parse(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return json.loads(text) if path.suffix.casefold() == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as e:
+        raise LayoutError(f"{path}: the class table cannot be parsed ({str(e).splitlines()[0]}); {HELP}") from None
+
+
+def _pairs(data: Any, path: Path) -> list[tuple[Any, Any]]:
+    if isinstance(data, list):
+        return list(enumerate(data))
+    if isinstance(data, dict):
+        by_name = all(isinstance(v, int) and not isinstance(v, bool) for v in data.values())
+        return [(v, k) if by_name else (k, v) for k, v in data.items()]
+    raise LayoutError(f"{path}: the class table is neither a mapping nor a list; {HELP}")
+
+
+def _csv_pairs(text: str, path: Path) -> list[tuple[Any, Any]]:
+    delimiter = "\t" if path.suffix.casefold() == ".tsv" else ","
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)]
+    if rows and not _is_int(rows[0][0]):
+        rows = rows[1:]
+    for row in rows:
+        if len(row) < 2:
+            raise LayoutError(f"{path}: the line {','.join(row)!r} of the class table has no name; {HELP}")
+    return [(row[0], row[1]) for row in rows]
+
+
+def _is_int(value: Any) -> bool:
+    try:
+        int(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, float)
+
+
+def _mapping(pairs: Iterable[tuple[Any, Any]], path: Path) -> dict[int, str]:
+    mapping: dict[int, str] = {}
+    for value, name in pairs:
+        if not _is_int(value):
+            raise LayoutError(f"{path}: the label value {value!r} is not a whole number; {HELP}")
+        if int(value) in mapping:
+            raise LayoutError(f"{path}: the label value {int(value)} appears twice; keep one line for each value")
+        mapping[int(value)] = "" if name is None else str(name).strip()
+    if not mapping:
+        raise LayoutError(f"{path}: the class table is empty; {HELP}")
+    return mapping

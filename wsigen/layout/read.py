@@ -6,11 +6,10 @@ from pathlib import Path
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError
-from wsigen.layout.class_table import read_class_table
 from wsigen.layout.geojson import read_geojson
-from wsigen.layout.geojson_file import read_start
+from wsigen.layout.geojson_features import read_start
 from wsigen.layout.layout import Layout
-from wsigen.layout.raster import read_label_raster
+from wsigen.layout.raster import read_class_table, read_label_raster
 
 JSON_SUFFIXES = (".geojson", ".json")
 

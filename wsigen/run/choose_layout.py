@@ -9,8 +9,7 @@ from typing import Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
-from wsigen.layout.layout import Layout
-from wsigen.layout.uniform import UniformLayout
+from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
 
 

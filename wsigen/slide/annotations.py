@@ -80,7 +80,7 @@ def write_annotations(
     with atomic_path(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type":"FeatureCollection","features":[')
         separator = "\n"
-        for index, rings in regions(rows, cells, table, scratch):
+        for index, rings in _regions(rows, cells, table, scratch):
             tissue = table[index]
             scaled = [[_corner(xy, cell_px, size_px) for xy in ring] for ring in rings]
             area = polygon_area(scaled)
@@ -93,7 +93,7 @@ def write_annotations(
     return {name: float(area) for name, area in areas.items()}
 
 
-def regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable, scratch: Path) -> Iterator[tuple[int, list[Ring]]]:
+def _regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable, scratch: Path) -> Iterator[tuple[int, list[Ring]]]:
     """Yield ``(class, rings)`` of every connected region, the outer ring first, then its holes, in cells.
 
     Regions are connected over edges, not corners (with corners, five in a hundred polygons touch themselves

@@ -13,8 +13,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import read_geojson
-from wsigen.layout.geojson_features import read_features
-from wsigen.layout.geojson_file import load_json
+from wsigen.layout.geojson_features import load_json, read_features
 from wsigen.layout.layout import Layout
 
 UNLABELLED = "(no annotation)"
