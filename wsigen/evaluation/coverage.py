@@ -25,12 +25,12 @@ COVERED_LEAST = 0.9
 def place_training(side: Side, most: int, least: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
     """Place crops of ``side_px`` every half crop over the tissue of a side, or a random ``most`` of these places.
 
+    Memory bound: ``most`` places and those of one image.
+
     Parameters
     ----------
     most, least:
         Crops; a side whose lattice has fewer than ``least`` gets as many random ones (`sides.place_crops`).
-
-    Memory bound: ``most`` places and those of one image.
 
     Raises
     ------
