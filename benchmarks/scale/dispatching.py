@@ -17,10 +17,10 @@ from wsigen.run.config import make_config
 from wsigen.run.engine import dispatch
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.dispatch import Dispatcher
-from wsigen.run.engine.opening import open_cluster
 from wsigen.run.engine.run import run_pass
-from wsigen.run.mend import prepare_pass
+from wsigen.run.engine.workers import open_cluster
 from wsigen.run.prepare import prepare
+from wsigen.run.repair import prepare_pass
 from wsigen.run.rundir import claim, make_run_dir
 from wsigen.run.tasks.context import run_context
 from wsigen.run.tasks.perform import Report

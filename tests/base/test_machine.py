@@ -11,7 +11,7 @@ import pytest
 from wsigen.base import machine
 from wsigen.base.machine import LARGEST, LARGEST_OLD, kept_environment, set_options
 from wsigen.run.config import make_config
-from wsigen.run.engine.opening import open_cluster
+from wsigen.run.engine.workers import open_cluster
 from wsigen.run.estimate import projection
 
 GIB = 2**30

@@ -78,7 +78,7 @@ def test_a_run_moves_the_bytes_that_are_reckoned(bundle, tmp_path, monkeypatch, 
 def test_active_chunks_are_those_of_the_run(bundle, tmp_path):
     """Tissue in a corner of one chunk, and near the edge of another."""
     from benchmarks.bundles import write_squares
-    from wsigen.run.mend import prepare_pass
+    from wsigen.run.repair import prepare_pass
     from wsigen.run.rundir import claim, make_run_dir
     from wsigen.run.tasks.context import run_context
 

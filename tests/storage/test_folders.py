@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine import interrupt_in_the_middle, settings_of
+from runs import interrupt_in_the_middle, settings_of
 
 from wsigen.base.errors import ConfigError, OutputError, ResourceError, RunError
 from wsigen.run.estimate.memory import demand_disk
 from wsigen.run.generate import generate, resume
 from wsigen.run.manifest import WORK, Manifest, package_versions
 from wsigen.run.rundir import kept_inputs, make_run_dir
-from wsigen.run.runstore import RunStore
+from wsigen.run.store import RunStore
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext, run_context
 from wsigen.slide.pyramid import PyramidSpec
@@ -144,7 +144,7 @@ def test_a_run_in_an_object_store_deletes_many_keys_with_one_request(bundle, tmp
     delete = ObjectFolder.delete
     monkeypatch.setattr(ObjectFolder, "delete", lambda folder, key: alone.append(key) or delete(folder, key))
     monkeypatch.setattr("wsigen.storage.objects.DELETED", 20)
-    monkeypatch.setattr("wsigen.run.engine.patience.sleep", lambda seconds: None)
+    monkeypatch.setattr("wsigen.run.engine.dispatch.sleep", lambda seconds: None)
     settings = settings_of(bundle, tmp_path, steps=3, sampler="dpm++")
     place = f"memory://{tmp_path.name}/a.run"
     there = generate(tmp_path / "a.ome.tiff", run_dir=place, **settings)
@@ -550,7 +550,7 @@ def test_a_store_that_is_away_where_a_lease_is_asked_for_is_waited_for(bundle, t
 
     monkeypatch.setattr(lease.Lease, "renew", flaky)
     monkeypatch.setattr(lease, "RENEW_S", 1000.0)
-    monkeypatch.setattr("wsigen.run.engine.patience.sleep", lambda seconds: None)
+    monkeypatch.setattr("wsigen.run.engine.dispatch.sleep", lambda seconds: None)
     settings = {**settings_of(bundle, tmp_path, steps=1, keep_run=False), "run_dir": place}
     with pytest.raises(RunError, match="process 1 on elsewhere") if taken else nullcontext():
         generate(tmp_path / "a.ome.tiff", watch=lambda stage: told.append(stage.note), **settings)

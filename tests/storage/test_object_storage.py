@@ -9,9 +9,9 @@ import time
 import urllib.request
 
 import pytest
+from clusters import ENVIRONMENT, running_scheduler, running_workers
+from clusters import wsigen as command_line
 from drawing import tumor_in_stroma
-from test_workers import ENVIRONMENT, running_scheduler, running_workers
-from test_workers import wsigen as command_line
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server", reason="needs moto[s3] and flask")

@@ -17,15 +17,13 @@ from typing import Any
 from wsigen.base.errors import LayoutError, OutputError, RunError
 from wsigen.layout.layout import Layout
 from wsigen.run.config import RunConfig, make_config
-from wsigen.run.engine.dispatch import Dispatcher
-from wsigen.run.engine.patience import patiently
+from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.memory import demand_disk, demand_memory
 from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
 from wsigen.run.manifest import LOCK, Manifest
-from wsigen.run.mend import mending, prepare_pass
 from wsigen.run.outputs import Files, files_of, write_outputs
 from wsigen.run.prepare import (
     Prepared,
@@ -33,6 +31,7 @@ from wsigen.run.prepare import (
     prepare,
     reread_layout,
 )
+from wsigen.run.repair import prepare_pass, with_repairs
 from wsigen.run.rundir import (
     begin_outputs,
     check_unchanged,
@@ -205,7 +204,7 @@ def _work(
         for part in run.passes:
             confirm()
             prepare_pass(run, part, layout)
-        digest, areas = mending(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
+        digest, areas = with_repairs(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()

@@ -1,4 +1,4 @@
-"""The state of a run: one zarr group of versioned keys.
+"""The state of a run: one zarr group of versioned keys. What a key means is known here alone.
 
 Layout of the group, one subgroup per pass::
 
@@ -24,26 +24,70 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
-from wsigen.base.errors import DamagedChunkError
-from wsigen.base.geometry import Box, ChunkGrid
+from wsigen.base.errors import DamagedChunkError, RunError
+from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.storage.folder import Folder
 from wsigen.storage.zarr_stores import Overwriting
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]
 
-_STATE_KEY = re.compile(r"latents/c/(\d+)/0/(\d+)/(\d+)")
-_PARTIAL_KEY = re.compile(r"partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
-
 NO_CLASS = 254
 """What a class map reads where its chunk is missing; no class has this index."""
+
+
+class RunStore:
+    """The zarr group of a run.
+
+    Parameters
+    ----------
+    folder:
+        Of the group, e.g. ``RUN/work-0123456789ab/state.zarr``.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> PassState:
+        """Make the arrays of a pass, with a history if its sampler needs one; an unfinished attempt is replaced."""
+        self._folder.make()
+        group = _make_arrays(self._folder.chunks(), index, grid, channels, steps, side, history)
+        return PassState(group, grid, self._folder.sub(f"pass-{index}"))
+
+    def restore_metadata(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> None:
+        """Write the metadata of a pass's arrays again where it is not what ``create_pass`` wrote: it was damaged."""
+        wanted: dict[str, Any] = {}
+        _make_arrays(MemoryStore(wanted), index, grid, channels, steps, side, history)
+        for key, value in wanted.items():
+            content = value.to_bytes()
+            if not self._folder.has(key) or self._folder.read(key) != content:
+                self._folder.write(key, content)
+
+    def open_pass(self, index: int, grid: ChunkGrid) -> PassState:
+        """Open the arrays of a pass.
+
+        Raises
+        ------
+        RunError
+            If they are not there.
+        """
+        try:
+            group = zarr.open_group(self._folder.chunks(), mode="r+")[f"pass-{index}"]
+            return PassState(group, grid, self._folder.sub(f"pass-{index}"))
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise RunError(f"{self._folder.name}: pass {index} is missing or unreadable ({error}); resume the run") from None
+
+    def has_pass(self, index: int) -> bool:
+        """Whether a pass was prepared to the end."""
+        return self._folder.has(f"pass-{index}/activity/c/0/0")
 
 
 class PassState:
@@ -190,14 +234,18 @@ class PassState:
 
     def record(self) -> dict[Index, set[int]]:
         """The half-steps whose keys exist, by chunk. Whatever else lies there (what killed writers left) is none."""
-        found: dict[Index, set[int]] = {}
-        for key in self._folder.names("latents/c"):
-            if name := _STATE_KEY.fullmatch(key):
-                found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]))
-        for key in self._folder.names("partials/c"):
-            if name := _PARTIAL_KEY.fullmatch(key):
-                found.setdefault((int(name[2]), int(name[3])), set()).add(2 * int(name[1]) + 1)
-        return found
+        there: dict[Index, set[int]] = {}
+        for key in (*self._folder.names("latents/c"), *self._folder.names("partials/c")):
+            if place := _place_in_pass(key):
+                half_step, ij = place
+                there.setdefault(ij, set()).add(half_step)
+        return there
+
+    def demand_finite(self, values: Array, half_step: int, ij: Index) -> None:
+        """Name the key whose values are not finite: it was missing, or a model made NaN (DamagedChunkError)."""
+        if not np.isfinite(values).all():
+            key = f"{self.group.path}/{self.key(half_step, ij)}"
+            raise DamagedChunkError(f"{key}: missing or not finite", key)
 
     def delete_unfinished(self) -> None:
         """Delete what writers that were killed left unfinished."""
@@ -253,3 +301,96 @@ class PassState:
         except (ValueError, RuntimeError, LookupError, TypeError) as error:
             reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
             raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", f"{self.group.path}/{key}") from error
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """What a key of the store belongs to.
+
+    Attributes
+    ----------
+    pass_index : int
+        The pass.
+    once : str
+        ``classes``, ``activity`` or ``norm``, which are made once per pass; empty for the state of a chunk.
+    half_step : int
+        Half-step that writes the key.
+    ij : tuple of int
+        The chunk.
+    """
+
+    pass_index: int
+    once: str
+    half_step: int = 0
+    ij: Index = (0, 0)
+
+
+_PASS = re.compile(r"pass-(\d+)/(.+)")
+_STATE = re.compile(r"(latents|history)/c/(\d+)/0/(\d+)/(\d+)")
+_PARTIAL = re.compile(r"partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
+
+
+def place_of_key(key: str) -> Place:
+    """Say what a key, relative to the run's group, belongs to.
+
+    Raises
+    ------
+    RunError
+        If it is the key of nothing that can be made again.
+    """
+    parts = _PASS.fullmatch(key)
+    if parts and parts[2] in ("classes", "activity", "norm"):
+        return Place(int(parts[1]), parts[2])
+    place = _place_in_pass(parts[2]) if parts else None
+    if parts is None or place is None:
+        raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
+    return Place(int(parts[1]), "", *place)
+
+
+def _place_in_pass(key: str) -> tuple[int, Index] | None:
+    """Half-step and chunk of a key relative to its pass; None for any other. A history goes with the state written after it."""
+    if state := _STATE.fullmatch(key):
+        return 2 * (int(state[2]) + (state[1] == "history")), (int(state[3]), int(state[4]))
+    if partial := _PARTIAL.fullmatch(key):
+        return 2 * int(partial[1]) + 1, (int(partial[2]), int(partial[3]))
+    return None
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> Any:
+    """Make the group of a pass and its arrays (see the top of this module)."""
+    group = zarr.open_group(store, mode="a").create_group(f"pass-{index}", overwrite=True)
+    c, reach = grid.chunk, grid.chunk + side
+    height, width = grid.rows * c, grid.columns * c  # whole chunks: a key is always written in full
+    live = {
+        "dtype": "float32",
+        "fill_value": np.nan,
+        "compressors": [Crc32cCodec()],
+        "config": {"write_empty_chunks": True},
+    }
+    group.create_array("latents", shape=(steps + 1, channels, height, width), **_tiled((1, channels), c), **live)
+    if history:
+        group.create_array("history", shape=(steps, channels, height, width), **_tiled((1, channels), c), **live)
+    partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
+    group.create_array("partials", shape=partial_shape, **_tiled((1, 1, 1, channels), reach), **live)
+    group.create_array(
+        "classes",
+        shape=(grid.height, grid.width),
+        chunks=(c, c),
+        dtype="uint8",
+        fill_value=NO_CLASS,
+        compressors=[BloscCodec(cname="zstd", clevel=3), Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+    return group
+
+
+def _tiled(before: tuple[int, ...], side: int) -> dict[str, Any]:
+    """Chunks of ``[*before, side, side]``, in tiles."""
+    tile = tile_side(side)
+    whole, part = (*before, side, side), (*before, tile, tile)
+    return {"chunks": whole} if tile == side else {"chunks": part, "shards": whole}

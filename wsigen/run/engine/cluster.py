@@ -1,19 +1,19 @@
-"""dask's client, as the engine sees it: tasks out, results in (``engine.opening`` makes one).
+"""dask's client, as the engine sees it: calls out, results in (``engine.workers`` makes one).
 
 The engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
-run for minutes and the driver would hold gigabytes. No modules but this, ``engine.opening`` and ``engine.calls`` know dask.
+run for minutes and the driver would hold gigabytes. No module but this and ``engine.workers`` knows dask.
 """
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-from wsigen.base.errors import ResourceError
-from wsigen.run.engine.calls import SchedulerLostError, call_named, translated
+from wsigen.base.errors import ResourceError, UnfitWorkerError, WsigenError
 from wsigen.run.engine.queue import Jobs
 from wsigen.run.engine.stage import Notes
 
@@ -38,6 +38,14 @@ COUNT_S = 1.0
 
 RENEW_S = 10.0
 """Seconds between two looks at the jobs of a queue."""
+
+
+class WorkerLostError(Exception):
+    """A worker died or was cut off while it held a task; the task can be given to another."""
+
+
+class SchedulerLostError(WorkerLostError):
+    """The scheduler left with the task; whether any worker ever began it nobody knows."""
 
 
 class Size(NamedTuple):
@@ -138,7 +146,7 @@ class Cluster:
         needed = {GPU: _GPU_PARTS // self._tasks_at_once / _GPU_PARTS} if model and self._declared else None
         key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
         future = self._ask(
-            lambda client: client.submit(call_named, function, *args, key=key, pure=False, retries=0, resources=needed)
+            lambda client: client.submit(_call_named, function, *args, key=key, pure=False, retries=0, resources=needed)
         )
         self._labels[future] = label
         self._running.add(future)
@@ -159,7 +167,7 @@ class Cluster:
         try:
             return label, future.result()
         except Exception as error:
-            return label, translated(error)
+            return label, _translated(error)
         finally:
             future.release()
 
@@ -294,3 +302,32 @@ class Cluster:
 def _gpus_of(worker: Mapping[str, Any]) -> int:
     """GPUs that a worker declares."""
     return int(worker.get("resources", {}).get(GPU, 0))
+
+
+def _call_named(function: Callable[..., T], *args: Any) -> T:
+    """Call a function on a worker; an error names the machine, and a worker that cannot take part its address."""
+    try:
+        return function(*args)
+    except Exception as error:
+        error.add_note(f"on {socket.gethostname()}")
+        if isinstance(error, UnfitWorkerError):
+            from distributed import get_worker
+
+            error.worker = get_worker().address
+        raise
+
+
+def _translated(error: Exception) -> Exception:
+    """Tell a lost worker from an error of the task itself."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    if isinstance(error, WsigenError):
+        return error
+    if isinstance(error, CancelledError):  # we cancel nothing that is waited for: the scheduler went away, or began anew
+        return SchedulerLostError(str(error))
+    if isinstance(error, KilledWorker | CommClosedError):
+        return WorkerLostError(str(error))
+    return error

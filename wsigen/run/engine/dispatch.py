@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import traceback
 from collections import Counter
@@ -9,12 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
-from wsigen.run.engine.calls import SchedulerLostError, WorkerLostError
-from wsigen.run.engine.cluster import Cluster
-from wsigen.run.engine.patience import FULL, next_wait, passes_by_itself, patiently
+from wsigen.run.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.run.engine.stage import Notes
 from wsigen.run.manifest import FAILURES, Manifest
 from wsigen.run.tasks.context import RunContext
@@ -32,6 +31,18 @@ it is given (for want of memory, say) still comes to an end."""
 
 LOOK_S = 10.0
 """Seconds without a task's end after which the driver looks around: are there workers, is the run still its own?"""
+
+FIRST_WAIT_S = 0.5
+"""Seconds until what failed is tried for the second time; every wait is as long as all before it together."""
+
+PATIENCE_S = 120.0
+"""Seconds of waiting in all: a file server or an object store that is started again is back by then."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that all tasks meet alike: the disk or the user's share of it is full."""
+
+LASTING = (*FULL, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS)
+"""Errors of a place that waiting does not mend; refused access is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,7 @@ class Dispatcher:
             raise result
         if isinstance(result, SchedulerLostError):
             return task, result  # no worker died of it
-        if wait := next_wait(self.waited.get(task, 0.0)) if passes_by_itself(result) else 0.0:
+        if wait := _next_wait(self.waited.get(task, 0.0)) if _passes_by_itself(result) else 0.0:
             self.waited[task] = self.waited.get(task, 0.0) + wait
             self._not_before[task] = monotonic() + wait
             self.notes.add("store", f"{task.name}: {_described(result)}; tried again in {wait:.1f} s")
@@ -216,3 +227,28 @@ def _described(error: Exception) -> str:
     raised = [f"in {Path(frames[-1].filename).name}:{frames[-1].lineno}"] if frames else []
     where = ", ".join([*raised, *getattr(error, "__notes__", [])])
     return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"
+
+
+def _passes_by_itself(error: Exception) -> bool:
+    """Whether an error is of a kind that a store has for a moment: a network that is away, a server that starts again."""
+    return isinstance(error, OSError) and not isinstance(error, PermissionError) and error.errno not in LASTING
+
+
+def _next_wait(waited_s: float) -> float:
+    """Seconds to wait before the next try, after ``waited_s`` in all; 0 if patience is at its end."""
+    return max(0.0, min(max(FIRST_WAIT_S, waited_s), PATIENCE_S - waited_s))
+
+
+def patiently(act: Callable[[], None], notes: Notes) -> None:
+    """Do something with the store again and again until it answers, or patience is at its end (then the error is raised)."""
+    waited = 0.0
+    while True:
+        try:
+            return act()
+        except OSError as error:
+            wait = _next_wait(waited) if _passes_by_itself(error) else 0.0
+            if not wait:
+                raise
+            notes.add("store", f"the store does not answer ({error}); tried again in {wait:.1f} s")
+            sleep(wait)
+            waited += wait

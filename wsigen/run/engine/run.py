@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 
 from wsigen.base.errors import DamagedChunkError, RunError
-from wsigen.run.engine.calls import WorkerLostError
-from wsigen.run.engine.deletion import Deletions
-from wsigen.run.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome
-from wsigen.run.engine.patience import patiently
+from wsigen.run.engine.cluster import WorkerLostError
+from wsigen.run.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome, patiently
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.wavefront import HalfStep, Wavefront
-from wsigen.run.store import PassState
+from wsigen.run.store import PassState, place_of_key
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.perform import Kind, Report, Task
 
@@ -88,15 +86,15 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
     for _ in range(TRIES):
         try:
             return _go_on_with_pass(dispatcher, part, name, watch, damages)
-        except _BeyondMendingError as error:
+        except _BeyondRepairError as error:
             dispatcher.drain()
             dispatcher.confirm()
             dispatcher.run.passes[part].state.delete_all()
             watch(Stage(name, 0, note=f"{error}; what it was made from is gone, too: the pass starts over"))
-    raise RunError(f"{name}: damaged beyond mending {TRIES} times; is the disk failing? Start anew on another one")
+    raise RunError(f"{name}: damaged beyond repair {TRIES} times; is the disk failing? Start anew on another one")
 
 
-class _BeyondMendingError(Exception):
+class _BeyondRepairError(Exception):
     """A chunk is damaged, and so is what it was made from."""
 
 
@@ -106,7 +104,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     wave = Wavefront(context.plan.grid, _active(context), context.plan.steps, state.record())
     _sweep(wave, state)
     progress = _Progress(dispatcher, name, wave.total, wave.completed, watch)
-    due = Deletions(state, dispatcher.notes)
+    due = _Deletions(state, dispatcher.notes)
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
             dispatcher.send(_task_of(part, ready))
@@ -136,6 +134,38 @@ def sweep_passes(run: RunContext, notes: Notes) -> None:
         patiently(partial(_sweep, wave, part.state), notes)
 
 
+class _Deletions:
+    """Half-steps of a pass that are due to be deleted.
+
+    They are no more than a folder deletes at a time. None of them is ever written again: what a damage lets be made again lies
+    above all that is due (``Wavefront.roll_back``). So a request may be sent twice, and what a driver leaves that is killed, or
+    a store without saying so, is found by the sweep at the beginning and the end of a pass; histories among it, which nobody
+    reads without their state, stay until the run is cleared.
+
+    Parameters
+    ----------
+    state:
+        The pass.
+    notes:
+        Where a person is told that the store does not answer.
+    """
+
+    def __init__(self, state: PassState, notes: Notes) -> None:
+        self._state, self._notes = state, notes
+        self._due: list[HalfStep] = []
+
+    def add(self, half_steps: Iterable[HalfStep]) -> None:
+        """Delete half-steps, now or with the next ones."""
+        self._due.extend(half_steps)
+        if len(self._due) >= self._state.delete_at_once:
+            self.flush()
+
+    def flush(self) -> None:
+        """Delete all that is due."""
+        patiently(partial(self._state.delete_all_of, self._due), self._notes)
+        self._due = []
+
+
 def _active(part: PassContext) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(*part.state.activity.nonzero(), strict=True)]
 
@@ -148,10 +178,8 @@ def _sweep(wave: Wavefront, state: PassState) -> None:
 
 def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
     """Let the damaged chunk be made again, or say that it cannot be; damage in an earlier pass is passed on."""
-    if MADE_ONCE.fullmatch(damage.key):
-        raise damage
-    owner, h, ij = place_of_key(damage.key)
-    if owner != part:
+    index, once, h, ij = place_of_key(damage.key)
+    if once or index != part:
         raise damage
     if not wave.reached(h, ij):
         return  # another task met the same damage first: the chunk is being made again
@@ -161,31 +189,8 @@ def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkErro
             f"{damage}; made {TRIES} times with the same result: the model gives no finite numbers here, or the disk fails"
         )
     if not wave.roll_back(h, ij):
-        raise _BeyondMendingError(str(damage))
+        raise _BeyondRepairError(str(damage))
     state.delete(h, ij)
-
-
-MADE_ONCE = re.compile(r"pass-(\d+)/(classes|activity|norm)")
-"""What is made once per pass, and again by whoever drives the run."""
-
-_KEY = re.compile(r"pass-(\d+)/(?:(latents|history)/c/(\d+)/0/(\d+)/(\d+)|partials/c/(\d+)/(\d+)/(\d+)/0/0/0)")
-
-
-def place_of_key(key: str) -> tuple[int, int, tuple[int, int]]:
-    """Turn the key of a chunk's state back into its pass, half-step and chunk.
-
-    Raises
-    ------
-    RunError
-        If it is another key (a class map, say), which no task can make again.
-    """
-    found = _KEY.fullmatch(key)
-    if found is None:
-        raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
-    part = int(found[1])
-    if found[2]:
-        return part, 2 * (int(found[3]) + (found[2] == "history")), (int(found[4]), int(found[5]))
-    return part, 2 * int(found[6]) + 1, (int(found[7]), int(found[8]))
 
 
 def _task_of(part: int, ready: HalfStep) -> Task:

@@ -1,16 +1,23 @@
-"""Where the work is done: how many workers, of how many threads and tasks, or whose."""
+"""From settings to workers: threads of this process, processes of this machine, those of a scheduler, or jobs of a queue."""
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
+from wsigen.base.errors import ResourceError
+from wsigen.base.machine import keep_freed_memory, kept_environment
 from wsigen.run.config import RunConfig
+from wsigen.run.engine.cluster import Cluster
+from wsigen.run.engine.queue import Jobs, is_queue_file, submit_jobs
 
-if TYPE_CHECKING:
-    from wsigen.run.engine.cluster import Cluster
+LEAVE_S = 10.0
+"""Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,6 @@ class Workers:
 
     def cluster(self) -> AbstractContextManager[Cluster]:
         """Start them, or connect to them."""
-        from wsigen.run.engine.opening import open_cluster
-
         return open_cluster(self.count, self.processes, self.scheduler, self.accelerated, self.tasks_at_once)
 
     @classmethod
@@ -51,3 +56,118 @@ class Workers:
 def usable_cores() -> int:
     """Cores this process may use: a queue or a container may leave it fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def open_cluster(
+    workers: int, processes: bool, scheduler: str | None, accelerated: bool = False, tasks_at_once: int = 1
+) -> Iterator[Cluster]:
+    """Start a local cluster, or connect to a running scheduler.
+
+    Parameters
+    ----------
+    workers:
+        Local workers.
+    processes:
+        Workers are processes of their own instead of threads of this one.
+    scheduler:
+        Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
+    accelerated:
+        The run's device is no CPU; with a scheduler, its workers may declare the resource ``GPU``.
+    tasks_at_once:
+        Threads of each local worker, or of each GPU of a scheduler's workers. Its CPU workers have the threads they have, each
+        a worker.
+
+    Raises
+    ------
+    ResourceError
+        If no scheduler answers at the address, it wants certificates and none are configured, or no job can be submitted.
+    ConfigError
+        If the queue's settings are wrong.
+    """
+    import dask
+    from distributed import Client
+
+    for name in ("distributed", "distributed.worker", "distributed.scheduler"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
+    nannies = dask.config.get(_NANNIES)
+    if not accelerated:
+        nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
+        if scheduler is None and not processes:
+            keep_freed_memory()  # before the workers' threads are there
+    with dask.config.set({**_SETTINGS, _NANNIES: nannies}):
+        own: Any = None
+        jobs: Jobs | None = None
+        if scheduler is None:
+            own = _local(workers, processes, tasks_at_once)
+        elif is_queue_file(scheduler):
+            jobs = submit_jobs(Path(scheduler))
+            own = jobs.cluster
+
+        def connect() -> Any:
+            return _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
+
+        alone = scheduler is not None and not accelerated
+        cluster = Cluster(connect, jobs, accelerated and scheduler is not None, 1 if alone else tasks_at_once)
+        patience_s = LEAVE_S
+        try:
+            yield cluster
+        except KeyboardInterrupt:
+            patience_s = LEAVE_S if is_queue_file(scheduler or "") else 1.0  # jobs are to be taken back from their queue
+            raise
+        finally:
+            # A task may outlive the patience of either; what ended the run matters, not how the workers take their leave.
+            with suppress(Exception):
+                cluster.close(patience_s)
+            with suppress(Exception):
+                if own is not None:
+                    own.close(timeout=patience_s)
+
+
+def _local(workers: int, processes: bool, threads: int) -> Any:
+    """Workers on this machine: threads of this process, or processes that listen on loopback alone."""
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers if processes else 1,
+        threads_per_worker=threads if processes else workers * threads,
+        processes=processes,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        host="127.0.0.1" if processes else None,
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _connect(address: str) -> Any:
+    """A client of a running scheduler."""
+    import dask
+    from distributed import Client
+
+    if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file", None):
+        raise ResourceError(
+            f"{address} wants certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and those of docs/clusters.md"
+        )
+    try:
+        return Client(address, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ResourceError(f"no dask scheduler answers at {address} ({error}); start one with 'dask scheduler'") from None
+
+
+_NANNIES = "distributed.nanny.pre-spawn-environ"
+"""Variables of the environment that worker processes are started with."""
+
+_SETTINGS = {
+    "distributed.comm.timeouts.connect": "10s",
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.admin.tick.limit": "60s",
+    "distributed.worker.daemon": True,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.deploy.lost-worker-timeout": "3650d",
+}
+"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk. dask's own watch over itself
+(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured).
+Jobs of a queue that ended are ours to submit again (``queue.Jobs``), so its half of that is put off for ever."""

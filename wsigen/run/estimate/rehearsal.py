@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from wsigen.base.geometry import Box
 from wsigen.run.estimate.projection import plans_of
 from wsigen.run.manifest import Manifest
-from wsigen.run.mend import prepare_pass
 from wsigen.run.outputs import export_annotations
 from wsigen.run.prepare import Prepared, class_map_of_chunk
+from wsigen.run.repair import prepare_pass
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.decode import WINDOW, decode_block
 from wsigen.run.tasks.denoise import assemble, denoise, start, step_settings

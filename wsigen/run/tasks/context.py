@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.run.manifest import FILE, Manifest, package_versions, version_differences
-from wsigen.run.runstore import RunStore
-from wsigen.run.store import PassState
+from wsigen.run.store import PassState, RunStore
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.slide.pyramid import PyramidSpec

@@ -11,8 +11,8 @@ import numpy as np
 from wsigen.base.errors import DamagedChunkError
 from wsigen.layout.layout import Layout
 from wsigen.run.engine.dispatch import TRIES, Dispatcher
-from wsigen.run.engine.run import MADE_ONCE, place_of_key
 from wsigen.run.prepare import class_map_of_chunk
+from wsigen.run.store import place_of_key
 from wsigen.run.tasks.context import PassContext, RunContext
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
     state.write_activity(_activity(run, part))
 
 
-def mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
+def with_repairs(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
     """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
     damages: Counter[str] = Counter()
     while True:
@@ -43,28 +43,26 @@ def mending(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
                 raise
             dispatcher.notes.add("damage", f"{damage}; it is made again")
             dispatcher.drain()
-            _mend(dispatcher.run, layout, damage.key)
+            _repair(dispatcher.run, layout, damage.key)
 
 
-def _mend(run: RunContext, layout: Layout, key: str) -> None:
+def _repair(run: RunContext, layout: Layout, key: str) -> None:
     """Delete a damaged key, so that the stage that makes it finds it missing; what no stage makes is made here."""
     block = run.spool.place_of(key)
     if block is not None:
         run.spool.discard(block)
         run.spool.discard_damaged()  # a power cut takes many at a time
         return
-    once = MADE_ONCE.fullmatch(key)
-    if once is None:
-        number, h, ij = place_of_key(key)
-        run.passes[number].state.delete(h, ij)
-        return
-    part = run.passes[int(once[1])]
-    if once[2] == "norm":
+    index, once, half_step, ij = place_of_key(key)
+    part = run.passes[index]
+    if once == "norm":
         part.state.delete_norm()
-    elif once[2] == "classes":
+    elif once == "classes":
         _write_classes(part, layout)
-    else:
+    elif once == "activity":
         part.state.write_activity(_activity(run, part))
+    else:
+        part.state.delete(half_step, ij)
 
 
 def _write_classes(part: PassContext, layout: Layout) -> None:

@@ -1,75 +1,24 @@
 """A scheduler and workers started with dask's own commands, each in a folder of its own."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from clusters import ENVIRONMENT, WORKER, dask, running_scheduler, running_workers, wsigen
 from drawing import tumor_in_stroma
 
-from wsigen.run.engine.opening import open_cluster
+from wsigen.run.check_workers import describe_worker
 from wsigen.run.engine.queue import submit_jobs
+from wsigen.run.engine.workers import open_cluster
 from wsigen.run.generate import generate
-from wsigen.run.tasks.introduce import introduce
 
-DOCS = Path(__file__).parents[1] / "docs"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-WORKER = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0")
-
+DOCS = Path(__file__).parents[2] / "docs"
 pytestmark = pytest.mark.slow
-
-
-def dask(folder, *args, env):
-    folder.mkdir()
-    command = [sys.executable, "-m", "dask", *args]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def wsigen(*args, cwd, env=ENVIRONMENT, timeout=150):
-    command = [sys.executable, "-m", "wsigen", *(str(a) for a in args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
-
-
-@contextmanager
-def running_scheduler(folder, env=ENVIRONMENT, protocol="tcp"):
-    """Address of a scheduler without workers."""
-    file = folder / "scheduler.json"
-    options = ["--host", f"{protocol}://127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-    process = dask(folder / "scheduler", "scheduler", *options, "--scheduler-file", str(file), env=env)
-    try:
-        deadline = time.monotonic() + 60
-        while not file.exists() or not file.read_text().strip():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@contextmanager
-def running_workers(folder, scheduler, count, env=ENVIRONMENT, more=()):
-    """Workers of one thread each, once they answer."""
-    options = (*WORKER, "--host", scheduler.rpartition(":")[0], *more)
-    processes = [dask(folder / f"worker-{k}", "worker", scheduler, *options, env=env) for k in range(count)]
-    try:
-        deadline = time.monotonic() + 90
-        while f"{count} worker(s) can do" not in wsigen("worker-check", scheduler, cwd=folder, env=env).stdout:
-            assert time.monotonic() < deadline
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(20)
 
 
 @pytest.fixture
@@ -181,10 +130,10 @@ def test_a_job_of_a_queue_is_told_what_a_documented_worker_is(tmp_path, monkeypa
 
 def test_a_worker_looks_for_the_model_where_the_driver_has_it_and_for_what_the_driver_has_put_there(bundle, tmp_path):
     (tmp_path / "mark").touch()
-    assert introduce((), str(bundle), str(tmp_path), "mark").run_dir == "writable"
-    assert introduce((), str(bundle), str(tmp_path / "to-be-made.run"), "mark").run_dir == "writable"
-    assert "is it shared?" in introduce((), str(bundle), str(tmp_path), "another-mark").run_dir
-    assert str(tmp_path / "gone") in introduce((), str(tmp_path / "gone"), None).model
+    assert describe_worker(str(bundle), str(tmp_path), "mark").run_dir == "writable"
+    assert describe_worker(str(bundle), str(tmp_path / "to-be-made.run"), "mark").run_dir == "writable"
+    assert "is it shared?" in describe_worker(str(bundle), str(tmp_path), "another-mark").run_dir
+    assert str(tmp_path / "gone") in describe_worker(str(tmp_path / "gone"), None).model
 
 
 def test_a_scheduler_without_workers_is_waited_for_aloud(bundle, tmp_path, scheduler):

@@ -9,11 +9,8 @@ import pytest
 
 from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.run.engine import run
-from wsigen.run.engine.calls import SchedulerLostError, WorkerLostError
-from wsigen.run.engine.cluster import Cluster
-from wsigen.run.engine.dispatch import GIVEN_UP, LOSSES, TRIES, Dispatcher, GivenUp
-from wsigen.run.engine.patience import FIRST_WAIT_S, PATIENCE_S, patiently
-from wsigen.run.engine.run import place_of_key
+from wsigen.run.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
+from wsigen.run.engine.dispatch import FIRST_WAIT_S, GIVEN_UP, LOSSES, PATIENCE_S, TRIES, Dispatcher, GivenUp, patiently
 from wsigen.run.engine.stage import NOTE_EVERY_S, Notes
 from wsigen.run.manifest import FAILURES
 from wsigen.run.tasks.perform import Report, Task
@@ -43,14 +40,14 @@ def test_a_pass_is_not_deleted_by_a_driver_that_lost_its_run(monkeypatch):
     driven = SimpleNamespace(passes=[SimpleNamespace(state=state)])
 
     def damaged(*args):
-        raise run._BeyondMendingError("pass-0/latents/c/1/0/0/0: truncated")
+        raise run._BeyondRepairError("pass-0/latents/c/1/0/0/0: truncated")
 
     monkeypatch.setattr(run, "_go_on_with_pass", damaged)
     idle = SimpleNamespace(in_flight=0)
     with pytest.raises(RunError, match="taken this run over"):
         run.run_pass(Dispatcher(driven, idle, confirm=refuse), 0, "denoise", lambda stage: None)
     assert not deleted
-    with pytest.raises(RunError, match="beyond mending"):
+    with pytest.raises(RunError, match="beyond repair"):
         run.run_pass(Dispatcher(driven, idle), 0, "denoise", lambda stage: None)
     assert deleted
 
@@ -204,7 +201,7 @@ class Waiting:
 def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("wsigen.run.engine.dispatch.monotonic", lambda: now[0])
-    monkeypatch.setattr("wsigen.run.engine.patience.sleep", lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr("wsigen.run.engine.dispatch.sleep", lambda s: now.__setitem__(0, now[0] + s))
     return now
 
 
@@ -314,20 +311,3 @@ def test_notes_of_a_kind_are_held_back_and_counted(monkeypatch):
     notes.add("lost", "one more")
     notes.flush(at_once=True)
     assert told[3:] == ["one more"]
-
-
-@pytest.mark.parametrize(
-    ("key", "place"),
-    [
-        ("pass-1/latents/c/4/0/2/3", (1, 8, (2, 3))),
-        ("pass-0/history/c/4/0/2/3", (0, 10, (2, 3))),
-        ("pass-0/partials/c/4/2/3/0/0/0", (0, 9, (2, 3))),
-    ],
-)
-def test_keys_name_a_half_step(key, place):
-    assert place_of_key(key) == place
-
-
-def test_other_keys_cannot_be_made_again():
-    with pytest.raises(RunError, match="generate anew"):
-        place_of_key("pass-0/classes")

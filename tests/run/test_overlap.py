@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from wsigen.models.model import Model
 from wsigen.models.turns import Turns
-from wsigen.run.check_workers import _hints
+from wsigen.run.check_workers import WorkerInfo, _hints
 from wsigen.run.config import make_config
 from wsigen.run.engine.cluster import Size
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.memory import Projection
 from wsigen.run.generate import generate
 from wsigen.run.store import PassState
-from wsigen.run.tasks.introduce import Introduction
 
 CALL_S = 0.02
 
@@ -136,7 +135,7 @@ def test_memory_counts_every_task_but_a_model_for_each_process_alone(workers, ta
 
 def test_a_worker_with_one_thread_for_its_accelerator_is_named():
     def answer(*devices):
-        return Introduction("host", "3.11", {}, list(devices), 1.0, "model")
+        return WorkerInfo("host", "3.11", {}, list(devices), 1.0, "model")
 
     answers = {"a": answer("cpu", "cuda:0"), "b": answer("cpu", "cuda:0"), "c": answer("cpu"), "gone": answer("cpu", "cuda:0")}
     (hint,) = _hints(answers, {"a": Size(1, 1), "b": Size(2, 1), "c": Size(1, 0)})
@@ -146,7 +145,7 @@ def test_a_worker_with_one_thread_for_its_accelerator_is_named():
 
 def test_a_worker_that_declares_several_accelerators_is_named():
     """They take turns: a process computes on one alone."""
-    answers = {name: Introduction("host", "3.11", {}, ["cpu", "cuda:0"], 1.0, "model") for name in ("a", "b")}
+    answers = {name: WorkerInfo("host", "3.11", {}, ["cpu", "cuda:0"], 1.0, "model") for name in ("a", "b")}
     (hint,) = _hints(answers, {"a": Size(4, 2), "b": Size(2, 1)})
     assert hint.startswith("a: declares 2 GPUs")
     assert len(_hints(answers, {"a": Size(1, 2), "b": Size(2, 1)})) == 2

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from drawing import tumor_in_stroma
+from runs import interrupt_in_the_middle, settings_of, work_of
 
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.geometry import Box
@@ -76,17 +77,6 @@ def predict(model, y, classes, timestep, w, abar):
     else:
         x0 = (y - np.sqrt(1 - abar) * out) / np.sqrt(abar)
     return x0 if model.clip is None else np.clip(x0, -model.clip, model.clip)
-
-
-def work_of(run_dir):
-    """The folder of a run's state and spool."""
-    return next(run_dir.glob("work-*"))
-
-
-def settings_of(bundle, tmp_path, **more):
-    layout = tumor_in_stroma(tmp_path / "layout.geojson")
-    base = {"model": str(bundle), "layout": layout, "size": (640, 584), "steps": 3, "guidance": 0.5, "seed": 5, "chunk": 32}
-    return {**base, "workers": 1, "threads": 1, "batch": 2, "keep_run": True, **more}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -364,19 +354,6 @@ def made(folder):
     return {}
 
 
-def interrupt_in_the_middle(out, settings, after):
-    count = 0
-
-    def watch(stage):
-        nonlocal count
-        count += 1
-        if count == after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        generate(out, watch=watch, **settings)
-
-
 def damage_newest(run_dir, harm, array="state"):
     """Harm the key of the highest half-step of some chunk, or its newest history."""
     part = RunContext(run_dir).passes[0]
@@ -503,7 +480,7 @@ def test_what_ended_the_run_is_told_though_a_task_goes_on():
     """Closing the workers gives up before a long task ends; that must not take the place of the error."""
     import time
 
-    from wsigen.run.engine.opening import open_cluster
+    from wsigen.run.engine.workers import open_cluster
 
     def fail():
         with open_cluster(1, False, None) as cluster:
@@ -520,7 +497,7 @@ def test_workers_do_not_watch_themselves(processes):
     """dask's sampling of its workers takes a few per cent of a core."""
     import dask
 
-    from wsigen.run.engine.opening import open_cluster
+    from wsigen.run.engine.workers import open_cluster
 
     with open_cluster(1, processes, None) as cluster:
         (answer,) = cluster.ask_all(dask.config.get, "distributed.worker.profile.enabled").values()

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from test_engine import interrupt_in_the_middle, settings_of, work_of
+from runs import interrupt_in_the_middle, settings_of, work_of
 
 from wsigen.base.errors import ResourceError, RunError, UnfitWorkerError
 from wsigen.run import generate as generation

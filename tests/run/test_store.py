@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsigen.base import geometry
-from wsigen.base.errors import DamagedChunkError
+from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
-from wsigen.run.runstore import RunStore
-from wsigen.run.store import PassState
+from wsigen.run.store import PassState, RunStore, place_of_key
 from wsigen.storage.local import LocalFolder
 from wsigen.storage.zarr_stores import ChunkFiles
 
@@ -175,3 +174,22 @@ def test_an_edge_costs_its_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     state.read_latents(0, grid.canvas)
     assert len(read) == 1
     assert edge < 0.26 * read[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("pass-1/latents/c/4/0/2/3", (1, "", 8, (2, 3))),
+        ("pass-0/history/c/4/0/2/3", (0, "", 10, (2, 3))),
+        ("pass-0/partials/c/4/2/3/0/0/0", (0, "", 9, (2, 3))),
+        ("pass-12/classes", (12, "classes", 0, (0, 0))),
+    ],
+)
+def test_a_key_names_what_it_belongs_to(key: str, place: tuple[Any, ...]) -> None:
+    assert place_of_key(key) == place
+
+
+@pytest.mark.parametrize("key", ["pass-0/zarr.json", "zarr.json", "pass-0/latents/c/4/0/2", "00000_00001.blk"])
+def test_other_keys_cannot_be_made_again(key: str) -> None:
+    with pytest.raises(RunError, match="generate anew"):
+        place_of_key(key)
