@@ -88,7 +88,7 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
     """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
     import wsigen
     from wsigen.evaluation.seams import plans_of, read_manifest, slide_seams
-    from wsigen.slide.reference import open_reference
+    from wsigen.slide.reading import open_image
 
     last, late = [], []
     with tempfile.TemporaryDirectory(prefix="wsigen-quality-") as folder:
@@ -100,7 +100,7 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
             )  # fmt: skip
             manifest = read_manifest(path)
             assert manifest is not None
-            scores = [s for s in slide_seams(open_reference(path), manifest) if "windows" in s.name]
+            scores = [s for s in slide_seams(open_image(path), manifest) if "windows" in s.name]
             last.append(pooled(scores[-1:]))
             late.append(pooled(scores[-LAST:]))
             plan = plans_of(manifest)[-1]

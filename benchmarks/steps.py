@@ -172,13 +172,13 @@ def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
 
 def _seam(paths: Sequence[Path]) -> tuple[float, float]:
     from wsigen.evaluation.seams import read_manifest, slide_seams
-    from wsigen.slide.reference import open_reference
+    from wsigen.slide.reading import open_image
 
     last = []
     for path in paths:
         manifest = read_manifest(path)
         assert manifest is not None  # made here
-        last.append([score for score in slide_seams(open_reference(path), manifest) if "windows" in score.name][-1])
+        last.append([score for score in slide_seams(open_image(path), manifest) if "windows" in score.name][-1])
     return pooled(last)
 
 

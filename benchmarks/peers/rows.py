@@ -162,11 +162,11 @@ def _class_map(job: Job, extent: int) -> Any:
 def _slide_seams(path: Path) -> dict[str, Any]:
     """Seams along the windows of the last step."""
     from wsigen.evaluation.seams import read_manifest, slide_seams
-    from wsigen.slide.reference import open_reference
+    from wsigen.slide.reading import open_image
 
     manifest = read_manifest(path)
     assert manifest is not None
-    last = [score for score in slide_seams(open_reference(path), manifest) if "windows" in score.name][-1]
+    last = [score for score in slide_seams(open_image(path), manifest) if "windows" in score.name][-1]
     return {"score": last.score, "noise": last.noise}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.geometry import Box
 from wsigen.dataset.members import Member
-from wsigen.slide.reference import open_reference
+from wsigen.slide.reading import open_image
 
 LEAST_TISSUE = 0.6
 """Share of a crop's cells that are neither glass nor unknown."""
@@ -79,14 +79,14 @@ def real_crops(where: list[tuple[Member, Box]], mpp: float, classes: int) -> Cro
 
 def twin_crops(slide: Path, where: list[tuple[Member, Box]], mpp: float, classes: int) -> Crops:
     """Read a synthetic slide made of a section's class map, where ``where`` lies in that section."""
-    reference = open_reference(slide)
+    reference = open_image(slide)
     size = (reference.height, reference.width)
     return Crops(np.stack([reference.region(box, size) for _, box in where]), _dominant(where, mpp, classes))
 
 
 def tiles(slide: Path, side: int, label: int) -> Crops:
     """Cut a slide of one class into tiles, all of them."""
-    reference = open_reference(slide)
+    reference = open_image(slide)
     size = (reference.height, reference.width)
     boxes = [
         Box(y, x, y + side, x + side) for y in range(0, size[0] - side + 1, side) for x in range(0, size[1] - side + 1, side)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from dataset.dataset_making import settings, stained, tiles
 
-from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.latents import cache_latents
@@ -92,7 +92,7 @@ def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) 
 
     def meet() -> bool:
         try:
-            failures.failed("bad.tif", ReferenceImageError("bad.tif: truncated"))
+            failures.failed("bad.tif", ImageError("bad.tif: truncated"))
         except DatasetError:
             return True
         return False

@@ -10,6 +10,7 @@ from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.evaluation.consistency import class_areas, level_agreement
 from wsigen.evaluation.sides.sides import open_side
+from wsigen.slide.reading import open_image
 
 
 def pyramid(path, levels):
@@ -17,7 +18,7 @@ def pyramid(path, levels):
         for i, level in enumerate(levels):
             more = {"subifds": len(levels) - 1} if i == 0 else {"subfiletype": 1}
             tiff.write(level, photometric="rgb", tile=(128, 128), compression="adobe_deflate", metadata=None, **more)
-    return str(path)
+    return open_image(path)
 
 
 def halved(x):
@@ -40,7 +41,7 @@ def test_levels_of_another_picture_do_not(tmp_path):
 
 
 def test_an_image_of_one_level_has_nothing_to_compare(tmp_path):
-    assert level_agreement(str(save(tmp_path / "a.png", texture(100, 100, 0)))) == []
+    assert level_agreement(open_image(save(tmp_path / "a.png", texture(100, 100, 0)))) == []
 
 
 def test_areas_asked_for_and_drawn(tmp_path):

@@ -21,7 +21,7 @@ from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, plans_of,
 from wsigen.evaluation.selfchecks import SlideCheck
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.schedule import Schedule
-from wsigen.slide.reference import open_reference
+from wsigen.slide.reading import open_image
 
 
 def image(seed, side=1024):
@@ -90,7 +90,7 @@ def test_the_score_follows_its_formula():
 
 def test_borders_at_a_period_of_any_image(tmp_path):
     save(tmp_path / "a.png", with_steps(image(4), 128, 2.55))
-    reference = open_reference(tmp_path / "a.png")
+    reference = open_image(tmp_path / "a.png")
     assert periodic_seams(reference, 128)[0].found
     assert not periodic_seams(reference, 144)[0].found
     with pytest.raises(EvaluationError, match="no place to compare"):
@@ -236,7 +236,7 @@ def test_a_planted_seam_at_the_windows_is_found_by_its_step(tmp_path):
     pixels = np.clip(np.rint(160 + noise + shift), 0, 255).astype(np.uint8)[..., None].repeat(3, 2)
     save(tmp_path / "s.ome.tiff", pixels, mpp=0.5)
     manifest = {"slide": {"height": 1024, "width": 1280}, "passes": [p.to_json()]}
-    found = {s.name: s for s in slide_seams(open_reference(tmp_path / "s.ome.tiff"), manifest)}
+    found = {s.name: s for s in slide_seams(open_image(tmp_path / "s.ome.tiff"), manifest)}
     assert found["pass 1, windows of step 4 of 4"].found
     assert not found["pass 1, chunks"].found
 
@@ -251,11 +251,11 @@ def test_manifests(bundle, tmp_path):
     slide = tmp_path / "a.ome.tiff"
     manifest = read_manifest(slide)
     assert plans_of(manifest)[-1].steps == 2
-    scores = slide_seams(open_reference(slide), manifest)
+    scores = slide_seams(open_image(slide), manifest)
     assert {s.name for s in scores} >= {"pass 1, chunks", "pass 1, windows of step 2 of 2"}
     manifest["slide"]["width"] = 999
     with pytest.raises(EvaluationError, match="another slide"):
-        slide_seams(open_reference(slide), manifest)
+        slide_seams(open_image(slide), manifest)
     assert read_manifest(tmp_path / "b.tiff") is None
     (tmp_path / "b.json").write_text(json.dumps({"some": "file"}))
     assert read_manifest(tmp_path / "b.tiff") is None

@@ -16,7 +16,7 @@ from pipelines.her2st.crops import Crops, twin_crops
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.sides import held_out_places, with_own_detail
 from wsigen.dataset.dataset import open_dataset
-from wsigen.slide.reference import open_reference
+from wsigen.slide.reading import open_image
 
 
 def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_twin_has_the_size_and_the_classes_of_its_section(bundle: Path, tmp_pa
     assert height != width
     slides = Slides.called(tmp_path / "work", str(bundle), "dpm++", 2, 512)
     make_twin(dataset, tmp_path / "data", slides)
-    twin = open_reference(slides.twin)
+    twin = open_image(slides.twin)
     assert (twin.height, twin.width) == (height, width)
     before = slides.twin.stat().st_mtime_ns
     make_twin(dataset, tmp_path / "data", slides)

@@ -5,8 +5,8 @@
     WsigenError                 what was wrong, where, and what to do
     ├── ConfigError             a setting, a YAML file or a combination of options
     ├── LayoutError             a GeoJSON file or label raster
-    ├── ReferenceImageError     a reference image or slide
-    ├── DatasetError             training data: images, annotations, tables, splits
+    ├── ImageError              an image or slide to be read
+    ├── DatasetError            training data: images, annotations, tables, splits
     ├── BundleError             a model bundle
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
@@ -37,8 +37,8 @@ class LayoutError(WsigenError):
     """A layout (GeoJSON or label raster) cannot be used."""
 
 
-class ReferenceImageError(WsigenError):
-    """A reference image cannot be read."""
+class ImageError(WsigenError):
+    """An image or slide cannot be read."""
 
 
 class DatasetError(WsigenError):

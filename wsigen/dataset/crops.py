@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.members import Member
@@ -105,7 +105,7 @@ class CropStream:
             member, level = self._members[self._patches.member[row]], int(self._patches.level[row])
             try:
                 image, classes = self._crop(member, self._mpps[level], self._patches.box(row, self._patch), label, rng)
-            except ReferenceImageError as error:
+            except ImageError as error:
                 self._failures.failed(member.name, error)
                 continue
             self._failures.succeeded()
@@ -172,7 +172,7 @@ class ReadFailures:
         with self._lock:
             self.reads += 1
 
-    def failed(self, name: str, error: ReferenceImageError) -> None:
+    def failed(self, name: str, error: ImageError) -> None:
         """Count a read that failed, and name the image the first time.
 
         Raises

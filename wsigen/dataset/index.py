@@ -12,19 +12,19 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.discovery import ImageFile
 from wsigen.dataset.groups import TRAINING
 from wsigen.dataset.labels import Labels
 from wsigen.dataset.members import Member
-from wsigen.dataset.opening import Opened, open_image
+from wsigen.dataset.opening import open_listed
 from wsigen.dataset.patches import Patches, lattice, thin
 from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.dataset.tissue import Mask, find_tissue
-from wsigen.slide.reference import Reference
+from wsigen.slide.reading import ImageSource
 from wsigen.storage.files import atomic_path
 
-VERSION = 2
+VERSION = 3
 """Raised when the meaning of an index, or the way patches are made, changes."""
 
 Watch = Callable[[int, int, str], None]
@@ -44,7 +44,7 @@ class Index:
     """
 
     names: list[str]
-    opened: list[Opened]
+    opened: list[ImageSource]
     masks: list[Mask | None]
     skipped: list[tuple[str, str]]
     patches: Patches
@@ -80,7 +80,7 @@ def build_index(
     names = [f.name for f in kept]
     sides = np.array([groups[n] in held_out for n in names], np.int64)
     patches = Patches.join(parts, len(settings.classes))
-    coarse = sum(all(settings.too_coarse(o.mpp, level) for level in settings.levels) for o in opened)
+    coarse = sum(all(settings.too_coarse(o.mpp or 1.0, level) for level in settings.levels) for o in opened)
     cause = f"; {coarse} of {len(opened)} images would be enlarged beyond most_upsampling" if coarse else ""
     _check_classes(settings, [labels[n] for n in names], areas, patches, sides, cause)
     return Index(names, opened, masks, skipped, thin(patches, names, sides, settings), areas)
@@ -89,7 +89,7 @@ def build_index(
 def make_member(
     settings: DatasetSettings,
     file: ImageFile,
-    image: Opened,
+    image: ImageSource,
     labels: Labels,
     mask: Mask | None,
     group: str,
@@ -97,13 +97,12 @@ def make_member(
 ) -> Member:
     """Put together what is known about an image."""
     glass = settings.table.background if getattr(settings.sources[file.source], "glass", False) else None
-    pixels = Reference(image.pixels, image.height, image.width, image.mpp)
-    return Member(file.name, file.path, pixels, labels, settings.table, mask, glass, group, subtype)
+    return Member(file.name, file.path, image, labels, settings.table, mask, glass, group, subtype)
 
 
 def _open_all(
     settings: DatasetSettings, files: Sequence[ImageFile], cache: Path, skip_bad: bool, watch: Watch | None
-) -> tuple[list[ImageFile], list[Opened], list[Mask | None], list[tuple[str, str]]]:
+) -> tuple[list[ImageFile], list[ImageSource], list[Mask | None], list[tuple[str, str]]]:
     """Open every image and find its tissue: some files open and cannot be read."""
     kept, opened, bad = [], [], []
     masks: list[Mask | None] = []
@@ -112,13 +111,11 @@ def _open_all(
             watch(i, len(files), file.name)
         source = settings.sources[file.source]
         try:
-            image = open_image(file.path, file.name, source, cache)
-            whole = isinstance(source, TileSource)
-            pixels = Reference(image.pixels, image.height, image.width, image.mpp)
-            masks.append(None if whole else find_tissue(pixels, image.mpp))
+            image = open_listed(file.path, file.name, source, cache)
+            masks.append(None if isinstance(source, TileSource) else find_tissue(image))
             opened.append(image)
             kept.append(file)
-        except ReferenceImageError as error:
+        except ImageError as error:
             bad.append((file.name, str(error)))
     if bad and (not skip_bad or not kept):
         names = ", ".join(PurePosixPath(n).name for n, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
@@ -198,8 +195,8 @@ def load_index(path: Path, key: str) -> Index | None:
             about = json.loads(stored["about"].tobytes())
             if about["key"] != key:
                 return None
-            opened = [Opened(**o) for o in about["opened"]]
-            if not all(Path(o.pixels).exists() for o in opened):
+            opened = [ImageSource(**o) for o in about["opened"]]
+            if not all(Path(o.path).exists() for o in opened):
                 return None
             masks = [None if s is None else _unpack(stored[f"mask_{i}"], s) for i, s in enumerate(about["masks"])]
             patches = Patches(*(stored[name] for name in ("member", "level", "y", "x", "counts")))

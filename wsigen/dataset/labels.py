@@ -20,7 +20,7 @@ from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
 from wsigen.layout.layout import Layout, UniformLayout, inner_box
-from wsigen.slide.reference import Reference
+from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
 
@@ -37,7 +37,7 @@ class Labels(Protocol):
         """Whether the image has the class somewhere (once its labels could be read)."""
         ...
 
-    def layout(self, image: Reference, canvas: Size) -> Layout:
+    def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Return the classes, or `classes.UNKNOWN`, on the image resized to ``canvas`` (height, width) px."""
         ...
 
@@ -57,7 +57,7 @@ class WholeLabel:
         """Whether it is this class."""
         return self.class_index == index
 
-    def layout(self, image: Reference, canvas: Size) -> Layout:
+    def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Return it everywhere."""
         return UniformLayout(*canvas, self.class_index)
 
@@ -86,7 +86,7 @@ class PolygonLabels:
         """Whether a polygon, or the background, is of the class."""
         return index == self.background or any(a.class_index == index for a in self._read(None).areas)
 
-    def layout(self, image: Reference, canvas: Size) -> Layout:
+    def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
 
         Raises
@@ -140,7 +140,7 @@ class PointLabels:
         """Whether a point is of the class."""
         return bool((self.labels == index).any())
 
-    def layout(self, image: Reference, canvas: Size) -> Layout:
+    def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Scale the discs.
 
         Raises

@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsigen.base.errors import DatasetError, ReferenceImageError
+from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.crops import REDRAWN, ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, Split
 from wsigen.dataset.drawing import MOST, Drawer
@@ -346,7 +346,7 @@ class PatchEncoder:
             box = self.patches.box(taken, self.dataset.settings.patch_px)
             try:
                 image = member.image(box, mpp)
-            except ReferenceImageError as error:
+            except ImageError as error:
                 self._failures.failed(member.name, error)
                 failed.add(taken)
                 others = self._alike(row, failed)

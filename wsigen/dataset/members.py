@@ -15,7 +15,7 @@ from wsigen.dataset.labels import Labels, Size
 from wsigen.dataset.settings import CELL_PX
 from wsigen.dataset.tissue import Mask, sample
 from wsigen.layout.layout import Layout
-from wsigen.slide.reference import Reference
+from wsigen.slide.reading import ImageSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ class Member:
 
     name: str
     path: Path
-    reference: Reference
+    reference: ImageSource
     labels: Labels
     table: ClassTable
     mask: Mask | None = None

@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from wsigen.base.errors import DatasetError
 from wsigen.dataset.settings import Source, TileSource
 from wsigen.dataset.tables import keys
-from wsigen.slide.reference import open_reference
-from wsigen.slide.reference_sources import ImageSource, open_source
+from wsigen.slide.reading import ImageSource, as_rgb, open_image
 from wsigen.storage.files import atomic_path
 
 COPY_FROM_PX = 2**22
 """An untiled image of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """Size (px) and um/px of an image, and the file its pixels are read from."""
-
-    height: int
-    width: int
-    mpp: float
-    pixels: str
-
-
-def open_image(path: Path, name: str, source: Source, cache: Path) -> Opened:
-    """Open an image.
+def open_listed(path: Path, name: str, source: Source, cache: Path) -> ImageSource:
+    """Open an image of a dataset: its pixels may be read from a copy in the cache, its um/px is known.
 
     Raises
     ------
-    ReferenceImageError
+    ImageError
         If it cannot be opened.
     DatasetError
         If nobody says its um/px.
     """
-    reference = open_reference(path)
-    mpp = stated_mpp(source, name) or reference.mpp
+    image = open_image(path)
+    mpp = stated_mpp(source, name) or image.mpp
     if mpp is None:
         raise DatasetError(f"{name}: no um/px in the file; give 'mpp:' in its source")
-    pixels = reference.path
-    if reference.height * reference.width > COPY_FROM_PX and isinstance(open_source(pixels), ImageSource):
-        pixels = str(tiled_copy(Path(pixels), cache))
-    return Opened(reference.height, reference.width, float(mpp), pixels)
+    if image.height * image.width > COPY_FROM_PX and not image.by_region:
+        image = replace(image, path=str(tiled_copy(Path(image.path), cache)))
+    return replace(image, mpp=float(mpp))
 
 
 def stated_mpp(source: Source, name: str) -> float | None:
@@ -70,10 +58,9 @@ def tiled_copy(path: Path, cache: Path) -> Path:
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error").colourspace("srgb")
-            image = image.flatten(background=255) if image.hasalpha() else image
+            image = as_rgb(pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error"))
             with atomic_path(target) as beside:
-                image.cast("uchar").tiffsave(
+                image.tiffsave(
                     str(beside), tile=True, tile_width=512, tile_height=512, compression="deflate", level=1,
                     predictor="horizontal", bigtiff=True, pyramid=True
                 )  # fmt: skip

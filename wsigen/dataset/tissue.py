@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.base.geometry import Box
-from wsigen.slide.reference import Reference
+from wsigen.slide.reading import ImageSource
 
 VIEW_MPP = 8.0
 """um/px at which tissue is looked for."""
@@ -35,8 +35,9 @@ LEAST_UM2 = 10_000.0
 Mask = NDArray[np.bool_]
 
 
-def find_tissue(reference: Reference, mpp: float) -> Mask:
+def find_tissue(reference: ImageSource) -> Mask:
     """Return the tissue on a small view of a slide: bool ``[h, w]``, all of the slide at about 8 um/px."""
+    mpp = reference.mpp or 1.0
     short, long = sorted((reference.height, reference.width))
     factor = max(1.0, min(VIEW_MPP / mpp, short / VIEW_MIN_PX), long / VIEW_MAX_PX)
     canvas = (max(1, round(reference.height / factor)), max(1, round(reference.width / factor)))

@@ -13,8 +13,7 @@ from wsigen.base.errors import WsigenError
 from wsigen.base.geometry import Box
 from wsigen.evaluation.sides.labels import UNLABELLED, Labels, labels_of
 from wsigen.evaluation.sides.members import Member
-from wsigen.slide.reference_sources import open_source
-from wsigen.slide.resample import apply, taps
+from wsigen.slide.reading import ImageSource
 
 BOXES, BOX_PX = 16, 256
 """Boxes compared at each level, and their longest side (px of that level)."""
@@ -59,7 +58,7 @@ class ClassArea:
     tissue: float
 
 
-def level_agreement(path: str, seed: int = 0) -> list[LevelAgreement]:
+def level_agreement(image: ImageSource, seed: int = 0) -> list[LevelAgreement]:
     """Compare the levels of a slide's pyramid with the finest one on random boxes.
 
     Memory bound: one box of `FINE_PX` a side of level 0.
@@ -71,23 +70,21 @@ def level_agreement(path: str, seed: int = 0) -> list[LevelAgreement]:
 
     Raises
     ------
-    ReferenceImageError
+    ImageError
         If the file cannot be read.
     """
-    source = open_source(path)
     rng = np.random.default_rng(seed)
-    (height, width), found = source.sizes[0], []
-    for level, (rows, columns) in enumerate(source.sizes[1:], 1):
+    (height, width), found = image.levels[0], []
+    for level, (rows, columns) in enumerate(image.levels[1:], 1):
         down = max(height / rows, width / columns)
         side = max(8, min(BOX_PX, int(FINE_PX / down)))
         total = squares = count = 0.0
         for _ in range(BOXES):
             h, w = min(side, rows), min(side, columns)
             y, x = int(rng.integers(rows - h + 1)), int(rng.integers(columns - w + 1))
-            ty, tx = taps(y, y + h, rows, height), taps(x, x + w, columns, width)
-            fine = source.read(0, Box(ty.span[0], tx.span[0], ty.span[1], tx.span[1]))
-            mean = apply(fine, ty, tx).astype(np.float64)
-            gap = np.abs(mean - source.read(level, Box(y, x, y + h, x + w)))
+            box = Box(y, x, y + h, x + w)
+            mean = image.region(box, (rows, columns), level=0).astype(np.float64)
+            gap = np.abs(mean - image.read(level, box))
             total, squares, count = total + gap.sum(), squares + (gap**2).sum(), count + gap.size
         psnr = 10 * math.log10(255**2 * count / squares) if squares else math.inf
         found.append(LevelAgreement(level, down, total / count, psnr))

@@ -11,7 +11,7 @@ from wsigen.base.geometry import Box
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.evaluation.sides.labels import base_name
 from wsigen.sampling.passes import PassPlan
-from wsigen.slide.reference import Reference
+from wsigen.slide.reading import ImageSource
 
 MOST_STEPS = 8
 """Steps whose borders are measured each on their own, the last ones of a pass: later steps leave more of their borders."""
@@ -80,7 +80,7 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
     return {name: borders for name, borders in groups.items() if borders}
 
 
-def slide_seams(reference: Reference, manifest: dict[str, Any]) -> list[SeamScore]:
+def slide_seams(reference: ImageSource, manifest: dict[str, Any]) -> list[SeamScore]:
     """Measure the seams of a slide at full resolution.
 
     Raises
@@ -107,7 +107,7 @@ def check_period(period: int) -> None:
         raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
 
 
-def periodic_seams(reference: Reference, period: int) -> list[SeamScore]:
+def periodic_seams(reference: ImageSource, period: int) -> list[SeamScore]:
     """Measure borders every ``period`` px of any image at full resolution.
 
     Raises

@@ -11,6 +11,7 @@ from wsigen.evaluation.borders import SeamScore
 from wsigen.evaluation.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.evaluation.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.sides.sides import Side
+from wsigen.slide.reading import open_image
 
 T = TypeVar("T")
 
@@ -72,6 +73,6 @@ def _check(side: Side, index: int, period: int | None, warnings: list[str]) -> S
     manifest = read[0] if read else None
     seams = [] if manifest is None else tried(lambda: slide_seams(member.reference, manifest))
     seams += [] if period is None else tried(lambda: periodic_seams(member.reference, period))
-    levels = tried(lambda: level_agreement(str(member.path)))
+    levels = tried(lambda: level_agreement(open_image(member.path)))
     areas = [] if side.labels(index) is None else tried(lambda: class_areas(member, manifest))
     return SlideCheck(str(member.path), seams, levels, areas)

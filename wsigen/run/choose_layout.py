@@ -133,10 +133,10 @@ def _background(config: RunConfig, table: ClassTable) -> int:
 
 
 def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
-    from wsigen.slide.reference import open_reference
+    from wsigen.slide.reading import open_image
 
     if config.reference is None:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
-    reference = open_reference(config.reference)
+    reference = open_image(config.reference)
     scale = reference.mpp / mpp if reference.mpp else 1.0
     return max(1, round(reference.height * scale)), max(1, round(reference.width * scale))

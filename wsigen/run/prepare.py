@@ -153,9 +153,9 @@ def _load(folder: Path, config: RunConfig) -> Model:
 def _check_reference(config: RunConfig) -> None:
     """Read the whole reference once, small, so that a damaged one is refused before the run begins."""
     if config.reference is not None:
-        from wsigen.slide.reference import open_reference
+        from wsigen.slide.reading import open_image
 
-        open_reference(config.reference).region(Box(0, 0, 64, 64), (64, 64))
+        open_image(config.reference).region(Box(0, 0, 64, 64), (64, 64))
 
 
 def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wsigen.base.geometry import Box
 from wsigen.storage.files import atomic_path, write_atomic
 
 _SCRIPT = """\
@@ -57,19 +58,17 @@ def import_script() -> str:
 
 
 def write_thumbnail(slide_path: str | os.PathLike[str], png_path: str | os.PathLike[str], side: int = 1024) -> None:
-    """Write a PNG of the whole slide whose longer side is at most ``side`` pixels.
-
-    It is made from the coarsest level that is large enough, which is less than twice the thumbnail's size; a
-    slide is never enlarged.
-    """
+    """Write a PNG of the whole slide whose longer side is at most ``side`` pixels; a slide is never enlarged."""
     from PIL import Image
 
-    from wsigen.slide.writer import top_level
+    from wsigen.slide.reading import open_image
 
-    image = Image.fromarray(top_level(slide_path, side))
-    image.thumbnail((side, side), Image.Resampling.BOX)
+    slide = open_image(slide_path)
+    scale = min(1.0, side / max(slide.height, slide.width))
+    height, width = max(1, round(slide.height * scale)), max(1, round(slide.width * scale))
+    pixels = slide.region(Box(0, 0, height, width), (height, width))
     with atomic_path(png_path) as beside:
-        image.save(beside, format="PNG")
+        Image.fromarray(pixels).save(beside, format="PNG")
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A full spool to a pyramidal OME-TIFF, and what is read back of it: a checksum of its tiles, and its coarsest level.
+"""A full spool to a pyramidal OME-TIFF, and the checksum of its tiles.
 
 tifffile writes the file; left to do is the link by which OpenSlide finds the reduced levels.
 """
@@ -110,22 +110,6 @@ def level0_sha256(path: str | os.PathLike[str]) -> str:
             file.seek(offset)
             digest.update(file.read(size))
     return digest.hexdigest()
-
-
-def top_level(path: str | os.PathLike[str], side: int) -> RGB:
-    """Read the coarsest level of a slide that has ``side`` pixels on its longer side, or level 0.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``[h, w, 3]``.
-    """
-    import tifffile
-
-    with tifffile.TiffFile(Path(path)) as tiff:
-        levels = tiff.series[0].levels
-        fitting = [level for level in levels if max(level.shape[:2]) >= side]
-        return np.asarray((fitting or levels)[-1 if fitting else 0].asarray())
 
 
 class _Waiting:

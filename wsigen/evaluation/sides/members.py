@@ -14,7 +14,7 @@ from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
 from wsigen.evaluation.sides.labels import Labels, base_name, read_labels
 from wsigen.evaluation.sides.tissue import VIEW_UM, tissue_mask
-from wsigen.slide.reference import Reference, open_reference
+from wsigen.slide.reading import ImageSource, open_image
 
 SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -60,7 +60,7 @@ class Member:
         What a dataset says about it; None: what lies beside the file.
     """
 
-    reference: Reference
+    reference: ImageSource
     mpp: float | None
     folder_class: str | None = None
     group: str | None = None
@@ -159,7 +159,7 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     members, skipped = [], []
     for file in files:
         try:
-            reference = open_reference(file)
+            reference = open_image(file)
         except WsigenError as error:
             skipped.append(Skipped(str(file), str(error)))
             continue
@@ -187,12 +187,12 @@ def folders_without_class(path: Path, members: list[Member]) -> list[str]:
     ]
 
 
-def _is_tile(reference: Reference) -> bool:
+def _is_tile(reference: ImageSource) -> bool:
     """Whether an image is no larger than tiles are, and no slide with annotations beside it."""
     return max(reference.height, reference.width) <= TILE_PX and not _drawings(reference)
 
 
-def _drawings(reference: Reference) -> bool:
+def _drawings(reference: ImageSource) -> bool:
     """Whether annotations lie beside an image."""
     file = Path(reference.path)
     return any(file.with_name(f"{base_name(file)}{suffix}").is_file() for suffix in (".geojson", ".geojson.gz"))

@@ -24,7 +24,7 @@ from wsigen.storage.opening import open_folder
 
 if TYPE_CHECKING:
     from wsigen.models.model import Model
-    from wsigen.slide.reference import Reference
+    from wsigen.slide.reading import ImageSource
 
 
 class PassContext:
@@ -114,11 +114,11 @@ class RunContext:
         return "cpu"
 
     @cached_property
-    def reference(self) -> Reference:
+    def reference(self) -> ImageSource:
         """The user's reference image."""
-        from wsigen.slide.reference import open_reference
+        from wsigen.slide.reading import open_image
 
-        return open_reference(str(self.manifest.inputs["reference"]))
+        return open_image(str(self.manifest.inputs["reference"]))
 
     @property
     def glass_index(self) -> int | None:

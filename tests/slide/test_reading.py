@@ -1,4 +1,4 @@
-"""References: images and slides, boxes of any canvas, and files that cannot be used."""
+"""Images and slides: boxes of any canvas, and files that cannot be used."""
 
 import pickle
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsigen.base.errors import ReferenceImageError
+from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
-from wsigen.slide.reference import open_reference
+from wsigen.slide.reading import open_image
 
 
 def picture(height, width):
@@ -49,32 +49,33 @@ def folder(tmp_path_factory):
 
 
 def test_image_at_its_own_size(folder):
-    reference = open_reference(folder / "a.png")
-    assert (reference.height, reference.width, reference.mpp) == (300, 400, None)
+    image = open_image(folder / "a.png")
+    assert (image.height, image.width, image.mpp) == (300, 400, None)
     box = Box(17, 30, 120, 290)
-    np.testing.assert_array_equal(reference.region(box, (300, 400)), PIXELS[box.slices])
+    np.testing.assert_array_equal(image.region(box, (300, 400)), PIXELS[box.slices])
 
 
 def test_area_mean_down_and_smooth_up(folder):
-    reference = open_reference(folder / "a.png")
-    np.testing.assert_allclose(reference.region(Box(0, 0, 75, 100), (75, 100)), shrink(PIXELS, 4), atol=1)
-    up = reference.region(Box(0, 0, 900, 1200), (900, 1200))
+    image = open_image(folder / "a.png")
+    np.testing.assert_allclose(image.region(Box(0, 0, 75, 100), (75, 100)), shrink(PIXELS, 4), atol=1)
+    up = image.region(Box(0, 0, 900, 1200), (900, 1200))
     np.testing.assert_allclose(up[1::3, 1::3], PIXELS, atol=1)
 
 
 def test_jpeg(folder):
-    got = open_reference(folder / "a.jpg").region(Box(0, 0, 300, 400), (300, 400))
+    got = open_image(folder / "a.jpg").region(Box(0, 0, 300, 400), (300, 400))
     assert np.abs(got[..., :2].astype(int) - PIXELS[..., :2]).mean() < 4
 
 
 def test_slide_levels(folder):
-    reference = open_reference(folder / "slide.tif")
-    assert (reference.height, reference.width) == (1024, 1536)
-    assert reference.mpp == pytest.approx(0.5)
+    image = open_image(folder / "slide.tif")
+    assert image.levels == [(1024, 1536), (512, 768), (256, 384)]
+    assert image.by_region
+    assert image.mpp == pytest.approx(0.5)
     for k in (1, 2, 4, 8):
         canvas = (1024 // k, 1536 // k)
         want = SLIDE if k == 1 else shrink(SLIDE, k)
-        np.testing.assert_allclose(reference.region(Box(0, 0, *canvas), canvas), want, atol=2)
+        np.testing.assert_allclose(image.region(Box(0, 0, *canvas), canvas), want, atol=2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,19 +86,19 @@ def test_slide_levels(folder):
     st.integers(1, 60),
 )
 def test_any_box_equals_the_whole(folder, name, canvas, corner, side):
-    reference = open_reference(folder / name)
-    whole = reference.region(Box(0, 0, *canvas), canvas)
+    image = open_image(folder / name)
+    whole = image.region(Box(0, 0, *canvas), canvas)
     y, x = int(corner[0] * canvas[0]), int(corner[1] * canvas[1])
     box = Box(y, x, min(canvas[0], y + side), min(canvas[1], x + side))
-    np.testing.assert_array_equal(reference.region(box, canvas), whole[box.slices])
+    np.testing.assert_array_equal(image.region(box, canvas), whole[box.slices])
 
 
 def test_large_reads_are_cut(folder, monkeypatch):
-    reference = pickle.loads(pickle.dumps(open_reference(folder / "slide.tif")))
-    want = reference.region(Box(3, 5, 90, 140), (100, 150))
-    monkeypatch.setattr("wsigen.slide.reference.READ_PX", 900)
-    np.testing.assert_array_equal(reference.region(Box(3, 5, 90, 140), (100, 150)), want)
-    assert reference.region(Box(3, 5, 3, 9), (100, 150)).shape == (0, 4, 3)
+    image = pickle.loads(pickle.dumps(open_image(folder / "slide.tif")))
+    want = image.region(Box(3, 5, 90, 140), (100, 150))
+    monkeypatch.setattr("wsigen.slide.reading.READ_PX", 900)
+    np.testing.assert_array_equal(image.region(Box(3, 5, 90, 140), (100, 150)), want)
+    assert image.region(Box(3, 5, 3, 9), (100, 150)).shape == (0, 4, 3)
 
 
 def test_grey_alpha_and_16_bit(tmp_path):
@@ -107,17 +108,17 @@ def test_grey_alpha_and_16_bit(tmp_path):
     tifffile.imwrite(tmp_path / "deep.tif", PIXELS.astype(np.uint16) * 257, photometric="rgb")
     tifffile.imwrite(tmp_path / "tiled.tif", PIXELS[..., 0], tile=(64, 64))
     box = Box(0, 0, 300, 400)
-    read = {n: open_reference(tmp_path / n).region(box, (300, 400)) for n in ("grey.png", "alpha.png", "deep.tif")}
+    read = {n: open_image(tmp_path / n).region(box, (300, 400)) for n in ("grey.png", "alpha.png", "deep.tif")}
     np.testing.assert_array_equal(read["grey.png"], PIXELS[..., :1].repeat(3, -1))
     assert (read["alpha.png"] == 255).all()
     np.testing.assert_allclose(read["deep.tif"], PIXELS, atol=1)
-    tiled = open_reference(tmp_path / "tiled.tif").region(box, (300, 400))
+    tiled = open_image(tmp_path / "tiled.tif").region(box, (300, 400))
     np.testing.assert_array_equal(tiled, read["grey.png"])
 
 
 def fails(path, *parts):
-    with pytest.raises(ReferenceImageError) as caught:
-        open_reference(path)
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
     message = str(caught.value)
     assert "\n" not in message
     for part in (path.name, *parts):
@@ -125,7 +126,7 @@ def fails(path, *parts):
 
 
 def test_missing_text_and_small(tmp_path):
-    fails(tmp_path / "none.png", "no such reference", "--reference")
+    fails(tmp_path / "none.png", "no such image", "check the path")
     (tmp_path / "text.png").write_text("hello")
     fails(tmp_path / "text.png", "not an image")
     Image.fromarray(PIXELS[:63]).save(tmp_path / "small.png")
