@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsigen.base.geometry import Box
-from wsigen.models import attention_windows as lattice
+from wsigen.models import attention as lattice
 from wsigen.run.generate import generate
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.decode import decode_region

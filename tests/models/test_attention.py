@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsigen.base.geometry import Box
-from wsigen.models import attention_windows as lattice
-from wsigen.models.attention import SplitDecoder, can_split
-from wsigen.models.attention_windows import PART, SIDE, attended_redundancy, attention_windows
+from wsigen.models import attention as lattice
+from wsigen.models.attention import PART, SIDE, SplitDecoder, attended_redundancy, attention_windows, can_split
+from wsigen.models.halo import BEFORE_ATTENTION, ShrinkingHalo, attended_radius, decoder_radius
 from wsigen.models.model import Model, load_model
-from wsigen.models.receptive import BEFORE_ATTENTION, attended_radius, decoder_radius, upsamplings
-from wsigen.models.shrinking import ShrinkingHalo
 
 HEIGHT, WIDTH = 40, 70
 CANVAS = Box(0, 0, HEIGHT, WIDTH)
@@ -183,7 +181,7 @@ def test_a_block_costs_less_than_a_third_more() -> None:
     """
     with torch.device("meta"):
         vae = tiny_bundles.tiny_kl((128, 256, 512, 512), attention=True, layers=2)
-        shrinking, split = ShrinkingHalo(vae.decoder, upsamplings(vae.config), 2), SplitDecoder(vae)
+        shrinking, split = ShrinkingHalo(vae.decoder, vae.config), SplitDecoder(vae)
         halo, canvas = attended_radius(vae.config), Box(0, 0, 1280, 1280)
 
         def decode(block: Box) -> None:

@@ -174,7 +174,7 @@ def test_ordinary_decoding_is_not_local(kl: Model) -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_radius_bounds_what_a_pixel_sees(blocks: tuple[int, ...], layers: int) -> None:
     """With all weights positive a gradient reaches exactly the latents a pixel depends on."""
-    from wsigen.models.receptive import decoder_radius
+    from wsigen.models.halo import decoder_radius
 
     vae = tiny_bundles.tiny_kl(blocks, layers=layers)
     for module in vae.decoder.modules():
@@ -261,12 +261,11 @@ def multiplications(vae: Any, work: Callable[[], object]) -> int:
 @pytest.mark.parametrize(("window", "most"), [(128, 1.15), (PIECE, 1.3)])
 def test_context_costs_less_than_a_third(layers: int, window: int, most: float) -> None:
     """Convolved elements of an inner window, or piece, with its whole halo over those of its own pixels; and as estimated."""
-    from wsigen.models.receptive import EFFECTIVE_HALO, decoder_radius, equal_halo, redundancy, upsamplings
-    from wsigen.models.shrinking import ShrinkingHalo
+    from wsigen.models.halo import EFFECTIVE_HALO, ShrinkingHalo, decoder_radius, redundancy
 
     vae = tiny_bundles.tiny_kl((4, 8, 16, 16), layers=layers)
     halo = min(decoder_radius(vae.config), EFFECTIVE_HALO)
-    shrinking = ShrinkingHalo(vae.decoder, upsamplings(vae.config), 2)
+    shrinking = ShrinkingHalo(vae.decoder, vae.config)
 
     def decode(side: int, halo: int) -> None:
         with torch.inference_mode(), shrinking.around((halo,) * 4):
@@ -275,4 +274,3 @@ def test_context_costs_less_than_a_third(layers: int, window: int, most: float) 
     done, wanted = (multiplications(vae, lambda h=h: decode(window, h)) for h in (halo, 0))
     assert done <= most * wanted
     assert redundancy(vae.config, window, halo) == pytest.approx(done / wanted, rel=1e-6)
-    assert (1 + 2 * equal_halo(vae.config, window) / window) ** 2 == pytest.approx(done / wanted, rel=1e-6)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wsigen.models.conditioning import NULL
+from wsigen.models.layers import Pointwise, replace_pointwise
 from wsigen.models.model import Model
-from wsigen.models.pointwise import Pointwise, replace_pointwise
 
 THREADS = (1, 2, 4)
 

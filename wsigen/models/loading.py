@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import BundleError
-from wsigen.models.bundle import check_bundle
-from wsigen.models.bundle_checks import weights_variant
+from wsigen.models.bundle import check_bundle, weights_variant
 from wsigen.models.card import BundleCard, Config, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wsigen.models.attention import SplitDecoder
-    from wsigen.models.frozen_norm import SharedGroupNorm
+    from wsigen.models.halo import ShrinkingHalo
     from wsigen.models.inputs import Inputs
-    from wsigen.models.shrinking import ShrinkingHalo
+    from wsigen.models.layers import SharedGroupNorm
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,14 @@ def load_parts(path: Path, device: str) -> Parts:
     import torch
 
     from wsigen.models.attention import SplitDecoder, attentions, can_split
-    from wsigen.models.frozen_norm import share_group_norms
-    from wsigen.models.receptive import upsamplings
-    from wsigen.models.shrinking import ShrinkingHalo
+    from wsigen.models.halo import ShrinkingHalo
+    from wsigen.models.layers import activate_in_place, share_group_norms
 
     card = check_bundle(path)
     vae_config, unet_config = read_config(path, "vae"), read_config(path, "unet")
     vae = load_network(getattr(diffusers, vae_config["_class_name"]), path / "vae", device)
     unet = load_network(getattr(diffusers, unet_config["_class_name"]), path / "unet", device)
-    _activate_in_place(vae)
+    activate_in_place(vae)
     abar, prediction_type, clip = read_schedule(path)
     shape = (1, -1, 1, 1)
     return Parts(
@@ -80,7 +78,7 @@ def load_parts(path: Path, device: str) -> Parts:
         mean=torch.tensor(card.latent.mean, device=device).view(shape),
         std=torch.tensor(card.latent.std, device=device).view(shape),
         norms=share_group_norms(vae.decoder),
-        halo=ShrinkingHalo(vae.decoder, upsamplings(vae_config), int(vae_config.get("upsampling_scaling_factor", 2))),
+        halo=ShrinkingHalo(vae.decoder, vae_config),
         decoder_is_local=not attentions(vae.decoder),
         split=SplitDecoder(vae) if can_split(vae) else None,
         abar=abar,
@@ -89,24 +87,11 @@ def load_parts(path: Path, device: str) -> Parts:
     )
 
 
-def _activate_in_place(vae: Any) -> None:
-    """Let SiLU overwrite what the norm before it gave, which nothing else reads: the same bits without fresh pages.
-
-    On a CPU half of the time of decoding goes into pages of memory (measured); this saves a twelfth of the whole. Not for
-    U-Nets, whose time embedding several blocks read.
-    """
-    from torch import nn
-
-    for module in vae.modules():
-        if isinstance(module, nn.SiLU):
-            module.inplace = True
-
-
 def load_network(kind: Any, folder: Path, device: str) -> Any:
     """Load one network for inference; safetensors only (BundleError if they do not fit the config)."""
     import torch
 
-    from wsigen.models.pointwise import replace_pointwise
+    from wsigen.models.layers import replace_pointwise
 
     try:
         network, info = kind.from_pretrained(

@@ -16,8 +16,8 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import BundleError, ConfigError, suggest
 from wsigen.base.yaml_file import read_mapping, validated
 from wsigen.models.bundle import SUFFIXES
-from wsigen.models.bundle_checks import PREDICTIONS
 from wsigen.models.card import read_config
+from wsigen.sampling.schedule import PREDICTIONS
 from wsigen.storage.files import sha256_of
 
 FOLDER = "mask"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,19 +13,19 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.base.machine import keep_freed_memory
-from wsigen.models.attention_windows import attended_halo
+from wsigen.models.attention import attended_redundancy
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
+from wsigen.models.halo import EFFECTIVE_HALO, attended_radius, decoder_radius, redundancy
 from wsigen.models.loading import Parts, load_parts
-from wsigen.models.receptive import EFFECTIVE_HALO, attended_radius, decoder_radius, equal_halo
 from wsigen.models.turns import Turns
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wsigen.models.attention import Features, SplitDecoder
-    from wsigen.models.frozen_norm import Statistics
-    from wsigen.models.shrinking import Sides
+    from wsigen.models.halo import Sides
+    from wsigen.models.layers import Statistics
 
 Array = NDArray[np.float32]
 PRECISIONS = ("fp32", "bf16")
@@ -97,7 +98,7 @@ class Model:
         Whether the decoder has GroupNorms, whose statistics can be shared.
     halo:
         Context in latent px to decode around a window (or its features) so that its core is right: the radius, but at most
-        ``receptive.EFFECTIVE_HALO``; 0 if no context makes it right.
+        `halo.EFFECTIVE_HALO`; 0 if no context makes it right.
     turns:
         For callers who must not all call it at the same time.
     """
@@ -230,7 +231,7 @@ class Model:
         """Measure the mean and variance of every group of every GroupNorm of the decoder.
 
         Windows of one shape that follow each other are pooled as if they were one picture, up to
-        ``receptive.POOLED_PX`` latent px at a time (that bounds the memory); those pools are averaged by their area.
+        `halo.POOLED_PX` latent px at a time (that bounds the memory); those pools are averaged by their area.
 
         Parameters
         ----------
@@ -244,7 +245,7 @@ class Model:
         """
         import torch
 
-        from wsigen.models.frozen_norm import pool, pooled_statistics, pools_of
+        from wsigen.models.layers import pool, pooled_statistics, pools_of
 
         if not self._parts.norms:
             return np.empty(0)
@@ -278,9 +279,9 @@ class Model:
 
         With attention also as much as what its windows share; then `decode` of a window is the measure.
         """
-        if self.decoder_splits:
-            return attended_halo(self._vae_config, window)
-        return equal_halo(self._vae_config, window)
+        vae = self._vae_config
+        cost = attended_redundancy(vae, window) if self.decoder_splits else redundancy(vae, window, self.halo)
+        return window * (math.sqrt(cost) - 1.0) / 2.0
 
     @property
     def _splits(self) -> SplitDecoder:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import ResourceError
-from wsigen.models.attention_windows import PART
-from wsigen.models.receptive import EFFECTIVE_HALO, POOLED_PX
+from wsigen.models.attention import PART
+from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes

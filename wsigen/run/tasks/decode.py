@@ -1,8 +1,8 @@
 """From final latents to pixels, window by window, without seams or drift of tone.
 
-A window is decoded with a halo of context that is cut off on the way (``models.shrinking``): 1.09 to 1.13 times the work of
+A window is decoded with a halo of context that is cut off on the way (``models.halo``): 1.09 to 1.13 times the work of
 the window alone. What is not local in a decoder is its GroupNorm: its statistics are estimated once per pass from a sample of
-windows and shared by all (``models.frozen_norm``). Attention in its middle block is not local either: it is computed on
+windows and shared by all (``models.layers``). Attention in its middle block is not local either: it is computed on
 windows of a lattice, whose features are blended, and decoded as latents otherwise are (``models.attention``: about 1.3 times
 the work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block
 decodes all that touch it (4 times the work of the block).
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsigen.base.geometry import Box
-from wsigen.models.attention_windows import PART, attention_windows
+from wsigen.models.attention import PART, attention_windows
 from wsigen.models.model import Model
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.state import held_pixels, read_state
