@@ -89,9 +89,10 @@ def _peak(sides: list[Path], crops: int) -> int:
 
 def _run(real: Path, synthetic: Path, crops: int) -> None:
     """What is measured: the command's own work, with its report."""
-    from wsigen.evaluation.evaluate import Settings, evaluate
+    from wsigen.evaluation.evaluate import evaluate
     from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
+    from wsigen.evaluation.results import Settings
 
     write_report(evaluate(Settings(real, synthetic, crops=crops), open_extractor("embedded")), real.parent / real.name.upper())
     print(json.dumps({"peak": peak_rss()}))

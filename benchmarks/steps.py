@@ -146,7 +146,8 @@ def make_slides(plan: Plan, sampler: str, steps: int) -> list[Path]:
 def features_of(name: str, path: Path, extractor: Extractor, mpp: float | None, args: argparse.Namespace) -> FeatureSet:
     """Features of random crops of a side, kept in OUT."""
     from wsigen.evaluation.features import extract
-    from wsigen.evaluation.sides.sides import open_side, place_crops
+    from wsigen.evaluation.sides.places import place_crops
+    from wsigen.evaluation.sides.sides import open_side
 
     side = open_side(name, path, args.real_mpp if name == "real" else None)
     crops = place_crops(side, args.crops, args.crop_px, mpp, 0)
@@ -197,7 +198,7 @@ def table_of(cells: Sequence[Cell], finest: int) -> str:
 
 def plot(cells: Sequence[Cell]) -> str:
     """KID against steps, a line a sampler, as SVG that stands alone."""
-    from wsigen.evaluation.report.drawings import lines
+    from wsigen.evaluation.report.page import lines
 
     steps = sorted({cell.steps for cell in cells})
     found = {(cell.sampler, cell.steps): cell.kid[0] for cell in cells}

@@ -177,9 +177,10 @@ def _begun(folder: Path) -> bool:
 
 def evaluate_slides(plan: PipelineSettings, dataset: Dataset, out: Path) -> None:
     """Compare the slides with images that training never saw, and with those it saw; write ``out/report``."""
-    from wsigen.evaluation.evaluate import Settings, evaluate
+    from wsigen.evaluation.evaluate import evaluate
     from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
+    from wsigen.evaluation.results import Settings
 
     chosen = plan.evaluation
     settings = Settings(

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from metric_pictures import save, slide_with_tissue
 
 from wsigen.base.geometry import Box
-from wsigen.evaluation.coverage import LATTICE_SHARE, coverage, overlapping, place_training
 from wsigen.evaluation.sides.members import PackedMask
-from wsigen.evaluation.sides.places import Field
+from wsigen.evaluation.sides.places import LATTICE_SHARE, Field, coverage, overlapping, place_training
 from wsigen.evaluation.sides.sides import Crop, open_side
 
 

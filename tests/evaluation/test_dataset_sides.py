@@ -10,8 +10,10 @@ from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, EvaluationError
 from wsigen.dataset import open_dataset
-from wsigen.evaluation.evaluate import Settings, evaluate
-from wsigen.evaluation.sides.sides import common_mpp, open_side, place_crops, read_crop
+from wsigen.evaluation.evaluate import evaluate
+from wsigen.evaluation.results import Settings
+from wsigen.evaluation.sides.places import place_crops
+from wsigen.evaluation.sides.sides import common_mpp, open_side
 
 
 def write_dataset(root, *sources, **more):
@@ -56,7 +58,7 @@ def test_crops_have_the_um_per_px_of_the_finest_level(slides):
     assert common_mpp([side], None) == 0.5
     crop = place_crops(side, 3, 64, 0.5, seed=0)[0]
     assert crop.canvas == (320, 384)
-    assert read_crop(side, crop).shape == (64, 64, 3)
+    assert side.read(crop).shape == (64, 64, 3)
 
 
 def test_a_crop_has_the_class_that_covers_most_of_it(slides):

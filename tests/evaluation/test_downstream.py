@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from dataset.dataset_making import CLASSES
+from evaluation.downstream_making import slides, tiles
 from metric_pictures import save, texture
-from metrics.downstream_making import slides, tiles
 
 import wsigen
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.downstream.experiment import run_downstream
 from wsigen.evaluation.downstream.report import to_json, write_downstream
-from wsigen.evaluation.downstream.results import FOLDS
-from wsigen.evaluation.downstream.settings import ARMS, Settings
+from wsigen.evaluation.downstream.results import ARMS, FOLDS, Settings
 
 ROOT = Path(wsigen.__file__).parents[1]
 QUICK = {"folds": 2, "seeds": 1, "epochs": 16, "size_px": 64, "batch": 8}

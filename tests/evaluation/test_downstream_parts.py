@@ -1,7 +1,5 @@
 """The parts of a downstream evaluation: scores, folds, batches, networks, masks."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,15 +13,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
-from wsigen.evaluation.downstream.batches import Batches
-from wsigen.evaluation.downstream.folds import split
+from wsigen.evaluation.downstream.fitting import Batches
 from wsigen.evaluation.downstream.networks import Classifier, Encoder, Segmenter, open_network
-from wsigen.evaluation.downstream.results import FOLDS, Downstream, Run
-from wsigen.evaluation.downstream.samples import Samples
-from wsigen.evaluation.downstream.scores import scores, spread
-from wsigen.evaluation.downstream.scratch import Scratch
-from wsigen.evaluation.downstream.settings import Settings
-from wsigen.evaluation.downstream.words import HEAD, rows
+from wsigen.evaluation.downstream.report import HEAD, rows
+from wsigen.evaluation.downstream.results import FOLDS, Downstream, Run, scores, spread
+from wsigen.evaluation.downstream.samples import Samples, Scratch, split
 from wsigen.evaluation.sides.labels import read_labels
 
 CONFUSIONS = arrays(np.int64, (3, 3), elements=st.integers(0, 5)).filter(lambda c: c.sum(1).all())
@@ -145,7 +139,7 @@ def test_masks_follow_the_annotations_at_any_um_per_px(tmp_path, scale):
 def test_folds_are_pooled_before_the_deviation_over_seeds_is_taken():
     """Two seeds, three folds of unlike difficulty: folds differ much, seeds hardly."""
     rng = np.random.default_rng(0)
-    found = Downstream(Settings(Path("r"), Path("s")), None, ["a", "b"], {}, {})
+    found = Downstream(None, None, ["a", "b"], {}, {})
     for arm, more in (("real", 0), ("both", 3)):
         for seed in range(2):
             for fold, right in enumerate((10, 40, 25)):

@@ -13,10 +13,9 @@ from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
-from wsigen.evaluation.evaluate import Settings, evaluate
-from wsigen.evaluation.report.page import page
-from wsigen.evaluation.report.report import to_json
-from wsigen.evaluation.report.words import CLASS_HEAD, class_rows, rows
+from wsigen.evaluation.evaluate import evaluate
+from wsigen.evaluation.report.report import CLASS_HEAD, class_rows, page, rows, to_json
+from wsigen.evaluation.results import Settings
 
 ROOT = Path(wsigen.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -88,7 +87,7 @@ def test_classes_have_their_own_numbers_and_counts(folders):
         row = dict(zip(CLASS_HEAD, cells, strict=True))
         own = found.by_class[name]
         assert row["class"] == name
-        assert row["KID x 1000"] == f"{1000 * own['kid']:.4g} +- {1000 * own['kid_deviation']:.3g}"
+        assert row["KID x 1000"] == f"{1000 * own['kid']:.4g} ± {1000 * own['kid_deviation']:.3g}"
         assert row["FID"] == f"{own['fid']:.4g}"
         assert row["KID x 1000"] in page(found)
     few = evaluate(settings(folders, "like", crops=60), Colours())
@@ -184,7 +183,8 @@ _MEASURE = """
 import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
-from wsigen.evaluation.evaluate import Settings, evaluate
+from wsigen.evaluation.evaluate import evaluate
+from wsigen.evaluation.results import Settings
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())
@@ -297,4 +297,4 @@ def test_a_bad_geojson_is_a_warning(folders, tmp_path):
     (tmp_path / "s0.geojson").write_text("{")
     found = evaluate(Settings(folders / "real", tmp_path, crops=60, size_px=48), Colours())
     assert sum("s0.geojson" in w for w in found.warnings) == 1
-    assert found.counts()["synthetic"] == {"images": 2, "skipped": 0, "crops": 60}
+    assert found.counts["synthetic"] == {"images": 2, "skipped": 0, "crops": 60}

@@ -12,10 +12,11 @@ from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.extractors.extractors import identity, open_extractor
-from wsigen.evaluation.extractors.inception_net import Inception
+from wsigen.evaluation.extractors.inception import Inception
 from wsigen.evaluation.features import extract, load_features, save_features
-from wsigen.evaluation.report.report import check_folder
-from wsigen.evaluation.sides.sides import open_side, place_crops
+from wsigen.evaluation.report.page import check_folder
+from wsigen.evaluation.sides.places import place_crops
+from wsigen.evaluation.sides.sides import open_side
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,9 @@ from scipy import ndimage
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.borders import Border, SeamScore, common, merged, periodic_borders, seam_scores
-from wsigen.evaluation.pooled import pool, worst_slides
-from wsigen.evaluation.report.page_seams import seams_section
+from wsigen.evaluation.report.report import seam_tables
 from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
-from wsigen.evaluation.selfchecks import SlideCheck
+from wsigen.evaluation.slide_checks import SlideCheck, pool, worst_slides
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.schedule import Schedule
 from wsigen.slide.reading import open_image
@@ -219,8 +218,7 @@ def test_slides_are_pooled_by_their_pieces():
     assert found.seam.score == pytest.approx(1.05)
     assert found.seam.noise == pytest.approx(np.hypot(300 * 0.02, 100 * 0.04) / 400)
     assert [s.path for s in worst_slides(slides, 5)] == ["b", "a"]
-    html = seams_section(slides)
-    assert html.index("All slides") < html.index("<b>b</b>") < html.index("<b>a</b>")
+    assert [title for title, *_ in seam_tables(slides)] == ["All slides", "b", "a"]
 
 
 def test_a_planted_seam_at_the_windows_is_found_by_its_step(tmp_path):

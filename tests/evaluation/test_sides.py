@@ -7,7 +7,8 @@ from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.sides.members import folders_without_class
-from wsigen.evaluation.sides.sides import common_mpp, enlarged, open_side, place_crops, read_crop
+from wsigen.evaluation.sides.places import place_crops
+from wsigen.evaluation.sides.sides import common_mpp, enlarged, open_side
 from wsigen.evaluation.sides.tissue import otsu, tissue_mask
 
 
@@ -41,7 +42,7 @@ def test_crops_lie_on_tissue(slide):
     crops = place_crops(side, 50, 64, None, seed=1)
     assert len(crops) == 50
     for crop in crops:
-        pixels = read_crop(side, crop)
+        pixels = side.read(crop)
         assert pixels.shape == (64, 64, 3)
         assert (pixels.mean(axis=2) < 235).mean() > 0.4
 
@@ -58,7 +59,7 @@ def test_another_um_per_px_resizes(slide):
     crops = place_crops(side, 5, 64, 1.0, seed=1)
     assert crops[0].canvas == (300, 400)
     direct = side.members[0].reference.region(crops[0].box, (300, 400))
-    assert (read_crop(side, crops[0]) == direct).all()
+    assert (side.read(crops[0]) == direct).all()
 
 
 def test_tiles_are_taken_once_and_named_by_their_folder(tmp_path):

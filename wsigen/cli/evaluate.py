@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from wsigen.evaluation.evaluate import Evaluation
+    from wsigen.evaluation.results import Evaluation
 
 Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at which crops are compared (default: the sides')")]
 
@@ -43,10 +43,11 @@ def evaluate(
 ) -> None:
     """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
     from wsigen.base.errors import EvaluationError
-    from wsigen.evaluation.evaluate import TRAINING_CROPS, Settings
     from wsigen.evaluation.evaluate import evaluate as run
     from wsigen.evaluation.extractors.extractors import open_extractor
-    from wsigen.evaluation.report.report import check_folder, write_report
+    from wsigen.evaluation.report.page import check_folder
+    from wsigen.evaluation.report.report import write_report
+    from wsigen.evaluation.results import TRAINING_CROPS, Settings
 
     folder = cache or (report / "features" if report else None)
     for option, path in (("--report", report), ("--cache", cache)):
@@ -78,8 +79,8 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsigen.evaluation.pooled import pool
-    from wsigen.evaluation.report.words import CLASS_HEAD, class_rows, count_line, extractor_line, rows
+    from wsigen.evaluation.report.report import CLASS_HEAD, class_rows, count_line, extractor_line, rows
+    from wsigen.evaluation.slide_checks import pool
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     table = Table("", "value", "how to read it", box=None, pad_edge=False)
@@ -88,7 +89,7 @@ def _print(found: Evaluation) -> None:
         table.add_row(row.name, row.value, row.reading)
     for p in pool(found.slides):
         on = f"{p.slides} slides, found on {p.found_on}; worst {p.worst[1].score:.3f}: " if p.slides > 1 else ""
-        value = f"{p.seam.score:.3f} +- {p.seam.noise:.3f}"
+        value = f"{p.seam.score:.3f} ± {p.seam.noise:.3f}"
         table.add_row(f"seams: {p.seam.name}", value, f"{on}{Path(p.worst[0]).name}")
     console.print(count_line(found), soft_wrap=True)
     console.print(extractor_line(found), soft_wrap=True)

@@ -44,8 +44,8 @@ def downstream(
     """Train a task on real crops, on synthetic ones and on both; test on real crops of other patients."""
     from wsigen.evaluation.downstream.experiment import run_downstream
     from wsigen.evaluation.downstream.report import write_downstream
-    from wsigen.evaluation.downstream.settings import Settings
-    from wsigen.evaluation.report.report import check_folder
+    from wsigen.evaluation.downstream.results import Settings
+    from wsigen.evaluation.report.page import check_folder
 
     if out is not None:
         check_folder(out, "--out")
@@ -83,7 +83,7 @@ def _print(found: Downstream) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsigen.evaluation.downstream.words import HEAD, about, explained, rows
+    from wsigen.evaluation.downstream.report import HEAD, about, explained, rows
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for line in about(found):

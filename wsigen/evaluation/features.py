@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.evaluation.extractors.extractors import Extractor, identity
-from wsigen.evaluation.sides.sides import Crop, Side, read_crop
+from wsigen.evaluation.sides.sides import Crop, Side
 from wsigen.storage.files import atomic_path
 
 BATCH = 16
@@ -42,7 +42,7 @@ class FeatureSet:
 
 
 def extract(
-    side: Side, crops: list[Crop], extractor: Extractor, cache: Path | None, tick: Callable[[int], None] | None = None
+    side: Side, crops: list[Crop], extractor: Extractor, cache: Path | None, tick: Callable[[int, int], None] | None = None
 ) -> FeatureSet:
     """Return the features of crops, from the cache if these very crops were seen by this extractor.
 
@@ -53,7 +53,7 @@ def extract(
     cache:
         Folder of feature files, or None.
     tick:
-        Called with the number of crops done after each batch.
+        Called with the number of crops done, and of all, after each batch.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def extract(
             parts.append(extractor.features(np.stack(images)))
             kept += readable
         if tick:
-            tick(min(start + BATCH, len(crops)))
+            tick(min(start + BATCH, len(crops)), len(crops))
     if not kept:
         raise EvaluationError(f"{side.path}: none of {len(crops)} crops can be read; first: {side.skipped[0].reason}")
     features = np.concatenate(parts)
@@ -147,7 +147,7 @@ def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.ui
     readable, images = [], []
     for crop in crops:
         try:
-            images.append(read_crop(side, crop))
+            images.append(side.read(crop))
             readable.append(crop)
         except WsigenError as error:
             side.skip(side.members[crop.member].path, str(error))

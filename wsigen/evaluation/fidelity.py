@@ -1,11 +1,15 @@
-"""How near synthetic features are to real ones: FID, KID, precision, recall, density, coverage, inception score."""
+"""How near synthetic features are to real ones: FID, KID, precision, recall, density, coverage, inception score; by class."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
 from wsigen.base.errors import EvaluationError
+from wsigen.evaluation.features import FeatureSet
 from wsigen.evaluation.neighbours import balls_around, kth_distance, nearest, tiles
 
 F64 = NDArray[np.float64]
@@ -22,6 +26,60 @@ FID_LEAST = 2000
 
 KID_SUBSETS, KID_SUBSET = 100, 1000
 """Subsets, and samples of each, over which KID is averaged (Binkowski et al. 2018)."""
+
+LEAST_OF_A_CLASS = 50
+"""Crops of a class on both sides below which it has no numbers of its own."""
+
+
+def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
+    """FID, KID, precision, recall, density, coverage by the names a report prints."""
+    kid, deviation = kernel_distance(real, synthetic, seed)
+    precision, recall = precision_recall(real, synthetic)
+    density, coverage = density_coverage(real, synthetic)
+    return {
+        "fid": frechet_distance(real, synthetic),
+        "kid": kid,
+        "kid_deviation": deviation,
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+    }
+
+
+def class_numbers(real: FeatureSet, synthetic: FeatureSet, seed: int) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Compare the crops of every class on their own.
+
+    Returns
+    -------
+    by_class, warnings:
+        By name, case aside: ``real_crops`` and ``synthetic_crops``, and `fidelity_numbers` where there are enough.
+    """
+    sets = {"real": real, "synthetic": synthetic}
+    folded = {n: np.array([(c or "").casefold() for c in s.classes]) for n, s in sets.items()}
+    names = {c.casefold(): c for s in sets.values() for c in s.classes if c}
+    counts = {n: Counter(folded[n].tolist()) for n in folded}
+    found, warnings = {}, []
+    for key, name in sorted(names.items()):
+        n, m = counts["real"][key], counts["synthetic"][key]
+        row: dict[str, float] = {"real_crops": n, "synthetic_crops": m}
+        if min(n, m) >= LEAST_OF_A_CLASS:
+            part = {s: sets[s].features[folded[s] == key] for s in sets}
+            row |= fidelity_numbers(part["real"], part["synthetic"], seed)
+            warnings += _few(name, n, m, part["real"].shape[1])
+        elif n and m:
+            warnings.append(f"class {name}: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
+        found[name] = row
+    return found, warnings
+
+
+def _few(name: str, real: int, synthetic: int, dimension: int) -> list[str]:
+    """Say where FID means little, as for all crops."""
+    counted = f"class {name}: FID means little: {real} real and {synthetic} synthetic crops"
+    if min(real, synthetic) <= dimension:
+        return [f"{counted} in {dimension} dimensions give a singular covariance; see KID"]
+    enough = min(real, synthetic) >= FID_LEAST
+    return [] if enough else [f"{counted}; at least {FID_LEAST:,} of each are needed. KID is unbiased"]
 
 
 def frechet_distance(real: Features, synthetic: Features) -> float:
@@ -115,11 +173,8 @@ def inception_score(probabilities: Features, splits: int = 10) -> tuple[float, f
         ``[n, classes]``, rows adding up to 1; samples in random order.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    scores = []
-    for part in np.array_split(p, min(splits, len(p))):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = part * (np.log(part) - np.log(part.mean(axis=0, keepdims=True)))
-        scores.append(np.exp(np.nan_to_num(terms).sum(axis=1).mean()))
+    parts = np.array_split(p, min(splits, len(p)))
+    scores = [np.exp(rel_entr(part, part.mean(axis=0, keepdims=True)).sum(axis=1).mean()) for part in parts]
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -138,19 +193,3 @@ def _pair(real: Features, synthetic: Features, least: int) -> tuple[F64, F64]:
     if min(len(x), len(y)) < least:
         raise EvaluationError(f"{len(x)} real and {len(y)} synthetic crops are too few; at least {least} a side are needed")
     return x, y
-
-
-def fidelity_numbers(real: NDArray[np.float32], synthetic: NDArray[np.float32], seed: int) -> dict[str, float]:
-    """FID, KID, precision, recall, density, coverage by the names a report prints."""
-    kid, deviation = kernel_distance(real, synthetic, seed)
-    precision, recall = precision_recall(real, synthetic)
-    density, coverage = density_coverage(real, synthetic)
-    return {
-        "fid": frechet_distance(real, synthetic),
-        "kid": kid,
-        "kid_deviation": deviation,
-        "precision": precision,
-        "recall": recall,
-        "density": density,
-        "coverage": coverage,
-    }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
+from wsigen.evaluation.features import FeatureSet
 from wsigen.evaluation.neighbours import kth_distance, nearest
 
 F64 = NDArray[np.float64]
@@ -19,6 +21,12 @@ LEAST_OF_A_CELL = 20
 
 TEST_SHARE = 0.05
 """Share of held-out crops that are nearer to the training data than the distance samples are held against."""
+
+COVERED_LEAST = 0.9
+"""Share of the training tissue below which C_T and authenticity are given with a warning."""
+
+CELLS = 10
+"""k-means cells of C_T, fewer where there are not some 50 crops a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,41 @@ class DataCopying:
     score: float
     cells: int
     used: int
+
+
+def memorisation_numbers(sets: dict[str, FeatureSet], seed: int) -> tuple[dict[str, float], tuple[F64, Index], list[str]]:
+    """Authenticity and, where the training data was given beside held-out data, C_T and the share of samples too near.
+
+    Returns
+    -------
+    numbers, nearest, warnings:
+        The numbers by name; `nearest_training` of the synthetic crops.
+    """
+    synthetic = sets["synthetic"].features
+    training = sets["training"].features if "training" in sets else sets["real"].features
+    numbers = {"authenticity": authenticity(training, synthetic)}
+    warnings = []
+    if "training" in sets:
+        held_out = sets["real"].features
+        cells = max(1, min(CELLS, len(training) // 50, len(held_out) // 50))
+        found = data_copying(training, held_out, synthetic, cells, seed)
+        below, pairs = share_too_near(training, held_out, synthetic)
+        numbers |= {
+            "authenticity_of_held_out": authenticity(training, held_out),
+            "c_t": found.score,
+            "c_t_cells": found.cells,
+            "c_t_cells_used": found.used,
+            "share_too_near": below,
+            "nearer_than_held_out": pairs,
+        }
+        if math.isnan(found.score):
+            warnings.append("C_T has no value: no cell of the training data holds enough held-out and synthetic crops")
+    else:
+        warnings.append(
+            "memorisation: REAL was taken for the training data; give --training (and held-out data as REAL) for C_T and the "
+            "share of samples nearer to it than held-out crops are"
+        )
+    return numbers, nearest_training(training, synthetic), warnings
 
 
 def nearest_training(training: Features, samples: Features) -> tuple[F64, Index]:
@@ -122,9 +165,9 @@ def _z_score(reference: F64, distances: F64) -> float:
 
 def _u(reference: F64, distances: F64) -> float:
     """Count the pairs in which the distance is larger than the reference; ties count half."""
-    ordered = np.sort(reference)
-    below, equal_or_below = np.searchsorted(ordered, distances, "left"), np.searchsorted(ordered, distances, "right")
-    return float((below + equal_or_below).sum() / 2)
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(distances, reference, method="asymptotic").statistic)
 
 
 def _matrix(features: Features) -> F64:

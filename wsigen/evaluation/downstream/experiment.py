@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,15 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.batches import Batches
-from wsigen.evaluation.downstream.folds import Fold, crop_groups, split
-from wsigen.evaluation.downstream.notes import notes
-from wsigen.evaluation.downstream.results import FOLDS, Downstream, Run
-from wsigen.evaluation.downstream.samples import Samples, common_classes, draw, named, read
-from wsigen.evaluation.downstream.scratch import Scratch
-from wsigen.evaluation.downstream.settings import Arm, Settings
-from wsigen.evaluation.evaluate import Watch, indexing
-from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, open_side
+from wsigen.evaluation.downstream.results import FOLDS, Arm, Downstream, Run, Settings
+from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
+from wsigen.evaluation.results import Watch, counted
+from wsigen.evaluation.sides.members import folders_without_class
+from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, open_side, shared_files
 
 if TYPE_CHECKING:
     from wsigen.evaluation.downstream.networks import Prepared
@@ -47,7 +43,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
 
     Parameters
     ----------
-    watch:
+    watch : callable, optional
         Called with what is counted, how many are done and how many there are.
 
     Raises
@@ -55,7 +51,6 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     WsigenError
         If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
     """
-    settings.check()
     make = _network(settings)
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
@@ -72,7 +67,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
         for arm, seed, fold in _networks(plan, settings):
             found.runs += _train(found, plan, make, arm, seed, fold, watch)
         found.examples = _examples(plan, found.classes)
-    found.warnings += coarse + notes(found, samples, folds)
+    found.warnings += coarse + _notes(found, samples, folds)
     return found
 
 
@@ -88,11 +83,11 @@ def _network(settings: Settings) -> Callable[[int], Prepared]:
 
 def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
-    sides = {name: open_side(name, path, mpp, indexing(name, watch)) for name, path, mpp in given}
+    sides = {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch)) for name, path, mpp in given}
     for path in settings.tests:
         if str(path) in sides:
             raise EvaluationError(f"--test {path}: given twice; leave one out")
-        sides[str(path)] = open_side("test", path, settings.test_mpp, indexing(str(path), watch))
+        sides[str(path)] = open_side("test", path, settings.test_mpp, counted(f"{path}, images indexed", watch))
     return sides
 
 
@@ -105,8 +100,7 @@ def _read(
     classes, left_out = common_classes(drawn)
     samples = {}
     for name, side in sides.items():
-        tick = None if watch is None else lambda done, total, name=name: watch(f"{name}, crops read", done, total)
-        samples[name] = read(named(side, drawn[name], classes), classes, scratch, tick)
+        samples[name] = read(named(side, drawn[name], classes), classes, scratch, counted(f"{name}, crops read", watch))
         if not len(samples[name]):
             raise EvaluationError(f"{side.path}: none of its crops is of {', '.join(classes)}; name classes alike")
     counts = {name: dict(zip(classes, s.present().tolist(), strict=True)) for name, s in samples.items()}
@@ -153,7 +147,7 @@ def _train(
     watch: Watch | None,
 ) -> list[Run]:
     """Train one network and test it: on its fold (the synthetic arm's on each), and on the other sides."""
-    from wsigen.evaluation.downstream.fitting import confusion, fit
+    from wsigen.evaluation.downstream.fitting import Batches, confusion, fit
 
     s, real = found.settings, plan.samples["real"]
     training = plan.folds[fold].training if fold is not None else np.arange(len(real))
@@ -162,9 +156,8 @@ def _train(
     start = int(np.random.SeedSequence([s.seed, seed, fold or 0]).generate_state(1)[0])  # the same for every arm
     place = "" if fold is None or not plan.folds else f", fold {fold + 1} of {len(plan.folds)}"
     what = f"seed {seed + 1} of {s.seeds}{place}, trained on {arm}: steps"
-    tick = None if watch is None else lambda done: watch(what, done, found.steps)
     batches = Batches(plan.scratch, drawn, s.batch, start)
-    network = fit(lambda: make(len(found.classes)), batches, found.steps, start, s.device, tick)
+    network = fit(lambda: make(len(found.classes)), batches, found.steps, start, s.device, counted(what, watch))
 
     def tested(samples: Samples, chosen: NDArray[np.int64], test: str, part: int | None) -> Run:
         counted = confusion(network, plan.scratch, samples, chosen, len(found.classes), s.device)
@@ -187,3 +180,40 @@ def _examples(plan: _Plan, classes: list[str]) -> dict[str, dict[str, list[NDArr
 
 def _spaced(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).astype(int))] if len(rows) else rows
+
+
+def _notes(found: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fold]) -> list[str]:
+    """Return the warnings, one a line."""
+    out = list(dict.fromkeys(str(k) for side in found.sides.values() for k in side.skipped))
+    out += [f"{s.path}: {text}" for s in found.sides.values() for text in folders_without_class(s.path, s.members)]
+    out += [reason for side in found.sides.values() for reason in side.unlabelled.values()]
+    if found.mpp is None:
+        out.append("no image says its um/px; pixels were compared as they are")
+    out += [*_copies(found), *_absent(found, samples["real"], folds)]
+    if found.settings.seeds < 3:
+        out.append("fewer than three seeds: the deviation over them says little; raise --seeds")
+    return out
+
+
+def _copies(found: Downstream) -> Iterator[str]:
+    sides = found.sides
+    for name, side in sides.items():
+        count = 0 if name == "real" else shared_files(sides["real"], side)
+        if count and name == "synthetic":
+            yield (
+                f"real and synthetic are the same in {count} of {len(side.members)} files: networks trained on synthetic crops "
+                "have seen what they are tested on, their scores say nothing"
+            )
+        elif count:
+            yield f"{name}: {count} of {len(side.members)} files are in REAL, too: networks were trained on them"
+
+
+def _absent(found: Downstream, real: Samples, folds: Sequence[Fold]) -> Iterator[str]:
+    for k, fold in enumerate(folds):
+        absent = [c for c, n in zip(found.classes, real.present(fold.test), strict=True) if not n]
+        if absent:
+            yield f"fold {k + 1} has no test crop of {', '.join(absent)}: its scores are means over the other classes"
+    for name in found.sides:
+        absent = [c for c, n in found.counts[name].items() if not n]
+        if absent:
+            yield f"{name}: no crop of {', '.join(absent)}: scores are means over the other classes"

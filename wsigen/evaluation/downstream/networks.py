@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.settings import Task
+from wsigen.evaluation.downstream.results import Task
 from wsigen.evaluation.extractors.encoder import refuse_hub_file, refuse_pickle
 from wsigen.evaluation.extractors.torch_module import resized
 

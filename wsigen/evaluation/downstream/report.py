@@ -1,24 +1,24 @@
-"""What a downstream evaluation leaves behind: ``downstream.json`` and a self-contained ``downstream.html``."""
+"""The report of a downstream evaluation: its scores in words, for tables, ``downstream.json`` and ``downstream.html``."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from datetime import UTC, datetime
-from html import escape
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsigen.base.version import __version__
-from wsigen.evaluation.downstream.results import Downstream
-from wsigen.evaluation.downstream.settings import ARMS
-from wsigen.evaluation.downstream.words import HEAD, about, explained, rows
-from wsigen.evaluation.report.drawings import boxes
-from wsigen.evaluation.report.html import document, picture, section, table, warned
-from wsigen.evaluation.report.report import finite
-from wsigen.storage.files import write_atomic
+from wsigen.evaluation.downstream.results import ARMS, Arm, Downstream
+from wsigen.evaluation.report.page import plain, render, write
+
+HEAD = ("trained on", "balanced accuracy", "F1 (macro)", "balanced accuracy over real", "fold spread", "runs")
+"""Columns of the table of scores; the classes' recalls follow."""
+
+
+def write_downstream(found: Downstream, folder: Path) -> tuple[Path, Path]:
+    """Write ``downstream.json`` and ``downstream.html`` into a folder, which is made if need be; return their paths."""
+    return write(folder, "downstream", to_json(found), page(found))
 
 
 def to_json(found: Downstream) -> dict[str, Any]:
@@ -31,13 +31,15 @@ def to_json(found: Downstream) -> dict[str, Any]:
         for test in found.tests
         for arm in ARMS
     ]
-    given = asdict(found.settings)
-    return finite(
+    runs = [
+        {"arm": r.arm, "seed": r.seed, "fold": r.fold, "test": r.test, "tested_fold": r.tested}
+        | asdict(r.scores)
+        | {"confusion": r.confusion.tolist()}
+        for r in found.runs
+    ]
+    return plain(
         {
-            "format": 1,
-            "wsigen": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {k: _plain(v) for k, v in given.items()},
+            "settings": asdict(found.settings),
             "mpp": found.mpp,
             "classes": found.classes,
             "parameters": found.parameters,
@@ -46,92 +48,73 @@ def to_json(found: Downstream) -> dict[str, Any]:
             "crops": found.counts,
             "folds": found.folds,
             "means": means,
-            "runs": [
-                {
-                    "arm": r.arm,
-                    "seed": r.seed,
-                    "fold": r.fold,
-                    "test": r.test,
-                    "tested_fold": r.tested,
-                    **asdict(r.scores),
-                    "confusion": r.confusion.tolist(),
-                }
-                for r in found.runs
-            ],
+            "runs": runs,
             "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
             "warnings": found.warnings,
         }
     )
 
 
-def write_downstream(found: Downstream, folder: Path) -> tuple[Path, Path]:
-    """Write ``downstream.json`` and ``downstream.html`` into a folder, which is made if need be; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers, html = folder / "downstream.json", folder / "downstream.html"
-    write_atomic(numbers, json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False).encode())
-    write_atomic(html, page(found).encode())
-    return numbers, html
-
-
 def page(found: Downstream) -> str:
     """Return the whole page."""
-    real, synthetic = escape(str(found.settings.real)), escape(str(found.settings.synthetic))
-    head = f"<h1>What the synthetic slides are worth</h1><p>{synthetic} beside {real}, {found.settings.task}</p>"
-    lines = f'<p class="soft">{"<br>".join(escape(line) for line in about(found))}</p>'
-    parts = [_scores(found), _plots(found), _confusions(found), _crops(found), _folds(found)]
-    return document("wsigen evaluation, downstream", "\n".join([head, lines, warned(found.warnings), *parts]))
+    name = "balanced accuracy"
+    return render(
+        "downstream.html",
+        found=found,
+        notes=about(found),
+        headline=[(f"{name}, trained on {arm}", found.score(arm, found.tests[0], "balanced_accuracy")) for arm in ARMS],
+        explained=explained(found),
+        head=[*HEAD, *found.classes],
+        scores={test: rows(found, test) for test in found.tests},
+        spreads={
+            test: [(arm, [r.scores.balanced_accuracy for r in found.of(arm, test)]) for arm in ARMS] for test in found.tests
+        },
+        predicted=[f"as {name}" for name in found.classes],
+        confusions={test: {arm: _confusion(found, test, arm) for arm in ARMS} for test in found.tests},
+        folds=[(str(k + 1), ", ".join(groups)) for k, groups in enumerate(found.folds)],
+    )
 
 
-def _scores(found: Downstream) -> str:
-    parts = [f"<p><b>{escape(test)}</b></p>{table([*HEAD, *found.classes], rows(found, test))}" for test in found.tests]
-    return section("Scores", "".join(parts), explained(found))
+def _confusion(found: Downstream, test: str, arm: Arm) -> list[list[str]]:
+    """The sum of all runs, a line a true class."""
+    total = sum(r.confusion for r in found.of(arm, test))
+    return [[name, *(f"{n:,}" for n in row)] for name, row in zip(found.classes, np.asarray(total).tolist(), strict=True)]
 
 
-def _plots(found: Downstream) -> str:
-    parts = []
-    for test in found.tests:
-        values = {arm: [r.scores.balanced_accuracy for r in found.of(arm, test)] for arm in ARMS}
-        drawn = boxes([(arm, _quantiles(v)) for arm, v in values.items()], "balanced accuracy")
-        parts.append(f"<p><b>{escape(test)}</b></p>{drawn}")
-    return section("Over seeds and folds", "".join(parts), "Bars: middle half, whiskers: 5 to 95 %, mark: median.")
+def rows(found: Downstream, test: str) -> list[list[str]]:
+    """One line an arm, as ``HEAD`` and the classes say."""
+    out = []
+    for arm in ARMS:
+        runs = found.of(arm, test)
+        gain = "" if arm == "real" else f"{found.gain(arm, test, 'balanced_accuracy')}"
+        recalls = [str(found.recall(arm, test, k)) for k in range(len(found.classes))]
+        folds = found.fold_spread(arm, test, "balanced_accuracy")
+        scored = [str(found.score(arm, test, name)) for name in ("balanced_accuracy", "f1")]
+        out.append([arm, *scored, gain, "" if isnan(folds) else f"{folds:.3f}", str(len(runs)), *recalls])
+    return out
 
 
-def _quantiles(values: list[float]) -> list[float]:
-    return [float(v) for v in np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))]
+def about(found: Downstream) -> list[str]:
+    """Crops, network and steps, a line each."""
+    s = found.settings
+    where = f"{s.size_px} px at {found.mpp:g} um/px" if found.mpp else f"{s.size_px} px"
+    counts = [f"{name}: {', '.join(f'{c} {n}' for c, n in by_class.items())}" for name, by_class in found.counts.items()]
+    trained = f"trained on {found.used[0]} real crops, on {found.used[1]} synthetic ones, and on both"
+    splits = f"{s.folds} folds of patients or slides" if s.folds else "no folds: all of REAL is trained on"
+    return [
+        f"crops of {where}; {'; '.join(counts)}",
+        f"network {s.network} ({found.parameters / 1e6:.2f} M parameters), {trained}; {splits}, {s.seeds} seeds",
+        f"every network takes the same {found.steps} steps of {s.batch} crops, each class equally often, turned and jittered",
+    ]
 
 
-def _confusions(found: Downstream) -> str:
-    unit = "crops" if found.settings.task == "classification" else "pixels"
-    parts = []
-    for test in found.tests:
-        for arm in ARMS:
-            total = sum(r.confusion for r in found.of(arm, test))
-            body = [(c, *(f"{n:,}" for n in row)) for c, row in zip(found.classes, np.asarray(total).tolist(), strict=True)]
-            head = (f"{arm}: true", *(f"as {c}" for c in found.classes))
-            parts.append(f"<div>{table(head, body)}</div>")
-        parts.append(f'<p class="soft">{escape(test)}</p>')
-    return section("Confusions", f'<div class="two">{"".join(parts)}</div>', f"Sums of all runs, {unit}.")
-
-
-def _crops(found: Downstream) -> str:
-    parts = []
-    for name in found.classes:
-        shown = []
-        for side, by_class in found.examples.items():
-            images = "".join(picture(p, f"{side} {name}") for p in by_class[name])
-            shown.append(f'<div><p class="soft">{escape(side)}: {escape(name)}</p><div class="grid">{images}</div></div>')
-        parts.append(f'<div class="two">{"".join(shown)}</div>')
-    return section("Crops by class", "".join(parts), "Some of each, none chosen.")
-
-
-def _folds(found: Downstream) -> str:
-    if not found.folds:
-        return ""
-    body = [(str(k + 1), ", ".join(groups)) for k, groups in enumerate(found.folds)]
-    return section("Folds", table(("fold", "patients or slides it tests"), body))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+def explained(found: Downstream) -> str:
+    """How to read the table."""
+    unit = "crops" if found.settings.task == "classification" else "labelled pixels"
+    return (
+        f"Means ± deviation over seeds, of the {unit} of all folds together; chance is a balanced accuracy of "
+        f"{1 / len(found.classes):.2f}. Tests are real crops of patients or slides the networks have not seen; whether the "
+        "generator has seen them is not known here. Over real: the mean difference to the networks of the same seed that were "
+        "trained on real crops. Fold spread: the deviation of the balanced accuracy over folds (other patients to test "
+        "on; of another dataset: other patients to train on), seeds together. The last columns are the recalls of the classes."
+    )

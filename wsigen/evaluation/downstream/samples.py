@@ -1,24 +1,35 @@
-"""Crops of a side that carry a class or a mask: drawn at random, named by the classes both sides have, read once."""
+"""Crops of a side that carry a class or a mask: drawn at random, named by the classes both sides have, read once; and folds."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.evaluation.downstream.scratch import Scratch
-from wsigen.evaluation.downstream.settings import LEAST_OF_A_CLASS, Settings, Task
-from wsigen.evaluation.sides.sides import Crop, Side, at_full_size, place_crops, read_crop
+from wsigen.dataset.groups import match_name
+from wsigen.evaluation.downstream.results import LEAST_OF_A_CLASS, Settings, Task
+from wsigen.evaluation.sides.places import place_crops
+from wsigen.evaluation.sides.sides import Crop, Side
+
+U8 = NDArray[np.uint8]
 
 LABELLED = 0.25
 """Share of a crop that must be labelled to learn its segmentation from it."""
 
 _ROUNDS = 4
 """Places are drawn this often, each time twice as many, where few of them carry a class (sparse annotations)."""
+
+_TRIES = 50
+"""Shuffles tried until every fold leaves crops of every class to train on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +108,18 @@ def common_classes(drawn: Mapping[str, Sequence[Drawn]]) -> tuple[list[str], lis
     EvaluationError
         If there are not two.
     """
-    counts = {name: _count(drawn[name]) for name in ("real", "synthetic")}
+    counts = {name: Counter(n.casefold() for d in drawn[name] for n in d.shares) for name in ("real", "synthetic")}
     written = {n.casefold(): n for side in ("synthetic", "real") for d in drawn[side] for n in d.shares}
     kept, notes = [], []
     for key, name in sorted(written.items()):
-        n, m = (counts[side].get(key, 0) for side in ("real", "synthetic"))
+        n, m = (count[key] for count in counts.values())
         if min(n, m) >= LEAST_OF_A_CLASS:
             kept.append(name)
         else:
             notes.append(f"class {name} is left out: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
     if len(kept) < 2:
-        told = "; ".join(f"{side} has {_told(counts[side], written)}" for side in counts)
+        known = {side: ", ".join(f"{written[k]} ({n})" for k, n in sorted(count.items())) for side, count in counts.items()}
+        told = "; ".join(f"{side} has {classes or 'none'}" for side, classes in known.items())
         raise EvaluationError(
             f"no two classes have {LEAST_OF_A_CLASS} crops on both sides: {told}; name classes alike, or give more images, "
             "more --crops or a smaller --size"
@@ -131,7 +143,7 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
     side, kept, rows = samples.side, [], []
     for i, crop in enumerate(samples.crops):
         try:
-            image, mask = read_crop(side, crop), _mask(side, crop, classes) if scratch.has_masks else None
+            image, mask = side.read(crop), _mask(side, crop, classes) if scratch.has_masks else None
         except WsigenError as error:
             side.skip(side.members[crop.member].path, str(error))
             continue
@@ -146,10 +158,8 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
 def _shares(side: Side, crop: Crop, task: Task) -> Mapping[str, float]:
     if task == "classification":
         return {} if crop.class_name is None else {crop.class_name: 1.0}
-    member, labels = side.members[crop.member], side.labels(crop.member)
-    if labels is None:
-        return {}
-    found = labels.shares(at_full_size(member, crop.box, crop.canvas))
+    labels = side.labels(crop.member)
+    found = {} if labels is None else labels.shares(side.full_size(crop))
     return found if sum(found.values()) >= LABELLED else {}
 
 
@@ -158,13 +168,137 @@ def _mask(side: Side, crop: Crop, classes: Sequence[str]) -> NDArray[np.uint8]:
     return np.full(crop.box.shape, UNKNOWN, np.uint8) if labels is None else labels.mask(crop.box, crop.canvas, classes)
 
 
-def _count(drawn: Sequence[Drawn]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for d in drawn:
-        for name in d.shares:
-            counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
-    return counts
+class Scratch:
+    """Crops of one size on disk; they are read by position, from any thread.
+
+    Memory bound: none of it is held or mapped; whoever reads rows gets those alone.
+
+    Parameters
+    ----------
+    folder:
+        Where the file lies (it has no name and is gone when closed), or None: the system's place.
+    side_px:
+        Side of a crop (px).
+    masks:
+        Whether each crop has a mask.
+    """
+
+    def __init__(self, folder: Path | None, side_px: int, masks: bool) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".wsigen-")  # noqa: SIM115  # closed by close()
+        self._side, self.has_masks, self.count = side_px, masks, 0
+        self._bytes = side_px**2 * (4 if masks else 3)
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, image: U8, mask: U8 | None) -> int:
+        """Append a crop uint8 ``(P, P, 3)`` and its mask uint8 ``(P, P)``; returns its row."""
+        data = image.tobytes() + (mask.tobytes() if mask is not None else b"")
+        if len(data) != self._bytes:
+            raise ValueError(f"{len(data)} bytes of a crop, expected {self._bytes}")
+        self._file.write(data)
+        self.count += 1
+        return self.count - 1
+
+    def flush(self) -> None:
+        """Make what was added readable."""
+        self._file.flush()
+
+    def image(self, row: int) -> U8:
+        """uint8 ``[P, P, 3]`` RGB."""
+        return self._read(row, 0, 3).reshape(self._side, self._side, 3)
+
+    def mask(self, row: int) -> U8:
+        """uint8 ``[P, P]``, class indices or `classes.UNKNOWN`."""
+        return self._read(row, 3, 1).reshape(self._side, self._side)
+
+    def _read(self, row: int, first: int, planes: int) -> U8:
+        plane = self._side**2
+        data = os.pread(self._file.fileno(), planes * plane, row * self._bytes + first * plane)
+        return np.frombuffer(data, np.uint8)
 
 
-def _told(counts: Mapping[str, int], written: Mapping[str, str]) -> str:
-    return ", ".join(f"{written[k]} ({n})" for k, n in sorted(counts.items())) or "none"
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Positions of the crops to train on and to test with, and the groups of the latter."""
+
+    training: NDArray[np.int64]
+    test: NDArray[np.int64]
+    test_groups: list[str]
+
+
+def crop_groups(samples: Samples, pattern: str | None) -> list[str]:
+    """Return the patient or slide of every crop.
+
+    Parameters
+    ----------
+    pattern:
+        Regular expression on the image's path below the side; without it a dataset's groups, folders between class and tile,
+        or slides.
+
+    Raises
+    ------
+    EvaluationError
+        If nobody says of which patient or slide a tile is.
+    """
+    groups = {i: _group(samples, i, pattern) for i in sorted({c.member for c in samples.crops})}
+    return [groups[c.member] for c in samples.crops]
+
+
+def _group(samples: Samples, index: int, pattern: str | None) -> str:
+    side, member = samples.side, samples.side.members[index]
+    if pattern is not None:
+        inside = member.path.is_relative_to(side.path)
+        return match_name(pattern, member.path.relative_to(side.path).as_posix() if inside else str(member.path), "--groups")
+    if member.group is not None:
+        return member.group
+    if side.labels(index) is not None:
+        return member.path.relative_to(side.path).as_posix()
+    raise EvaluationError(
+        f"{member.path}: nobody says of which patient or slide this tile is, and tiles of one patient must not lie on both "
+        "sides; sort them as CLASS/PATIENT/TILE.png, or give --groups with a regular expression that finds it in the path"
+    )
+
+
+def split(samples: Samples, groups: Sequence[str], classes: Sequence[str], count: int, seed: int) -> list[Fold]:
+    """Deal groups out to folds with like shares of the classes (scikit-learn's ``StratifiedGroupKFold``).
+
+    Every fold leaves crops of every class to train on; a class may be missing in a test part.
+
+    Raises
+    ------
+    EvaluationError
+        If there are fewer groups than folds, or a class in too few groups to be both trained and tested.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    known = sorted(set(groups))
+    if len(known) < count:
+        raise EvaluationError(
+            f"folds are impossible: {count} of them and {len(known)} patient{'s' * (len(known) != 1)} or slides "
+            f"({', '.join(known[:5])}); give more images, --folds {max(2, len(known))}, or --folds 0 and --test"
+        )
+    names, present = np.array(groups), samples.shares > 0
+    for index, name in enumerate(classes):
+        of_class = set(names[present[:, index]].tolist())
+        if len(of_class) < 2:
+            raise EvaluationError(
+                f"class {name} is in one patient or slide only ({', '.join(of_class)}), it cannot be both trained and tested; "
+                "give more of it, or --folds 0 and --test"
+            )
+    for attempt in range(_TRIES):
+        dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed + attempt)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class of fewer crops than folds
+            pairs = list(dealer.split(present, samples.labels, names))
+        if all(len(test) and samples.present(training).all() for training, test in pairs):
+            return [Fold(training, test, sorted(set(names[test].tolist()))) for training, test in pairs]
+    raise EvaluationError(
+        f"no {count} folds leave every class crops to train on: classes are in too few patients or slides; "
+        "give more images, fewer --folds, or --folds 0 and --test"
+    )

@@ -60,7 +60,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.skips else y
 
 
@@ -81,8 +81,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 1280)."""
-        found: Tensor = self.head(self.blocks(self.stem(x)))
-        return found.mean(dim=(2, 3))
+        return self.head(self.blocks(self.stem(x))).mean(dim=(2, 3))
 
 
 def open_efficientnet(weights: Path | None, device: str) -> TorchExtractor:
@@ -106,13 +105,8 @@ def open_efficientnet(weights: Path | None, device: str) -> TorchExtractor:
         raise EvaluationError(f"{path}: no state dict of EfficientNet-Lite0 ({type(error).__name__}: {reason})") from None
     ready(network, device)
     head = tuple(v.detach().cpu().double().numpy() for v in (network.fc.weight, network.fc.bias))
-
-    def run(pictures: Tensor) -> Tensor:
-        found: Tensor = network((pictures * 255 - 127) / 128)
-        return found
-
     version = "EfficientNet-Lite0 of ImageNet, crops at their own size"
-    return TorchExtractor("imagenet", version, network, run, device, (head[0], head[1]))
+    return TorchExtractor("imagenet", version, network, lambda x: network((x * 255 - 127) / 128), device, (head[0], head[1]))
 
 
 def _packaged() -> Path:

@@ -185,8 +185,7 @@ def _encoder(name: str, version: str, network: Any, call: Any, side: int, mean: 
     ready(network, device)
 
     def run(pictures: Tensor) -> Tensor:
-        found: Tensor = call((resized(pictures, side, antialias=True) - centre) / spread)
-        return found
+        return call((resized(pictures, side, antialias=True) - centre) / spread)
 
     told = " ".join(f"{v:g}" for v in (*mean, *std))
     return TorchExtractor(name, f"{version}, bilinear to {side} px, mean and deviation {told}", network, run, device)

@@ -29,30 +29,24 @@ class Extractor(Protocol):
     @property
     def name(self) -> str:
         """Name, e.g. ``inception``."""
-        ...
 
     @property
     def version(self) -> str:
         """Weights and preparation in words."""
-        ...
 
     @property
     def sha256(self) -> str:
         """Hexadecimal, of every parameter."""
-        ...
 
     @property
     def dimension(self) -> int:
         """Length of a feature vector."""
-        ...
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]`` RGB."""
-        ...
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
         """Return class probabilities ``[n, classes]`` of features, or None if the extractor knows no classes."""
-        ...
 
 
 def identity(extractor: Extractor) -> dict[str, str]:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from wsigen.base.errors import EvaluationError
@@ -62,9 +63,7 @@ class TorchExtractor:
         if self.head is None:
             return None
         weight, bias = self.head
-        logits = features.astype(np.float64) @ weight.T + bias
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
+        return np.asarray(softmax(features.astype(np.float64) @ weight.T + bias, axis=1))
 
 
 def check_device(device: str) -> None:

@@ -1,47 +1,63 @@
-"""What an evaluation leaves behind: ``report.json`` and a self-contained ``report.html``."""
+"""The report of an evaluation: its numbers in words, for tables, ``report.json`` and ``report.html``."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-from wsigen.base.errors import EvaluationError
-from wsigen.base.version import __version__
-from wsigen.evaluation.evaluate import Evaluation
-from wsigen.evaluation.pooled import PooledSeam, pool
-from wsigen.evaluation.report.page import page
-from wsigen.evaluation.report.traces import hits_by_slide, nearest_pairs
-from wsigen.storage.files import write_atomic
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import WsigenError
+from wsigen.evaluation.borders import REACH_PX, SeamScore
+from wsigen.evaluation.fidelity import DENSITY_K, PRECISION_K
+from wsigen.evaluation.memorisation import COVERED_LEAST, TEST_SHARE, nearest_training
+from wsigen.evaluation.report.page import plain, render, write
+from wsigen.evaluation.results import Evaluation
+from wsigen.evaluation.slide_checks import PooledSeam, SlideCheck, pool, worst_slides
+
+SHOWN, NEAREST, WORST = 24, 16, 3
+"""What a page shows at most: crops of a side, pairs of nearest crops, slides whose seams are shown alone."""
+
+HEADLINE = {"fid", "kid", "precision", "recall", "authenticity", "c_t"}
+"""Numbers a page begins with."""
+
+SEAM_HEAD = ("borders", "seam score", "noise", "pieces", "")
+
+Profile = tuple[str, tuple[float, ...]]
+
+
+def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into a folder, which is made if need be; return their paths."""
+    return write(folder, "report", to_json(found), page(found))
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
-    chosen = [] if found.nearest is None else found.nearest[1].tolist()
     nearest = [
-        {"distance": d, "crop": i, "synthetic": asdict(synthetic), "training": asdict(training)}
-        for i, (d, synthetic, training) in zip(chosen, nearest_pairs(found), strict=True)
-    ]
-    return finite(
         {
-            "format": 1,
-            "wsigen": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found.settings).items()},
+            "distance": float(distance),
+            "crop": int(crop),
+            "synthetic": asdict(found.place_of("synthetic", i)),
+            "training": asdict(found.place_of(found.training_side, int(crop))),
+        }
+        for i, (distance, crop) in enumerate(zip(*found.nearest, strict=True))
+    ]
+    return plain(
+        {
+            "settings": asdict(found.settings),
             "extractor": found.extractor,
             "mpp": found.mpp,
-            "counts": found.counts(),
-            "overlaps": found.overlaps(),
+            "counts": found.counts,
+            "overlaps": found.overlaps,
             "numbers": found.numbers,
             "by_class": found.by_class,
             "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
             "seams": [_pooled(p) for p in pool(found.slides)],
             "nearest_training": nearest,
-            "nearest_by_slide": [asdict(h) for h in hits_by_slide(found)],
+            "nearest_by_slide": [asdict(h) for h in found.hits_by_slide()],
             "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
             "warnings": found.warnings,
         }
@@ -55,42 +71,177 @@ def _pooled(found: PooledSeam) -> dict[str, Any]:
     return asdict(found.seam) | counts | {"worst": worst}
 
 
-def check_folder(folder: Path, option: str) -> None:
-    """Make the folder that will be written to, and try it: hours of work shall not end for want of it.
+def page(found: Evaluation) -> str:
+    """Return the whole page."""
+    order = np.argsort(found.nearest[0], kind="stable")[:NEAREST].tolist()
+    points = [("all", found.numbers["recall"], found.numbers["precision"])]
+    points += [(name, row["recall"], row["precision"]) for name, row in found.by_class.items() if "precision" in row]
+    return render(
+        "evaluation.html",
+        found=found,
+        notes=[count_line(found), extractor_line(found)],
+        headline=[(r.name, r.value.split(" ±")[0]) for r in rows(found) if r.key in HEADLINE],
+        numbers=[(r.name, r.value, r.reading) for r in rows(found)],
+        crops={side: _random_crops(found, side) for side in ("real", "synthetic")},
+        pairs=[_pair(found, i) for i in order],
+        hits=[(h.file, f"{h.hits:,}", f"{h.crops:,}") for h in found.hits_by_slide()],
+        points=points,
+        distances=_distances(found),
+        class_head=CLASS_HEAD,
+        class_rows=class_rows(found),
+        offsets=range(-REACH_PX, REACH_PX + 1),
+        seams=seam_tables(found.slides),
+        consistency=[(s.path, *_consistency(s)) for s in found.slides if s.levels or s.areas],
+    )
 
-    Raises
-    ------
-    EvaluationError
-        If it cannot be made or written to.
-    """
+
+def _random_crops(found: Evaluation, side: str) -> list[NDArray[np.uint8]]:
+    chosen = np.random.default_rng(found.settings.seed).permutation(len(found.sets[side].crops))[:SHOWN]
+    return [crop for i in chosen for crop in _crop(found, side, int(i))]
+
+
+def _crop(found: Evaluation, side: str, index: int) -> list[NDArray[np.uint8]]:
+    """The pixels of a crop; nothing if it can no longer be read."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-    except OSError as error:
-        raise EvaluationError(
-            f"{option} {folder}: cannot be written to ({error.strerror or error}); give another folder"
-        ) from None
+        return [found.sides[side].read(found.sets[side].crops[index])]
+    except WsigenError:
+        return []
 
 
-def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.html`` into a folder, which is made if need be.
-
-    Returns
-    -------
-    The two paths.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers, html = folder / "report.json", folder / "report.html"
-    write_atomic(numbers, json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False).encode())
-    write_atomic(html, page(found).encode())
-    return numbers, html
+def _pair(found: Evaluation, index: int) -> dict[str, Any]:
+    """A synthetic crop and the training crop nearest to it."""
+    side, other = found.training_side, int(found.nearest[1][index])
+    return {
+        "crops": _crop(found, "synthetic", index) + _crop(found, side, other),
+        "distance": found.nearest[0][index],
+        "places": (found.place_of("synthetic", index), found.place_of(side, other)),
+    }
 
 
-def finite(value: Any) -> Any:
-    """Plain values with null for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _distances(found: Evaluation) -> list[tuple[str, NDArray[np.float64]]]:
+    """Distances to the nearest training crop, of each class and of held-out crops."""
+    groups = {"synthetic, all": found.nearest[0]}
+    classes = np.array([c or "" for c in found.sets["synthetic"].classes])
+    groups |= {f"synthetic, {c}": found.nearest[0][classes == c] for c in sorted(set(classes.tolist()) - {""})}
+    if "training" in found.sets:
+        groups |= {"real, held out": nearest_training(found.sets["training"].features, found.sets["real"].features)[0]}
+    return [(name, values) for name, values in groups.items() if len(values) >= 5]
+
+
+def seam_tables(slides: Sequence[SlideCheck]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]], list[Profile]]]:
+    """Title, head, rows and profiles of all slides together, then of those whose borders show most."""
+    pooled = pool(slides) if len(slides) > 1 else []
+    body = [(*_seam(p.seam), f"{p.found_on} of {p.slides}", f"{Path(p.worst[0]).name}: {p.worst[1].score:.3f}") for p in pooled]
+    head = (*SEAM_HEAD, "found on slides", "worst slide")
+    together = [("All slides", head, body, _profiles([p.seam for p in pooled]))] if pooled else []
+    return together + [
+        (s.path, SEAM_HEAD, [_seam(x) for x in s.seams], _profiles(s.seams)) for s in worst_slides(slides, WORST)
+    ]
+
+
+def _seam(seam: SeamScore) -> tuple[str, ...]:
+    pieces = f"{seam.pieces} of {seam.pieces + seam.left_out}" if seam.left_out else str(seam.pieces)
+    return seam.name, f"{seam.score:.4f}", f"{seam.noise:.4f}", pieces, "can be found" if seam.found else ""
+
+
+def _profiles(seams: Sequence[SeamScore]) -> list[Profile]:
+    """Those of the last two groups of borders."""
+    return [(s.name, s.profile) for s in seams[-2:] if s.profile]
+
+
+def _consistency(slide: SlideCheck) -> tuple[Sequence[tuple[str, ...]], Sequence[tuple[str, ...]]]:
+    levels = [(f"{a.level}", f"{a.downsample:.0f}", f"{a.difference:.2f}", f"{a.psnr:.1f}") for a in slide.levels]
+    areas = [
+        (a.name, "" if a.asked is None else f"{a.asked:,.0f}", f"{a.drawn:,.0f}", f"{a.tissue:.2f}" if a.drawn else "")
+        for a in slide.areas
+    ]
+    return levels, areas
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a number in words."""
+
+    key: str
+    name: str
+    value: str
+    reading: str
+
+
+_FORMS = {
+    "fid": ("FID (Crop-FID on slides)", "{:.4g}", "0 = equal moments; compares only within one extractor and count"),
+    "kid": ("KID x 1000", "{:.4g}", "0 = equal; unbiased, may be below 0"),
+    "precision": (f"precision (k = {PRECISION_K})", "{:.3f}", "share of synthetic crops that look real"),
+    "recall": (f"recall (k = {PRECISION_K})", "{:.3f}", "share of real crops that synthetic ones reach"),
+    "density": (f"density (k = {DENSITY_K})", "{:.3f}", "1 = as dense as real; above 1: crowded where real is"),
+    "coverage": (f"coverage (k = {DENSITY_K})", "{:.3f}", "share of real neighbourhoods with a synthetic crop"),
+    "inception_score": ("inception score", "{:.3f}", "classes of photographs: says little of tissue"),
+    "inception_score_of_real": ("inception score of real crops", "{:.3f}", "what the score above is held against"),
+    "training_coverage": (
+        "training tissue covered",
+        "{:.1%}",
+        "has a training crop near it; copies of the rest are not seen",
+    ),
+    "authenticity": ("authenticity", "{:.3f}", "0 = all copies; compare with that of held-out crops"),
+    "authenticity_of_held_out": ("authenticity of held-out crops", "{:.3f}", "what unseen real crops have"),
+    "c_t": ("C_T", "{:.2f}", "below -3: copies training data; about 0: no; above 3: keeps away from it"),
+    "share_too_near": ("share nearer than held-out", "{:.3f}", f"{TEST_SHARE:.2f} = as unseen real crops; more: copies"),
+    "nearer_than_held_out": ("P(nearer than a held-out crop)", "{:.3f}", "0.5 = as unseen real crops"),
+}
+_DEVIATIONS = {
+    "kid": "kid_deviation",
+    "inception_score": "inception_score_deviation",
+    "inception_score_of_real": "inception_score_of_real_deviation",
+}
+_OF_COPIES = ("authenticity", "c_t", "share_too_near", "nearer_than_held_out")
+_SCALES = {"kid": 1000.0}
+
+
+CLASS_HEAD = ("class", "real crops", "synthetic crops", "FID", "KID x 1000", "precision", "recall", "density", "coverage")
+"""Columns of the table by class."""
+
+
+def rows(found: Evaluation) -> list[Row]:
+    """The numbers of all crops in the order a reader wants them."""
+    out = []
+    for key, (name, _, reading) in _FORMS.items():
+        if key in found.numbers:
+            if key == "c_t":
+                reading = f"{reading} ({found.numbers['c_t_cells_used']:.0f} of {found.numbers['c_t_cells']:.0f} cells)"
+            if key in _OF_COPIES and found.numbers["training_coverage"] < COVERED_LEAST:
+                reading += f"; sees {found.numbers['training_coverage']:.0%} of the training tissue"
+            out.append(Row(key, name, _value(key, found.numbers), reading))
+    return out
+
+
+def class_rows(found: Evaluation) -> list[tuple[str, ...]]:
+    """One line a class, as `CLASS_HEAD` says; on the scales and with the deviations of the numbers of all crops."""
+    keys = ("fid", "kid", "precision", "recall", "density", "coverage")
+    return [
+        (name, *(f"{row[f'{side}_crops']:.0f}" for side in ("real", "synthetic")), *(_value(k, row) for k in keys))
+        for name, row in found.by_class.items()
+    ]
+
+
+def _value(key: str, numbers: Mapping[str, float]) -> str:
+    """A number on its scale, with its deviation; empty where there is none."""
+    if key not in numbers:
+        return ""
+    scale = _SCALES.get(key, 1.0)
+    value = _FORMS[key][1].format(numbers[key] * scale)
+    return f"{value} ± {numbers[_DEVIATIONS[key]] * scale:.3g}" if key in _DEVIATIONS else value
+
+
+def extractor_line(found: Evaluation) -> str:
+    """The extractor of every number."""
+    e = found.extractor
+    return f"features: {e['name']} ({e['version']}), sha256 {e['sha256'][:12]}"
+
+
+def count_line(found: Evaluation) -> str:
+    """Crops and images of every side."""
+    counts, overlaps = found.counts, found.overlaps
+    parts = [f"{n}: {c['crops']} crops of {c['images']} images ({overlaps[n]:.0%} overlap another)" for n, c in counts.items()]
+    skipped = sum(c["skipped"] for c in counts.values())
+    where = f"{found.settings.size_px} px at {found.mpp:g} um/px" if found.mpp else f"{found.settings.size_px} px"
+    return "; ".join([*parts, where, *([f"{skipped} images skipped"] if skipped else [])])

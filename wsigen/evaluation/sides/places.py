@@ -1,18 +1,164 @@
-"""Where on one image crops may lie: any pixel of its tissue as the centre, if half of the crop is tissue."""
+"""Where crops are taken: random ones from tissue, and a lattice of them over training data, for copies to be seen.
+
+A copy is only seen if a training crop lies near what was copied. A few random crops of many slides leave most of the tissue
+out, and verbatim copies of it would pass; so the training side is drawn on a lattice of half a crop, on which every place
+has a crop within a quarter of a side along both axes (56 % common area at least).
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
 from wsigen.evaluation.sides.members import PackedMask
+from wsigen.evaluation.sides.sides import Crop, Side
 
 TISSUE_SHARE = 0.5
 """Share of a crop that must be tissue."""
+
+LATTICE_SHARE = 1 / 16
+"""Tissue of a crop of the lattice: one that is half tissue shares 9/16 of its area with its nearest crop of the lattice, of
+which 1/2 - 7/16 are tissue in the worst case."""
+
+_TRIES = 60
+"""Places tried per crop asked for, before fewer are returned."""
+
+
+def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
+    """Draw places of square crops from tissue, each at most once.
+
+    An image is chosen by the area of its tissue, then a pixel of its tissue as the centre; at least half of a crop is
+    tissue. The same seed gives the same crops, whatever else is evaluated.
+
+    Parameters
+    ----------
+    side_px:
+        Side of a crop at ``mpp`` (px).
+
+    Returns
+    -------
+    list of Crop
+        ``count`` of them, or fewer where the side has no more.
+
+    Raises
+    ------
+    EvaluationError
+        If no image has tissue, or all are smaller than a crop.
+    """
+    fields = [places_of(side, i, side_px, mpp) for i in range(len(side.members))]
+    weights = np.array([f.tissue_px if f is not None else 0 for f in fields], dtype=np.float64)
+    if not weights.any():
+        small = sum(f is None for f in fields)
+        why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
+        raise EvaluationError(f"{side.path}: no crop can be taken from its {len(fields)} images ({why})")
+    rng = np.random.default_rng([seed, *hashlib.sha256(side.name.encode()).digest()[:4]])
+    found: dict[tuple[int, Box], None] = {}
+    for _ in range(_TRIES * count):
+        if len(found) == count or not weights.any():
+            break
+        member = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))
+        chosen = fields[member]
+        assert chosen is not None  # its weight would be 0
+        box = chosen.draw(rng)
+        if box is not None:
+            found[(member, box)] = None
+        if chosen.single:
+            weights[member] = 0
+    return [_labelled(side, Crop(m, box, side.members[m].canvas(mpp))) for m, box in sorted(found)]
+
+
+def places_of(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
+    """Return where crops may lie on a member; None (and a note) if it is too small or damaged."""
+    member = side.members[index]
+    canvas = member.canvas(mpp)
+    try:
+        if min(canvas) < side_px:
+            raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
+        return Field(member.tissue, canvas, side_px)
+    except WsigenError as error:
+        side.skip(member.path, str(error))
+        return None
+
+
+def _labelled(side: Side, crop: Crop) -> Crop:
+    labels = side.labels(crop.member)
+    name = side.members[crop.member].folder_class if labels is None else labels.class_of(side.full_size(crop))
+    return replace(crop, class_name=name)
+
+
+def place_training(side: Side, most: int, least: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
+    """Place crops of ``side_px`` every half crop over the tissue of a side, or a random ``most`` of these places.
+
+    Parameters
+    ----------
+    most, least:
+        Crops; a side whose lattice has fewer than ``least`` gets as many random ones (`place_crops`).
+
+    Memory bound: ``most`` places and those of one image.
+
+    Raises
+    ------
+    EvaluationError
+        If no image has tissue, or all are smaller than a crop.
+    """
+    rng = np.random.default_rng([seed, 3])
+    kept, keys = np.zeros((0, 3), np.int64), np.zeros(0)
+    for i in range(len(side.members)):
+        places = places_of(side, i, side_px, mpp)
+        if places is None or not places.mask.count:
+            continue
+        corners = places.lattice(max(1, side_px // 2), LATTICE_SHARE)
+        kept = np.concatenate([kept, np.insert(corners, 0, i, axis=1)])
+        keys = np.concatenate([keys, rng.random(len(corners))])
+        if len(keys) > most:
+            chosen = np.argpartition(keys, most)[:most]
+            kept, keys = kept[chosen], keys[chosen]
+    if len(kept) < least:
+        return place_crops(side, least, side_px, mpp, seed)
+    ordered = kept[np.lexsort((kept[:, 2], kept[:, 1], kept[:, 0]))].tolist()
+    return [Crop(i, Box(y, x, y + side_px, x + side_px), side.members[i].canvas(mpp)) for i, y, x in ordered]
+
+
+def coverage(side: Side, crops: list[Crop], side_px: int, mpp: float | None) -> float:
+    """Share of a side's tissue that crops reach: of the places for a crop, those with one a quarter of a side off at most.
+
+    0 to 1, by area; NaN for a side without any place.
+    """
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    for crop in crops:
+        boxes[crop.member].append(crop.box)
+    total = reached = 0.0
+    for i in range(len(side.members)):
+        places = places_of(side, i, side_px, mpp)
+        if places is not None:
+            count, near = places.near(boxes[i])
+            total, reached = total + count * places.cell_px, reached + near * places.cell_px
+    return reached / total if total else float("nan")
+
+
+def overlapping(crops: list[Crop]) -> float:
+    """Share of crops that share a pixel with another crop: these are not independent. 0 to 1; NaN without any crop."""
+    from scipy.spatial import cKDTree
+
+    if not crops:
+        return float("nan")
+    corners: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for crop in crops:
+        corners[crop.member].append((crop.box.y0, crop.box.x0))
+    side_px, count = crops[0].box.height, 0
+    for places in corners.values():
+        tree = cKDTree(places)
+        apart, _ = tree.query(places, k=2, p=np.inf, distance_upper_bound=side_px)  # squares overlap if both axes are nearer
+        count += int(np.isfinite(apart[:, 1]).sum())
+    return count / len(crops)
 
 
 class Field:

@@ -1,8 +1,7 @@
-"""A side of an evaluation, and random crops from the tissue of it: a pure function of the seed, read one by one."""
+"""A side of an evaluation: its images, the um/px at which sides are compared, and the pixels of a crop of it."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from wsigen.base.geometry import Box
 from wsigen.evaluation.sides.datasets import Indexing, named_dataset, open_members
 from wsigen.evaluation.sides.labels import Labels
 from wsigen.evaluation.sides.members import Member, Skipped, find_members
-from wsigen.evaluation.sides.places import Field
+from wsigen.storage.files import sha256
 
 SAME_MPP = 0.03
 """um/px that differ by less are the same: scanners of one kind differ by a percent."""
@@ -23,8 +22,15 @@ SAME_MPP = 0.03
 MOST_ENLARGED = 2.0
 """Times an image may be enlarged; beyond that features tell of the interpolation."""
 
-_TRIES = 60
-"""Places tried per crop asked for, before fewer are returned."""
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A crop: the image it is from, its place on that image at the evaluation's um/px, its class or None."""
+
+    member: int
+    box: Box
+    canvas: tuple[int, int]
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,15 @@ class Side:
     skipped: list[Skipped] = field(default_factory=list)
     level_mpp: float | None = None
     unlabelled: dict[int, str] = field(default_factory=dict)
+
+    def read(self, crop: Crop) -> NDArray[np.uint8]:
+        """Return the pixels of a crop, uint8 ``(P, P, 3)`` RGB."""
+        return self.members[crop.member].reference.region(crop.box, crop.canvas)
+
+    def full_size(self, crop: Crop) -> Box:
+        """Where a crop lies in px of the full resolution."""
+        scale = self.members[crop.member].reference.height / crop.canvas[0]
+        return Box(*(round(v * scale) for v in (crop.box.y0, crop.box.x0, crop.box.y1, crop.box.x1)))
 
     def labels(self, index: int) -> Labels | None:
         """Classes drawn on a member; None (and a note) if what is drawn cannot be used, too."""
@@ -95,16 +110,6 @@ class Side:
                 f"{self.path}: its images have {values[0]:g} to {values[-1]:g} um/px; say at which to compare with --mpp"
             )
         return values[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """A crop: the image it is from, its place on that image at the evaluation's um/px, its class or None."""
-
-    member: int
-    box: Box
-    canvas: tuple[int, int]
-    class_name: str | None = None
 
 
 def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Indexing | None = None) -> Side:
@@ -185,80 +190,23 @@ def enlarged(sides: list[Side], mpp: float | None) -> list[str]:
     return found
 
 
-def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
-    """Draw places of square crops from tissue, each at most once.
-
-    An image is chosen by the area of its tissue, then a pixel of its tissue as the centre; at least half of a crop is
-    tissue. The same seed gives the same crops, whatever else is evaluated.
-
-    Parameters
-    ----------
-    side_px:
-        Side of a crop at ``mpp`` (px).
-
-    Returns
-    -------
-    list of Crop
-        ``count`` of them, or fewer where the side has no more.
-
-    Raises
-    ------
-    EvaluationError
-        If no image has tissue, or all are smaller than a crop.
-    """
-    fields = [places_of(side, i, side_px, mpp) for i in range(len(side.members))]
-    weights = np.array([f.tissue_px if f is not None else 0 for f in fields], dtype=np.float64)
-    if not weights.any():
-        small = sum(f is None for f in fields)
-        why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
-        raise EvaluationError(f"{side.path}: no crop can be taken from its {len(fields)} images ({why})")
-    rng = np.random.default_rng([seed, *hashlib.sha256(side.name.encode()).digest()[:4]])
-    found: dict[tuple[int, Box], None] = {}
-    for _ in range(_TRIES * count):
-        if len(found) == count or not weights.any():
-            break
-        member = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))
-        chosen = fields[member]
-        assert chosen is not None  # its weight would be 0
-        box = chosen.draw(rng)
-        if box is not None:
-            found[(member, box)] = None
-        if chosen.single:
-            weights[member] = 0
-    order = sorted(found, key=lambda item: (item[0], item[1]))
-    placed = [fields[m] for m, _ in order]
-    return [_labelled(side, m, b, f.canvas) for (m, b), f in zip(order, placed, strict=True) if f is not None]
+def same_files(sides: dict[str, Side]) -> list[str]:
+    """Say which files two sides share by content: comparing them says nothing."""
+    found, names = [], list(sides)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            count = shared_files(sides[a], sides[b])
+            if count:
+                total = len(sides[b].members)
+                found.append(f"{a} and {b} are the same in {count} of {total} files: numbers compare them with themselves")
+    return found
 
 
-def read_crop(side: Side, crop: Crop) -> NDArray[np.uint8]:
-    """Return the pixels of a crop, uint8 ``[P, P, 3]`` RGB."""
-    return side.members[crop.member].reference.region(crop.box, crop.canvas)
-
-
-def places_of(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
-    """Return where crops may lie on a member; None (and a note) if it is too small or damaged."""
-    member = side.members[index]
-    canvas = member.canvas(mpp)
-    try:
-        if min(canvas) < side_px:
-            raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
-        return Field(member.tissue, canvas, side_px)
-    except WsigenError as error:
-        side.skip(member.path, str(error))
-        return None
-
-
-def at_full_size(member: Member, box: Box, canvas: tuple[int, int]) -> Box:
-    """A box of an image resized to ``canvas`` in pixels of its full resolution."""
-    scale = member.reference.height / canvas[0]
-    return Box(*(round(v * scale) for v in (box.y0, box.x0, box.y1, box.x1)))
-
-
-def _labelled(side: Side, index: int, box: Box, canvas: tuple[int, int]) -> Crop:
-    member, labels = side.members[index], side.labels(index)
-    if labels is None:
-        return Crop(index, box, canvas, member.folder_class)
-    return Crop(index, box, canvas, labels.class_of(at_full_size(member, box, canvas)))
+def shared_files(a: Side, b: Side) -> int:
+    """Count files of ``b`` whose bytes are a file of ``a``; only files of equal size are read."""
+    sizes = {m.path.stat().st_size for m in a.members} & {m.path.stat().st_size for m in b.members}
+    known = {sha256(m.path) for m in a.members if m.path.stat().st_size in sizes}
+    return sum(m.path.stat().st_size in sizes and sha256(m.path) in known for m in b.members)
 
 
 def _silent(side: Side, problem: str) -> str:
