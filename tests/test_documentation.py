@@ -118,3 +118,10 @@ def test_the_reading_path_is_a_chain_of_imports():
         source = (ROOT / f"{here}.py").read_text()
         package, name = following.replace("/", ".").rsplit(".", 1)
         assert f"{package}.{name} import" in source or re.search(rf"from {package} import .*\b{name}\b", source), here
+
+
+def test_names_that_the_architecture_gives_stand_in_their_files():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for file, names in re.findall(r"`(wsigen/[\w/]+\.py)`\s\((`[^)]*`)\)", text):
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"\b{name}\b", (ROOT / file).read_text()), f"{name} is not in {file}"
