@@ -1,7 +1,9 @@
-"""Tables of documents that a command writes anew, between two marks that name the command."""
+"""Markdown tables: made here by all commands, and put into documents between two marks that name the command."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wsigen.base.errors import OutputError
@@ -10,21 +12,54 @@ from wsigen.storage.files import write_atomic
 END = "<!-- end of table -->"
 
 
-def rewrite(document: Path, command: str, table: str) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: bool = False) -> str:
+    """A Markdown table; with ``numbers`` its columns stand to the right.
+
+    Raises
+    ------
+    ValueError
+        If a row has more or fewer cells than the header.
+    """
+    lines = [head, ["---:" if numbers else "---"] * len(head), *rows]
+    wrong = [line for line in lines if len(line) != len(head)]
+    if wrong:
+        raise ValueError(f"a table of {len(head)} columns has the row {wrong[0]}")
+    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def table_problems(text: str) -> list[str]:
+    """What is wrong with the tables of a Markdown text, a line each: no header or separator, rows of another length."""
+    problems, rows = [], list[list[str]]()
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append(re.split(r"(?<!\\)\|", line.strip())[1:-1])
+        elif rows:
+            if len(rows) < 3 or not all(re.fullmatch(r" *:?-{3,}:? *", cell) for cell in rows[1]):
+                problems.append(f"no header and separator: |{'|'.join(rows[0])}|")
+            unequal = [row for row in rows if len(row) != len(rows[0])]
+            problems += [f"{len(row)} cells and not {len(rows[0])}: |{'|'.join(row)}|" for row in unequal]
+            rows = []
+    return problems
+
+
+def rewrite(document: Path, command: str, text: str) -> None:
     """Replace what lies between ``<!-- table: COMMAND -->`` and the next ``<!-- end of table -->``.
 
     Raises
     ------
     OutputError
-        If the document cannot be read, or does not have the first mark once and the second one after it.
+        If the document cannot be read, or does not have the first mark once and the second one after it; if a table in
+        ``text`` is not well formed.
     """
+    if problems := table_problems(text):
+        raise OutputError(f"{command}: a table is not well formed, {document} is left as it is: {problems[0]}")
     begin = f"<!-- table: {command} -->"
     try:
-        text = document.read_text(encoding="utf-8")
+        before, found, rest = document.read_text(encoding="utf-8").partition(begin)
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{document}: cannot be read ({error}); give a document with the line {begin}") from None
-    before, found, rest = text.partition(begin)
     _, ended, after = rest.partition(END)
     if not (found and ended) or begin in rest:
         raise OutputError(f"{document}: the lines {begin} and {END} must be there once, in this order; add them")
-    write_atomic(document, f"{before}{begin}\n{table}\n{END}{after}".encode())
+    write_atomic(document, f"{before}{begin}\n{text}\n{END}{after}".encode())
