@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 
 CLASSES = [
@@ -107,3 +109,24 @@ def write_polygons(path: Path, polygons: Sequence[tuple[str, Sequence[Sequence[f
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
     return path
+
+
+SECTIONS = ((0.27, 0.27), (0.72, 0.40), (0.36, 0.74))
+"""Centres (x, y) of three ragged sections that cover a third of a square slide, over its side; the rest is glass."""
+
+
+def section_radius(number: int, turn: Any) -> Any:
+    """From a section's centre to its edge, over the slide's side, at angles (radians)."""
+    waves = 0.14 * np.sin(2 * turn + number) + 0.08 * np.sin(5 * turn + 2 * number) + 0.04 * np.sin(11 * turn)
+    return 0.185 * (1 + waves)
+
+
+def write_sections(path: Path, side: int, name: str) -> Path:
+    """Write a GeoJSON layout of `SECTIONS` on a slide of ``side`` px."""
+    turn = np.linspace(0, 2 * np.pi, 240, endpoint=False)
+    polygons = []
+    for number, (x, y) in enumerate(SECTIONS):
+        radius = section_radius(number, turn)
+        ring = side * np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
+        polygons.append((name, ring.round(1).tolist()))
+    return write_polygons(path, polygons)

@@ -48,8 +48,8 @@ def measure(options: Options) -> Figure:
                 threads=1,
                 overwrite=True,
             )
-            denoise[name].append(times.total("denoise"))
-            decode[name].append(times.total("calibrate", "decode"))
+            denoise[name].append(times.wall("denoise"))
+            decode[name].append(times.wall("calibrate", "decode"))
             rows[name] = times.rows
     part = {name: (median(denoise[name]), median(decode[name])) for name in layouts}
     (few_denoise, few_decode), (all_denoise, all_decode) = part["quarter"], part["full"]

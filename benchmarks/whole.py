@@ -14,9 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.bundles import make_bundle
+from benchmarks.bundles import make_bundle, write_sections
 from benchmarks.memory import WorkerPeak, peak_rss
-from benchmarks.scale.slide import write_sections
 
 SIZE_PX = 65536
 STEPS, BATCH = 4, 16

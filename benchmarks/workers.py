@@ -46,4 +46,4 @@ def _seconds(options: Options, size: int, steps: int, workers: int) -> float:
         threads=1,
         overwrite=True,
     )
-    return times.total("denoise", "decode")
+    return times.wall("denoise", "decode")

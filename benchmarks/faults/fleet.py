@@ -98,9 +98,13 @@ class Fleet:
         """SIGCONT: it goes on where it was, and writes late."""
         self._processes[name].send_signal(signal.SIGCONT)
 
+    def pid(self, name: str) -> int:
+        """Process id."""
+        return self._processes[name].pid
+
     def pids(self) -> list[int]:
         """Process ids of the workers."""
-        return [self._processes[name].pid for name in self.workers]
+        return [self.pid(name) for name in self.workers]
 
     def stop(self) -> list[str]:
         """End all; returns the names of those that did not end by themselves when asked to.

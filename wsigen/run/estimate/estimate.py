@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wsigen.models.model import Model
 
 DISPATCH_S = 0.0018
-"""CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.simulate --measure``)."""
+"""CPU seconds of a task in dask's scheduler, the driver's being fewer (``python -m benchmarks.scale --measure``)."""
 
 DRIVER_S = 0.0017
 """CPU seconds of a task in the driver (as before)."""
