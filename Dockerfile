@@ -19,12 +19,14 @@ RUN pip install -c constraints.txt --extra-index-url https://download.pytorch.or
 
 COPY pyproject.toml README.md LICENSE ./
 COPY wsigen ./wsigen
-RUN pip install -c constraints.txt '.[cluster,evaluate,imagenet,s3]'
+RUN pip install -c constraints.txt '.[cluster,evaluate,imagenet,s3]' \
+    && useradd --create-home --uid 1000 wsigen \
+    && mkdir /data && chown wsigen /data
 
-# Any user may run it; without --user it is this one, never root.
-RUN useradd --create-home --uid 1000 wsigen
-USER wsigen
+# Never root; any other user may run it (--user), also one that the image does not know: hence HOME and USER.
+USER 1000
 ENV HOME=/tmp \
+    USER=wsigen \
     OMP_NUM_THREADS=1
 
 WORKDIR /data
