@@ -1,1 +1,1 @@
-"""Layouts (which class is where on the slide) and reference images, read box by box."""
+"""Which class is where on the slide: GeoJSON, label images, one class, the procedural sampler; read box by box."""

@@ -1,1 +1,1 @@
-"""Bundles: cards, checks, and networks behind a NumPy interface."""
+"""Bundles: cards, checks, and networks behind a NumPy interface; mask models."""

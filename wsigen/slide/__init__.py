@@ -1,1 +1,1 @@
-"""The way out: pixels to an OME-TIFF slide, class map to GeoJSON, and what lies beside them."""
+"""Images in and out: reading by region, and pixels to an OME-TIFF slide with annotations and files beside it."""

@@ -1,1 +1,1 @@
-"""Training of the embedded default model; needs the extra ``wsigen[train]``."""
+"""Training of models: autoencoder, denoiser and mask model; needs the extra ``wsigen[train]``."""

@@ -1,1 +1,1 @@
-"""extractors."""
+"""The networks that turn crops into features."""

@@ -1,1 +1,1 @@
-"""estimate."""
+"""What a run will cost, before it starts: model calls, seconds, memory and disk."""
