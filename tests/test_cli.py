@@ -16,7 +16,7 @@ from drawing import tumor_in_stroma
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.cli.lines import JsonLines
+from wsigen.cli.log import JsonLines
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -67,7 +67,7 @@ def test_a_log_for_programs(bundle, tmp_path):
         assert word in " ".join(json.loads(line)["message"] for line in done.stderr.splitlines())
     done = wsigen("resume", "nowhere", "--log", "xml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "choose text or json" in done.stderr
+    assert "'text', 'json'" in done.stderr
 
 
 def test_the_slide_opens_everywhere_and_areas_come_back(bundle, tmp_path):

@@ -10,19 +10,22 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run ``wsigen``; a ``WsigenError`` becomes one line on stderr and exit code 2.
+    """Run ``wsigen``; whatever is wrong with the input becomes one line on stderr and exit code 2.
 
     With ``--log json`` every line on stderr is an object, whoever wrote it.
     """
-    from wsigen.cli.lines import JsonLines, asks_for_json, tell
+    from wsigen.cli.log import JsonLines, asks_for_json, tell
 
     if asks_for_json(sys.argv[1:]):
         sys.stderr = JsonLines(sys.stderr)
+    import typer
+
     from wsigen.base.errors import WsigenError
     from wsigen.cli.app import app
 
+    usage_error = typer.BadParameter.__mro__[1]  # of all its errors typer names this one alone
     try:
-        app()
+        code = app(standalone_mode=False)
     except WsigenError as error:
         tell(f"wsigen: error: {error}", error=type(error).__name__, message=str(error))
         sys.exit(2)
@@ -33,15 +36,27 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         _leave_at_once()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer's word for it
-            _leave_at_once()
-        raise
+    except Exception as error:
+        if not isinstance(error, usage_error):
+            raise
+        if message := _usage(error):
+            tell(f"wsigen: error: {message}", error="UsageError", message=message)
+        sys.exit(2)
+    if code == INTERRUPTED:  # typer's word for it
+        _leave_at_once()
+    sys.exit(code)
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with a command line, and where to look; nothing if it was bare and help was printed instead."""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see '{context.command_path if context else 'wsigen'} --help'" if message else ""
 
 
 def _leave_at_once() -> None:
     """End without waiting for tasks that still run in threads: files are whole or not there, so nothing is lost."""
-    from wsigen.cli.lines import tell
+    from wsigen.cli.log import tell
 
     tell("wsigen: interrupted", error="KeyboardInterrupt", message="interrupted")
     sys.stdout.flush()

@@ -1,88 +1,84 @@
-"""``wsigen evaluate``: how good synthetic slides are, as a table, JSON and HTML."""
+"""``wsigen evaluate`` and ``wsigen evaluate downstream``: how good synthetic slides are, and what they are worth for a task."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-import typer
+from wsigen.cli.options import parameters_of
+from wsigen.evaluation import api
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from wsigen.evaluation.downstream.results import Downstream
     from wsigen.evaluation.results import Evaluation
 
-Mpp = Annotated[float | None, typer.Option("--mpp", min=0.01, help="um/px at which crops are compared (default: the sides')")]
+GROUPS = {
+    **dict.fromkeys(("crops", "training_crops", "size", "seed", "mpp", "seam_period"), "Crops"),
+    **dict.fromkeys(("real_mpp", "synthetic_mpp", "training_mpp", "test_mpp", "test", "training", "groups"), "Sides"),
+    **dict.fromkeys(("task", "network", "folds", "ratio", "seeds", "epochs", "batch"), "Task"),
+    **dict.fromkeys(("report", "out", "cache"), "Output"),
+}
+"""Headings of the options on the help pages."""
 
 
-def evaluate(
-    real: Annotated[
-        Path, typer.Argument(metavar="REAL", help="a slide, a folder of slides or tiles, or a dataset (FILE.yaml[#training])")
-    ],
-    synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="the same, of what was generated")],
-    training: Annotated[Path | None, typer.Option("--training", help="what the model saw; REAL is then held out")] = None,
-    features: Annotated[
-        str, typer.Option("--features", help="embedded | imagenet | inception[:FILE] | timm:NAME[@FILE] | transformers:NAME")
-    ] = "embedded",
-    crops: Annotated[int, typer.Option("--crops", help="random crops of REAL and of SYNTHETIC")] = 2000,
-    training_crops: Annotated[
-        int | None,
-        typer.Option(
-            "--training-crops", help="of --training at most (default 10000); copies of what they do not cover are not seen"
-        ),
-    ] = None,
-    size: Annotated[int, typer.Option("--size", help="side of a crop, px")] = 256,
-    mpp: Mpp = None,
-    real_mpp: Annotated[float | None, typer.Option("--real-mpp", help="um/px of REAL, if its files do not say it")] = None,
-    synthetic_mpp: Annotated[float | None, typer.Option("--synthetic-mpp", help="um/px of SYNTHETIC")] = None,
-    training_mpp: Annotated[float | None, typer.Option("--training-mpp", help="um/px of --training")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="which crops are drawn")] = 0,
-    seam_period: Annotated[int | None, typer.Option("--seam-period", help="also look for borders every so many px")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="folder of report.html, report.json")] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="feature files (default: REPORT/features)")] = None,
-    device: Annotated[str, typer.Option("--device", help="of the extractor: cpu, cuda ...")] = "cpu",
-) -> None:
-    """Say how good synthetic slides are: fidelity, memorisation, seams, consistency."""
-    from wsigen.base.errors import EvaluationError
-    from wsigen.evaluation.evaluate import evaluate as run
-    from wsigen.evaluation.extractors.extractors import open_extractor
-    from wsigen.evaluation.report.page import check_folder
-    from wsigen.evaluation.report.report import write_report
-    from wsigen.evaluation.results import TRAINING_CROPS, Settings
-
-    folder = cache or (report / "features" if report else None)
-    for option, path in (("--report", report), ("--cache", cache)):
-        if path is not None:
-            check_folder(path, option)
-    if training is None:
-        for option, given in (("--training-crops", training_crops), ("--training-mpp", training_mpp)):
-            if given is not None:
-                raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
-    stated = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "training_mpp": training_mpp}
-    settings = Settings(
-        real, synthetic, training, crops, size, **stated,
-        seed=seed, cache=folder, seam_period=seam_period,
-        training_crops=TRAINING_CROPS if training_crops is None else training_crops,
-    )  # fmt: skip
-    found = run(settings, open_extractor(features, device), _watch)
+@parameters_of(api.evaluate, GROUPS)
+def evaluate(**given: Any) -> None:
+    """Print what `wsigen.evaluate` found."""
+    found = api.evaluate(**given, watch=_Progress())
     _print(found)
-    if report:
-        for path in write_report(found, report):
-            print(path)
+    if given["report"]:
+        _print_paths(given["report"], "report.json", "report.html")
 
 
-def _watch(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+@parameters_of(api.evaluate_downstream, GROUPS)
+def downstream(**given: Any) -> None:
+    """Print what `wsigen.evaluate_downstream` found."""
+    found = api.evaluate_downstream(**given, watch=_Progress())
+    _print_downstream(found)
+    if given["out"]:
+        _print_paths(given["out"], "downstream.json", "downstream.html")
+
+
+class _Progress:
+    """A line for each thing done; on a terminal it grows while it is done."""
+
+    def __init__(self) -> None:
+        self._what, self._begin, self._last = "", 0.0, 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = monotonic()
+        if what != self._what:
+            self._what, self._begin = what, now
+        live = sys.stderr.isatty()
+        if done == total:
+            print(f"{chr(13) * live}{what} {done} of {total} ({now - self._begin:.0f} s)", file=sys.stderr, flush=True)
+        elif live and now - self._last > 0.2:
+            self._last = now
+            print(f"\r{what} {done} of {total}", end="", file=sys.stderr, flush=True)
+
+
+def _console(width: int) -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else width)
+
+
+def _print_paths(folder: Path, *names: str) -> None:
+    for name in names:
+        print(folder / name)
 
 
 def _print(found: Evaluation) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from wsigen.evaluation.report.report import CLASS_HEAD, class_rows, count_line, extractor_line, rows
     from wsigen.evaluation.slide_checks import pool
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+    console = _console(140)
     table = Table("", "value", "how to read it", box=None, pad_edge=False)
     table.columns[0].overflow = table.columns[2].overflow = "fold"
     for row in rows(found):
@@ -99,5 +95,25 @@ def _print(found: Evaluation) -> None:
         for cells in class_rows(found):
             classes.add_row(*cells)
         console.print(classes)
+    for warning in found.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+
+
+def _print_downstream(found: Downstream) -> None:
+    from rich.table import Table
+
+    from wsigen.evaluation.downstream.report import HEAD, about, explained, rows
+
+    console = _console(160)
+    for line in about(found):
+        console.print(line, soft_wrap=True)
+    for test in found.tests:
+        table = Table(
+            *HEAD, *(f"recall {c}" for c in found.classes), box=None, pad_edge=False, title=test, title_justify="left"
+        )
+        for row in rows(found, test):
+            table.add_row(*row)
+        console.print(table)
+    console.print(explained(found), soft_wrap=True)
     for warning in found.warnings:
         console.print(f"note: {warning}", soft_wrap=True)

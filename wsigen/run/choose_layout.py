@@ -67,15 +67,6 @@ def choose_layout(
     return ChosenLayout(UniformLayout(*size, index))
 
 
-def subtypes_of(bundle: Path, table: ClassTable) -> list[str]:
-    """Names that ``--layout sample --subtype`` takes with this bundle."""
-    from wsigen.layout.subtypes import known_subtypes
-    from wsigen.models.mask_bundle import find_mask
-
-    mask = find_mask(bundle, table)
-    return list(mask.subtypes) if mask else list(known_subtypes(table))
-
-
 def _draw(config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
     """By the mask model given, or the bundle's if the user brings no subtypes; else by rule."""
     from wsigen.models.mask_bundle import FOLDER, mask_folder

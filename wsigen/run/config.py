@@ -1,18 +1,29 @@
-"""Every setting of a run, validated at the edge.
+"""Every setting of a run: its meaning, default, range and group, said once.
 
-A setting comes from a YAML file, from the command line or from the Python API; all three fill one ``RunConfig``. Settings
-marked *execution* say where and how fast; all others decide the pixels and belong to a run's identity.
+A setting comes from a YAML file, from the command line or from Python; all three fill one `RunConfig`, which refuses what is
+wrong in one line. The command line makes its options from the fields. *Execution* settings say where and how fast; all others
+decide the pixels and belong to a run's identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from wsigen.base.errors import ConfigError, suggest
+from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import first_fault, read_mapping
 from wsigen.storage.opening import as_place, is_url
 
@@ -20,133 +31,168 @@ MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
 SAMPLE = "sample"  # the word that stands for a layout to be drawn
 
-_EXECUTION = frozenset(
-    {"run_dir", "keep_run", "workers", "processes", "threads", "tasks_at_once", "scheduler", "memory_gb", "window", "overwrite"}
-)
+Group = Literal["Slide", "Layout", "Model", "Sampling", "Output", "Machine"]
+Mode = Literal["pathup", "random-patch", "shifted"]
+Taper = Literal["pathup", "flat", "linear", "hann", "gaussian"]
 
-_PATHS = frozenset({"layout", "layout_classes", "subtypes", "mask_model", "reference", "run_dir"})
+
+def _setting(
+    group: Group,
+    description: str,
+    default: Any = None,
+    *,
+    otherwise: str = "",
+    form: str = "",
+    execution: bool = False,
+    **limits: Any,
+) -> Any:
+    """A field of `RunConfig`.
+
+    Parameters
+    ----------
+    group : str
+        Under which heading it is shown.
+    otherwise : str
+        What counts if it is not given, where the default is None.
+    form : str
+        How its value is written, where the type does not say it.
+    execution : bool
+        Whether it says only where and how fast; then it changes no pixel and may change when a run is resumed.
+    """
+    about: dict[str, Any] = {"group": group, "otherwise": otherwise, "form": form, "execution": execution}
+    return Field(default, description=description, json_schema_extra=about, **limits)
 
 
 class RunConfig(BaseModel):
     """Settings of one slide.
 
-    Attributes
-    ----------
-    size:
-        ``(width, height)`` in px of the full-resolution slide, each 512 .. 1,000,000. Without it the layout's or the
-        reference's extent decides.
-    layout, layout_mpp, layout_classes:
-        GeoJSON, label raster or ``sample``: draw one; a file's um/px, if not the slide's; a raster's table "value -> class".
-    subtype, subtypes, mask_model:
-        Of a layout that is drawn: what kind of slide; a YAML file with subtypes of your own; the folder of a mask model
-        that draws it (by default the bundle's, and without one the procedural sampler).
-    class_name:
-        One class for the whole slide (instead of a layout).
-    background:
-        Class outside every polygon; the model's background (glass) by default.
-    reference:
-        Image or slide whose coarse structure the slide follows.
-    model:
-        ``"default"``, a bundle folder, or a hub id.
-    mode:
-        ``pathup`` | ``random-patch`` | ``shifted``.
-    overlap, taper:
-        Latent px and name of the weights (``sampling.plan.TAPERS``); the mode's own by default
-        (docs/quality.md).
-    weighted_last:
-        ``random-patch``: so many last steps are weighted instead of owned.
-    steps, guidance:
-        Transitions at strength 1; w of ``(1 + w) eps(c) - w eps(null)``. The bundle's by default.
-    sampler:
-        ``ddim``, or ``dpm++``: DPM-Solver++ (2M), of second order, for few steps (eta 0 only).
-    eta:
-        0 (deterministic) .. 1 (DDPM) noise of each step of ``ddim``; the bundle's by default. Fresh noise forgives a network's
-        errors, which a deterministic path carries on; it needs more steps.
-    strength:
-        Re-noising of a reference or of a coarser level, in (0, 1].
-    levels:
-        Magnification levels of the cascade, coarse to fine; by default all of the bundle for ``pathup`` and 1 otherwise.
-    seed:
-        0 .. 2**64 - 1.
-    chunk, batch:
-        Chunk side in latent px and crops per model call (by canvas and device by default); both belong to the identity,
-        as they decide the bits.
-    mpp:
-        um/px of the slide, if the bundle does not know its own.
-    compression, quality:
-        Of the slide's tiles.
-    device, precision:
-        Where the model runs (*cpu*, *cuda*, ...) and in which numbers (``fp32``, ``bf16``).
-    run_dir, keep_run, overwrite:
-        *Execution.* State of the run (a folder, ``OUT.run`` beside the slide by default, or ``s3://bucket/prefix``); keep it
-        after success; replace an existing slide.
-    workers, processes, threads, scheduler, window:
-        *Execution.* Dask workers, whether they are processes, torch threads of each, the address of a running scheduler
-        instead, tasks in flight per task that a worker has at once.
-    tasks_at_once:
-        *Execution.* Tasks that a worker has at once, 1 to 8: one calls the model while others read and write. 2 on an
-        accelerator and 1 on a CPU by default; CPU workers of a scheduler have as many as threads.
-    mixed_workers:
-        Workers with other versions of what decides the last bits, or without the run's device: ``refuse`` them, or ``warn`` and
-        let them help (those without the device on their CPU). A slide made so has no promise to come out the same again.
-    memory_gb:
-        *Execution.* Memory all local workers may use together (the machine's free memory by default).
+    Raises
+    ------
+    ConfigError
+        One line: which setting is wrong and what is possible, or which two exclude each other.
+
+    Examples
+    --------
+    >>> RunConfig(layout="regions.geojson", mode="pathup", seed=1)
+    >>> RunConfig.read("settings.yaml", seed=2)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
-    size: tuple[int, int] | None = None
-    layout: Literal["sample"] | Path | None = None
-    layout_mpp: float | None = Field(default=None, gt=0)
-    layout_classes: Path | None = None
-    subtype: str | None = Field(default=None, min_length=1)
-    subtypes: Path | None = None
-    mask_model: Path | None = None
-    class_name: str | None = None
-    background: str | None = None
-    reference: Path | None = None
-    model: str = "default"
-    mode: Literal["pathup", "random-patch", "shifted"] = "shifted"
-    overlap: int | None = Field(default=None, ge=0)
-    taper: Literal["pathup", "flat", "linear", "hann", "gaussian"] | None = None
-    weighted_last: int = Field(default=0, ge=0)
-    steps: int | None = Field(default=None, ge=1, le=1000)
-    guidance: float | None = Field(default=None, ge=0, le=50)
-    sampler: Literal["ddim", "dpm++"] = "ddim"
-    eta: float | None = Field(default=None, ge=0, le=1)
-    strength: float = Field(default=0.7, gt=0, le=1)
-    levels: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**64)
-    chunk: int | None = Field(default=None, ge=16)
-    batch: int | None = Field(default=None, ge=1)
-    mpp: float | None = Field(default=None, gt=0)
-    compression: Literal["jpeg", "deflate"] = "jpeg"
-    quality: int = Field(default=90, ge=1, le=100)
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    mixed_workers: Literal["refuse", "warn"] = "refuse"
-    run_dir: str | Path | None = None
-    keep_run: bool = False
-    workers: int | None = Field(default=None, ge=1)
-    processes: bool = False
-    threads: int | None = Field(default=None, ge=1)
-    tasks_at_once: int | None = Field(default=None, ge=1, le=8)
-    scheduler: str | None = None
-    memory_gb: float | None = Field(default=None, gt=0)
-    window: int = Field(default=2, ge=1)
-    overwrite: bool = False
+    size: tuple[int, int] | None = _setting(
+        "Slide", "width and height, px; 512 to 1,000,000 each", otherwise="those of the layout or the reference", form="WxH"
+    )
+    seed: int = _setting("Slide", "equal seeds give equal slides", 0, ge=0, lt=2**64)
+    reference: Path | None = _setting("Slide", "image or slide whose coarse structure the slide follows")
+    mpp: float | None = _setting("Slide", "um/px, for a model that does not know its own", otherwise="the model's", gt=0)
 
-    @field_validator("threads")
-    @classmethod
-    def _check_threads(cls, value: int | None) -> int | None:
-        if value not in (None, 1, 2, 4):
-            raise ValueError(f"{value}: 1, 2 or 4; other numbers of model threads change the last bits of a CPU's results")
-        return value
+    layout: Literal["sample"] | Path | None = _setting(
+        "Layout", "QuPath GeoJSON or label image; 'sample' draws one", form="FILE|sample"
+    )
+    layout_mpp: float | None = _setting(
+        "Layout", "um/px of the image that the layout was drawn on", otherwise="the slide's", gt=0
+    )
+    layout_classes: Path | None = _setting("Layout", "table 'value: class' of a label image (YAML, JSON, CSV)")
+    class_name: str | None = _setting("Layout", "one class for the whole slide, instead of a layout", form="NAME")
+    background: str | None = _setting("Layout", "class outside every polygon", otherwise="the model's glass", form="NAME")
+    subtype: str | None = _setting(
+        "Layout", "kind of slide of a layout that is drawn ('wsigen models' lists them)", form="NAME", min_length=1
+    )
+    subtypes: Path | None = _setting("Layout", "YAML file with subtypes of your own")
+    mask_model: Path | None = _setting(
+        "Layout", "mask model that draws the layout (what 'wsigen train mask' wrote)", otherwise="the model's, or rules"
+    )
 
-    @field_validator("run_dir")
+    model: str = _setting("Model", "name, bundle folder, or hub id owner/name", "default")
+    levels: int | None = _setting(
+        "Model", "magnification levels of the cascade, coarse to fine", otherwise="all for pathup, 1 for other modes", ge=1
+    )
+    precision: Literal["fp32", "bf16"] = _setting("Model", "numbers that the model computes in", "fp32")
+
+    mode: Mode = _setting("Sampling", "which crops are denoised, and how they are merged", "shifted")
+    steps: int | None = _setting("Sampling", "denoising steps (at strength 1)", otherwise="the model's", ge=1, le=1000)
+    guidance: float | None = _setting("Sampling", "w of (1 + w) eps(class) - w eps(null)", otherwise="the model's", ge=0, le=50)
+    sampler: Literal["ddim", "dpm++"] = _setting(
+        "Sampling", "solver; dpm++ (DPM-Solver++ 2M, second order) is for few steps", "ddim"
+    )
+    eta: float | None = _setting(
+        "Sampling", "noise of each ddim step: 0 deterministic, 1 DDPM (forgives the model's errors, needs more steps)",
+        otherwise="the model's", ge=0, le=1,
+    )  # fmt: skip
+    strength: float = _setting("Sampling", "re-noising of a reference or of a coarser level", 0.7, gt=0, le=1)
+    overlap: int | None = _setting("Sampling", "overlap of crops, latent px", otherwise="the mode's", ge=0)
+    taper: Taper | None = _setting("Sampling", "weights of a crop's pixels", otherwise="the mode's")
+    weighted_last: int = _setting("Sampling", "last steps of random-patch whose pixels are weighted, not owned", 0, ge=0)
+    chunk: int | None = _setting("Sampling", "side of a chunk, latent px", otherwise="by the slide's size", ge=16)
+    batch: int | None = _setting("Sampling", "crops per model call", otherwise="4 on a CPU, else 16", ge=1)
+
+    compression: Literal["jpeg", "deflate"] = _setting("Output", "of the slide's tiles", "jpeg")
+    quality: int = _setting("Output", "of JPEG tiles", 90, ge=1, le=100)
+    overwrite: bool = _setting("Output", "replace an existing slide", False, execution=True)
+    run_dir: str | Path | None = _setting(
+        "Output", "state of the run, a folder or s3://bucket/prefix", otherwise="OUT.run", form="DIR|URL", execution=True
+    )
+    keep_run: bool = _setting("Output", "keep the run directory after success", False, execution=True)
+
+    device: str = _setting("Machine", "where the model runs: cpu, cuda, cuda:1, mps ...", "cpu", form="NAME")
+    workers: int | None = _setting(
+        "Machine", "local workers", otherwise="one per core, or one per accelerator", execution=True, ge=1
+    )
+    processes: bool = _setting("Machine", "workers are processes instead of threads", False, execution=True)
+    threads: int | None = _setting("Machine", "model threads of each worker: 1, 2 or 4", otherwise="1", execution=True)
+    tasks_at_once: int | None = _setting(
+        "Machine", "tasks of each worker: one calls the model, others read and write",
+        otherwise="1 on a CPU, else 2", execution=True, ge=1, le=8,
+    )  # fmt: skip
+    window: int = _setting("Machine", "tasks in flight for each that a worker has at once", 2, execution=True, ge=1)
+    memory_gb: float | None = _setting(
+        "Machine", "memory that all local workers may use, GiB", otherwise="what is free", execution=True, gt=0
+    )
+    scheduler: str | None = _setting(
+        "Machine", "address of a dask scheduler, or a queue's YAML file, instead of local workers",
+        form="ADDRESS|FILE", execution=True,
+    )  # fmt: skip
+    mixed_workers: Literal["refuse", "warn"] = _setting(
+        "Machine",
+        "workers of other versions or without the device; with them, no promise that a slide comes out again",
+        "refuse",
+    )
+
     @classmethod
-    def _parse_run_dir(cls, value: str | Path | None) -> str | Path | None:
-        return None if value is None else as_place(value)
+    def read(cls, file: str | Path, **settings: Unpack[RunSettings]) -> RunConfig:
+        """Read settings from YAML; those given as keywords override them.
+
+        Parameters
+        ----------
+        file : str or Path
+            The same names, spelt with ``-`` or ``_`` (``class`` for ``class_name``). Relative paths count from its folder.
+
+        Raises
+        ------
+        ConfigError
+            One line that names the file.
+        """
+        return cls.model_validate(_read_yaml(Path(file)) | settings, context={"file": file, "given": settings})
+
+    def merged(self, **settings: Unpack[RunSettings]) -> RunConfig:
+        """The same settings with some replaced; all are checked again (ConfigError)."""
+        return RunConfig(**{**{name: getattr(self, name) for name in self.model_fields_set}, **settings})
+
+    @property
+    def sampled(self) -> bool:
+        """Whether wsigen draws the layout. A file called ``sample`` is ``./sample``."""
+        return self.layout == SAMPLE
+
+    @property
+    def layout_file(self) -> Path | None:
+        """The file of the layout, None if it is drawn or there is none."""
+        return self.layout if isinstance(self.layout, Path) else None
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the pixels, as plain JSON values."""
+        return self.model_dump(mode="json", exclude=set(EXECUTION))
+
+    # -- checks --------------------------------------------------------------------------------------------------------
 
     @field_validator("size", mode="before")
     @classmethod
@@ -165,19 +211,143 @@ class RunConfig(BaseModel):
             check_size(*value)
         return value
 
-    @property
-    def sampled(self) -> bool:
-        """Whether wsigen draws the layout. A file called ``sample`` is ``./sample``."""
-        return self.layout == SAMPLE
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, value: int | None) -> int | None:
+        if value not in (None, 1, 2, 4):
+            raise ValueError(f"{value}: 1, 2 or 4; other numbers of model threads change the last bits of a CPU's results")
+        return value
 
-    @property
-    def layout_file(self) -> Path | None:
-        """The file of the layout, None if it is drawn or there is none."""
-        return self.layout if isinstance(self.layout, Path) else None
+    @field_validator("run_dir")
+    @classmethod
+    def _parse_run_dir(cls, value: str | Path | None) -> str | Path | None:
+        return None if value is None else as_place(value)
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide the pixels, as plain JSON values."""
-        return self.model_dump(mode="json", exclude=set(_EXECUTION))
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.layout and self.class_name:
+            raise ValueError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
+        if not (self.layout or self.size or self.reference):
+            raise ValueError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
+        if self.layout_classes and not self.layout_file:
+            raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
+        if self.layout_mpp and not self.layout_file:
+            raise ValueError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampled_layout(self) -> Self:
+        if not self.sampled:
+            for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(self, name)]:
+                raise ValueError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
+            return self
+        if self.subtype is None:
+            raise ValueError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
+        if self.subtypes and self.mask_model:
+            raise ValueError("'subtypes' and 'mask_model' exclude each other: a mask model knows its own subtypes")
+        if self.size is None and self.reference is None:
+            raise ValueError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"'eta' adds noise, which sampler {self.sampler} does not know: use sampler ddim or eta 0")
+        if self.weighted_last and self.mode != "random-patch":
+            raise ValueError(f"'weighted_last' belongs to mode random-patch; mode {self.mode} weights every step")
+        return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """The first fault of all checks above (the last of them wraps the others) as a `ConfigError`."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            text, source = first_fault(cls, error), info.context or {}
+            of_file = source and not any(text.startswith(f"setting '{name}'") for name in source["given"])
+            raise ConfigError(f"{source['file']}: {text}" if of_file else text) from None
+
+
+class ResumeSettings(TypedDict, total=False):
+    """The settings that may change when a run goes on: where and how fast (see `RunConfig`)."""
+
+    overwrite: bool
+    keep_run: bool
+    workers: int | None
+    processes: bool
+    threads: int | None
+    tasks_at_once: int | None
+    window: int
+    memory_gb: float | None
+    scheduler: str | None
+
+
+class RunSettings(ResumeSettings, total=False):
+    """The fields of `RunConfig` as keywords of `wsigen.generate`, for editors and type checkers."""
+
+    size: str | tuple[int, int] | None
+    seed: int
+    reference: str | Path | None
+    mpp: float | None
+    layout: str | Path | None
+    layout_mpp: float | None
+    layout_classes: str | Path | None
+    class_name: str | None
+    background: str | None
+    subtype: str | None
+    subtypes: str | Path | None
+    mask_model: str | Path | None
+    model: str
+    levels: int | None
+    precision: Literal["fp32", "bf16"]
+    mode: Mode
+    steps: int | None
+    guidance: float | None
+    sampler: Literal["ddim", "dpm++"]
+    eta: float | None
+    strength: float
+    overlap: int | None
+    taper: Taper | None
+    weighted_last: int
+    chunk: int | None
+    batch: int | None
+    compression: Literal["jpeg", "deflate"]
+    quality: int
+    run_dir: str | Path | None
+    device: str
+    mixed_workers: Literal["refuse", "warn"]
+
+
+def about(name: str) -> dict[str, Any]:
+    """What `_setting` says of a field beside its description: group, otherwise, form, execution."""
+    extra = RunConfig.model_fields[name].json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+EXECUTION = frozenset(name for name in RunConfig.model_fields if about(name)["execution"])
+"""The settings that say only where and how fast."""
+
+_PATHS = frozenset(name for name, field in RunConfig.model_fields.items() if Path in get_args(field.annotation))
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_settings(names: Iterable[str]) -> Callable[[F], F]:
+    """Spell out ``**settings`` in a function's signature: notebooks and ``help`` complete what they see there."""
+
+    def spell_out(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = [(name, RunConfig.model_fields[name]) for name in names]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+            for name, field in fields
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        return function
+
+    return spell_out
 
 
 def check_size(width: int, height: int) -> None:
@@ -189,32 +359,9 @@ def check_size(width: int, height: int) -> None:
 
 
 def make_config(settings: Mapping[str, Any], file: Path | None = None) -> RunConfig:
-    """Build a configuration from a YAML file and settings that override it.
-
-    Parameters
-    ----------
-    settings:
-        Field names to values; None means "not given".
-    file:
-        YAML with the same names (``-`` or ``_``, ``class`` for ``class_name``); its relative paths count from its folder.
-
-    Raises
-    ------
-    ConfigError
-        One line: which field of which source is wrong, and what is possible.
-    """
-    merged: dict[str, Any] = dict(_read_yaml(file)) if file else {}
-    merged.update({key: value for key, value in settings.items() if value is not None})
-    for key in merged:
-        if key not in RunConfig.model_fields:
-            source = f"{file}: " if file and key not in settings else ""
-            known = [*RunConfig.model_fields, "class"]
-            raise ConfigError(f"{source}unknown setting '{key}'{suggest(key, known)}; known: {', '.join(sorted(known))}")
-    try:
-        config = RunConfig(**merged)
-    except ValidationError as error:
-        raise ConfigError(f"{f'{file}: ' if file else ''}{first_fault(RunConfig, error)}") from None
-    return _check_combination(config)
+    """Settings of which those that are None were not given, over those of a YAML file (see `RunConfig.read`)."""
+    given: Any = {name: value for name, value in settings.items() if value is not None}
+    return RunConfig.read(file, **given) if file else RunConfig(**given)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -231,35 +378,3 @@ def _read_yaml(file: Path) -> dict[str, Any]:
             value = str(file.parent / value)
         found[name] = value
     return found
-
-
-def _check_combination(config: RunConfig) -> RunConfig:
-    """Refuse settings that contradict each other."""
-    if config.layout and config.class_name:
-        raise ConfigError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
-    if not (config.layout or config.size or config.reference):
-        raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
-    if config.layout_classes and not config.layout_file:
-        raise ConfigError("'layout_classes' names the values of a label raster: give the raster with --layout")
-    if config.layout_mpp and not config.layout_file:
-        raise ConfigError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
-    if config.eta and config.sampler != "ddim":
-        raise ConfigError(f"'eta' adds noise, which sampler {config.sampler} does not know: use sampler ddim or eta 0")
-    _check_sampling(config)
-    if config.weighted_last and config.mode != "random-patch":
-        raise ConfigError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")
-    return config
-
-
-def _check_sampling(config: RunConfig) -> None:
-    """Refuse a sampled layout without what it needs, and its settings without it."""
-    if not config.sampled:
-        for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(config, name)]:
-            raise ConfigError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
-        return
-    if config.subtype is None:
-        raise ConfigError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
-    if config.subtypes and config.mask_model:
-        raise ConfigError("'subtypes' and 'mask_model' exclude each other: a mask model knows the subtypes it was trained on")
-    if config.size is None and config.reference is None:
-        raise ConfigError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")

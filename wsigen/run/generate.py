@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Unpack
 
-from wsigen.base.errors import LayoutError, OutputError, RunError
+from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError
 from wsigen.layout.layout import Layout
-from wsigen.run.config import RunConfig, make_config
+from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, with_settings
+from wsigen.run.display import showing
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
-from wsigen.run.engine.workers import Workers
+from wsigen.run.engine.workers import Workers, demand_main_guard
 from wsigen.run.estimate.memory import demand_disk, demand_memory
 from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
 from wsigen.run.manifest import LOCK, Manifest
 from wsigen.run.outputs import Files, files_of, write_outputs
-from wsigen.run.prepare import (
-    Prepared,
-    class_map_of_chunk,
-    prepare,
-    reread_layout,
-)
+from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, reread_layout
 from wsigen.run.repair import prepare_pass, with_repairs
+from wsigen.run.result import Result
 from wsigen.run.rundir import (
     begin_outputs,
     check_unchanged,
@@ -49,105 +45,111 @@ from wsigen.storage.folder import Folder, Lock
 from wsigen.storage.opening import is_url, open_folder
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A finished slide and the files beside it.
-
-    Attributes
-    ----------
-    slide, annotations, manifest, thumbnail, script:
-        Paths of the OME-TIFF, GeoJSON, JSON, PNG and QuPath script.
-    level0_sha256:
-        SHA-256 over the encoded tiles of level 0, the slide's identity in pixels.
-    area_px:
-        Pixels of each class at full resolution.
-    layout:
-        The file of the layout, or by what it was drawn; None if there was none.
-    """
-
-    slide: Path
-    annotations: Path
-    manifest: Path
-    thumbnail: Path
-    script: Path
-    level0_sha256: str
-    area_px: dict[str, float]
-    layout: str | None = None
-
-
-def generate(output: str | Path, config: RunConfig | None = None, *, watch: Watcher | None = None, **settings: Any) -> Result:
+@with_settings(RunSettings.__annotations__)
+def generate(
+    output: str | Path,
+    config: RunConfig | None = None,
+    *,
+    progress: bool = False,
+    watch: Watcher | None = None,
+    **settings: Unpack[RunSettings],
+) -> Result:
     """Generate a slide.
 
     Parameters
     ----------
-    output:
-        Path of the slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.png`` and ``.groovy`` go beside it.
-    config:
-        All settings; or give them one by one.
-    watch:
+    output : str or Path
+        The slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.png`` and ``.groovy`` go beside it.
+    config : RunConfig, optional
+        Settings.
+    progress : bool
+        Show how the run goes on: bars in a terminal or a notebook, lines elsewhere.
+    watch : callable, optional
         Called with a ``Stage`` when it begins, after every task and at its end.
-    settings:
-        Fields of ``RunConfig``, e.g. ``layout="regions.geojson"``, ``class_name="Tumor"``, ``size="4096x4096"``.
+    **settings
+        Fields of `RunConfig`, e.g. ``layout="regions.geojson"``, ``class_name="Tumor"``, ``size="4096x4096"``; they override
+        those of ``config``.
+
+    Returns
+    -------
+    Result
+        The files, and readers for them.
 
     Raises
     ------
     WsigenError
-        For anything wrong with the input, the output or the machine; an interrupted run is kept and can be resumed.
+        For anything wrong with the input, the output or the machine. A run that is interrupted is kept: see `resume`.
+
+    Examples
+    --------
+    >>> wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1, progress=True)
     """
-    config = config or make_config(settings)
+    config = config.merged(**settings) if config else RunConfig.model_validate(settings)
     output = Path(output)
     check_output(output, config.overwrite)
     _spare_inputs(output, config)
+    workers = Workers.of(config)
+    demand_main_guard(workers)
     prepared = prepare(config, output)
     run_dir = run_dir_of(config, output)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
-    workers = Workers.of(config)
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
     demand_disk(projection, run_dir, output)
     _demand_tissue(prepared)
-    with workers.cluster() as cluster:
+    with showing(progress, watch) as look, workers.cluster() as cluster:
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
-            return _work(folder, lock, prepared.layout, config, cluster, workers, watch)
+            return _work(folder, lock, prepared.layout, config, cluster, workers, look)
 
 
-def resume(run_dir: str | Path, *, watch: Watcher | None = None, **execution: Any) -> Result:
+@with_settings(ResumeSettings.__annotations__)
+def resume(
+    run_dir: str | Path, *, progress: bool = False, watch: Watcher | None = None, **settings: Unpack[ResumeSettings]
+) -> Result:
     """Go on with a run after any interruption.
 
     Parameters
     ----------
-    run_dir:
+    run_dir : str or Path
         The run's directory, or its URL in an object store.
-    execution:
-        Execution settings that replace those of the first start: ``workers``, ``processes``, ``threads``, ``tasks_at_once``,
-        ``scheduler``, ``window``, ``keep_run``.
+    progress, watch
+        As for `generate`.
+    **settings
+        Execution settings that replace those of the first start, e.g. ``workers=4``. The others decide the pixels and stay.
 
     Raises
     ------
+    ConfigError
+        For a setting that cannot change in the middle of a slide.
     RunError
         If the directory holds no run, another driver holds it, or its model has changed.
     """
     from wsigen.models.bundle import bundle_hash, check_bundle
 
+    for name in settings.keys() - ResumeSettings.__annotations__:
+        raise ConfigError(f"setting '{name}': cannot change when a run goes on; start another run, or leave it out")
     folder = open_folder(run_dir)
     if is_url(folder.name):
         demand_usable(folder)
     if finished(folder) is not None:
         return _clear_finished(folder)
     manifest = Manifest.load(folder)
-    given = {key: value for key, value in manifest.settings.items() if value is not None}
-    given.update({key: value for key, value in execution.items() if value is not None})
-    config = make_config({**given, **kept_inputs(folder, given)})
+    given: dict[str, Any] = {key: value for key, value in manifest.settings.items() if value is not None}
+    config = RunConfig(**{**given, **kept_inputs(folder, given), **settings})
+    workers = Workers.of(config)
+    demand_main_guard(workers)
     model = Path(manifest.model)
     card = check_bundle(model)
     check_unchanged(folder, manifest, config, bundle_hash(model))
     layout = reread_layout(config, card, manifest)
-    demand_disk(project_run(manifest, card, layout), run_dir, Path(manifest.output), folder.size())
-    workers = Workers.of(config)
-    with workers.cluster() as cluster, folder.lock(LOCK) as lock:
-        return _work(folder, lock, layout, config, cluster, workers, watch)
+    projection = project_run(manifest, card, layout)
+    if workers.scheduler is None:
+        demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
+    demand_disk(projection, run_dir, Path(manifest.output), folder.size())
+    with showing(progress, watch) as look, workers.cluster() as cluster, folder.lock(LOCK) as lock:
+        return _work(folder, lock, layout, config, cluster, workers, look)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -253,7 +255,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     """Denoise every pass, decode, write; each skips what its keys say is done."""
     run = dispatcher.run
     for part in run.passes:
-        run_pass(dispatcher, part.plan.index, f"denoise {_level_name(run, part)}", watch)
+        run_pass(dispatcher, part.plan.index, _stage_name(run, part), watch)
         _calibrate(dispatcher, part, watch)
     _decode(dispatcher, run.passes[-1], watch)
     stage = Stage("write slide", len(run.slide.grid), workers=1)
@@ -287,5 +289,7 @@ def _decode(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
     run_independent(dispatcher, "decode", tasks, len(blocks), watch)
 
 
-def _level_name(run: RunContext, part: PassContext) -> str:
-    return f"{10.0 / (run.slide.mpp * part.plan.scale):.3g}x"
+def _stage_name(run: RunContext, part: PassContext) -> str:
+    um = f"{run.slide.mpp * part.plan.scale:.3g} um/px"
+    many = len(run.passes) > 1
+    return f"denoise, level {part.plan.index + 1} of {len(run.passes)} ({um})" if many else f"denoise ({um})"

@@ -26,20 +26,23 @@ _DONE = (240, 170, 190)
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """Lines for people, and where the picture is."""
+    """How far a run is, in lines for people (``print`` it), and where the picture is."""
 
     lines: list[str]
     picture: str | None
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
-def inspect_run(run_dir: str | Path, picture: Path | None = None) -> RunReport:
-    """Read a run's record and draw its timestep map.
+
+def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport:
+    """Show the progress of a run, and draw the timestep of every pixel as a picture.
 
     Parameters
     ----------
-    run_dir:
+    run_dir : str or Path
         Directory or URL of a run, in progress, interrupted or kept.
-    picture:
+    picture : str or Path, optional
         PNG to write; ``RUN_DIR/timesteps.png`` by default.
 
     Raises
@@ -65,7 +68,7 @@ def inspect_run(run_dir: str | Path, picture: Path | None = None) -> RunReport:
         return RunReport([*lines, "nothing was started yet"], None)
     png = _png(timestep_map(run, drawn), drawn.plan.steps)
     if picture is not None:
-        write_atomic(picture, png)
+        write_atomic(Path(picture), png)
     else:
         run.folder.write(PICTURE, png)
     target = str(picture or f"{run_dir}/{PICTURE}")

@@ -29,6 +29,7 @@ class _Progress:
     def look(self) -> None:
         """Show how things stand, also while no task ends: the watcher may learn that the run is no longer ours."""
         self.stage.workers = self._dispatcher.cluster.workers
+        self.stage.seconds = monotonic() - self._begin
         self._dispatcher.notes.flush()
         self._watch(self.stage)
 
@@ -38,7 +39,6 @@ class _Progress:
         if isinstance(result, Report):
             self.stage.done += 1
             self.stage.calls += result.calls
-            self.stage.seconds = monotonic() - self._begin
             for difference in self._dispatcher.new_differences(result):
                 self._dispatcher.notes.tell(f"{difference}; the slide may not come out the same again")
         elif isinstance(result, GivenUp):

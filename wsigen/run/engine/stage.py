@@ -18,7 +18,7 @@ class Stage:
     Attributes
     ----------
     name:
-        E.g. ``"denoise patch"``.
+        E.g. ``"denoise, level 1 of 2 (0.7 um/px)"``.
     total, done, before:
         Tasks; ``before`` were done by an earlier driver of the run.
     calls:

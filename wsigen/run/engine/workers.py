@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsigen.base.errors import ResourceError
+from wsigen.base.errors import ConfigError, ResourceError
 from wsigen.base.machine import keep_freed_memory, kept_environment
 from wsigen.run.config import RunConfig
 from wsigen.run.engine.cluster import Cluster
@@ -56,6 +59,30 @@ class Workers:
 def usable_cores() -> int:
     """Cores this process may use: a queue or a container may leave it fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def demand_main_guard(workers: Workers) -> None:
+    """Refuse worker processes to a script that would run in each of them again, to start workers of its own (ConfigError).
+
+    A process that is spawned imports the script it comes from; only what is below ``if __name__ == "__main__":`` is left out.
+    """
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    frame = inspect.currentframe()
+    while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
+        frame = frame.f_back
+    if not workers.processes or workers.scheduler is not None or script is None or frame is None:
+        return
+    try:
+        tree = ast.parse(Path(script).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return  # no script: nothing is imported again
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
+    if not any(node.lineno <= frame.f_lineno <= (node.end_lineno or 0) for node in guards):
+        raise ConfigError(
+            f"{script}, line {frame.f_lineno}: with processes=True each worker runs this script again; "
+            "put the call below 'if __name__ == \"__main__\":'"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from wsigen.base.errors import RunError
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.config import RunConfig
+from wsigen.run.config import RunConfig, RunSettings, with_settings
+from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import active_chunks, count_calls
 from wsigen.run.estimate.memory import Projection, existing_parent, gib
@@ -72,34 +73,44 @@ class Estimate:
     projection: Projection
     workers: Workers
 
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
+    def __str__(self) -> str:
+        """For people, a line each: model calls, time, memory, disk."""
         where = f"{self.workers.count} worker{'s' if self.workers.count > 1 else ''} here"
         memory = self.projection.total(self.workers.count, self.workers.processes, self.workers.tasks_at_once)
-        return [
+        lines = [
             f"model calls:  {self.calls:,} crops, {self.windows:,} decoded windows",
-            f"time:         about {self.seconds / 60:.1f} minutes with {where}",
+            f"time:         about {duration(self.seconds)} with {where}",
             f"memory:       {gib(memory)} ({gib(self.projection.worker)} a worker, on top of its process)",
             f"disk:         {gib(self.projection.disk_state)} of state, "
             f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
         ]
+        return "\n".join(lines)
 
 
-def estimate(config: RunConfig, clock: Clock = perf_counter) -> Estimate:
-    """Count and measure without generating anything.
+@with_settings(RunSettings.__annotations__)
+def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **settings: Unpack[RunSettings]) -> Estimate:
+    """Say what a slide would cost: count and measure without generating anything.
 
     Parameters
     ----------
-    clock:
+    config : RunConfig, optional
+        Settings.
+    clock : callable
         What seconds are: of wall time, or of this process alone (``time.process_time``).
+    **settings
+        As for `wsigen.generate`; they override those of ``config``.
 
     Raises
     ------
     WsigenError
         As ``generate`` does for the same settings.
+
+    Examples
+    --------
+    >>> print(wsigen.estimate(layout="regions.geojson", mode="pathup"))
     """
     begin = clock()
+    config = config.merged(**settings) if config else RunConfig.model_validate(settings)
     output = Path("estimate.ome.tiff")
     prepared = prepare(config, output)
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same

@@ -1,14 +1,23 @@
-"""``--log json``: whatever a command says on stderr, as lines of JSON."""
+"""``--log``: what a command says on stderr, in words for people or as lines of JSON for programs."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from wsigen.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsigen.run.engine.stage import Watcher
+
+_run = ""
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:
@@ -23,7 +32,7 @@ class JsonLines(io.TextIOBase):
 
     Parameters
     ----------
-    target:
+    target : text file
         Where the lines go.
     """
 
@@ -51,7 +60,26 @@ class JsonLines(io.TextIOBase):
         self._target.flush()
 
 
-_run = ""
+@contextmanager
+def progress(log: str | None) -> Iterator[Watcher]:
+    """A watcher that writes as ``--log`` says: by default what fits the terminal, with "text" lines, with "json" objects.
+
+    Raises
+    ------
+    ConfigError
+        For any other word.
+    """
+    from wsigen.run.display import Lines, describe, display
+
+    if log is None:
+        with display() as watch:
+            yield watch
+    elif log == "text":
+        yield Lines(lambda stage: f"{stage.run}  {describe(stage)}")
+    elif log == "json":
+        yield Lines(lambda stage: json.dumps({"time": _now(), **asdict(stage)}))
+    else:
+        raise ConfigError(f"--log: {log!r} is no form of log; choose text or json")
 
 
 def belongs_to(run: str) -> None:
@@ -66,7 +94,7 @@ def tell(plain: str, **fields: str) -> None:
     print(said, file=sys.stderr, flush=True)
 
 
-def now() -> str:
+def _now() -> str:
     """The time in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -81,4 +109,4 @@ def _as_object(line: str) -> str:
 
 
 def _object(**fields: str) -> str:
-    return json.dumps({"time": now(), **({"run": _run} if _run else {}), **fields})
+    return json.dumps({"time": _now(), **({"run": _run} if _run else {}), **fields})

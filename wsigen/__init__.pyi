@@ -1,0 +1,14 @@
+from .base.errors import WsigenError as WsigenError
+from .base.version import __version__ as __version__
+from .evaluation.api import evaluate as evaluate
+from .evaluation.api import evaluate_downstream as evaluate_downstream
+from .models.listing import list_models as list_models
+from .run.config import RunConfig as RunConfig
+from .run.estimate.estimate import estimate as estimate
+from .run.generate import generate as generate
+from .run.generate import resume as resume
+from .run.inspect import inspect as inspect
+from .run.result import Result as Result
+from .training.api import train_autoencoder as train_autoencoder
+from .training.api import train_denoiser as train_denoiser
+from .training.api import train_mask as train_mask

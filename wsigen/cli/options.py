@@ -1,0 +1,165 @@
+"""Options that are made from what they set: fields of `RunConfig`, or parameters of a public function and its docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+
+def escape(text: str) -> str:
+    """Text whose square brackets rich does not take for styles."""
+    return re.sub(r"\[(?=[a-z#/@:])", r"\\[", text)
+
+
+def examples(*lines: str) -> str:
+    """The end of a help page."""
+    return "\n".join(["[bold]Example[/bold]" + "s" * (len(lines) > 1), *(f"  {escape(line)}" for line in lines)])
+
+
+class SettingsCommand(TyperCommand):
+    """A command with an option for every setting of a run; those that are given become the context's ``obj``.
+
+    They are made when they are asked for, so that ``wsigen --help`` does not load pydantic.
+    """
+
+    resumes = False
+    """Whether only those that may change when a run goes on are wanted."""
+
+    @cached_property
+    def settings(self) -> list[Any]:
+        """The options of the settings."""
+        from wsigen.run.config import ResumeSettings, RunConfig
+
+        names = ResumeSettings.__annotations__ if self.resumes else RunConfig.model_fields
+        return _options([_setting(name) for name in names])
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's own parameters and those of the settings."""
+        return [*super().get_params(ctx), *self.settings]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command's function, which finds the settings in the context."""
+        given = {option.name: ctx.params.pop(option.name) for option in self.settings}
+        ctx.obj = {name: value for name, value in given.items() if value is not None}
+        return super().invoke(ctx)
+
+
+class ResumeCommand(SettingsCommand):
+    """The same for the settings that may change when a run goes on."""
+
+    resumes = True
+
+
+def parameters_of(
+    function: Callable[..., Any], groups: Mapping[str, str] | None = None, *, like: Callable[..., Any] | None = None
+) -> Callable[[Any], Any]:
+    """Give a command the parameters of a public function: positional ones as arguments, keywords as options.
+
+    Parameters
+    ----------
+    function : callable
+        Parameters that are no values (``watch``, ``say``) are left out.
+    groups : mapping of str to str, optional
+        Heading of each option that does not stand under "Options".
+    like : callable, optional
+        The function in whose docstring (NumPy style) the parameters are described, if it is another one.
+    """
+
+    def give(command: Callable[..., Any]) -> Callable[..., Any]:
+        said = _described(like or function)
+        found = [
+            _parameter(each, vars(sys.modules[function.__module__]), said[each.name], (groups or {}).get(each.name))
+            for each in inspect.signature(function).parameters.values()
+            if each.name not in ("watch", "say")
+        ]
+        command.__doc__ = (inspect.getdoc(function) or "").partition("\n")[0]
+        return _with(command, found)
+
+    return give
+
+
+def _described(function: Callable[..., Any]) -> dict[str, str]:
+    """Name and description of each parameter in a docstring."""
+    lines = (inspect.getdoc(function) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0].splitlines()
+    said: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        if line.startswith(" "):
+            said.update({name: f"{said[name]} {line.strip()}".strip().replace("``", "") for name in names})
+        else:
+            names = line.partition(" :")[0].split(", ")
+            said.update(dict.fromkeys(names, ""))
+    return said
+
+
+def _parameter(parameter: inspect.Parameter, names: dict[str, Any], said: str, group: str | None) -> inspect.Parameter:
+    """An argument, or an option, of a function's parameter, whose annotation stands in a module of these names."""
+    kind = _kind(eval(parameter.annotation, names))
+    said = (said if said[1].isupper() else said[0].lower() + said[1:]).rstrip(".")
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        about: Any = typer.Option("--" + parameter.name.replace("_", "-"), help=escape(said), rich_help_panel=group)
+    else:
+        about = typer.Argument(help=escape(said), metavar=parameter.name.upper(), show_default=False)
+    return parameter.replace(annotation=Annotated[kind, about], kind=parameter.KEYWORD_ONLY)
+
+
+def _kind(annotation: Any) -> Any:
+    """The type that typer reads: of several the path, so that shells complete files."""
+    choices = get_args(annotation)
+    if get_origin(annotation) is Sequence:
+        return list[_kind(choices[0])]  # type: ignore[misc]
+    if Path in choices:
+        return Path | None if type(None) in choices else Path
+    return annotation
+
+
+def _setting(name: str) -> inspect.Parameter:
+    """The option of a field of `RunConfig`, which checks its value; None if it is not given."""
+    from wsigen.run.config import RunConfig, about
+
+    field, extra = RunConfig.model_fields[name], about(name)
+    flag = "--class" if name == "class_name" else "--" + name.replace("_", "-")
+    kinds = (field.annotation, *get_args(field.annotation))
+    choices = [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
+    boolean = field.annotation is bool
+    default = extra["otherwise"] or ("" if boolean or field.default is None else str(field.default))
+    said = ", ".join(filter(None, [field.description, _range(field.metadata)]))
+    kind: Any = bool if boolean else Path if Path in kinds else str
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if boolean else flag,
+        help=escape(said) + (f" [dim]\\[default: {escape(default)}][/dim]" if default else ""),
+        metavar=extra["form"] or "|".join(choices) or next((f"<{n.__name__}>" for n in (int, float) if n in kinds), None),
+        rich_help_panel=extra["group"],
+        autocompletion=(lambda incomplete: choices) if choices else None,
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+
+
+def _range(limits: Sequence[Any]) -> str:
+    """The values that a field takes, in words; nothing where they are only not negative."""
+    found = {name: getattr(limit, name) for limit in limits for name in ("ge", "gt", "le") if hasattr(limit, name)}
+    if "le" in found:
+        return f"above {found['gt']} to {found['le']}" if "gt" in found else f"{found['ge']} to {found['le']}"
+    return f"at least {found['ge']}" if found.get("ge", 0) > 1 else ""
+
+
+def _options(parameters: Sequence[inspect.Parameter]) -> list[Any]:
+    """What typer makes of the parameters of a function."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_with(lambda **given: None, parameters))
+    return list(typer.main.get_command(app).params)
+
+
+def _with(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """Let a function of ``**given`` say which parameters it takes, as typer reads them."""
+    function.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
+    return function

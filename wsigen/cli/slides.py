@@ -1,0 +1,175 @@
+"""``wsigen generate``, ``estimate``, ``resume``, ``inspect``, ``models`` and ``worker-check``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wsigen.base.errors import ConfigError
+from wsigen.cli.log import belongs_to, progress, tell
+
+if TYPE_CHECKING:
+    from wsigen.run.engine.stage import Stage, Watcher
+    from wsigen.run.result import Result
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with any of the settings below; options go before it")]
+Log = Annotated[Literal["text", "json"] | None, typer.Option("--log", help="progress as lines, or as lines of JSON")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="directory or URL of a run", show_default=False)]
+
+
+def generate(
+    ctx: typer.Context,
+    output: Annotated[Path, typer.Argument(metavar="OUT.ome.tiff", help="the slide; annotations and thumbnail go beside it")],
+    config: Config = None,
+    log: Log = None,
+) -> None:
+    """Generate a synthetic slide from a layout, a class or a reference."""
+    from wsigen.run.config import make_config
+
+    settings = make_config(ctx.obj, config)  # before anything heavier is imported
+    from wsigen.run.generate import generate
+    from wsigen.run.rundir import run_dir_of
+
+    with _watched(run_dir_of(settings, output), log) as watch:
+        result = generate(output, settings, watch=watch)
+    _print(result, watch.seconds)
+
+
+def resume(ctx: typer.Context, run_dir: RunDir, log: Log = None) -> None:
+    """Go on with a run after any interruption: Ctrl-C, a crash, a killed process."""
+    from wsigen.run.generate import resume
+
+    with _watched(run_dir, log) as watch:
+        result = resume(run_dir, watch=watch, **ctx.obj)
+    _print(result, watch.seconds)
+
+
+def estimate(ctx: typer.Context, config: Config = None) -> None:
+    """Say what a slide would cost: model calls, time, memory, disk."""
+    from wsigen.run.config import make_config
+
+    settings = make_config(ctx.obj, config)
+    from wsigen.run.estimate.estimate import estimate
+
+    print(estimate(settings))
+
+
+def inspect(
+    run_dir: RunDir,
+    picture: Annotated[Path | None, typer.Option("--picture", help="timestep map (default: RUN_DIR/timesteps.png)")] = None,
+) -> None:
+    """Show the progress of a run, and the timestep of every pixel as a picture."""
+    from wsigen.run.inspect import inspect
+
+    print(inspect(run_dir, picture))
+
+
+def models() -> None:
+    """List the models known here: classes, um/px, subtypes of layouts."""
+    from wsigen.models.listing import list_models
+
+    found = list_models()
+    if not found:
+        raise ConfigError("no model is embedded in this installation: give one with --model DIR or --model HUB_ID")
+    print("\n".join(map(str, found)))
+
+
+def worker_check(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="of the dask scheduler, e.g. tcp://host:8786")],
+    run_dir: Annotated[str | None, typer.Option("--run-dir", help="a folder or URL that all workers must reach")] = None,
+    model: Annotated[str, typer.Option("--model", help="the model a run would use")] = "default",
+) -> None:
+    """Ask every worker of a cluster for versions, device, model and run directory; exit code 1 if they do not fit."""
+    from wsigen.run.check_workers import check_workers
+
+    report = check_workers(address, model, run_dir)
+    for worker, said in sorted(report.workers.items()):
+        versions = ", ".join(f"{name} {version}" for name, version in said.versions.items())
+        print(f"{worker}  on {said.host}, {said.memory_gib} GiB, python {said.python}, {versions}")
+        print(f"  devices: {', '.join(said.devices)};  model: {said.model[:12]};  run directory: {said.run_dir or 'not asked'}")
+    for hint in report.hints:
+        print(f"hint: {hint}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if report.problems:
+        raise SystemExit(1)
+    print(f"{len(report.workers)} worker(s) can do a run together")
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Shows a run, and stops it at the next task even if Ctrl-C arrived where Python drops exceptions (a finaliser)."""
+
+    def __init__(self, show: Watcher) -> None:
+        self._show, self._begin, self._stop = show, monotonic(), False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self._stop = True
+        raise KeyboardInterrupt
+
+    def __call__(self, stage: Stage) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        belongs_to(stage.run)
+        self._show(stage)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return monotonic() - self._begin
+
+
+@contextmanager
+def _watched(run_dir: str | Path, log: str | None) -> Iterator[_Watch]:
+    """Show a run; if it is interrupted, say how to go on with it."""
+    try:
+        with progress(log) as show:
+            yield _Watch(show)
+    except KeyboardInterrupt:
+        if _begun(run_dir):
+            go_on = f"wsigen resume {run_dir}"
+            tell(
+                f"\nStopped; nothing is lost, and '{go_on}' goes on with it",
+                message=f"stopped; nothing is lost; go on with: {go_on}",
+            )
+        raise
+
+
+def _begun(run_dir: str | Path) -> bool:
+    from wsigen.run.manifest import FILE
+    from wsigen.storage.opening import open_folder
+
+    try:
+        return open_folder(run_dir).has(FILE)
+    except OSError:  # an object store that is away: the run may well be there
+        return True
+
+
+def _print(result: Result, seconds: float) -> None:
+    """What was made, how long it took, what comes next."""
+    from wsigen.run.display import duration
+
+    rows = {
+        "layout": result.layout,
+        "slide": result.slide,
+        "annotations": result.annotations,
+        "thumbnail": result.thumbnail,
+        "manifest": result.manifest,
+        "QuPath script": result.script,
+        "level 0": f"sha256 {result.level0_sha256}",
+        "time": duration(seconds),
+        "next": f"open {result.slide.name} in QuPath and run {result.script.name} there (Automate > Script editor)",
+    }
+    for label, value in rows.items():
+        if value is not None:
+            print(f"{label + ':':15}{value}")

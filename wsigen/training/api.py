@@ -1,0 +1,140 @@
+"""What a user calls to train: a recipe file in, a model's folder out. Nothing heavy is imported before the files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsigen.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsigen.dataset.dataset import Dataset
+    from wsigen.training.loop import Outcome
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training ended.
+
+    Attributes
+    ----------
+    result : Path or None
+        Folder of the model; None if the training was stopped before its last step (go on with ``resume=True``).
+    step : int
+        Steps done.
+    scalars : dict of str to float
+        Losses of the last step.
+    """
+
+    result: Path | None
+    step: int
+    scalars: dict[str, float]
+
+
+def train_autoencoder(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
+) -> Trained:
+    """Train an autoencoder on your own slides; writes OUT/vae.
+
+    Parameters
+    ----------
+    recipe : str or Path
+        YAML file with the settings (docs/training.md).
+    out : str or Path
+        Folder of checkpoint, losses, samples and result.
+    resume : bool
+        Go on from OUT/checkpoint.pt.
+    cache : str or Path, optional
+        The dataset's index; DATASET.cache by default.
+    skip_bad : bool
+        Leave out slides, and places of them, that cannot be read.
+    say : callable, optional
+        Called with a line for a person: notes on the data.
+
+    Raises
+    ------
+    WsigenError
+        For a recipe or dataset that is wrong, or a training that cannot begin or go on.
+    """
+    from wsigen.training.recipes import AutoencoderRecipe, read_recipe
+
+    settings = read_recipe(AutoencoderRecipe, Path(recipe))
+    dataset = _open(settings.dataset, cache, skip_bad, say)
+    from wsigen.training.make_autoencoder import make_autoencoder
+
+    return _ended(make_autoencoder(settings, dataset, Path(out), resume=resume), Path(out) / "vae")
+
+
+def train_denoiser(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
+) -> Trained:
+    """Train a denoiser on your own slides; writes OUT/bundle, which 'wsigen generate --model' takes.
+
+    Parameters and errors are those of `train_autoencoder`.
+    """
+    from wsigen.training.recipes import DenoiserRecipe, read_recipe
+
+    settings = read_recipe(DenoiserRecipe, Path(recipe))
+    dataset = _open(settings.dataset, cache, skip_bad, say)
+    from wsigen.training.make_denoiser import make_denoiser
+
+    return _ended(make_denoiser(settings, dataset, Path(out), resume=resume), Path(out) / "bundle")
+
+
+def train_mask(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
+) -> Trained:
+    """Train a model that draws layouts of whole slides; writes OUT/mask, which 'wsigen generate --mask-model' takes.
+
+    Parameters and errors are those of `train_autoencoder`.
+    """
+    from wsigen.training.mask_recipe import MaskRecipe
+    from wsigen.training.recipes import read_recipe
+
+    settings = read_recipe(MaskRecipe, Path(recipe))
+    dataset = _open(settings.dataset, cache, skip_bad, say)
+    from wsigen.training import make_mask
+    from wsigen.training.mask_data import read_maps
+
+    data = read_maps(settings, dataset)
+    if say:
+        say(data.describe(settings.side))
+    return _ended(make_mask.train_mask(settings, data, Path(out), resume=resume), Path(out) / "mask")
+
+
+def _open(file: Path, cache: str | Path | None, skip_bad: bool, say: Say | None) -> Dataset:
+    try:
+        from wsigen.dataset.dataset import open_dataset
+    except ImportError as error:
+        raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
+    dataset = open_dataset(file, Path(cache) if cache else None, skip_bad)
+    if say:
+        for note in dataset.notes:
+            say(f"note: {note}")
+    return dataset
+
+
+def _ended(outcome: Outcome, result: Path) -> Trained:
+    return Trained(result if outcome.finished else None, outcome.step, outcome.scalars)
