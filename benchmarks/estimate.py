@@ -147,7 +147,7 @@ def _time(job: Job) -> dict[str, Any]:
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}
 
     def said() -> dict[str, float]:
-        return {name: estimate(config, clock).seconds for name, clock in clocks.items()}
+        return {name: estimate(config, clock=clock).seconds for name, clock in clocks.items()}
 
     ratios: dict[str, list[float]] = {name: [] for name in clocks}
     before = said()  # the first one also loads what the run then finds loaded

@@ -13,12 +13,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import wsigen
 from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_layouts, train_models
 
-MODE = "random-patch"
+MODE: Final = "random-patch"
 
 
 def main() -> None:

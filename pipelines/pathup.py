@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import wsigen
 from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_models
 
-MODE = "pathup"
+MODE: Final = "pathup"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The names of the package, as README uses them."""
+"""The front door: the names of the package, as README uses them."""
 
 import subprocess
 import sys
@@ -7,12 +7,35 @@ import pytest
 
 import wsigen
 
+NAMES = {
+    "generate", "resume", "estimate", "inspect", "evaluate", "evaluate_downstream", "train_autoencoder", "train_denoiser",
+    "train_mask", "list_models", "RunConfig", "Result", "WsigenError", "__version__",
+}  # fmt: skip
 
-def test_names_stay_what_they_are():
+
+def test_exactly_these_names_are_shown():
+    assert set(dir(wsigen)) == set(wsigen.__all__) == NAMES
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["fresh", "modules imported before"])
+def test_names_stay_what_they_are(before):
     """A module of the package must not take the place of a function of its name once it is imported."""
-    code = "import wsigen\nfor _ in range(2):\n    assert all(callable(getattr(wsigen, name)) for name in wsigen.__all__)"
+    modules = "wsigen.run.generate, wsigen.run.inspect, wsigen.run.estimate.estimate, wsigen.evaluation.evaluate, wsigen.models"
+    code = (
+        f"import wsigen\n{f'import {modules}' if before else ''}\n"
+        "for name in dir(wsigen) * 2:\n"
+        "    value = getattr(wsigen, name)\n"
+        "    assert callable(value) or name == '__version__', (name, value)\n"
+        f"    import {modules}\n"
+        f"assert set(dir(wsigen)) == {NAMES!r}"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_everything_is_documented():
+    for name in NAMES - {"__version__"}:
+        assert getattr(wsigen, name).__doc__, name
 
 
 def test_unknown_names():
@@ -24,3 +47,22 @@ def test_generate_twice(bundle, tmp_path):
     settings = {"model": str(bundle), "class_name": "Tumor", "size": "600x600", "steps": 1, "workers": 1}
     first = wsigen.generate(tmp_path / "a.ome.tiff", **settings)
     assert wsigen.generate(tmp_path / "b.ome.tiff", **settings).level0_sha256 == first.level0_sha256
+
+
+def test_models_are_listed_with_what_they_can_do():
+    for model in wsigen.list_models():
+        assert model.background in model.classes
+        assert model.subtypes
+        assert model.name in str(model)
+
+
+def test_errors_of_evaluations_and_trainings_are_the_packages_own(tmp_path):
+    for call in (
+        lambda: wsigen.evaluate(tmp_path / "a", tmp_path / "b"),
+        lambda: wsigen.evaluate_downstream(tmp_path / "a", tmp_path / "b"),
+        lambda: wsigen.train_autoencoder(tmp_path / "no.yaml", out=tmp_path),
+        lambda: wsigen.inspect(tmp_path),
+        lambda: wsigen.resume(tmp_path),
+    ):
+        with pytest.raises(wsigen.WsigenError):
+            call()

@@ -83,7 +83,7 @@ def run_wsigen(job: Job, player: Player) -> dict[str, Any]:
         model=job.model,
         layout=job.layout,
         size=(job.size, job.size),
-        mode=job.name,
+        mode=job.name,  # type: ignore[arg-type]  # jobs have the names of modes
         levels=1,
         steps=steps,
         guidance=GUIDANCE,

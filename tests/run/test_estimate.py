@@ -201,7 +201,8 @@ def test_the_machine_is_measured_where_the_run_will_lie(bundle, tmp_path, monkey
 
 def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    found = {n: estimate(make_config(settings_of(bundle, class_name="Tumor", steps=3, workers=n)), clock=ticks()) for n in (1, 2, 9)}
+    settings = settings_of(bundle, class_name="Tumor", steps=3)
+    found = {n: estimate(make_config(settings), clock=ticks(), workers=n) for n in (1, 2, 9)}
     assert found[2].seconds < found[1].seconds < 2 * found[2].seconds
     assert found[9].seconds == found[2].seconds  # there are no more cores
 

@@ -86,7 +86,8 @@ def describe(stage: Stage) -> str:
 
 def duration(seconds: float) -> str:
     """A time in its two largest units: ``"42 s"``, ``"3 min 20 s"``, ``"2 h 5 min"``, ``"3 d 4 h"``."""
-    rest, said = max(0, round(seconds)), []
+    rest = max(0, round(seconds))
+    said: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, rest = divmod(rest, size)
         if count or said:

@@ -93,6 +93,20 @@ def test_workers_that_left_are_waited_for_aloud_and_not_for_ever(clock, there, l
     assert f"no {words} is left" in cluster.told[0]
 
 
+def test_a_worker_that_leaves_is_told_of_even_if_another_takes_its_place(clock):
+    cluster = Fleet({"tcp://a:1": CPU, "tcp://b:1": CPU})
+    assert cluster.workers == 4
+    cluster.there = {"tcp://b:1": CPU, "tcp://c:1": CPU}
+    clock[0] += 2
+    assert cluster.workers == 4
+    assert cluster.told == ["1 worker left; 2 there now"]
+    assert cluster.leave_out("tcp://c:1")  # which says so itself
+    cluster.there = {"tcp://b:1": CPU}
+    clock[0] += 2
+    assert cluster.workers == 2
+    assert len(cluster.told) == 1
+
+
 def test_a_worker_that_comes_back_begins_the_waiting_anew(clock):
     cluster = Fleet({"tcp://b:1": GPU, "tcp://a:1": CPU}, accelerated=True)
     everybody = cluster.there

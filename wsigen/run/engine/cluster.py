@@ -87,7 +87,7 @@ class Cluster:
         self._lost: deque[Any] = deque()
         self._labels: dict[Any, Any] = {}
         self._slots, self._workers = 0, 0
-        self._known: set[str] = set()
+        self._known: frozenset[str] = frozenset()
         self._counted, self._renewed = -COUNT_S, monotonic()
         self._without: float | None = None
         """Since when there is no slot."""
@@ -108,11 +108,13 @@ class Cluster:
             If there was none for ``WORKERS_S``, and no queue may bring any.
         """
         if monotonic() - self._counted >= COUNT_S:
-            before = self._slots
+            before, known = self._slots, self._known
             self._slots, self._workers = self._count()
             self._counted = monotonic()
             if self._slots:
                 self._without = None
+                if left := len(known - self._known):
+                    self.notes.add("left", f"{left} worker{'s' if left > 1 else ''} left; {len(self._known)} there now")
             else:
                 self._wait_for_workers(left=before > 0)
         return self._slots
@@ -185,7 +187,7 @@ class Cluster:
         return {name: Size(int(worker["nthreads"]), _gpus_of(worker)) for name, worker in self._there().items()}
 
     def _count(self) -> tuple[int, int]:
-        """Slots and workers (see there); says if a worker left."""
+        """Slots and workers (see there)."""
         if not self._accelerated:
             there: Mapping[str, Any] = self._ask(lambda client: client.nthreads())
             threads = list(there.values())
@@ -193,10 +195,7 @@ class Cluster:
             there = self.sizes()
             self._declared = self._declared or any(size.gpus for size in there.values())
             threads = [self._slots_of(size) for size in there.values()]
-        left = len(self._known - set(there))
-        if left and there:
-            self.notes.add("left", f"{left} worker{'s' if left > 1 else ''} left; {len(there)} there now")
-        self._known = set(there)
+        self._known = frozenset(there)
         return sum(threads), sum(-(-own // self._tasks_at_once) for own in threads)
 
     def _slots_of(self, size: Size) -> int:
@@ -234,7 +233,7 @@ class Cluster:
             return False
         if address in there:
             self._ask(lambda client: client.retire_workers([address], close_workers=True))
-            self._known.discard(address)
+            self._known -= {address}
         self._counted = -COUNT_S
         return True
 
@@ -278,7 +277,7 @@ class Cluster:
         """A new client; what the old one had sent is lost."""
         client = self._connect()
         self._counted = -COUNT_S
-        self._known.clear()
+        self._known = frozenset()
         self.notes.add("scheduler", f"the scheduler is there again; {len(self._labels)} task(s) in flight are sent again")
         self._lost.extend(self._labels.values())
         self._labels.clear()

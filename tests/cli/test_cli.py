@@ -127,7 +127,7 @@ def test_the_demo_layout(bundle, tmp_path):
     """What `make demo` does, on a model of the test's own with the classes of the default one."""
     from tiny_bundles import make_class_map_bundle
 
-    layout = Path(__file__).parents[1] / "examples" / "demo.geojson"
+    layout = Path(__file__).parents[2] / "examples" / "demo.geojson"
     drawn = {f["properties"]["classification"]["name"] for f in json.loads(layout.read_text())["features"]}
     tissue = [{"name": name, "color": [i, 9, 9]} for i, name in enumerate(sorted(drawn))]
     glass = {"name": "Glass", "color": [240, 240, 240], "background": True}

@@ -1,0 +1,123 @@
+"""Help pages: every setting once, in its group, with its default; examples that parse; light and quick."""
+
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wsigen.cli.app import app
+from wsigen.run.config import ResumeSettings, RunConfig, about
+
+ROOT = typer.main.get_command(app)
+CONTEXT = typer.Context(ROOT)
+LEAVES = {
+    **{(name,): command for name, command in ROOT.commands.items() if name != "train"},
+    **{("train", name): command for name, command in ROOT.commands["train"].commands.items()},
+}
+
+
+def options(name):
+    return {param.name: param for param in ROOT.commands[name].get_params(CONTEXT)}
+
+
+def page(*arguments):
+    done = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("name", ["generate", "estimate"])
+def test_there_is_an_option_for_every_setting(name):
+    """Its description, group and default are those of the field."""
+    found = options(name)
+    assert set(RunConfig.model_fields) <= set(found)
+    for setting, field in RunConfig.model_fields.items():
+        option, extra = found[setting], about(setting)
+        assert field.description.split("[")[0] in option.help
+        assert option.rich_help_panel == extra["group"]
+        assert str(extra["otherwise"] or ("" if field.default in (None, False) else field.default)) in option.help
+    assert "--class" in found["class_name"].opts
+
+
+def test_resume_takes_what_changes_no_pixel():
+    found = options("resume")
+    assert set(found) - {"run_dir", "log", "help"} == set(ResumeSettings.__annotations__)
+    assert all(about(name)["execution"] for name in ResumeSettings.__annotations__)
+
+
+def test_ranges_and_choices_are_shown():
+    text = page("generate")
+    for words in ("pathup|random-patch|shifted", "1 to 1000", "above 0 to 1", "[default: shifted]", "[default: the model's]"):
+        assert words in text
+    found = options("generate")["mode"].shell_complete(CONTEXT, "p")
+    assert [item.value for item in found] == ["pathup"]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_has_an_example_that_parses(path):
+    command = LEAVES[path]
+    lines = [line.strip() for line in command.epilog.splitlines()[1:]]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "wsigen"
+        two = LEAVES.get(tuple(words[1:3])) or LEAVES.get((" ".join(words[1:3]),))
+        leaf = two or LEAVES[(words[1],)]
+        leaf.make_context(line, words[3 if two else 2 :])  # SystemExit or a usage error if it does not parse
+    assert lines[0] in page(*path)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["evaluate"], ["evaluate", "downstream"], ["resume"]])
+def test_bare_commands_say_what_comes_next(command):
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code in (0, 2)
+    assert "Usage:" in done.output
+    assert "Example" in done.output
+
+
+def seconds_of(*arguments, expect):
+    """CPU seconds of a command, which a busy machine does not stretch."""
+    code = (
+        "import sys, time; sys.argv = ['wsigen', *sys.argv[1:]]\n"
+        "from wsigen.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('SECONDS', time.process_time(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == expect, done.stderr
+    _, seconds, torch = done.stdout.splitlines()[-1].split()
+    assert torch == "False"
+    return float(seconds), done.stderr.strip().splitlines()
+
+
+def test_help_answers_at_once():
+    assert seconds_of("--help", expect=0)[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "a", "b"], "a: no such slide or folder"),
+        (["evaluate", "downstream", "a", "b"], "a: no such slide or folder"),
+        (["train", "denoiser", "no.yaml", "--out", "x"], "no.yaml: no such recipe"),
+        (["generate", "x.ome.tiff", "--mode", "magic"], "setting 'mode'"),
+        (["generate", "x.ome.tiff", "--nonsense"], "--nonsense"),
+        (["generat"], "'generate'"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once_in_one_line(arguments, words):
+    seconds, lines = seconds_of(*arguments, expect=2)
+    assert seconds < 1.0
+    assert len(lines) == 1
+    assert lines[0].startswith("wsigen: error: ")
+    assert words in lines[0]
+
+
+def test_importing_is_instant():
+    begin = "import time; begin = time.process_time(); import wsigen; print(time.process_time() - begin)"
+    done = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout) < 0.1
+    assert time.process_time() > 0
