@@ -73,7 +73,8 @@ def lines_of_all_pages(program):
 def test_commands_parse(line):
     words = arguments(line)[1:]
     command, used = command_of(*words)
-    options = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    found = command.get_params(typer.Context(command))
+    options = {name: param for param in found for name in (*param.opts, *param.secondary_opts)}
     rest = iter(words[used:])
     for word in rest:
         if not word.startswith("--"):

@@ -13,6 +13,9 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+COLUMN = 16
+"""Characters of a choice of values that stand in a column of their own on a help page."""
+
 
 def escape(text: str) -> str:
     """Text whose square brackets rich does not take for styles."""
@@ -121,6 +124,35 @@ def _kind(annotation: Any) -> Any:
     return annotation
 
 
+def allowed(setting: str) -> str:
+    """The values that a field of `RunConfig` takes, in words; nothing where its type says it all."""
+    from wsigen.run.config import RunConfig, about
+
+    limits = RunConfig.model_fields[setting].metadata
+    found = {name: getattr(limit, name) for limit in limits for name in ("ge", "gt", "le") if hasattr(limit, name)}
+    if "le" in found:
+        return f"above {found['gt']} to {found['le']}" if "gt" in found else f"{found['ge']} to {found['le']}"
+    least = f"at least {found['ge']}" if found.get("ge", 0) > 1 else ""
+    return about(setting)["form"] or "|".join(_choices(setting)) or least
+
+
+def default_of(setting: str) -> str:
+    """What counts where a field of `RunConfig` is not given, in words."""
+    from wsigen.run.config import RunConfig, about
+
+    default = RunConfig.model_fields[setting].default
+    return about(setting)["otherwise"] or ("" if default is None or default is False else str(default))
+
+
+def _choices(setting: str) -> list[str]:
+    """The words that a field takes, if it takes no others."""
+    from wsigen.run.config import RunConfig
+
+    annotation = RunConfig.model_fields[setting].annotation
+    kinds = (annotation, *get_args(annotation))
+    return [] if Path in kinds else [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
+
+
 def _setting(name: str) -> inspect.Parameter:
     """The option of a field of `RunConfig`, which checks its value; None if it is not given."""
     from wsigen.run.config import RunConfig, about
@@ -128,27 +160,19 @@ def _setting(name: str) -> inspect.Parameter:
     field, extra = RunConfig.model_fields[name], about(name)
     flag = "--class" if name == "class_name" else "--" + name.replace("_", "-")
     kinds = (field.annotation, *get_args(field.annotation))
-    choices = [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
-    boolean = field.annotation is bool
-    default = extra["otherwise"] or ("" if boolean or field.default is None else str(field.default))
-    said = ", ".join(filter(None, [field.description, _range(field.metadata)]))
-    kind: Any = bool if boolean else Path if Path in kinds else str
+    words, number = "|".join(_choices(name)), next((f"<{kind.__name__}>" for kind in (int, float) if kind in kinds), None)
+    form = extra["form"] or (words if len(words) <= COLUMN else name.upper()) or number
+    limits, default = allowed(name), default_of(name)
+    said = f"{field.description}" + (f", {limits}" if limits and limits != form else "")
+    kind: Any = bool if bool in kinds else Path if Path in kinds else str
     option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if boolean else flag,
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=escape(said) + (f" [dim]\\[default: {escape(default)}][/dim]" if default else ""),
-        metavar=extra["form"] or "|".join(choices) or next((f"<{n.__name__}>" for n in (int, float) if n in kinds), None),
+        metavar=form,
         rich_help_panel=extra["group"],
-        autocompletion=(lambda incomplete: choices) if choices else None,
+        autocompletion=(lambda incomplete: _choices(name)) if _choices(name) else None,
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
-
-
-def _range(limits: Sequence[Any]) -> str:
-    """The values that a field takes, in words; nothing where they are only not negative."""
-    found = {name: getattr(limit, name) for limit in limits for name in ("ge", "gt", "le") if hasattr(limit, name)}
-    if "le" in found:
-        return f"above {found['gt']} to {found['le']}" if "gt" in found else f"{found['ge']} to {found['le']}"
-    return f"at least {found['ge']}" if found.get("ge", 0) > 1 else ""
 
 
 def _options(parameters: Sequence[inspect.Parameter]) -> list[Any]:

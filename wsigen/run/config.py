@@ -126,8 +126,8 @@ class RunConfig(BaseModel):
     chunk: int | None = _setting("Sampling", "side of a chunk, latent px", otherwise="by the slide's size", ge=16)
     batch: int | None = _setting("Sampling", "crops per model call", otherwise="4 on a CPU, else 16", ge=1)
 
-    compression: Literal["jpeg", "deflate"] = _setting("Output", "of the slide's tiles", "jpeg")
-    quality: int = _setting("Output", "of JPEG tiles", 90, ge=1, le=100)
+    compression: Literal["jpeg", "deflate"] = _setting("Output", "how the slide's tiles are compressed", "jpeg")
+    quality: int = _setting("Output", "quality of JPEG tiles", 90, ge=1, le=100)
     overwrite: bool = _setting("Output", "replace an existing slide", False, execution=True)
     run_dir: str | Path | None = _setting(
         "Output", "state of the run, a folder or s3://bucket/prefix", otherwise="OUT.run", form="DIR|URL", execution=True
