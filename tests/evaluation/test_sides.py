@@ -9,32 +9,11 @@ from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import place_crops
 from wsigen.evaluation.sides.sides import common_mpp, enlarged, open_side
-from wsigen.evaluation.sides.tissue import otsu, tissue_mask
 
 
 @pytest.fixture
 def slide(tmp_path):
     return save(tmp_path / "s.tiff", slide_with_tissue(), mpp=0.5)
-
-
-def test_tissue_is_found():
-    picture = slide_with_tissue(200, 300, box=(40, 50, 160, 250))
-    truth = np.zeros((200, 300), bool)
-    truth[40:160, 50:250] = True
-    assert (tissue_mask(picture) == truth).mean() > 0.98
-
-
-def test_glass_is_no_tissue_and_tissue_without_glass_is():
-    rng = np.random.default_rng(0)
-    glass = (243 + rng.normal(size=(100, 100, 3)) * 2).clip(0, 255).astype(np.uint8)
-    assert tissue_mask(glass).mean() < 0.01
-    assert tissue_mask(texture(100, 100, 1)).mean() > 0.9
-
-
-def test_otsu_parts_two_humps():
-    rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(0, 0.1, 500), rng.normal(1, 0.1, 300)]).astype(np.float32)
-    assert 0.3 < otsu(values) < 0.7
 
 
 def test_crops_lie_on_tissue(slide):

@@ -20,8 +20,8 @@ from wsigen.dataset.members import Member
 from wsigen.dataset.opening import open_listed
 from wsigen.dataset.patches import Patches, lattice, thin
 from wsigen.dataset.settings import DatasetSettings, TileSource
-from wsigen.dataset.tissue import Mask, find_tissue
 from wsigen.slide.reading import ImageSource
+from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
 
 VERSION = 3
@@ -112,7 +112,7 @@ def _open_all(
         source = settings.sources[file.source]
         try:
             image = open_listed(file.path, file.name, source, cache)
-            masks.append(None if isinstance(source, TileSource) else find_tissue(image))
+            masks.append(None if isinstance(source, TileSource) else find_tissue(image, image.mpp))
             opened.append(image)
             kept.append(file)
         except ImageError as error:

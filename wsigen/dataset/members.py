@@ -13,9 +13,9 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.geometry import Box
 from wsigen.dataset.labels import Labels, Size
 from wsigen.dataset.settings import CELL_PX
-from wsigen.dataset.tissue import Mask, sample
 from wsigen.layout.layout import Layout
 from wsigen.slide.reading import ImageSource
+from wsigen.slide.tissue import Mask, sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import EvaluationError, suggest
-from wsigen.base.geometry import Box
 from wsigen.dataset import Dataset, open_dataset
 from wsigen.dataset.labels import WholeLabel
 from wsigen.dataset.members import Member as DatasetMember
-from wsigen.dataset.tissue import sample
 from wsigen.evaluation.sides.labels import Labels
 from wsigen.evaluation.sides.members import Member, Skipped
+from wsigen.slide.tissue import Mask
 
 Part = Literal["held_out", "training", "all"]
 PARTS: tuple[Part, ...] = ("held_out", "training", "all")
@@ -34,11 +30,10 @@ class DatasetNotes:
     member: DatasetMember
     table: ClassTable
 
-    def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Without pens, haze and dust, which the dataset leaves out of training, too."""
-        if self.member.mask is None:
-            return np.ones(shape, bool)
-        return sample(self.member.mask, shape, Box(0, 0, *shape), 1)
+    @property
+    def tissue(self) -> Mask | None:
+        """What the dataset found, and trains on; None for its tiles, which it takes whole."""
+        return self.member.mask
 
     def labels(self) -> Labels | None:
         """Polygons or spots; None for whole images (tiles) and unlabelled ones."""

@@ -11,28 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.base.geometry import Box
 from wsigen.evaluation.sides.labels import Labels, base_name, read_labels
-from wsigen.evaluation.sides.tissue import VIEW_UM, tissue_mask
 from wsigen.slide.reading import ImageSource, open_image
+from wsigen.slide.tissue import Mask, find_tissue
 
 SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
-MAX_VIEW_PX = 4096
-"""Longest side of the view in which tissue is looked for: 48 MB of pixels, whatever the slide's size."""
-
 TILE_PX = 2048
 """Longest side of a tile; collections of tiles have 96 to 2048 px (BACH's 2048 x 1536 are the largest we know)."""
-
-VIEW_PX = 64
-"""A small tile's view has at least so many pixels a side (if the tile has them)."""
 
 
 class Notes(Protocol):
     """What is known of an image besides its file: a dataset's words on it."""
 
-    def tissue(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Return bool of that shape, False where no tissue may be looked for."""
+    @property
+    def tissue(self) -> Mask | None:
+        """Its tissue on a small view; None: it has to be looked for."""
         ...
 
     def labels(self) -> Labels | None:
@@ -79,13 +73,9 @@ class Member:
 
     @cached_property
     def tissue(self) -> PackedMask:
-        """Where tissue lies, in a view of about 8 um/px."""
-        height, width = self.reference.height, self.reference.width
-        coarser = VIEW_UM / self.mpp if self.mpp else 16.0
-        factor = max(1.0, min(coarser, min(height, width) / VIEW_PX), max(height, width) / MAX_VIEW_PX)
-        shape = max(1, round(height / factor)), max(1, round(width / factor))
-        found = tissue_mask(self.reference.region(Box(0, 0, *shape), shape))
-        return PackedMask.of(found if self.notes is None else found & self.notes.tissue(shape))
+        """Where tissue lies, on a view of about 8 um/px."""
+        known = None if self.notes is None else self.notes.tissue
+        return PackedMask.of(find_tissue(self.reference, self.mpp) if known is None else known)
 
     @property
     def labels(self) -> Labels | None:

@@ -1,4 +1,4 @@
-"""Where the tissue of a slide is, found on a small view.
+"""Where the tissue of an image is: the one finder of datasets and evaluations, on a small view.
 
 Method: the colour of the glass is the most frequent brightness among bright, nearly grey, locally smooth pixels (so
 lilac or yellowish glass is glass); optical densities are taken relative to it. Haematoxylin and eosin both absorb
@@ -6,6 +6,9 @@ green most (Ruifrok & Johnston 2001), so tissue is what is dense and absorbs gre
 channel; what is pale must be textured, too, for stain left in the mounting medium makes a smooth pink haze. Blue and
 green pens absorb red more than green, black pen and dust absorb all channels alike: they are no tissue, with a margin
 around pens. An opening removes dots (printed arrays), small pieces go, small holes are filled.
+
+Compared with Otsu's threshold of the optical density (1979) on real tiles and slides: that takes adipose tissue, mucus and
+necrosis for glass (half of such tiles), and dust for tissue.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from wsigen.slide.reading import ImageSource
 
 VIEW_MPP = 8.0
 """um/px at which tissue is looked for."""
-VIEW_MIN_PX, VIEW_MAX_PX = 256, 4096
-"""Bounds of the view: of its short side from below, of its long side from above."""
+VIEW_MIN_PX, VIEW_MAX_PX = 128, 4096
+"""Bounds of the view: of its short side from below (11 ms a tile; 39 ms with 256), of its long side from above (48 MB)."""
+USUAL_MPP = 0.5
+"""um/px of an image that does not say it."""
 DENSITY = 0.05
 """Least mean optical density over glass; the palest stroma is near 0.08, glass varies by 0.02."""
 COLOUR = 0.03
@@ -30,18 +35,24 @@ DENSE, TEXTURE = 0.2, 0.03
 TEXTURE_UM = 24.0
 """Standard deviation of the Gaussian window in which density may deviate."""
 LEAST_UM2 = 10_000.0
-"""Smallest piece of tissue."""
+"""Smallest piece of tissue, and largest hole that is filled."""
 
 Mask = NDArray[np.bool_]
 
 
-def find_tissue(reference: ImageSource) -> Mask:
-    """Return the tissue on a small view of a slide: bool ``[h, w]``, all of the slide at about 8 um/px."""
-    mpp = reference.mpp or 1.0
-    short, long = sorted((reference.height, reference.width))
+def find_tissue(image: ImageSource, mpp: float | None) -> Mask:
+    """Return the tissue on a small view of an image: bool ``[h, w]``, all of it at about 8 um/px.
+
+    Parameters
+    ----------
+    mpp : float or None
+        um/px of the full resolution, or None if nobody knows.
+    """
+    mpp = mpp or USUAL_MPP
+    short, long = sorted((image.height, image.width))
     factor = max(1.0, min(VIEW_MPP / mpp, short / VIEW_MIN_PX), long / VIEW_MAX_PX)
-    canvas = (max(1, round(reference.height / factor)), max(1, round(reference.width / factor)))
-    view = reference.region(Box(0, 0, *canvas), canvas)
+    canvas = (max(1, round(image.height / factor)), max(1, round(image.width / factor)))
+    view = image.region(Box(0, 0, *canvas), canvas)
     return tissue_mask(view, mpp * factor)
 
 
@@ -80,16 +91,15 @@ def _deviation(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]
 
 
 def _without_small(mask: Mask, least: float) -> Mask:
-    """Fill holes and remove pieces smaller than ``least`` px."""
-    holes, count = ndimage.label(~mask)
-    if count:
-        sizes = np.bincount(holes.ravel(), minlength=count + 1)
-        small = sizes < least
-        small[0] = False
-        mask = mask | small[holes]
+    """Fill holes and remove pieces smaller than ``least`` px; in a tile that is hardly larger, than its half and quarter."""
+    mask = mask | ~_pieces(~mask, min(least, mask.size / 2))
+    return _pieces(mask, min(least, mask.size / 4))
+
+
+def _pieces(mask: Mask, least: float) -> Mask:
+    """The connected parts of a mask of at least so many px."""
     pieces, count = ndimage.label(mask)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    large = sizes >= least
+    large = np.bincount(pieces.ravel(), minlength=count + 1) >= least
     large[0] = False
     return np.asarray(large[pieces])
 

@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
 from dataset.dataset_making import GLASS, stained
+from PIL import Image
 
-from wsigen.dataset.tissue import tissue_mask
+from wsigen.slide.reading import open_image
+from wsigen.slide.tissue import find_tissue, tissue_mask
 
 TISSUE = (slice(60, 180), slice(80, 260))
 
@@ -45,3 +48,23 @@ def test_an_image_full_of_tissue_is_tissue_and_glass_is_none():
     assert tissue_mask(stained(256, 256), 4.0).mean() > 0.99
     noise = np.random.default_rng(0).integers(-2, 3, (256, 256, 3))
     assert not tissue_mask((np.array(GLASS) + noise).astype(np.uint8), 4.0).any()
+
+
+@pytest.mark.parametrize("side", [64, 96, 300])
+def test_small_tiles_may_be_tissue_though_smaller_than_a_piece(tmp_path, side):
+    Image.fromarray(stained(side, side)).save(tmp_path / "tile.png")
+    Image.fromarray(np.full((side, side, 3), GLASS, np.uint8)).save(tmp_path / "glass.png")
+    for mpp in (None, 0.25, 1.0):
+        assert find_tissue(open_image(tmp_path / "tile.png"), mpp).mean() > 0.95
+        assert not find_tissue(open_image(tmp_path / "glass.png"), mpp).any()
+
+
+def test_an_image_is_looked_at_in_a_view_of_8_um(tmp_path):
+    image = np.full((1600, 2400, 3), GLASS, np.uint8)
+    image[400:1200, 600:1800] = stained(800, 1200)
+    Image.fromarray(image).save(tmp_path / "slide.png")
+    mask = find_tissue(open_image(tmp_path / "slide.png"), 1.0)
+    assert mask.shape == (200, 300)
+    truth = np.zeros(mask.shape, bool)
+    truth[50:150, 75:225] = True
+    assert (mask == truth).mean() > 0.98
