@@ -85,13 +85,14 @@ def _in_process(case: Case, threads: int, model: str) -> dict[str, float]:
 def _measure(case: Case, threads: int, name: str) -> dict[str, float]:
     import torch
 
+    from wsigen.models import autoencoder
     from wsigen.models import model as loading
     from wsigen.models.bundle import find_bundle
 
     torch.set_num_threads(1)
     if not case.kept:
         vars(loading)["keep_freed_memory"] = lambda: None
-    loading.PIECE = case.piece
+    autoencoder.PIECE = case.piece
     model = loading.load_model(find_bundle(name))
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(lambda _: _work(model), range(threads)))
@@ -106,9 +107,10 @@ def _work(model: Any) -> dict[str, float]:
     chance, card = np.random.default_rng(0), model.card
     side, channels = card.crop_latent, card.latent.channels
     crops = chance.standard_normal((4, channels, side, side)).astype(np.float32)
-    window = chance.standard_normal((channels, *[128 + 2 * model.halo] * 2)).astype(np.float32)
-    model.freeze_norm(model.norm_statistics([crops[0]]))
-    for work in (lambda: model.predict(crops, 500, [NULL] * 4, 0), lambda: model.decode(window, (model.halo,) * 4)):
+    autoencoder = model.autoencoder
+    window = chance.standard_normal((channels, *[128 + 2 * autoencoder.halo] * 2)).astype(np.float32)
+    autoencoder.freeze_norm(autoencoder.norm_statistics([crops[0]]))
+    for work in (lambda: model.predict(crops, 500, [NULL] * 4, 0), lambda: autoencoder.decode(window, (autoencoder.halo,) * 4)):
         work()  # the first call of a process is slow
     begin = perf_counter()
     for _ in range(CALLS):
@@ -116,7 +118,7 @@ def _work(model: Any) -> dict[str, float]:
     call = (perf_counter() - begin) / CALLS / len(crops)
     before, begin = resource.getrusage(resource.RUSAGE_SELF), perf_counter()
     for _ in range(WINDOWS):
-        model.decode(window, (model.halo,) * 4)
+        autoencoder.decode(window, (autoencoder.halo,) * 4)
     decode, after = (perf_counter() - begin) / WINDOWS, resource.getrusage(resource.RUSAGE_SELF)
     system, pages = (after.ru_stime - before.ru_stime) / WINDOWS, (after.ru_minflt - before.ru_minflt) / WINDOWS
     return {"call": call, "decode": decode, "system": system, "pages": pages}

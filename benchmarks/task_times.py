@@ -26,6 +26,7 @@ from benchmarks.faults.fleet import Fleet
 from benchmarks.faults.network import Network
 from benchmarks.figure import StageTimes
 from wsigen.base.errors import ConfigError
+from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.model import Model
 from wsigen.run.engine.stage import Stage
 from wsigen.run.generate import generate
@@ -108,7 +109,7 @@ class _Clock:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self.seconds, self.calls, self.rows = function, 0.0, 0, 0
 
-    def __call__(self, model: Model, values: Any, *more: Any) -> Any:
+    def __call__(self, model: Model | Autoencoder, values: Any, *more: Any) -> Any:
         begin = thread_time()
         found = self._function(model, values, *more)
         self.seconds, self.calls, self.rows = self.seconds + thread_time() - begin, self.calls + 1, self.rows + len(values)
@@ -117,10 +118,10 @@ class _Clock:
 
 def measure_work(folder: Path, task: float) -> dict[str, float]:
     """Of a run of the embedded model in one thread; ``task`` is what its dispatching costs, which is taken off."""
-    predict, decode, times = _Clock(Model.predict), _Clock(Model.decode), StageTimes()
+    predict, decode, times = _Clock(Model.predict), _Clock(Autoencoder.decode), StageTimes()
     with (
         mock.patch.object(Model, "predict", lambda *args: predict(*args)),
-        mock.patch.object(Model, "decode", lambda *args: decode(*args)),
+        mock.patch.object(Autoencoder, "decode", lambda *args: decode(*args)),
     ):
         how: dict[str, Any] = {"size": (SIZE_PX, SIZE_PX), "steps": STEPS, "chunk": SIZE_PX // 16, "workers": 1, "threads": 1}
         generate(folder / "work.ome.tiff", watch=times, **SETTINGS, **how)

@@ -39,4 +39,4 @@ def draw_window(model: Model, label: int, level: int, seed: int) -> NDArray[np.u
         abar, following = schedule.abar[step : step + 2]
         x0 = predict_x0((1 + w) * own - w * null, y, abar, model.prediction_type, model.clip)
         y = ddim_step(y, x0, abar, following, card.eta, source.standard_normal(shape, dtype=np.float32))
-    return model.decode(y).round().astype(np.uint8)
+    return model.autoencoder.decode(y).round().astype(np.uint8)

@@ -75,7 +75,7 @@ def cut_sides(dataset: Dataset, slides: Slides, count: int) -> Sides:
 def reconstructed(model: str, crops: Crops) -> Crops:
     """What the autoencoder makes of crops: the best that any denoiser could do with it."""
     loaded = load_model(find_bundle(model))
-    images = [loaded.decode(loaded.encode(image)).round().astype(np.uint8) for image in crops.images]
+    images = [loaded.autoencoder.decode(loaded.autoencoder.encode(image)).round().astype(np.uint8) for image in crops.images]
     return Crops(np.stack(images), crops.classes)
 
 

@@ -50,7 +50,7 @@ def test_the_network_is_the_one_that_wsigen_calls(bundle):
         theirs = network.predict(torch.from_numpy(latents), 500, torch.from_numpy(maps)).numpy()
         picture = network.decode(torch.from_numpy(latents[:1]))
     np.testing.assert_allclose(theirs, own, atol=1e-5)
-    assert np.abs(picture - model.decode(latents[0])).max() <= 0.5 + 1e-3
+    assert np.abs(picture - model.autoencoder.decode(latents[0])).max() <= 0.5 + 1e-3
 
 
 def test_the_panorama_is_wsigens_lattice_with_its_stride_and_flat_weights(bundle, classes):

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from wsigen.base.geometry import Box
 from wsigen.models import attention as lattice
 from wsigen.models.attention import PART, SIDE, SplitDecoder, attended_redundancy, attention_windows, can_split
-from wsigen.models.halo import BEFORE_ATTENTION, ShrinkingHalo, attended_radius, decoder_radius
+from wsigen.models.autoencoder import Autoencoder
+from wsigen.models.halo import BEFORE_ATTENTION, ShrinkingHalo, attended_radius, decoder_radius, sides
 from wsigen.models.model import Model, load_model
 
 HEIGHT, WIDTH = 40, 70
@@ -30,28 +31,28 @@ def latents(height: int, width: int) -> np.ndarray:
 
 
 @pytest.fixture
-def model(text_model: Model) -> Iterator[Model]:
-    text_model.freeze_norm(text_model.norm_statistics([latents(24, 24)]))
-    yield text_model
-    text_model.freeze_norm(None)
+def model(text_model: Model) -> Iterator[Autoencoder]:
+    autoencoder = text_model.autoencoder
+    autoencoder.freeze_norm(autoencoder.norm_statistics([latents(24, 24)]))
+    yield autoencoder
+    autoencoder.freeze_norm(None)
 
 
-def decode(model: Model, z: np.ndarray, box: Box, *others: Box) -> np.ndarray:
+def decode(model: Autoencoder, z: np.ndarray, box: Box, *others: Box) -> np.ndarray:
     """Decode a box of a canvas as a task does that has others to decode as well."""
     canvas = Box(0, 0, *z.shape[1:])
     around, *rest = (b.dilate(model.halo).intersect(canvas) for b in (box, *others))
     features = model.features(lambda b: z[:, b.y0 : b.y1, b.x0 : b.x1], canvas, [around, *rest])
-    halo = (box.y0 - around.y0, around.y1 - box.y1, box.x0 - around.x0, around.x1 - box.x1)
-    return model.decode_features(features, around, halo)
+    return model.decode_features(features, around, sides(box, around))
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (33, 7), (16, 128)])
 def test_a_slide_of_one_window_is_decoded_as_diffusers_decodes_it(
-    model: Model, text_bundle: Path, shape: tuple[int, int]
+    model: Autoencoder, text_bundle: Path, shape: tuple[int, int]
 ) -> None:
     vae = AutoencoderKL.from_pretrained(text_bundle / "vae").eval()
     z = latents(*shape)
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.card.latent.mean, model.card.latent.std))
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.latent.mean, model.latent.std))
     with torch.inference_mode():
         raw = vae.decode(torch.from_numpy(z * std + mean)[None]).sample[0].permute(1, 2, 0).numpy()
     model.freeze_norm(model.norm_statistics([z]))
@@ -81,7 +82,7 @@ def square(place: tuple[int, int, int]) -> Box:
 @given(place=places)
 @few
 def test_a_block_is_the_same_box_cut_out_of_a_larger_one(
-    place: tuple[int, int, int], small_windows: None, model: Model
+    place: tuple[int, int, int], small_windows: None, model: Autoencoder
 ) -> None:
     z, box = latents(HEIGHT, WIDTH), square(place)
     whole = decode(model, z, CANVAS)
@@ -90,7 +91,9 @@ def test_a_block_is_the_same_box_cut_out_of_a_larger_one(
 
 @given(asked=st.lists(places, min_size=1, max_size=4))
 @few
-def test_features_have_the_same_bits_whoever_asks(asked: list[tuple[int, int, int]], small_windows: None, model: Model) -> None:
+def test_features_have_the_same_bits_whoever_asks(
+    asked: list[tuple[int, int, int]], small_windows: None, model: Autoencoder
+) -> None:
     z, boxes = latents(HEIGHT, WIDTH), [square(place) for place in asked]
     together, alone = (
         model.features(lambda b: z[:, b.y0 : b.y1, b.x0 : b.x1], CANVAS, needed) for needed in (boxes, boxes[:1])
@@ -98,14 +101,14 @@ def test_features_have_the_same_bits_whoever_asks(asked: list[tuple[int, int, in
     assert torch.equal(together.part(boxes[0]), alone.part(boxes[0]))
 
 
-def with_attention_times(text_bundle: Path, folder: Path, factor: float) -> Model:
+def with_attention_times(text_bundle: Path, folder: Path, factor: float) -> Autoencoder:
     """The bundle, of whose attention so much comes through."""
     shutil.copytree(text_bundle, folder)
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     for parameter in vae.decoder.mid_block.attentions[0].to_out.parameters():
         parameter.data *= factor
     vae.save_pretrained(folder / "vae")
-    return load_model(folder)
+    return load_model(folder).autoencoder
 
 
 def test_without_attention_windows_cannot_be_told(small_windows: None, text_bundle: Path, tmp_path: Path) -> None:
@@ -141,10 +144,11 @@ def test_weights_add_up_to_one_wherever_somebody_asks(height: int, width: int, d
 
 
 def test_a_decoder_without_attention_is_not_cut(class_map_model: Model) -> None:
-    assert class_map_model.decoder_is_local
-    assert not class_map_model.decoder_splits
+    local = class_map_model.autoencoder
+    assert local.is_local
+    assert not local.splits
     with pytest.raises(ValueError, match="cannot be cut"):
-        class_map_model.features(lambda b: latents(*b.shape), Box(0, 0, 8, 8), [Box(0, 0, 8, 8)])
+        local.features(lambda b: latents(*b.shape), Box(0, 0, 8, 8), [Box(0, 0, 8, 8)])
 
 
 def test_only_a_plain_attention_in_the_middle_is_cut() -> None:
@@ -164,8 +168,8 @@ def test_a_decoder_with_attention_elsewhere_has_no_halo(text_bundle: Path, tmp_p
     AutoencoderKL.from_config(vae.config, up_block_types=("UpDecoderBlock2D",) * 3 + ("AttnUpDecoderBlock2D",)).save_pretrained(
         folder / "vae"
     )
-    model = load_model(folder)
-    assert (model.decoder_is_local, model.decoder_splits, model.halo) == (False, False, 0)
+    model = load_model(folder).autoencoder
+    assert (model.is_local, model.splits, model.halo) == (False, False, 0)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

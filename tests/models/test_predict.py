@@ -105,7 +105,7 @@ def test_token_numbers(token_model: Model, token_bundle: Path, condition: Condit
 
 
 def test_prompts_name_class_and_level(text_model: Model) -> None:
-    inputs = text_model._parts.inputs
+    inputs = text_model.inputs
     assert inputs.prompt(1, 0) == "Tumor, patch"
     assert inputs.prompt(2, 1) == "Stroma, overview"
     assert inputs.prompt(None, 1) == ""
@@ -156,7 +156,7 @@ def test_unknown_precision(class_map_bundle: Path) -> None:
 def test_stable_diffusion_layout_without_a_card(plain_diffusers: Path) -> None:
     model = load_model(plain_diffusers)
     assert model.predict(noise(2), 500, [TUMOR, NULL], 0).shape == (2, 4, 16, 16)
-    assert model.decode(noise(1)[0]).shape == (128, 128, 3)
+    assert model.autoencoder.decode(noise(1)[0]).shape == (128, 128, 3)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.7])

@@ -235,10 +235,10 @@ def test_a_run_stays_below_its_projected_disk(bundle, tmp_path):
 
 
 def test_weights_are_counted_as_they_lie_in_memory(bundle):
-    from wsigen.models.loading import load_parts
+    from wsigen.models.model import load_model
 
-    parts = load_parts(bundle, "cpu")
-    held = sum(p.numel() * 4 for module in (parts.unet, parts.vae) for p in module.parameters())
+    model = load_model(bundle)
+    held = sum(p.numel() * 4 for module in (model.unet, model.autoencoder.vae) for p in module.parameters())
     assert model_size(bundle).weights == held
 
 

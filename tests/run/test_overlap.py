@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.models.model import Model
-from wsigen.models.turns import Turns
+from wsigen.models.model import CallLimit, Model
 from wsigen.run.check_workers import WorkerInfo, _hints
 from wsigen.run.config import make_config
 from wsigen.run.engine.cluster import Size
@@ -75,11 +74,11 @@ def test_the_same_pixels_from_processes_with_several_tasks(bundle, tmp_path):
 
 
 @given(threads=st.integers(1, 6), most=st.integers(1, 3) | st.none())
-def test_no_more_have_a_turn_than_may(threads, most):
-    turns, counted, lock = Turns(), [0, 0], threading.Lock()
+def test_no_more_have_a_slot_than_may(threads, most):
+    limit, counted, lock = CallLimit(), [0, 0], threading.Lock()
 
     def work():
-        with turns.take(most):
+        with limit.slot(most):
             with lock:
                 counted[0] += 1
                 counted[1] = max(counted)
@@ -96,14 +95,14 @@ def test_no_more_have_a_turn_than_may(threads, most):
     assert counted[1] <= (most or threads)
 
 
-def test_a_task_that_fails_gives_its_turn_back():
-    turns = Turns()
-    with pytest.raises(ValueError, match="odd"), turns.take(1):
+def test_a_task_that_fails_gives_its_slot_back():
+    limit = CallLimit()
+    with pytest.raises(ValueError, match="odd"), limit.slot(1):
         raise ValueError("odd")
     done = threading.Event()
 
     def work():
-        with turns.take(1):
+        with limit.slot(1):
             done.set()
 
     threading.Thread(target=work, daemon=True).start()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wsigen.base.geometry import Box
 from wsigen.models.card import Config
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Upsampling:
 
     before: int
     after: int
+
+
+def sides(inner: Box, around: Box) -> Sides:
+    """What of a box lies around an inner one."""
+    return (inner.y0 - around.y0, around.y1 - inner.y1, inner.x0 - around.x0, around.x1 - inner.x1)
 
 
 def decoder_radius(vae: Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.models.card import BundleCard
+from wsigen.models.card import BundleCard, Config
 from wsigen.models.conditioning import Condition
+from wsigen.models.loading import load_text
 
 Call = tuple[Tensor, dict[str, Any]]
 
@@ -23,6 +25,19 @@ class Inputs(Protocol):
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
         """Return the network's sample and its keyword arguments."""
         ...
+
+
+def make_inputs(folder: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
+    """Choose how the conditions of a bundle reach its network, by the kind that its card names."""
+    knows_levels = unet.get("num_class_embeds") is not None
+    kind = card.conditioning.kind
+    if kind == "class-map":
+        return ClassMapInputs(card, knows_levels)
+    if kind == "class-tokens":
+        return TokenInputs(card)
+    if kind == "text":
+        return TextInputs(card, *load_text(folder, device), knows_levels)
+    return PlainInputs(card, knows_levels)
 
 
 class PlainInputs:

@@ -228,7 +228,7 @@ def _glass(card: BundleCard, model: Model) -> dict[str, Any]:
     """Index, colour and latent of bare glass: the centre of an encoded plain image."""
     rgb = tuple(card.glass_rgb or PLAIN_GLASS)
     side = 16 * card.latent.factor
-    latent = model.encode(np.full((side, side, 3), rgb, dtype=np.uint8))
+    latent = model.autoencoder.encode(np.full((side, side, 3), rgb, dtype=np.uint8))
     centre = latent[:, latent.shape[1] // 2, latent.shape[2] // 2]
     return {"index": card.table.background, "rgb": [int(v) for v in rgb], "latent": [float(v) for v in centre]}
 

@@ -146,7 +146,7 @@ class _Run:
     @property
     def halo(self) -> float:
         """Context of a decoded window, as if all layers decoded it, latent px."""
-        return self.model.equal_halo(WINDOW) if self.model.halo else BLENDED_HALO
+        return self.model.autoencoder.equal_halo(WINDOW) if self.model.autoencoder.halo else BLENDED_HALO
 
     @cached_property
     def windows(self) -> NDArray[np.bool_]:
@@ -176,8 +176,9 @@ class _Run:
         """All blocks, ``most`` of them at once, and the statistics they share before."""
         area, (tissue, bare), beside = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.beside
         encoded = tissue * beside.tissue_block + bare * beside.glass_block
-        windows = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans) * self.model.has_norms
-        return windows * self.speed.calibrate + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
+        measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans)
+        measured *= self.model.autoencoder.has_norms
+        return measured * self.speed.calibrate + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
 
     @property
     def driver(self) -> float:

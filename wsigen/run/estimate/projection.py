@@ -12,9 +12,9 @@ import numpy as np
 from wsigen.base.geometry import Box
 from wsigen.base.machine import memory_left
 from wsigen.layout.layout import Layout
+from wsigen.models.autoencoder import PIECE
 from wsigen.models.card import BundleCard, read_config
 from wsigen.models.halo import attention_of, last_halo
-from wsigen.models.model import PIECE
 from wsigen.run.config import RunConfig
 from wsigen.run.estimate.memory import ModelSize, Projection, project
 from wsigen.run.manifest import Manifest

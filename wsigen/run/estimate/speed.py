@@ -38,7 +38,7 @@ class Speed:
     call:
         A row of a model call.
     decode:
-        A latent pixel decoded (of a window with `Model.equal_halo` around it).
+        A latent pixel decoded (of a window with `Autoencoder.equal_halo` around it).
     encode:
         A latent pixel encoded; 0 if no pass starts from a picture.
     calibrate:
@@ -71,20 +71,21 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     torch.set_num_threads(threads)
     m = prepared.manifest
     model, card = load_shared_model(m.model, m.device, m.precision), prepared.card
-    around = model.halo if model.decoder_is_local else 0
+    autoencoder = model.autoencoder
+    around = autoencoder.halo if autoencoder.is_local else 0
     extent = min(WINDOW + 2 * around, *(int(m.passes[-1][name]) for name in ("height", "width")))
     halo = around if extent == WINDOW + 2 * around else 0
     window = _noise(model, (), extent)
     crops = [window[:, : card.crop_latent, : card.crop_latent]] * 2
-    model.norm_statistics(crops)
-    calibrate, statistics = _timed(clock, lambda: model.norm_statistics(crops))
-    model.freeze_norm(statistics)
-    model.decode(window, (halo,) * 4)  # the first call of a process is slow
-    decode, picture = _timed(clock, lambda: model.decode(window, (halo,) * 4))
-    model.freeze_norm(None)
-    decoded = (WINDOW + 2 * model.equal_halo(WINDOW)) ** 2 if halo else extent**2
+    autoencoder.norm_statistics(crops)
+    calibrate, statistics = _timed(clock, lambda: autoencoder.norm_statistics(crops))
+    autoencoder.freeze_norm(statistics)
+    autoencoder.decode(window, (halo,) * 4)  # the first call of a process is slow
+    decode, picture = _timed(clock, lambda: autoencoder.decode(window, (halo,) * 4))
+    autoencoder.freeze_norm(None)
+    decoded = (WINDOW + 2 * autoencoder.equal_halo(WINDOW)) ** 2 if halo else extent**2
     guided = any(part["start"] != "noise" for part in m.passes)
-    encode = _timed(clock, lambda: model.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
+    encode = _timed(clock, lambda: autoencoder.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
     encoded = picture.shape[0] * picture.shape[1] / card.latent.factor**2
     calibrated = len(crops) * card.crop_latent**2
     call = _call(prepared, model, clock)

@@ -97,10 +97,10 @@ class RunContext:
             raise UnfitWorkerError(f"{_here()}: {folder} is not the model the run began with; restore it there, or start anew")
         return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
 
-    def turn(self) -> AbstractContextManager[None]:
-        """A turn to call the model; wait for it with everything read, and write after it."""
+    def model_slot(self) -> AbstractContextManager[None]:
+        """Wait until this task may call the model: enter it with everything read, and write after it."""
         helps = self.model.device != self.manifest.device  # a CPU in an accelerator's place: each of its threads computes
-        return self.model.turns.take(None if helps else self.calls_at_once)
+        return self.model.calls.slot(None if helps else self.calls_at_once)
 
     def _device(self) -> str:
         """The run's device, or *cpu* where it is missing and that is let pass."""

@@ -22,7 +22,8 @@ from scipy import ndimage
 
 from wsigen.base.geometry import Box
 from wsigen.models.attention import PART, attention_windows
-from wsigen.models.model import Model
+from wsigen.models.autoencoder import Autoencoder
+from wsigen.models.halo import sides
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.state import held_pixels, read_state
 from wsigen.sampling.plan import lattice_crops, lattice_starts
@@ -60,14 +61,14 @@ def decode_block(run: RunContext, part: PassContext, ij: tuple[int, int]) -> int
 
 def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
     """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
-    if not run.model.halo:
+    if not run.model.autoencoder.halo:
         return _blended_region(run, part, box)
     f = part.plan.factor
     out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
     out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
     for shared in _lattice(box, PART):
         cores = [core for window in _lattice(shared, WINDOW) if (core := _tissue_part(run, part, window)) is not None]
-        features = _features(run, part, cores) if run.model.decoder_splits and cores else None
+        features = _features(run, part, cores) if run.model.autoencoder.splits and cores else None
         for core in cores:
             out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core, features))
     return out
@@ -92,8 +93,8 @@ def calibrate(run: RunContext, part: PassContext) -> int:
     latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
     statistics = np.empty(0)
     if latents:
-        with run.turn():
-            statistics = run.model.norm_statistics(latents)
+        with run.model_slot():
+            statistics = run.model.autoencoder.norm_statistics(latents)
     part.state.write_norm(statistics)
     return 0
 
@@ -111,13 +112,13 @@ def _lattice(box: Box, side: int) -> Iterator[Box]:
 
 def _features(run: RunContext, part: PassContext, cores: list[Box]) -> Features:
     """What ``cores`` are decoded from where there is attention."""
-    model = _frozen_model(run, part)
+    autoencoder = _frozen(run, part)
     canvas = part.plan.grid.canvas
-    needed = [core.dilate(model.halo).intersect(canvas) for core in cores]
+    needed = [core.dilate(autoencoder.halo).intersect(canvas) for core in cores]
     boxes = [window.around for window in attention_windows(canvas, needed)]
     latents = {box: read_state(run, part, part.schedule.steps, box)[0] for box in boxes}
-    with run.turn():
-        return model.features(latents.__getitem__, canvas, needed)
+    with run.model_slot():
+        return autoencoder.features(latents.__getitem__, canvas, needed)
 
 
 def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
@@ -158,22 +159,21 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
 
 def _decode_window(run: RunContext, part: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
     """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
-    model = _frozen_model(run, part)
-    around = window.dilate(model.halo).intersect(part.plan.grid.canvas)
-    halo = (window.y0 - around.y0, around.y1 - window.y1, window.x0 - around.x0, around.x1 - window.x1)
+    autoencoder = _frozen(run, part)
+    around = window.dilate(autoencoder.halo).intersect(part.plan.grid.canvas)
+    halo = sides(window, around)
     if features is not None:
-        with run.turn():
-            return model.decode_features(features, around, halo)
+        with run.model_slot():
+            return autoencoder.decode_features(features, around, halo)
     latents, _ = read_state(run, part, part.schedule.steps, around)
-    with run.turn():
-        return model.decode(latents, halo)
+    with run.model_slot():
+        return autoencoder.decode(latents, halo)
 
 
-def _frozen_model(run: RunContext, part: PassContext) -> Model:
-    """The model with this pass's decoder statistics."""
-    model = run.model
-    model.freeze_norm(part.norm)
-    return model
+def _frozen(run: RunContext, part: PassContext) -> Autoencoder:
+    """The autoencoder with this pass's decoder statistics."""
+    run.model.autoencoder.freeze_norm(part.norm)
+    return run.model.autoencoder
 
 
 def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:

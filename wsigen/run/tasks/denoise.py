@@ -50,7 +50,7 @@ def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
     classes = part.state.read_classes(around)
     windows = [c.box.relative_to(around).slices for c in crops]
     pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
-    with run.turn():
+    with run.model_slot():
         for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
             total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
     part.state.write_partial(step, ij, total)

@@ -83,8 +83,8 @@ def encode_region(run: RunContext, guide: Guide, box: Box, plan: PassPlan) -> ND
     for window in split(box, ENCODE_WINDOW):
         around = window.dilate(ENCODE_HALO).intersect(canvas)
         rgb = guide.region(around.scale(f))
-        with run.turn():
-            latents = model.encode(rgb)
+        with run.model_slot():
+            latents = model.autoencoder.encode(rgb)
         core = window.relative_to(around).slices
         out[(slice(None), *window.relative_to(box).slices)] = latents[(slice(None), *core)]
     return out

@@ -62,8 +62,8 @@ def test_only_plain_ones_are_replaced() -> None:
 def test_predictions_and_frozen_decodes_have_the_same_bits(models: dict[str, Model], kind: str) -> None:
     model = models[kind]
     y = np.random.default_rng(0).normal(size=(4, 4, 16, 16)).astype(np.float32)
-    model.freeze_norm(with_threads(1, lambda: model.norm_statistics([y[0]])))
-    for work in (lambda: model.predict(y, 500, [NULL] * 4, 0), lambda: model.decode(y[0])):
+    model.autoencoder.freeze_norm(with_threads(1, lambda: model.autoencoder.norm_statistics([y[0]])))
+    for work in (lambda: model.predict(y, 500, [NULL] * 4, 0), lambda: model.autoencoder.decode(y[0])):
         first, *others = [with_threads(n, work) for n in THREADS]
         assert all(np.array_equal(first, other) for other in others)
-    model.freeze_norm(None)
+    model.autoencoder.freeze_norm(None)

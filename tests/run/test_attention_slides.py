@@ -49,7 +49,7 @@ def test_any_box_shows_what_the_whole_slide_shows(attentive, tmp_path, small_win
     generate(tmp_path / "a.ome.tiff", workers=1, **settings_of(attentive))
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
-    assert run.model.decoder_splits
+    assert run.model.autoencoder.splits
     whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
     for box in (Box(0, 0, 9, 9), Box(3, 20, 30, 41), Box(31, 15, 33, 49)):
         box = box.intersect(part.plan.grid.canvas)
@@ -73,7 +73,7 @@ def test_attention_elsewhere_is_still_blended(attentive, tmp_path):
     generate(tmp_path / "a.ome.tiff", **settings_of(folder))
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
-    assert not run.model.halo
+    assert not run.model.autoencoder.halo
     whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
     box = Box(3, 5, 30, 21)
     assert np.abs(decode_region(run, part, box) - whole[box.scale(8).slices]).max() <= 1

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsigen.models.model import PIECE, Model, load_model
+from wsigen.models.autoencoder import PIECE, Autoencoder
+from wsigen.models.model import Model, load_model
 
 
 def latents(height: int, width: int, seed: int = 0, channels: int = 4) -> np.ndarray:
@@ -27,28 +28,33 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.fixture
-def kl(class_map_model: Model) -> Iterator[Model]:
-    yield class_map_model
-    class_map_model.freeze_norm(None)
+def kl(class_map_model: Model) -> Iterator[Autoencoder]:
+    yield class_map_model.autoencoder
+    class_map_model.autoencoder.freeze_norm(None)
 
 
-def test_encode_is_the_standardised_mode(kl: Model, class_map_bundle: Path) -> None:
+@pytest.fixture
+def tiny(token_model: Model) -> Autoencoder:
+    return token_model.autoencoder
+
+
+def test_encode_is_the_standardised_mode(kl: Autoencoder, class_map_bundle: Path) -> None:
     vae = AutoencoderKL.from_pretrained(class_map_bundle / "vae").eval()
     rgb = picture(64, 96)
     x = torch.from_numpy(rgb.astype(np.float32) / 127.5 - 1.0).permute(2, 0, 1)[None]
     with torch.inference_mode():
         raw = vae.encode(x).latent_dist.mode()[0].numpy()
-    mean, std = (np.array(v)[:, None, None] for v in (kl.card.latent.mean, kl.card.latent.std))
+    mean, std = (np.array(v)[:, None, None] for v in (kl.latent.mean, kl.latent.std))
     z = kl.encode(rgb)
     assert z.shape == (4, 8, 12)
     assert z.dtype == np.float32
     assert np.allclose(z, (raw - mean) / std, atol=1e-4)
 
 
-def test_decode_undoes_what_encode_standardises(kl: Model, class_map_bundle: Path) -> None:
+def test_decode_undoes_what_encode_standardises(kl: Autoencoder, class_map_bundle: Path) -> None:
     vae = AutoencoderKL.from_pretrained(class_map_bundle / "vae").eval()
     z = latents(8, 12)
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in (kl.card.latent.mean, kl.card.latent.std))
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (kl.latent.mean, kl.latent.std))
     with torch.inference_mode():
         raw = vae.decode(torch.from_numpy(z * std + mean)[None]).sample[0].permute(1, 2, 0).numpy()
     rgb = kl.decode(z)
@@ -58,9 +64,10 @@ def test_decode_undoes_what_encode_standardises(kl: Model, class_map_bundle: Pat
 
 
 def test_image_range_is_the_cards(tmp_path: Path) -> None:
-    latent = {"channels": 4, "factor": 8}
-    signed = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "a", latent=latent))
-    unit = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "b", latent={**latent, "image_range": [0.0, 1.0]}))
+    latent: dict[str, object] = {"channels": 4, "factor": 8}
+    signed = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "a", latent=latent)).autoencoder
+    latent = {**latent, "image_range": [0.0, 1.0]}
+    unit = load_model(tiny_bundles.make_class_map_bundle(tmp_path / "b", latent=latent)).autoencoder
     z = latents(8, 8) * 0.1
     a, b = signed.decode(z), unit.decode(z)
     inside = (a > 128) & (a < 254)
@@ -69,40 +76,40 @@ def test_image_range_is_the_cards(tmp_path: Path) -> None:
     assert np.allclose(signed.encode(white), unit.encode(white), atol=1e-4)
 
 
-def test_sides_must_be_multiples_of_the_factor(kl: Model) -> None:
+def test_sides_must_be_multiples_of_the_factor(kl: Autoencoder) -> None:
     with pytest.raises(ValueError, match="100x64 px: sides must be multiples of 8"):
         kl.encode(picture(64, 100))
 
 
-def test_tiny_autoencoder_round_trip_shapes(token_model: Model) -> None:
-    z = token_model.encode(picture(64, 96))
+def test_tiny_autoencoder_round_trip_shapes(tiny: Autoencoder) -> None:
+    z = tiny.encode(picture(64, 96))
     assert z.shape == (4, 8, 12)
-    rgb = token_model.decode(z)
+    rgb = tiny.decode(z)
     assert rgb.shape == (64, 96, 3)
     assert rgb.min() >= 0
     assert rgb.max() <= 255
 
 
-def test_frozen_statistics_of_the_same_picture_change_nothing(kl: Model) -> None:
+def test_frozen_statistics_of_the_same_picture_change_nothing(kl: Autoencoder) -> None:
     z = latents(24, 20)
     ordinary = kl.decode(z)
     kl.freeze_norm(kl.norm_statistics([z]))
     assert np.abs(kl.decode(z) - ordinary).max() < 255 * 1e-4
 
 
-def test_windows_of_one_shape_are_pooled_like_one_picture(kl: Model) -> None:
+def test_windows_of_one_shape_are_pooled_like_one_picture(kl: Autoencoder) -> None:
     z = latents(16, 16)
     assert np.allclose(kl.norm_statistics([z, z, z]), kl.norm_statistics([z]), rtol=1e-4, atol=1e-5)
 
 
-def test_pools_of_several_shapes_are_averaged_by_area(kl: Model) -> None:
+def test_pools_of_several_shapes_are_averaged_by_area(kl: Autoencoder) -> None:
     a, b = latents(16, 16), latents(8, 16, seed=1)
     first, second, both = (kl.norm_statistics(w) for w in ([a], [b], [a, b]))
     means = [s.reshape(-1, 2)[:, 0] for s in (first, second, both)]
     assert np.allclose(means[2], (2 * means[0] + means[1]) / 3)
 
 
-def test_one_picture_can_be_thawed_again(kl: Model) -> None:
+def test_one_picture_can_be_thawed_again(kl: Autoencoder) -> None:
     z = latents(12, 12)
     ordinary = kl.decode(z)
     kl.freeze_norm(kl.norm_statistics([3 * latents(12, 12, seed=5)]))
@@ -111,21 +118,21 @@ def test_one_picture_can_be_thawed_again(kl: Model) -> None:
     assert np.array_equal(kl.decode(z), ordinary)
 
 
-def test_statistics_of_another_decoder_are_refused(kl: Model) -> None:
+def test_statistics_of_another_decoder_are_refused(kl: Autoencoder) -> None:
     with pytest.raises(ValueError, match="10 norm statistics; this decoder has"):
         kl.freeze_norm(np.zeros(10))
 
 
-def test_a_decoder_without_norms(token_model: Model) -> None:
-    stats = token_model.norm_statistics([latents(8, 8)])
+def test_a_decoder_without_norms(tiny: Autoencoder) -> None:
+    stats = tiny.norm_statistics([latents(8, 8)])
     assert stats.shape == (0,)
-    token_model.freeze_norm(stats)
+    tiny.freeze_norm(stats)
 
 
-@pytest.mark.parametrize("name", ["class_map_model", "token_model"])
+@pytest.mark.parametrize("name", ["kl", "tiny"])
 def test_a_window_with_its_halo_equals_the_whole(name: str, request: pytest.FixtureRequest) -> None:
-    model: Model = request.getfixturevalue(name)
-    assert model.decoder_is_local
+    model: Autoencoder = request.getfixturevalue(name)
+    assert model.is_local
     z, radius = latents(48, 40), model.radius
     model.freeze_norm(model.norm_statistics([z[:, :16, :16], z[:, 16:32, 16:32]]))
     whole = model.decode(z)
@@ -137,22 +144,22 @@ def test_a_window_with_its_halo_equals_the_whole(name: str, request: pytest.Fixt
     model.freeze_norm(None)
 
 
-@pytest.mark.parametrize("name", ["class_map_model", "token_model"])
+@pytest.mark.parametrize("name", ["kl", "tiny"])
 @given(size=st.tuples(*[st.integers(1, 40)] * 2), sides=st.tuples(*[st.integers(0, 9)] * 4), piece=st.integers(5, 20))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_window_in_pieces_is_the_window_at_once(
-    name: str, size: tuple[int, int], sides: tuple[int, int, int, int], piece: int, models: dict[str, Model]
+    name: str, size: tuple[int, int], sides: tuple[int, int, int, int], piece: int, both: dict[str, Autoencoder]
 ) -> None:
     """With its halo and where the slide ends, however it is cut; without frozen norms nothing is cut."""
     (height, width), (top, bottom, left, right) = size, sides
-    model, z = models[name], latents(top + height + bottom, left + width + right)
+    model, z = both[name], latents(top + height + bottom, left + width + right)
     ordinary = model.decode(z, sides)
     statistics = model.norm_statistics([latents(16, 16)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsigen.models.model.PIECE", 10**6)
+        patch.setattr("wsigen.models.autoencoder.PIECE", 10**6)
         model.freeze_norm(statistics)
         whole = model.decode(z, sides)
-        patch.setattr("wsigen.models.model.PIECE", piece)
+        patch.setattr("wsigen.models.autoencoder.PIECE", piece)
         pieces = model.decode(z, sides)
         model.freeze_norm(None)
         again = model.decode(z, sides)
@@ -162,7 +169,7 @@ def test_a_window_in_pieces_is_the_window_at_once(
         assert np.array_equal(ordinary, again)
 
 
-def test_ordinary_decoding_is_not_local(kl: Model) -> None:
+def test_ordinary_decoding_is_not_local(kl: Autoencoder) -> None:
     """What freezing is for: without it the same window drifts."""
     z = latents(48, 40)
     whole, radius = kl.decode(z), kl.radius
@@ -194,15 +201,16 @@ def test_radius_bounds_what_a_pixel_sees(blocks: tuple[int, ...], layers: int) -
 
 
 def test_attention_in_the_decoder_is_seen(text_model: Model) -> None:
-    assert not text_model.decoder_is_local
+    attended = text_model.autoencoder
+    assert not attended.is_local
     z = latents(12, 12)
-    ordinary = text_model.decode(z)
-    text_model.freeze_norm(text_model.norm_statistics([z]))
-    assert np.abs(text_model.decode(z) - ordinary).max() < 255 * 1e-4
-    text_model.freeze_norm(None)
+    ordinary = attended.decode(z)
+    attended.freeze_norm(attended.norm_statistics([z]))
+    assert np.abs(attended.decode(z) - ordinary).max() < 255 * 1e-4
+    attended.freeze_norm(None)
 
 
-def test_threads_share_a_decoder_each_with_its_own_statistics(kl: Model) -> None:
+def test_threads_share_a_decoder_each_with_its_own_statistics(kl: Autoencoder) -> None:
     windows = [latents(10, 10, seed=s) for s in range(6)]
     stats = [kl.norm_statistics(windows), kl.norm_statistics([3 * z for z in windows])]
 
@@ -220,25 +228,34 @@ def test_threads_share_a_decoder_each_with_its_own_statistics(kl: Model) -> None
     assert np.array_equal(measured.result(), stats[0])
 
 
-@pytest.mark.parametrize("name", ["class_map_model", "token_model"])
+@pytest.mark.parametrize("name", ["kl", "tiny"])
 @given(sides=st.tuples(*[st.integers(0, 18)] * 4), seed=st.integers(0, 9))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_halo_that_shrinks_leaves_the_window_as_it_was(
-    name: str, sides: tuple[int, int, int, int], seed: int, models: dict[str, Model]
+    name: str, sides: tuple[int, int, int, int], seed: int, both: dict[str, Autoencoder]
 ) -> None:
     """Whether it ends where the slide does or where its context was cut off."""
     top, bottom, left, right = sides
     z = latents(top + 5 + bottom, left + 7 + right, seed)
-    models[name].freeze_norm(models[name].norm_statistics([latents(16, 16)]))
-    whole, window = models[name].decode(z), models[name].decode(z, sides)
-    models[name].freeze_norm(None)
+    both[name].freeze_norm(both[name].norm_statistics([latents(16, 16)]))
+    whole, window = both[name].decode(z), both[name].decode(z, sides)
+    both[name].freeze_norm(None)
     assert window.shape == (8 * 5, 8 * 7, 3)
     assert np.abs(window - whole[8 * top : 8 * (top + 5), 8 * left : 8 * (left + 7)]).max() < 255 * 1e-4
 
 
 @pytest.fixture
-def models(class_map_model: Model, token_model: Model) -> dict[str, Model]:
-    return {"class_map_model": class_map_model, "token_model": token_model}
+def both(kl: Autoencoder, tiny: Autoencoder) -> dict[str, Autoencoder]:
+    return {"kl": kl, "tiny": tiny}
+
+
+def test_the_equal_halo_costs_what_the_shrinking_one_does(kl: Autoencoder, class_map_bundle: Path) -> None:
+    from wsigen.models.card import read_config
+    from wsigen.models.halo import redundancy
+
+    config = read_config(class_map_bundle, "vae")
+    for window in (64, 128):
+        assert (1 + 2 * kl.equal_halo(window) / window) ** 2 == pytest.approx(redundancy(config, window, kl.halo), rel=1e-6)
 
 
 def multiplications(vae: Any, work: Callable[[], object]) -> int:
