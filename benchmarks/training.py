@@ -125,8 +125,8 @@ def measure_denoiser(options: Options, dataset: Any) -> Figure:
     """Of cached latents, all read from zarr: as a dataset far larger than what a stream keeps in memory."""
     from wsigen.dataset.latents import cache_latents
     from wsigen.training.conditions import Conditioner
-    from wsigen.training.denoiser_model import DenoiserTask
-    from wsigen.training.denoiser_parts import build_schedule, build_unet
+    from wsigen.training.denoiser import build_schedule, build_unet
+    from wsigen.training.denoiser_task import DenoiserTask
     from wsigen.training.recipes import DenoiserRecipe
 
     recipe = DenoiserRecipe(
@@ -144,7 +144,7 @@ def measure_denoiser(options: Options, dataset: Any) -> Figure:
 
 def measure_autoencoder(options: Options, dataset: Any) -> Figure:
     """Of crops that are read from the images; without the adversary, whose passes are no part of the bare ones."""
-    from wsigen.training.autoencoder_model import AutoencoderTask
+    from wsigen.training.autoencoder_task import AutoencoderTask
     from wsigen.training.recipes import AutoencoderRecipe
 
     recipe = AutoencoderRecipe(

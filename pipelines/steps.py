@@ -15,17 +15,16 @@ from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.storage.files import atomic_path
-from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.autoencoder import load_vae
 from wsigen.training.loop import CHECKPOINT, check_folder
 from wsigen.training.make_autoencoder import identity as autoencoder_identity
 from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import data_key, make_denoiser
 from wsigen.training.make_denoiser import identity as denoiser_identity
+from wsigen.training.make_mask import fit_mask
 from wsigen.training.make_mask import identity as mask_identity
-from wsigen.training.make_mask import train_mask
 from wsigen.training.mask_data import read_maps
-from wsigen.training.mask_recipe import MaskRecipe
-from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
+from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, MaskRecipe
 
 
 class SlideSettings(BaseModel):
@@ -151,7 +150,7 @@ def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume
     data = read_maps(recipe, dataset)
     print(data.describe(recipe.side), flush=True)
     if not (folder / MASK).exists():
-        train_mask(recipe, data, folder, resume=resume and _begun(folder))
+        fit_mask(recipe, data, folder, resume=resume and _begun(folder))
     elif _begun(folder):
         check_folder(folder, mask_identity(recipe, data), resume=True)
     return folder
@@ -163,7 +162,7 @@ def _autoencoder(plan: PipelineSettings, dataset: Dataset, out: Path, resume: bo
     if not (folder / "vae").exists():
         make_autoencoder(recipe, dataset, folder, resume=resume and _begun(folder))
     elif _begun(folder):
-        check_folder(folder, autoencoder_identity(recipe, dataset), resume=True)
+        check_folder(folder, autoencoder_identity(recipe, dataset.key), resume=True)
     return folder
 
 

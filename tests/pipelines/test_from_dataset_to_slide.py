@@ -17,8 +17,8 @@ from drawing import feature, square, write_layout
 import wsigen
 from pipelines.steps import open_data, read_pipeline, train_models
 from wsigen.base.errors import TrainingError
-from wsigen.training.autoencoder_model import load_vae
-from wsigen.training.make_denoiser import cached, make_denoiser
+from wsigen.training.autoencoder import load_vae
+from wsigen.training.make_denoiser import encoded, make_denoiser
 from wsigen.training.recipes import DenoiserRecipe
 
 LOOP = {"steps": 4, "batch": 2, "learning_rate": 1e-3, "sample_every": 0, "checkpoint_minutes": 0}
@@ -105,8 +105,8 @@ def test_latents_of_a_start_keep_its_scale_in_the_stream_and_in_the_card(
     dataset = open_data(plan, data, tmp_path)
     settings = {**plan.denoiser, "dataset": out, "autoencoder": out / "autoencoder"}
     vae = load_vae(out / "autoencoder")
-    before = cached(DenoiserRecipe.model_validate(settings), dataset, vae, tmp_path)
-    after = cached(DenoiserRecipe.model_validate({**settings, "start": start}), dataset, vae, tmp_path)
+    before = encoded(DenoiserRecipe.model_validate(settings), dataset, vae, tmp_path)
+    after = encoded(DenoiserRecipe.model_validate({**settings, "start": start}), dataset, vae, tmp_path)
     np.testing.assert_allclose(after.mean, 3.0)
     np.testing.assert_allclose(after.std, 0.5)
     raw = before.stream.batch(0, 4).latents * before.std[:, None, None] + before.mean[:, None, None]

@@ -11,8 +11,8 @@ from streams import denoiser_settings
 from train_tiny import NETWORK
 
 from wsigen.dataset.dataset import open_dataset
-from wsigen.training.autoencoder_model import build_vae
-from wsigen.training.make_denoiser import cached
+from wsigen.training.autoencoder import build_vae
+from wsigen.training.make_denoiser import encoded
 from wsigen.training.processes import processes
 from wsigen.training.recipes import AutoencoderNetwork, DenoiserRecipe
 
@@ -23,6 +23,6 @@ if __name__ == "__main__":
     vae = build_vae(AutoencoderNetwork.model_validate(NETWORK), 64)
     recipe = DenoiserRecipe.model_validate(denoiser_settings(latent_variants=2))
     state = processes()
-    data = cached(recipe, open_dataset(file, out / f"dataset{state.process_index}"), vae, out)
+    data = encoded(recipe, open_dataset(file, out / f"dataset{state.process_index}"), vae, out)
     batch = data.stream.batch(0, 8)
     print(state.num_processes, "processes", hashlib.sha256(batch.latents.tobytes() + data.mean.tobytes()).hexdigest())

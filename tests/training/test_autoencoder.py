@@ -13,10 +13,9 @@ from streams import Crops
 from wsigen.base.errors import ConfigError
 from wsigen.dataset.crops import CropBatch
 from wsigen.dataset.latents import LatentBatch
-from wsigen.training.autoencoder_model import AutoencoderTask, build_vae, load_vae, with_more_latents
-from wsigen.training.denoiser_model import quartered
-from wsigen.training.measure import measure_autoencoder
-from wsigen.training.publish import save_autoencoder
+from wsigen.training.autoencoder import build_vae, load_vae, measure_autoencoder, with_more_latents
+from wsigen.training.autoencoder_task import AutoencoderTask
+from wsigen.training.denoiser_task import quartered
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe, read_recipe
 
 NETWORK = AutoencoderNetwork(channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4)
@@ -42,7 +41,7 @@ def test_a_widened_autoencoder_reconstructs_as_before_and_can_learn_from_the_new
 def test_training_goes_on_from_saved_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = build_vae(NETWORK, 32)
-    save_autoencoder(vae, tmp_path / "vae")
+    vae.save_pretrained(tmp_path / "vae")
     recipe = AutoencoderRecipe(dataset=Path("none"), start=tmp_path, crop_px=32, added_latents=2, latent_noise=0.5)
     task = AutoencoderTask(recipe, Crops(32))
     assert task.vae.config["latent_channels"] == 6

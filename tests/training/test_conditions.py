@@ -16,13 +16,12 @@ from wsigen.base.errors import TrainingError
 from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
-from wsigen.training.autoencoder_model import load_vae
+from wsigen.training.autoencoder import load_vae
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows, one_hot_maps
-from wsigen.training.denoiser_model import DenoiserTask, hide_conditions
-from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
+from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
+from wsigen.training.denoiser_task import DenoiserTask, hide_conditions
 from wsigen.training.make_denoiser import scale_of_start
 from wsigen.training.recipes import DenoiserRecipe
-from wsigen.training.starting import latent_scale_of
 
 MAPS = np.array([[[0, 0], [1, UNKNOWN]], [[UNKNOWN, UNKNOWN], [UNKNOWN, 1]], [[UNKNOWN] * 2] * 2], dtype=np.uint8)
 

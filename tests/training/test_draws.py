@@ -10,8 +10,8 @@ from streams import card_of_kind, denoiser_settings
 
 from wsigen.dataset.latents import LatentBatch
 from wsigen.training.conditions import Conditioner
-from wsigen.training.denoiser_model import DenoiserTask
-from wsigen.training.denoiser_parts import build_schedule, build_unet
+from wsigen.training.denoiser import build_schedule, build_unet
+from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.recipes import DenoiserRecipe
 
 STEPS, SIDE = 400, 8

@@ -7,8 +7,8 @@ import torch
 from streams import Latents, card_of_kind, denoiser_settings
 
 from wsigen.training.conditions import Conditioner
-from wsigen.training.denoiser_model import Denoiser, DenoiserTask
-from wsigen.training.denoiser_parts import build_schedule, build_unet
+from wsigen.training.denoiser import build_schedule, build_unet
+from wsigen.training.denoiser_task import Denoiser, DenoiserTask
 from wsigen.training.entropy import FeatureMemory, feature_entropy
 from wsigen.training.recipes import DenoiserRecipe
 

@@ -28,7 +28,7 @@ def both(start: Path) -> list[Any]:
     denoiser = DenoiserRecipe.model_validate(denoiser_settings(start=start, text=start))
     return [
         make_denoiser.identity(denoiser, "data"),
-        make_autoencoder.identity(AutoencoderRecipe(dataset=Path("c"), start=start), None),
+        make_autoencoder.identity(AutoencoderRecipe(dataset=Path("c"), start=start), "data"),
     ]
 
 

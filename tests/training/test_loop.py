@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from train_tiny import make_denoiser, train_autoencoder
 import wsigen
 from wsigen.base.errors import ConfigError, TrainingError
 from wsigen.models.bundle import check_bundle
-from wsigen.training.autoencoder_model import load_vae
-from wsigen.training.losses import hinge_loss
-from wsigen.training.prefetch import prefetched
-from wsigen.training.rates import learning_rate
+from wsigen.training.autoencoder import load_vae
+from wsigen.training.autoencoder_task import hinge_loss
+from wsigen.training.loop import prefetched
 from wsigen.training.recipes import DenoiserRecipe, read_recipe
+from wsigen.training.trainer import learning_rate
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{Path(wsigen.__file__).parents[1]}:{HERE}", "OMP_NUM_THREADS": "1"}
@@ -96,7 +97,7 @@ def test_a_loss_that_is_no_number_stops_and_the_good_state_stays(tmp_path: Path)
 def test_a_discriminator_that_loses_its_numbers_is_never_kept(
     factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsigen.training import autoencoder_model
+    from wsigen.training import autoencoder_task
 
     calls = []
 
@@ -105,7 +106,7 @@ def test_a_discriminator_that_loses_its_numbers_is_never_kept(
         return hinge_loss(real, fake) * (factor if len(calls) == 2 else 1.0)
 
     with monkeypatch.context() as patched:
-        patched.setattr(autoencoder_model, "hinge_loss", poisoned)
+        patched.setattr(autoencoder_task, "hinge_loss", poisoned)
         with pytest.raises(TrainingError, match=r"the adversary is (nan|inf) at step 6"):
             train_autoencoder(tmp_path / "a", steps=10)
     kept = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
@@ -118,12 +119,12 @@ def test_a_discriminator_that_loses_its_numbers_is_never_kept(
 
 def test_a_gradient_of_the_discriminator_that_is_no_number_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss of the discriminator is a number, its gradient is not: the square root's at 0 is infinite."""
-    from wsigen.training import autoencoder_model
+    from wsigen.training import autoencoder_task
 
     def steep(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         return hinge_loss(real, fake) + (0.0 * fake.sum()).abs().sqrt()
 
-    monkeypatch.setattr(autoencoder_model, "hinge_loss", steep)
+    monkeypatch.setattr(autoencoder_task, "hinge_loss", steep)
     with pytest.raises(TrainingError, match="the adversary gradient is nan at step 5"):
         train_autoencoder(tmp_path, steps=10)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
@@ -203,7 +204,7 @@ def test_one_cycle_equals_torchs() -> None:
 
 
 def test_prefetching_keeps_the_order_and_raises_where_it_failed() -> None:
-    with prefetched(lambda k: 10 // (5 - k), 0, 9, threads=2) as items:
+    with closing(prefetched(lambda k: 10 // (5 - k), 0, 9, threads=2)) as items:
         assert [next(items) for _ in range(5)] == [2, 2, 3, 5, 10]
         with pytest.raises(ZeroDivisionError):
             next(items)

@@ -20,8 +20,7 @@ from wsigen.dataset.settings import read_settings
 from wsigen.run.config import make_config
 from wsigen.run.generate import generate, resume
 from wsigen.training.mask_data import read_maps
-from wsigen.training.mask_recipe import MaskRecipe
-from wsigen.training.recipes import read_recipe
+from wsigen.training.recipes import MaskRecipe, read_recipe
 
 SLIDES = {"solid": "Tumor", "fibrous": "Stroma"}
 SOURCE = {"kind": "annotated", "images": "slides", "mpp": 0.5, "background": "Glass"}

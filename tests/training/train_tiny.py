@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from streams import LEVELS, TABLE, Crops, Latents, denoiser_settings
 
-from wsigen.training.autoencoder_model import AutoencoderTask, build_vae
+from wsigen.training.autoencoder import build_vae
+from wsigen.training.autoencoder_task import AutoencoderTask
 from wsigen.training.loop import Outcome, train
-from wsigen.training.make_denoiser import LatentData, train_denoiser
+from wsigen.training.make_denoiser import LatentData, fit_denoiser
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe, DenoiserRecipe
 from wsigen.training.snapshot import identity_of
 
@@ -23,7 +24,7 @@ def train_autoencoder(out: Path, resume: bool = False, **loop: Any) -> Outcome:
     given = {"steps": 6, "batch": 2, "learning_rate": 3e-3, "sample_every": 0, "checkpoint_minutes": 0, **loop}
     recipe = AutoencoderRecipe(dataset=Path("none"), crop_px=32, network=NETWORK, loop=given)
     task = AutoencoderTask(recipe, Crops(32))
-    return train(task, recipe.loop, out, identity_of({"loop": recipe.loop.identity()}), resume=resume)
+    return train(task, recipe.loop, out, identity_of(recipe.decisive()), resume=resume)
 
 
 def make_denoiser(
@@ -34,7 +35,7 @@ def make_denoiser(
     vae = build_vae(AutoencoderNetwork(**NETWORK), 64)
     mean, std = [0.0] * 4, [1.0] * 4
     data = LatentData(stream or Latents(8, 4, poisoned_step), mean, std, TABLE, LEVELS, 8, "data")
-    return train_denoiser(recipe, data, vae, out, resume=resume)
+    return fit_denoiser(recipe, data, vae, out, resume=resume)
 
 
 class Slow(Latents):

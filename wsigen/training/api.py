@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsigen.base.errors import ConfigError
-
 if TYPE_CHECKING:
     from wsigen.dataset.dataset import Dataset
     from wsigen.training.loop import Outcome
+    from wsigen.training.recipes import AnyRecipe
 
 Say = Callable[[str], None]
 
@@ -66,10 +65,9 @@ def train_autoencoder(
     WsigenError
         For a recipe or dataset that is wrong, or a training that cannot begin or go on.
     """
-    from wsigen.training.recipes import AutoencoderRecipe, read_recipe
+    from wsigen.training.recipes import AutoencoderRecipe
 
-    settings = read_recipe(AutoencoderRecipe, Path(recipe))
-    dataset = _open(settings.dataset, cache, skip_bad, say)
+    settings, dataset = _read(AutoencoderRecipe, recipe, cache, skip_bad, say)
     from wsigen.training.make_autoencoder import make_autoencoder
 
     return _ended(make_autoencoder(settings, dataset, Path(out), resume=resume), Path(out) / "vae")
@@ -88,10 +86,9 @@ def train_denoiser(
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    from wsigen.training.recipes import DenoiserRecipe, read_recipe
+    from wsigen.training.recipes import DenoiserRecipe
 
-    settings = read_recipe(DenoiserRecipe, Path(recipe))
-    dataset = _open(settings.dataset, cache, skip_bad, say)
+    settings, dataset = _read(DenoiserRecipe, recipe, cache, skip_bad, say)
     from wsigen.training.make_denoiser import make_denoiser
 
     return _ended(make_denoiser(settings, dataset, Path(out), resume=resume), Path(out) / "bundle")
@@ -110,30 +107,31 @@ def train_mask(
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    from wsigen.training.mask_recipe import MaskRecipe
-    from wsigen.training.recipes import read_recipe
+    from wsigen.training.recipes import MaskRecipe
 
-    settings = read_recipe(MaskRecipe, Path(recipe))
-    dataset = _open(settings.dataset, cache, skip_bad, say)
-    from wsigen.training import make_mask
+    settings, dataset = _read(MaskRecipe, recipe, cache, skip_bad, say)
+    from wsigen.training.make_mask import fit_mask
     from wsigen.training.mask_data import read_maps
 
     data = read_maps(settings, dataset)
     if say:
         say(data.describe(settings.side))
-    return _ended(make_mask.train_mask(settings, data, Path(out), resume=resume), Path(out) / "mask")
+    return _ended(fit_mask(settings, data, Path(out), resume=resume), Path(out) / "mask")
 
 
-def _open(file: Path, cache: str | Path | None, skip_bad: bool, say: Say | None) -> Dataset:
-    try:
-        from wsigen.dataset.dataset import open_dataset
-    except ImportError as error:
-        raise ConfigError(f"training needs its extra: pip install 'wsigen[train]' ({error})") from None
-    dataset = open_dataset(file, Path(cache) if cache else None, skip_bad)
+def _read(
+    kind: type[AnyRecipe], recipe: str | Path, cache: str | Path | None, skip_bad: bool, say: Say | None
+) -> tuple[AnyRecipe, Dataset]:
+    """Read a recipe and open its dataset, before torch is imported."""
+    from wsigen.dataset.dataset import open_dataset
+    from wsigen.training.recipes import read_recipe
+
+    settings = read_recipe(kind, Path(recipe))
+    dataset = open_dataset(settings.dataset, cache, skip_bad)
     if say:
         for note in dataset.notes:
             say(f"note: {note}")
-    return dataset
+    return settings, dataset
 
 
 def _ended(outcome: Outcome, result: Path) -> Trained:

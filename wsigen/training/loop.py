@@ -6,28 +6,33 @@ holds (weights, their mean, optimisers, memories, step) is all that a resumed tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from wsigen.base.errors import TrainingError
-from wsigen.training.prefetch import prefetched
 from wsigen.training.processes import processes, together
 from wsigen.training.recipes import LoopSettings
-from wsigen.training.reports import Reports, losses_of
+from wsigen.training.reports import Reports
 from wsigen.training.snapshot import Identity, load_snapshot
-from wsigen.training.task import Task, Tensors
+from wsigen.training.task import Task
 from wsigen.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CHECKPOINT = "checkpoint.pt"
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,11 @@ def train(
 
     Parameters
     ----------
-    folder:
+    folder : Path
         Gets ``checkpoint.pt``, ``losses.csv``, ``samples/`` and ``tensorboard/``.
-    identity:
+    identity : dict
         Of the whole recipe and its data (`snapshot.identity_of`): only a checkpoint of the same one is resumed.
-    resume:
+    resume : bool
         Go on from ``checkpoint.pt``; without it, a folder that has one is refused.
 
     Raises
@@ -62,20 +67,20 @@ def train(
     path = folder / CHECKPOINT
     refuse_begun(path, resume)
     trainer = Trainer(task, settings, _accelerator(settings), seed)
-    first = trainer.load(path, identity) if resume else 0
-    columns = ("loss", *task.columns, "gradient", "rate")
+    first, scalars = trainer.load(path, identity) if resume else (0, {})
     reports = None
     if trainer.accelerator.is_main_process:
+        columns = ("loss", *task.columns, "gradient", "rate")
         reports = Reports(folder, task.name, columns, first, settings.steps, settings.log_every)
     try:
         with together():
-            outcome = _run(trainer, reports, path, identity, first)
+            outcome = _run(trainer, reports, path, identity, Outcome(first, first == settings.steps, scalars))
     except OSError as error:
         raise TrainingError(f"{folder}: {error}; mend the cause and go on with --resume") from None
     finally:
         if reports is not None:
             reports.close()
-    trainer.average.bake()
+    trainer.use_average()
     return outcome
 
 
@@ -101,43 +106,39 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
     return Accelerator(mixed_precision=settings.precision)
 
 
-def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identity, first: int) -> Outcome:
+def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identity, begun: Outcome) -> Outcome:
     """Step by step; a step's scalars are read while the next one is on the device."""
     settings, begin, saved = trainer.settings, monotonic(), monotonic()
-    # nothing is left to do where all steps are done: what the last one gave is known
-    values = losses_of(path.parent, first - 1) if first == settings.steps and reports is not None else {}
-    done, waiting = first, None
-    with prefetched(trainer.draw, first, settings.steps, settings.threads) as batches:
-        for step, parts in enumerate(_until(batches, trainer, begin), start=first):
-            scalars = trainer.step(step, parts)
-            if waiting is not None:
-                values = _report(trainer, reports, *waiting)
-            done, waiting = step + 1, (step, scalars)
+    done, values, waiting = begun.step, begun.scalars, None
+
+    def settle(pending: tuple[int, Mapping[str, Tensor]] | None) -> dict[str, float]:
+        """Check and report the step that is pending."""
+        if pending is None:
+            return values
+        told = trainer.check(*pending)
+        if reports is not None:
+            reports.scalars(pending[0], told)
+        return told
+
+    with closing(prefetched(trainer.draw, done, settings.steps, settings.threads)) as batches:
+        for parts in batches:
+            scalars = trainer.step(done, parts)
+            values = settle(waiting)
+            done, waiting = done + 1, (done, scalars)
             sample = settings.sample_every and done % settings.sample_every == 0
+            out_of_time = settings.minutes is not None and _agreed(trainer, monotonic() - begin >= 60 * settings.minutes)
             due = monotonic() - saved >= 60 * settings.checkpoint_minutes
-            if sample or _agreed(trainer, due) or done == settings.steps:
-                values, waiting = _report(trainer, reports, *waiting), None
+            if sample or out_of_time or done == settings.steps or _agreed(trainer, due):
+                values, waiting = settle(waiting), None
                 if reports is not None:
                     reports.flush()
-                trainer.save(path, identity, done)
+                trainer.save(path, identity, done, values)
                 saved = monotonic()
             if sample and reports is not None:
                 _sample(trainer, reports, done)
-    if waiting is not None:  # out of time
-        values = _report(trainer, reports, *waiting)
-        if reports is not None:
-            reports.flush()
-        trainer.save(path, identity, done)
+            if out_of_time:
+                break
     return Outcome(done, done >= settings.steps, values)
-
-
-def _until(batches: Iterator[list[Tensors]], trainer: Trainer, begin: float) -> Iterator[list[Tensors]]:
-    """Give batches until the minutes are used; at least one."""
-    minutes = trainer.settings.minutes
-    for parts in batches:
-        yield parts
-        if minutes is not None and _agreed(trainer, monotonic() - begin >= 60 * minutes):
-            return
 
 
 def _agreed(trainer: Trainer, due: bool) -> bool:
@@ -149,19 +150,33 @@ def _agreed(trainer: Trainer, due: bool) -> bool:
     return bool(accelerator.reduce(told, "sum") > 0)
 
 
-def _report(trainer: Trainer, reports: Reports | None, step: int, scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    values = trainer.check(step, scalars)
-    if reports is not None:
-        reports.scalars(step, values)
-    return values
-
-
 def _sample(trainer: Trainer, reports: Reports, step: int) -> None:
     """Draw the sample grid with the averaged weights."""
-    module = next(iter(trainer.players.values())).module
+    module = trainer.players[trainer.model].module
     module.eval()
-    with trainer.average.applied(), torch.no_grad():
+    with trainer.averaged(), torch.no_grad():
         image = trainer.task.preview(trainer.accelerator.device)
     module.train()
     if image is not None:
         reports.picture(step, image)
+
+
+def prefetched(make: Callable[[int], Item], first: int, end: int, threads: int = 1, depth: int = 2) -> Generator[Item]:
+    """Yield ``make(first), ..., make(end - 1)``, made by threads while the caller works; to be closed (`contextlib.closing`).
+
+    **Memory bound**: at most ``depth`` items wait at a time. An error in ``make`` is raised where its item is taken.
+    """
+    numbers = iter(range(first, end))
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
+
+        def begin(count: int) -> list[Future[Item]]:
+            return [pool.submit(make, number) for number in itertools.islice(numbers, count)]
+
+        waiting = deque(begin(max(depth, threads)))
+        try:
+            while waiting:
+                item = waiting.popleft().result()
+                waiting.extend(begin(1))  # the threads go on while the caller computes
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

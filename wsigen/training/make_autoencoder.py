@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wsigen.storage.files import atomic_path
-from wsigen.training.autoencoder_model import AutoencoderTask
+from wsigen.dataset.dataset import Dataset
+from wsigen.storage.files import write_atomic
+from wsigen.training.autoencoder import measure_autoencoder
+from wsigen.training.autoencoder_task import AutoencoderTask
 from wsigen.training.loop import Outcome, train
-from wsigen.training.measure import measure_autoencoder
-from wsigen.training.model_key import model_key
 from wsigen.training.processes import is_main
-from wsigen.training.publish import save_autoencoder
+from wsigen.training.publish import save_network, whole_folder
 from wsigen.training.recipes import AutoencoderRecipe
-from wsigen.training.snapshot import Identity, identity_of
+from wsigen.training.snapshot import Identity, identity_of, model_key
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -23,46 +23,36 @@ FIGURES = "figures.json"
 MEASURED_PX = 256
 
 
-def make_autoencoder(recipe: AutoencoderRecipe, dataset: Any, out: Path, *, resume: bool = False) -> Outcome:
-    """Train on the training split of an opened dataset; when all steps are done, write ``out/vae``.
+def make_autoencoder(recipe: AutoencoderRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
+    """Train on the training split of a dataset; when all steps are done, write ``out/vae``.
 
-    Where the dataset holds images out, their reconstruction is measured and written to ``out/figures.json``.
-
-    Parameters
-    ----------
-    dataset:
-        What ``wsigen.dataset.open_dataset`` returns.
-    out:
-        Gets the checkpoint, the losses, sample grids and the result.
+    Where the dataset holds images out, their reconstruction is measured and written to ``out/figures.json``. ``out`` also
+    gets the checkpoint, the losses and sample grids.
     """
-    stream = dataset.crops(
-        "training", recipe.crop_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share
-    )
+    shares = recipe.level_shares
+    stream = dataset.crops("training", recipe.crop_px, recipe.seed, shares, unlabelled_share=recipe.unlabelled_share)
     task = AutoencoderTask(recipe, stream)
-    outcome = train(task, recipe.loop, out, identity(recipe, dataset), seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, dataset.key), seed=recipe.seed, resume=resume)
     if outcome.finished and is_main():
-        save_autoencoder(task.vae, out / "vae")
+        with whole_folder(out / "vae") as beside:
+            save_network(task.vae, beside)
         if len(dataset.split_patches("held_out")):
             write_figures(task.vae, recipe, dataset, out, outcome.step)
     return outcome
 
 
-def identity(recipe: AutoencoderRecipe, dataset: Any) -> Identity:
-    """The settings and data that decide the weights; the model it begins at by what it holds."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "dataset"}) | {"start": model_key(recipe.start)}
-    return identity_of(settings | {"loop": recipe.loop.identity(), "data": str(getattr(dataset, "key", ""))})
+def identity(recipe: AutoencoderRecipe, key: str) -> Identity:
+    """The settings and data (``key``) that decide the weights; the model it begins at by what it holds."""
+    return identity_of(recipe.decisive() | {"start": model_key(recipe.start), "data": key})
 
 
-def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, dataset: Any, out: Path, steps: int) -> dict[str, float]:
+def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, dataset: Dataset, out: Path, steps: int) -> dict[str, float]:
     """Measure an autoencoder on the held-out split at the finest level it has, and write ``out/figures.json``."""
     side = min(MEASURED_PX, dataset.settings.patch_px)
     finest = int(dataset.split_patches("held_out").level.min())
-    shares = tuple(float(level == finest) for level in range(len(dataset.levels)))
+    shares = [float(level == finest) for level in range(len(dataset.levels))]
     background = tuple(i for i, tissue in enumerate(dataset.table) if tissue.background)
-    figures = measure_autoencoder(
-        vae, dataset.crops("held_out", side, recipe.seed, shares, unlabelled_share=None, augment=False), background
-    )
+    figures = measure_autoencoder(vae, dataset.crops("held_out", side, recipe.seed, shares, augment=False), background)
     figures["steps"] = float(steps)
-    with atomic_path(out / FIGURES) as beside:
-        beside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    write_atomic(out / FIGURES, json.dumps(figures, indent=1).encode())
     return figures

@@ -9,26 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import Stream
-from wsigen.dataset.latents import LatentBatch
+from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.latents import LatentBatch, cache_latents
+from wsigen.dataset.settings import CELL_PX
 from wsigen.models.card import BundleCard, Level
-from wsigen.training.autoencoder_model import FACTOR, encoder_of, load_vae
+from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
 from wsigen.training.conditions import Conditioner, embed_prompts, load_text
-from wsigen.training.denoiser_model import DenoiserTask, decoder_of
-from wsigen.training.denoiser_parts import build_schedule, build_unet, load_unet
+from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet, scale_card
+from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.make_autoencoder import FIGURES
-from wsigen.training.model_key import model_key
 from wsigen.training.processes import is_main, meet, processes
-from wsigen.training.publish import Trained, describe_bundle, publish_bundle
+from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe
-from wsigen.training.snapshot import Identity, identity_of
-from wsigen.training.starting import latent_scale_of, scale_card
+from wsigen.training.snapshot import Identity, identity_of, model_key, weights_key
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -54,27 +55,58 @@ class LatentData:
     key: str
 
 
-def make_denoiser(recipe: DenoiserRecipe, dataset: Any, out: Path, *, resume: bool = False) -> Outcome:
-    """Encode the training split of an opened dataset once, train, and write ``out/bundle`` when all steps are done.
+def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
+    """Encode the training split of a dataset once, train, and write ``out/bundle`` when all steps are done.
 
-    Parameters
-    ----------
-    dataset:
-        What ``wsigen.dataset.open_dataset`` returns.
-    out:
-        Gets the latents, the checkpoint, the losses, sample grids and the bundle.
+    ``out`` also gets the latents, the checkpoint, the losses and sample grids.
     """
     _check_classes(recipe, dataset)
     vae = load_vae(recipe.autoencoder)
     # Latents of another dataset are replaced: first be sure that they are wanted.
     check_folder(out, identity(recipe, data_key(recipe, dataset, vae)), resume)
-    return train_denoiser(recipe, cached(recipe, dataset, vae, out), vae, out, resume=resume)
+    return fit_denoiser(recipe, encoded(recipe, dataset, vae, out), vae, out, resume=resume)
 
 
-def cached(recipe: DenoiserRecipe, dataset: Any, vae: AutoencoderKL, out: Path) -> LatentData:
+def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
+    """Train on latents and write ``out/bundle`` when all steps are done."""
+    mean, std = ([float(x) for x in v] for v in (data.mean, data.std))
+    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, CELL_PX, data.side)
+    folder = recipe.text or recipe.start
+    text = load_text(folder) if recipe.conditioning.kind == "text" and folder else None
+    scheduler = build_schedule(recipe)
+    unet, conditioner = _network(recipe, card, text)
+    task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
+    outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
+    if outcome.finished and is_main():
+        figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
+        figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
+        publish_bundle(TrainedParts(vae, unet, scheduler, figures, text), card, out / "bundle", recipe.bundle.half)
+    return outcome
+
+
+def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
+    kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
+    prompts = None if text is None else embed_prompts(card, *text)
+    torch.manual_seed(recipe.seed)
+    width = 0 if prompts is None else prompts.shape[-1]
+    if recipe.start:
+        unet = load_unet(recipe.start, card, width)
+    else:
+        unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
+    knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
+    return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)
+
+
+def _figures_of(autoencoder: Path) -> dict[str, float]:
+    """What ``wsigen train autoencoder`` measured on held-out images, if it trained this one."""
+    file = autoencoder / FIGURES
+    if not file.is_file():
+        return {}
+    return {f"autoencoder_{name}": float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: Path) -> LatentData:
     """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
-    from wsigen.dataset.latents import cache_latents
-
     scale = scale_of_start(recipe, vae)
     state = processes()
     cache = cache_latents(
@@ -85,19 +117,19 @@ def cached(recipe: DenoiserRecipe, dataset: Any, vae: AutoencoderKL, out: Path) 
         variants=recipe.latent_variants,
         jitter=recipe.stain_jitter,
         batch=4,
-        watch=_told if is_main() else None,
+        watch=(lambda done, blocks: print(f"latents: block {done} of {blocks}", flush=True)) if is_main() else None,
         share=(state.process_index, state.num_processes),
         meet=meet,
     )
     if scale is not None:
         cache = replace(cache, mean=scale[0], std=scale[1])
-    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, tells_one_class(recipe))
-    side = dataset.settings.patch_px // FACTOR
+    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
+    side = dataset.settings.patch_px // CELL_PX
     return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, data_key(recipe, dataset, vae))
 
 
 def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
-    """A network that training begins at knows latents as they were standardised for it (see `starting`)."""
+    """A network that training begins at knows latents as they were standardised for it (see `denoiser.latent_scale_of`)."""
     if recipe.start is None:
         return None
     scale = None
@@ -113,37 +145,16 @@ def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.flo
     return scale
 
 
-def train_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
-    """Train on latents and write ``out/bundle`` when all steps are done."""
-    mean, std = ([float(x) for x in v] for v in (data.mean, data.std))
-    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, data.side)
-    scheduler, text = build_schedule(recipe), _text(recipe)
-    unet, conditioner = _network(recipe, card, text)
-    task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
-    outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
-    if outcome.finished and is_main():
-        figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
-        figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
-        trained = Trained(vae, unet, scheduler, figures, text)
-        publish_bundle(trained, card, out / "bundle", recipe.bundle.half)
-    return outcome
-
-
-def tells_one_class(recipe: DenoiserRecipe) -> bool:
-    """Whether the denoiser is told one class of a crop (tokens, prompts), not each of its pixels'."""
-    return recipe.conditioning.kind in ("class-tokens", "text")
-
-
-def _check_classes(recipe: DenoiserRecipe, dataset: Any) -> None:
+def _check_classes(recipe: DenoiserRecipe, dataset: Dataset) -> None:
     """Find, before anything is encoded, the classes that a denoiser told one class of a crop could never learn."""
-    if not tells_one_class(recipe):
+    if not recipe.one_class_of_a_crop:
         return
     told = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
     present = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
     for label in sorted(set().union(*present)):
         without = [level for level in range(len(told)) if label in present[level] - told[level]]
         problem = f"class {dataset.table.names[label]!r} fills half of no patch"
-        if not any(label in found for found in told):
+        if not any(label in of_level for of_level in told):
             raise TrainingError(
                 f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
                 "one; use conditioning class-map, a smaller patch_px, or leave the class out"
@@ -152,28 +163,13 @@ def _check_classes(recipe: DenoiserRecipe, dataset: Any) -> None:
             print(f"note: {problem} of level {level}: its condition is not trained there", flush=True)
 
 
-def _told(done: int, blocks: int) -> None:
-    print(f"latents: block {done} of {blocks}", flush=True)
-
-
-def _figures_of(autoencoder: Path) -> dict[str, float]:
-    """What ``wsigen train autoencoder`` measured on held-out images, if it trained this one."""
-    file = autoencoder / FIGURES
-    if not file.is_file():
-        return {}
-    return {f"autoencoder_{name}": float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
-
-
 def identity(recipe: DenoiserRecipe, key: str) -> Identity:
     """The settings and data that decide the weights; models by what they hold, wherever they lie."""
-    settings = recipe.model_dump(mode="json", exclude={"loop", "dataset", "autoencoder", "bundle"})
-    if recipe.network.attention == 1:  # as it was before there was a choice: checkpoints of then stay valid
-        del settings["network"]["attention"]
-    settings |= {"start": model_key(recipe.start), "text": model_key(recipe.text)}
-    return identity_of(settings | {"loop": recipe.loop.identity(), "data": key})
+    models = {"start": model_key(recipe.start), "text": model_key(recipe.text)}
+    return identity_of(recipe.decisive("autoencoder", "bundle") | models | {"data": key})
 
 
-def data_key(recipe: DenoiserRecipe, dataset: Any, vae: nn.Module) -> str:
+def data_key(recipe: DenoiserRecipe, dataset: Dataset, vae: nn.Module) -> str:
     """Name the dataset and what encoded it."""
     return f"{dataset.key} {encoder_key(recipe, vae)}"
 
@@ -181,33 +177,3 @@ def data_key(recipe: DenoiserRecipe, dataset: Any, vae: nn.Module) -> str:
 def encoder_key(recipe: DenoiserRecipe, vae: nn.Module) -> str:
     """Name the autoencoder's weights and the precision they encoded in."""
     return f"{weights_key(vae)} {recipe.loop.precision}"
-
-
-def weights_key(vae: nn.Module) -> str:
-    """SHA-256 (hex) of an autoencoder's weights."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for name, value in sorted(vae.state_dict().items()):
-        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def _text(recipe: DenoiserRecipe) -> tuple[Any, Any] | None:
-    folder = recipe.text or recipe.start
-    return load_text(folder) if recipe.conditioning.kind == "text" and folder else None
-
-
-def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
-    import torch
-
-    kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
-    prompts = None if text is None else embed_prompts(card, *text)
-    torch.manual_seed(recipe.seed)
-    width = 0 if prompts is None else prompts.shape[-1]
-    if recipe.start:
-        unet = load_unet(recipe.start, card, width)
-    else:
-        unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
-    knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
-    return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)

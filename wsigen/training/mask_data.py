@@ -1,24 +1,45 @@
-"""Class maps of a dataset's whole slides, and the subtypes they are of: what the mask model is trained on."""
+"""What the mask model is trained on: class maps of whole slides and their subtypes, and random views of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, suggest
-from wsigen.training.mask_maps import MaskExample
-from wsigen.training.mask_recipe import MaskRecipe
-
-if TYPE_CHECKING:
-    from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.dataset import Dataset
+from wsigen.training.recipes import MaskRecipe
 
 CELL_PX = 64
 """Side of a cell in px of the dataset's finest level, unless the recipe says how many um (DiffInfinite: 1/64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskExample:
+    """The class map of a slide.
+
+    Attributes
+    ----------
+    cells:
+        uint8 ``[h, w]``: class indices, or ``UNKNOWN`` where nobody said.
+    subtype:
+        Index of the slide's subtype.
+    """
+
+    cells: NDArray[np.uint8]
+    subtype: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaskBatch:
+    """``cells`` uint8 ``[B, S, S]`` (class indices or ``UNKNOWN``) and ``subtypes`` int64 ``[B]``."""
+
+    cells: NDArray[np.uint8]
+    subtypes: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,3 +143,53 @@ def _why(dataset: Dataset, name: str) -> str:
         "in all": len(of),
     }
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "no slide at all"
+
+
+class MaskStream:
+    """Random views of class maps; see `crops.Stream`.
+
+    Parameters
+    ----------
+    examples :
+        At least one; subtypes are drawn alike often, however many maps each has.
+    side : int
+        Cells per side of what is drawn.
+    padding : int
+        Class index (of glass) or ``UNKNOWN``, which pads maps that are smaller.
+    """
+
+    def __init__(self, examples: Sequence[MaskExample], side: int, padding: int, seed: int) -> None:
+        self._of = [[e for e in examples if e.subtype == s] for s in sorted({e.subtype for e in examples})]
+        self._side, self._padding, self._seed = side, padding, seed
+
+    def batch(self, step: int, count: int) -> MaskBatch:
+        """The batch of a step."""
+        rng = np.random.default_rng((self._seed, step))
+        drawn = []
+        for _ in range(count):
+            of_subtype = self._of[int(rng.integers(len(self._of)))]
+            drawn.append(of_subtype[int(rng.integers(len(of_subtype)))])
+        cells = np.stack([view(example.cells, self._side, self._padding, rng) for example in drawn])
+        return MaskBatch(cells, np.array([example.subtype for example in drawn], dtype=np.int64))
+
+
+def view(cells: NDArray[np.uint8], side: int, padding: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One of the eight dihedral turns of a map, cut or padded at a random place: uint8 ``[side, side]``.
+
+    A map that is mostly unknown is as good as any: what is unknown is not trained.
+    """
+    turned = np.rot90(cells, int(rng.integers(4)))
+    turned = turned[:, ::-1] if rng.integers(2) else turned
+    out = np.full((side, side), padding, np.uint8)
+    source, target = zip(*(_overlap(extent, side, rng) for extent in turned.shape), strict=True)
+    out[target] = turned[source]
+    return out
+
+
+def _overlap(extent: int, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Which part of an axis of ``extent`` goes where on one of ``side``."""
+    shift = int(rng.integers(abs(extent - side) + 1))
+    common = min(extent, side)
+    source = shift if extent > side else 0
+    target = shift if side > extent else 0
+    return slice(source, source + common), slice(target, target + common)

@@ -1,10 +1,11 @@
-"""A trained denoiser and its autoencoder as a bundle that ``wsigen.generate`` takes at once."""
+"""What a training publishes, whole or not at all: a network's folder, or a bundle that ``wsigen.generate`` takes at once."""
 
 from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +50,41 @@ Conditioning: {kind}. Crops of {crop} latent px ({crop_px} px). Prediction: {pre
 """
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a bundle is made of; ``text`` is (tokenizer, text encoder) for prompts, ``figures`` go into the README."""
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside ``folder``; once it is written it takes the place of what was there, or nothing does.
 
-    vae: AutoencoderKL
-    unet: nn.Module
-    scheduler: DDIMScheduler
-    figures: dict[str, float]
-    text: tuple[Any, Any] | None = None
+    Raises
+    ------
+    TrainingError
+        If it cannot be written.
+    """
+    beside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
+    """Write a card (a pydantic model) as YAML."""
+    content = card.model_dump(mode="json", exclude_none=True)
+    (folder / name).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def save_network(network: Any, folder: Path, half: bool = False) -> None:
+    """Write a diffusers network from the CPU, in the order of memory that safetensors stores."""
+    plain = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format)
+    (plain.half() if half else plain).save_pretrained(str(folder), safe_serialization=True)
 
 
 def describe_bundle(
@@ -67,9 +94,10 @@ def describe_bundle(
     levels: Sequence[Level],
     mean: Sequence[float],
     std: Sequence[float],
+    factor: int,
     crop_latent: int,
 ) -> BundleCard:
-    """Build the card from the recipe's words, the dataset's classes and levels, and the latents' mean and spread."""
+    """Build the card from the recipe's words, the dataset's classes and levels, and the latents' mean, spread and factor."""
     content = {
         "format": 1,
         **settings.model_dump(mode="json", exclude={"half"}, exclude_none=True),
@@ -78,7 +106,7 @@ def describe_bundle(
         "conditioning": conditioning.model_dump(mode="json"),
         "latent": {
             "channels": len(mean),
-            "factor": 8,
+            "factor": factor,
             "mean": [round(float(v), 6) for v in mean],
             "std": [round(float(v), 6) for v in std],
             "image_range": [-1.0, 1.0],
@@ -88,7 +116,18 @@ def describe_bundle(
     return make_card(content, "bundle")
 
 
-def publish_bundle(trained: Trained, card: BundleCard, folder: Path, half: bool = False) -> None:
+@dataclass(frozen=True)
+class TrainedParts:
+    """What a bundle is made of; ``text`` is (tokenizer, text encoder) for prompts, ``figures`` go into the README."""
+
+    vae: AutoencoderKL
+    unet: nn.Module
+    scheduler: DDIMScheduler
+    figures: dict[str, float]
+    text: tuple[Any, Any] | None = None
+
+
+def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bool = False) -> None:
     """Write the bundle beside ``folder``, check it, and then put it in its place.
 
     Raises
@@ -100,78 +139,33 @@ def publish_bundle(trained: Trained, card: BundleCard, folder: Path, half: bool 
     """
     from wsigen.models.bundle import check_bundle
 
-    beside = folder.with_name(f".{folder.name}.new")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        _write(trained, card, beside, half)
+    with whole_folder(folder) as beside:
+        save_network(parts.vae, beside / "vae", half)
+        save_network(parts.unet, beside / "unet", half)
+        parts.scheduler.save_pretrained(str(beside / "scheduler"))
+        if parts.text is not None:
+            tokenizer, encoder = parts.text
+            tokenizer.save_pretrained(str(beside / "tokenizer"))
+            encoder.save_pretrained(str(beside / "text_encoder"), safe_serialization=True)
+        save_card(card, beside)
+        (beside / "README.md").write_text(_readme(parts, card), encoding="utf-8")
         check_bundle(beside)
-        replace_folder(beside, folder)
-    except OSError as error:
-        raise TrainingError(f"{folder}: the bundle cannot be written ({error}); the checkpoint is kept: resume") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
-def save_autoencoder(vae: AutoencoderKL, folder: Path) -> None:
-    """Write an autoencoder as a diffusers folder, whole or not at all."""
-    beside = folder.with_name(f".{folder.name}.new")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        _plain(vae, False).save_pretrained(str(beside), safe_serialization=True)
-        replace_folder(beside, folder)
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _write(trained: Trained, card: BundleCard, folder: Path, half: bool) -> None:
-    for name, part in (("vae", trained.vae), ("unet", trained.unet)):
-        _plain(part, half).save_pretrained(str(folder / name), safe_serialization=True)
-    trained.scheduler.save_pretrained(str(folder / "scheduler"))
-    if trained.text is not None:
-        tokenizer, encoder = trained.text
-        tokenizer.save_pretrained(str(folder / "tokenizer"))
-        encoder.save_pretrained(str(folder / "text_encoder"), safe_serialization=True)
-    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
-    (folder / CARD_NAME).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(_readme(trained, card), encoding="utf-8")
-
-
-def _plain(part: Any, half: bool) -> Any:
-    """A copy on the CPU, in the order of memory that safetensors stores."""
-    plain = copy.deepcopy(part).to("cpu").to(memory_format=torch.contiguous_format)
-    return plain.half() if half else plain
-
-
-def replace_folder(beside: Path, folder: Path) -> None:
-    """Put a folder in the place of another, which may or may not be there."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    beside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _readme(trained: Trained, card: BundleCard) -> str:
+def _readme(parts: TrainedParts, card: BundleCard) -> str:
     sources = [f"- {d.name}: {d.attribution}, {d.url or d.doi}, licence {d.licence}" for d in card.training_data]
-    classes = [f"- {c.name}{' (background)' if c.background else ''}" for c in card.classes]
-    levels = [f"- level {level.name}: {level.mpp or 'unknown'} um/px" for level in card.levels]
-    figures = [f"- {name}: {value:.5g}" for name, value in trained.figures.items()]
-    tissue = next((c.name for c in card.classes if not c.background), card.classes[0].name)
     return _README.format(
         name=card.name,
         title=card.title,
         not_for=card.not_for,
         licence=card.licence,
         data="\n".join(sources) or "Not said.",
-        classes="\n".join(classes),
-        levels="\n".join(levels),
+        classes="\n".join(f"- {c.name}{' (background)' if c.background else ''}" for c in card.classes),
+        levels="\n".join(f"- level {level.name}: {level.mpp or 'unknown'} um/px" for level in card.levels),
         kind=card.conditioning.kind,
         crop=card.crop_latent,
         crop_px=card.crop_latent * card.latent.factor,
-        prediction=trained.scheduler.config["prediction_type"],
-        figures="\n".join(figures) or "None.",
-        example=tissue,
+        prediction=parts.scheduler.config["prediction_type"],
+        figures="\n".join(f"- {name}: {value:.5g}" for name, value in parts.figures.items()) or "None.",
+        example=next((c.name for c in card.classes if not c.background), card.classes[0].name),
     )

@@ -16,7 +16,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Recipe = TypeVar("Recipe", bound=BaseModel)
+Natural = Annotated[int, Field(ge=0)]
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
 class Settings(BaseModel):
@@ -26,46 +27,30 @@ class Settings(BaseModel):
 
 
 class LoopSettings(Settings):
-    """The loop: how long, how fast, what is kept.
+    """The loop: how long, how fast, what is kept."""
 
-    Attributes
-    ----------
-    steps:
-        Optimiser steps; they alone decide the learning rate.
-    batch, micro_batch:
-        Crops per step, and crops per forward pass (all of them by default). Parts of a step go in turn to the
-        processes, so that their number changes neither batches nor noise.
-    learning_rate, schedule, warmup_steps:
-        The peak; see `rates.learning_rate`.
-    weight_decay, betas, clip:
-        Of AdamW; largest norm of the gradient (0: no clipping).
-    ema:
-        Decay of the running mean of the weights, which is what is sampled and published; 0: the weights themselves.
-    precision:
-        ``no`` (fp32), ``bf16`` or ``fp16`` mixed precision.
-    minutes:
-        Stop after so long, to be resumed; not part of the configuration.
-    checkpoint_minutes, sample_every, log_every, threads:
-        Time between checkpoints; steps between sample grids (0: none) and between lines of progress; threads that
-        make batches, as many of which wait. None is part of the configuration.
-    """
-
-    steps: Count = 10_000
-    batch: Count = 16
-    micro_batch: Count | None = None
-    learning_rate: Positive = 1e-4
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    weight_decay: NotNegative = 1e-4
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    clip: NotNegative = 1.0
-    ema: Decay = 0.999
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    minutes: Positive | None = None
-    checkpoint_minutes: NotNegative = 5.0
-    sample_every: Annotated[int, Field(ge=0)] = 1000
-    log_every: Count = 50
-    threads: Count = 4
+    steps: Count = Field(default=10_000, description="optimiser steps; they alone decide the learning rate")
+    batch: Count = Field(default=16, description="crops per step")
+    micro_batch: Count | None = Field(
+        default=None,
+        description="crops per forward pass, by default all of a step. Parts of a step go in turn to the processes, so that "
+        "their number changes neither batches nor noise",
+    )
+    learning_rate: Positive = Field(default=1e-4, description="the peak")
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(default="one-cycle", description="see trainer.learning_rate")
+    warmup_steps: Natural = Field(default=0, description="steps of linear rise; not used by one-cycle")
+    weight_decay: NotNegative = Field(default=1e-4, description="of AdamW")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), description="of AdamW")
+    clip: NotNegative = Field(default=1.0, description="largest norm of the gradient; 0: no limit")
+    ema: Decay = Field(
+        default=0.999, description="decay of the running mean of the weights, which is sampled and published; 0: the weights"
+    )
+    precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="mixed precision; no: fp32")
+    minutes: Positive | None = Field(default=None, description="stop after so long, to be resumed")
+    checkpoint_minutes: NotNegative = Field(default=5.0, description="time between checkpoints")
+    sample_every: Natural = Field(default=1000, description="steps between sample grids; 0: none")
+    log_every: Count = Field(default=50, description="steps between lines of progress")
+    threads: Count = Field(default=4, description="threads that make batches, as many of which wait")
 
     @model_validator(mode="after")
     def _whole_parts(self) -> LoopSettings:
@@ -83,63 +68,97 @@ class LoopSettings(Settings):
         """Forward passes per step."""
         return self.batch // self.part
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide the weights."""
-        told = {"minutes", "checkpoint_minutes", "sample_every", "log_every", "threads"}
-        return self.model_dump(mode="json", exclude=told)
+
+class NetworkSettings(Settings):
+    """A convolutional network from scratch."""
+
+    channels: tuple[Count, ...] = Field(description="per level of resolution, each half of the one before")
+    layers: Count = Field(description="residual layers per level")
+    norm_groups: Count = Field(description="groups of the group norms; they divide all channels")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> NetworkSettings:
+        self._divides("norm_groups", self.channels)
+        return self
+
+    def _divides(self, name: str, channels: tuple[int, ...]) -> None:
+        uneven = [c for c in channels if c % getattr(self, name)]
+        if uneven:
+            raise ValueError(f"channels {uneven[0]} is no multiple of {name} {getattr(self, name)}")
 
 
-class AutoencoderNetwork(Settings):
-    """An ``AutoencoderKL`` from scratch: channels per level (four: factor 8), residual layers of each, norms."""
+class UNetSettings(NetworkSettings):
+    """A U-Net from scratch."""
+
+    channels: tuple[Count, ...] = (96, 160, 224)
+    layers: Count = 2
+    norm_groups: Count = 32
+    head_dim: Count = Field(default=32, description="channels of an attention head")
+    attention: Count = Field(default=1, description="attention at so many of the coarsest levels")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> UNetSettings:
+        if self.attention > len(self.channels):
+            raise ValueError(f"attention at {self.attention} levels of {len(self.channels)}: there are no more")
+        self._divides("head_dim", self.channels[-self.attention :])
+        return self
+
+
+class Recipe(Settings):
+    """What the recipes of all models have."""
+
+    dataset: Path = Field(description="dataset file")
+    seed: Natural = 0
+    loop: LoopSettings = LoopSettings()
+
+    def decisive(self, *besides: str) -> dict[str, Any]:
+        """The settings that decide the weights, without the dataset, which goes by its key, and ``besides``."""
+        freely = {"minutes", "checkpoint_minutes", "sample_every", "log_every", "threads"}
+        kept = self.model_dump(mode="json", exclude={"loop", "dataset", *besides})
+        return kept | {"loop": self.loop.model_dump(mode="json", exclude=freely)}
+
+
+class AutoencoderNetwork(NetworkSettings):
+    """An ``AutoencoderKL`` from scratch; latents have the resolution of the coarsest level."""
 
     channels: tuple[Count, ...] = (32, 64, 128, 128)
     layers: Count = 1
-    latent_channels: Count = 8
     norm_groups: Count = 16
+    latent_channels: Count = 8
 
 
 class AutoencoderLosses(Settings):
-    """Weights of the terms; the adversary plays from ``adversary_start`` (share of the steps) on."""
+    """Weights of the terms (`autoencoder_task.ReconstructionTerms`)."""
 
     l1: NotNegative = 1.0
     gradient: NotNegative = 0.6
     colour: NotNegative = 0.5
     kl: NotNegative = 5e-4
     adversary: NotNegative = 0.03
-    adversary_start: Share = 0.5
+    adversary_start: Share = Field(default=0.5, description="share of the steps after which the adversary plays")
     adversary_learning_rate: Positive = 2e-4
 
 
-class AutoencoderRecipe(Settings):
-    """``wsigen train autoencoder``.
+class AutoencoderRecipe(Recipe):
+    """``wsigen train autoencoder``."""
 
-    Attributes
-    ----------
-    dataset, start:
-        Dataset file; folder of an ``AutoencoderKL`` to begin at (or a bundle), by default none.
-    unlabelled_share:
-        Share of crops drawn from images without any label; by default as many as there are.
-    added_latents:
-        Latent channels beyond those of ``start``; the decoder begins by ignoring them.
-    latent_noise:
-        Largest standard deviation of noise that is added to a crop's latents, in their own units; each crop draws its
-        own, uniformly from 0. A decoder that has met it forgives the denoiser's small errors.
-    decoder_only:
-        Leave the encoder, hence the latents, as they are.
-    """
-
-    dataset: Path
-    start: Path | None = None
-    added_latents: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    start: Path | None = Field(default=None, description="folder of an AutoencoderKL to begin at, or a bundle")
+    added_latents: Natural = Field(
+        default=0, description="latent channels beyond those of start; the decoder begins by ignoring them"
+    )
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = 256
-    level_shares: tuple[NotNegative, ...] | None = None
-    unlabelled_share: Share | None = None
-    latent_noise: NotNegative = 0.0
-    decoder_only: bool = False
+    level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
+    unlabelled_share: Share | None = Field(
+        default=None, description="share of crops of images without any label; by default as many as there are"
+    )
+    latent_noise: NotNegative = Field(
+        default=0.0,
+        description="largest deviation of noise added to a crop's latents, in their own units; each crop draws its own, "
+        "uniformly from 0. A decoder that has met it forgives the denoiser's small errors",
+    )
+    decoder_only: bool = Field(default=False, description="leave the encoder, hence the latents, as they are")
     network: AutoencoderNetwork = AutoencoderNetwork()
     losses: AutoencoderLosses = AutoencoderLosses()
-    loop: LoopSettings = LoopSettings()
 
     @model_validator(mode="after")
     def _added_to_something(self) -> AutoencoderRecipe:
@@ -150,33 +169,17 @@ class AutoencoderRecipe(Settings):
         return self
 
 
-class DenoiserNetwork(Settings):
-    """A U-Net from scratch, with attention at its ``attention`` coarsest levels."""
-
-    channels: tuple[Count, ...] = (96, 160, 224)
-    layers: Count = 2
-    norm_groups: Count = 32
-    head_dim: Count = 32
-    attention: Count = 1
-
-    @model_validator(mode="after")
-    def _levels(self) -> DenoiserNetwork:
-        if self.attention > len(self.channels):
-            raise ValueError(f"attention at {self.attention} levels of {len(self.channels)}: there are no more")
-        return self
-
-
 class EntropySettings(Settings):
-    """PathUp's feature entropy loss (`entropy`): its weight beta, temperature and the memory's decay alpha."""
+    """PathUp's feature entropy loss (`entropy`)."""
 
     enabled: bool = False
-    beta: NotNegative = 0.1
+    beta: NotNegative = Field(default=0.1, description="weight of the loss")
     temperature: Positive = 0.07
-    decay: Decay = 0.99
+    decay: Decay = Field(default=0.99, description="the memory's, the paper's alpha")
 
 
 class BundleSettings(Settings):
-    """What the published bundle says of itself; ``half``: weights in float16."""
+    """What the published bundle says of itself (`models.card.BundleCard`)."""
 
     name: Text
     title: Text
@@ -185,50 +188,43 @@ class BundleSettings(Settings):
     training_data: tuple[DataSource, ...] = ()
     guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eta: Share = 0.0
     glass_rgb: Rgb | None = None
-    half: bool = False
+    half: bool = Field(default=False, description="weights in float16")
 
 
-class DenoiserRecipe(Settings):
-    """``wsigen train denoiser``.
+class DenoiserRecipe(Recipe):
+    """``wsigen train denoiser``."""
 
-    Attributes
-    ----------
-    dataset, autoencoder, start:
-        Dataset file; folder of the autoencoder (``vae``, a bundle, or what ``wsigen train autoencoder`` wrote); diffusers
-        folder whose U-Net is fine-tuned.
-    text:
-        Folder with ``text_encoder`` and ``tokenizer`` (conditioning ``text``); that of ``start`` by default.
-    prediction, betas:
-        Of the training schedule; with ``start`` its own by default, else ``v_prediction`` and the cosine schedule.
-    p_unc, unlabelled_share:
-        Share of crops whose condition is taken away; share drawn from images without any label (by
-        default as many as there are). DiffInfinite: 0 and 0.5.
-    latent_variants, stain_jitter:
-        Turned copies of every patch that are encoded; largest relative change of their optical densities. A denoiser paints
-        the stains it saw: with jitter, neighbouring places of a slide may come out in different ones.
-    quarter_share:
-        Share of the steps whose crops are cut in four: four times as many noise levels for the same work.
-    """
-
-    dataset: Path
-    autoencoder: Path
-    start: Path | None = None
-    text: Path | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    autoencoder: Path = Field(description="folder of an AutoencoderKL, a bundle, or what wsigen train autoencoder wrote")
+    start: Path | None = Field(default=None, description="diffusers folder whose U-Net is fine-tuned")
+    text: Path | None = Field(
+        default=None, description="folder with text_encoder and tokenizer (conditioning text); that of start by default"
+    )
     conditioning: Conditioning = Conditioning(kind="class-map")
-    prediction: Literal["epsilon", "v_prediction"] | None = None
-    betas: Literal["squaredcos_cap_v2", "scaled_linear", "linear"] | None = None
-    p_unc: Share = 0.1
-    unlabelled_share: Share | None = None
-    level_shares: tuple[NotNegative, ...] | None = None
-    latent_variants: Annotated[int, Field(ge=1, le=8)] = 1
-    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    quarter_share: Share = 0.0
-    network: DenoiserNetwork = DenoiserNetwork()
+    prediction: Literal["epsilon", "v_prediction"] | None = Field(
+        default=None, description="what the network predicts: by default as start does, else v_prediction"
+    )
+    betas: Literal["squaredcos_cap_v2", "scaled_linear", "linear"] | None = Field(
+        default=None, description="the noise schedule: by default that of start, else the cosine (squaredcos_cap_v2)"
+    )
+    p_unc: Share = Field(default=0.1, description="share of crops whose condition is taken away (DiffInfinite: 0)")
+    unlabelled_share: Share | None = Field(
+        default=None,
+        description="share of crops of images without any label, by default as many as there are (DiffInfinite: 0.5)",
+    )
+    level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
+    latent_variants: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="copies of every patch, turned")
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.0,
+        description="largest relative change of the copies' optical densities. A denoiser paints the stains it saw: with "
+        "jitter, neighbouring places of a slide may come out in different ones",
+    )
+    quarter_share: Share = Field(
+        default=0.0, description="share of the steps whose crops are cut in four: four times the noise levels for the same work"
+    )
+    network: UNetSettings = UNetSettings()
     entropy: EntropySettings = EntropySettings()
-    loop: LoopSettings = LoopSettings()
     bundle: BundleSettings
 
     @model_validator(mode="after")
@@ -237,8 +233,63 @@ class DenoiserRecipe(Settings):
             raise ValueError("conditioning 'text' needs 'text' or 'start': a folder with text_encoder and tokenizer")
         return self
 
+    @property
+    def one_class_of_a_crop(self) -> bool:
+        """Whether the denoiser is told one class of a crop (tokens, prompts), not each of its pixels'."""
+        return self.conditioning.kind in ("class-tokens", "text")
 
-def read_recipe(kind: type[Recipe], file: Path) -> Recipe:
+
+class MaskNetwork(UNetSettings):
+    """A U-Net from scratch."""
+
+    channels: Annotated[tuple[Count, ...], Field(min_length=2)] = (32, 64, 128)
+    norm_groups: Count = 8
+    attention: Count = 2
+
+
+class MaskSampling(Settings):
+    """How layouts are drawn and cleaned later; see `MaskCard`."""
+
+    guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    smallest: Count = 4
+
+
+class MaskRecipe(Recipe):
+    """``wsigen train mask``."""
+
+    side: Annotated[int, Field(ge=8, le=1024)] = Field(
+        default=64,
+        description="cells per side of the maps. Slides larger than side * cell_um are cut at random, so that a model of whole "
+        "slides needs cells of at least a slide's extent over side",
+    )
+    cell_um: Positive | None = Field(
+        default=None, description="um of a cell; by default 64 px of the dataset's finest level (DiffInfinite's 1/64)"
+    )
+    subtypes: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, description="names the model learns, in this order; by default all of the dataset"
+    )
+    least_slides: Count = Field(
+        default=10, description="fewer labelled slides are refused: of a few, a model learns nothing but to repeat them"
+    )
+    padding: Literal["background", "unknown"] = Field(
+        default="background",
+        description="what smaller slides are padded with: the background class (if the dataset names one), or unknown, for "
+        "images that are cut out of the tissue",
+    )
+    p_unc: Decay = Field(default=0.5, description="share of maps whose subtype is taken away")
+    network: MaskNetwork = MaskNetwork()
+    sampling: MaskSampling = MaskSampling()
+
+    @model_validator(mode="after")
+    def _fits(self) -> MaskRecipe:
+        multiple = 2 ** (len(self.network.channels) - 1)
+        if self.side % multiple:
+            raise ValueError(f"side {self.side} is no multiple of {multiple}, which {len(self.network.channels)} levels need")
+        return self
+
+
+def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
     """Read a recipe; its relative paths count from its own folder.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,15 +21,17 @@ class LossTable:
     """``losses.csv``: a line per step. On resuming, lines from the checkpoint's step on are dropped and made again."""
 
     def __init__(self, path: Path, columns: Sequence[str], first_step: int) -> None:
-        self._columns = list(columns)
-        header = ",".join(["step", *columns]) + "\n"
-        write_atomic(path, "".join([header, *_rows_before(path, first_step)]).encode())
-        self._file = path.open("a", encoding="utf-8")
+        kept = []
+        if first_step and path.is_file():
+            rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+            kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < first_step]
+        write_atomic(path, "".join([",".join(["step", *columns]) + "\n", *kept]).encode())
+        self._file = path.open("a", encoding="utf-8", newline="")
+        self._rows = csv.DictWriter(self._file, ["step", *columns], extrasaction="ignore", lineterminator="\n")
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append a step; a column that is not there stays empty."""
-        cells = [f"{values[c]:.9g}" if c in values else "" for c in self._columns]
-        self._file.write(",".join([str(step), *cells]) + "\n")
+        self._rows.writerow({"step": step} | {name: f"{value:.9g}" for name, value in values.items()})
 
     def flush(self) -> None:
         """Bring all lines to the disk."""
@@ -37,24 +40,6 @@ class LossTable:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def losses_of(folder: Path, step: int) -> dict[str, float]:
-    """What ``losses.csv`` says of a step; nothing where it does not."""
-    path = folder / LOSSES
-    rows = _rows_before(path, step + 1)
-    if not rows or int(rows[-1].split(",")[0]) != step:
-        return {}
-    names = path.read_text(encoding="utf-8").splitlines()[0].split(",")
-    cells = zip(names[1:], rows[-1].rstrip("\n").split(",")[1:], strict=True)
-    return {name: float(cell) for name, cell in cells if cell}
-
-
-def _rows_before(path: Path, step: int) -> list[str]:
-    if step == 0 or not path.is_file():
-        return []
-    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-    return [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < step]
 
 
 class Reports:

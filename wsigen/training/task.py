@@ -45,8 +45,8 @@ class Task(Protocol):
         ...
 
     def playing(self, share: float) -> tuple[str, ...]:
-        """Names of the players that learn when this share of the steps is done, in their order."""
-        ...
+        """Names of the players that learn when this share of the steps is done, in their order; by default all."""
+        return tuple(self.players())
 
     def draw(self, step: int, part: int) -> Tensors:
         """Make a part of a step's batch, its noise included: a pure function of (seed, step, part), on the CPU.
@@ -63,12 +63,12 @@ class Task(Protocol):
         ...
 
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Update what is not learned by gradients; ``gather`` joins the processes' rows."""
-        ...
+        """Update what is not learned by gradients (by default nothing); ``gather`` joins the processes' rows."""
+        return
 
     def memories(self) -> dict[str, nn.Module]:
         """Modules without an optimiser that belong to a checkpoint."""
-        ...
+        return {}
 
     def preview(self, device: Any) -> NDArray[np.uint8] | None:
         """Draw a sample grid, uint8 [H, W, 3], with the network as it is; must leave torch's random state alone."""

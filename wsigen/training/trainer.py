@@ -1,18 +1,17 @@
-"""The trained state of a task: networks, their mean, optimisers; and one operation on it, a step."""
+"""The trained state of a task: networks, their running mean, optimisers; and one operation on it, a step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wsigen.base.errors import TrainingError
-from wsigen.training.average import WeightAverage
-from wsigen.training.rates import learning_rate
 from wsigen.training.recipes import LoopSettings
 from wsigen.training.snapshot import Identity, load_snapshot, save_snapshot
 from wsigen.training.task import Task, Tensors
@@ -20,14 +19,26 @@ from wsigen.training.task import Task, Tensors
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+RISE, START, END = 0.3, 1 / 25, 1e-4
+"""One cycle: share of the steps in which the rate rises, its first value over the peak, its last over the first."""
+
+FLOOR = 0.01
+"""Cosine: the last rate over the peak."""
+
 _GRADIENT = " gradient"
 """What follows a player's name in the key of its gradient, which is checked and not reported."""
 
 
 class Trainer:
-    """The trained state, and one operation on it: `step`."""
+    """The trained state, and one operation on it: `step`.
+
+    The running mean of the model's weights is diffusers' ``EMAModel``: ``a <- d a + (1 - d) w``, where d rises to ``ema`` with
+    the steps n as (1 + n) / (10 + n), so that the random initial weights are forgotten.
+    """
 
     def __init__(self, task: Task, settings: LoopSettings, accelerator: Accelerator, seed: int) -> None:
+        from diffusers.training_utils import EMAModel
+
         self.task, self.settings, self.accelerator, self.seed = task, settings, accelerator, seed
         if settings.parts % accelerator.num_processes:
             raise TrainingError(
@@ -35,18 +46,21 @@ class Trainer:
                 "batch / micro_batch is a multiple of the processes"
             )
         self.players = task.players()
+        self.model, *_ = self.players
         for memory in task.memories().values():
             memory.to(accelerator.device)
         self.modules: dict[str, nn.Module] = {}
         self.optimisers: dict[str, Any] = {}
         for name, player in self.players.items():
             player.module.to(accelerator.device).train()
-            learned = [p for p in player.module.parameters() if p.requires_grad]
             decay = settings.weight_decay
-            optimiser = torch.optim.AdamW(learned, player.peak_rate, player.betas, weight_decay=decay, fused=True)
+            optimiser = torch.optim.AdamW(
+                _learned(player.module), player.peak_rate, player.betas, weight_decay=decay, fused=True
+            )
             self.modules[name], self.optimisers[name] = accelerator.prepare(player.module, optimiser)
         self.kept: int | None = None  # steps in the checkpoint
-        self.average = WeightAverage(next(iter(self.players.values())).module, settings.ema)
+        self._weights = _learned(self.players[self.model].module)
+        self.average = EMAModel(self._weights, settings.ema, foreach=True) if settings.ema else None
 
     def draw(self, step: int) -> list[Tensors]:
         """Make this process's parts of a step."""
@@ -58,19 +72,18 @@ class Trainer:
         torch.manual_seed(hash((self.seed, step)) % 2**63)  # for dropout, where a fine-tuned network has it
         device = self.accelerator.device
         batches = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts]
-        found: dict[str, Tensor] = {}
-        model = next(iter(self.players))
+        told: dict[str, Tensor] = {}
         for name in self.task.playing(step / self.settings.steps):
             scalars = self._learn(name, batches, step)
-            if name == model:
-                found.update(scalars)
+            if name == self.model:
+                told.update(scalars)
             else:  # the loss and the gradient of the model are what is reported; every gradient is checked
-                found.update({k: v for k, v in scalars.items() if k in self.task.columns})
-                found[f"{name}{_GRADIENT}"] = scalars["gradient"]
-        self.average.update(step)
+                told.update({k: v for k, v in scalars.items() if k in self.task.columns})
+                told[f"{name}{_GRADIENT}"] = scalars["gradient"]
+        if self.average is not None:
+            self.average.step(self._weights)
         self.task.after_step(self.accelerator.gather)
-        found["rate"] = torch.tensor(self._rate(model, step))
-        return found
+        return told | {"rate": torch.tensor(self._rate(self.model, step))}
 
     def _rate(self, name: str, step: int) -> float:
         s = self.settings
@@ -105,7 +118,7 @@ class Trainer:
             # fp16 scales its losses: a gradient beyond its range is skipped and the scale lowered, which is no fault.
             if key.endswith("gradient") and self.settings.precision == "fp16":
                 continue
-            if not -float("inf") < value < float("inf"):
+            if not math.isfinite(value):
                 kept = "there is no checkpoint yet" if self.kept is None else f"the checkpoint of step {self.kept} stays"
                 raise TrainingError(
                     f"{self.task.name}: the {key} is {value} at step {step}; stopped, {kept}: lower loop.learning_rate or "
@@ -113,28 +126,84 @@ class Trainer:
                 )
         return {key: value for key, value in values.items() if not key.endswith(_GRADIENT)}
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running mean in the network's place; outside of the block the weights are back."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self._weights)
+        self.use_average()
+        try:
+            yield
+        finally:
+            self.average.restore(self._weights)
+
+    def use_average(self) -> None:
+        """Put the running mean in the network's place for good."""
+        if self.average is not None:
+            self.average.copy_to(self._weights)
+
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint holds."""
         parts: dict[str, Any] = {f"module.{k}": p.module for k, p in self.players.items()}
         parts |= {f"optimiser.{k}": o for k, o in self.optimisers.items()}
         parts |= {f"memory.{k}": m for k, m in self.task.memories().items()}
-        parts["average"] = self.average
-        if self.accelerator.scaler is not None:
-            parts["scaler"] = self.accelerator.scaler
-        return parts
+        parts |= {"average": self.average, "scaler": self.accelerator.scaler}
+        return {name: part for name, part in parts.items() if part is not None}
 
-    def save(self, path: Path, identity: Identity, step: int) -> None:
-        """Write the checkpoint after ``step`` steps (the main process alone)."""
+    def save(self, path: Path, identity: Identity, step: int, scalars: Mapping[str, float]) -> None:
+        """Write the checkpoint after ``step`` steps, with the last one's scalars (the main process alone)."""
         if self.accelerator.is_main_process:
             state = {name: part.state_dict() for name, part in self.state().items()}
-            save_snapshot(path, state, identity, step)
+            save_snapshot(path, state, identity, step, scalars)
         self.kept = step
         self.accelerator.wait_for_everyone()
 
-    def load(self, path: Path, identity: Identity) -> int:
-        """Restore a checkpoint; return its step."""
-        step, state = load_snapshot(path, identity)
+    def load(self, path: Path, identity: Identity) -> tuple[int, dict[str, float]]:
+        """Restore a checkpoint; return its step and scalars."""
+        snapshot = load_snapshot(path, identity)
         for name, part in self.state().items():
-            part.load_state_dict(state[name])
-        self.kept = step
-        return step
+            part.load_state_dict(snapshot.state[name])
+        if self.average is not None:
+            self.average.to(self.accelerator.device)
+        self.kept = snapshot.step
+        return snapshot.step, snapshot.scalars
+
+
+def _learned(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def learning_rate(
+    schedule: Literal["one-cycle", "cosine", "constant"], peak: float, step: int, steps: int, warmup: int = 0
+) -> float:
+    """Learning rate of a step, a function of it alone: nothing to store, nothing to restore.
+
+    Parameters
+    ----------
+    schedule :
+        ``one-cycle``: Smith's policy, the rates of torch's ``OneCycleLR`` with its defaults (DiffInfinite trains with it).
+        That class by default cycles momentum as well (Adam's beta1 from 0.95 to 0.85 and back); here betas stay as given.
+        ``cosine``: linear warm-up, then half a cosine to 1 % of the peak. ``constant``: warm-up, then the peak.
+    peak : float
+        The highest rate.
+    step, steps : int
+        0 .. steps - 1.
+    warmup : int
+        Steps of linear rise; not used by ``one-cycle``.
+    """
+    if schedule == "one-cycle":
+        top, first = RISE * steps - 1.0, peak * START
+        if step <= top:
+            return peak + (first - peak) * _half_cosine(step / top)
+        share = (step - top) / max(steps - 1.0 - top, 1e-9)
+        return first * END + (peak - first * END) * _half_cosine(min(share, 1.0))
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    fall = FLOOR + (1.0 - FLOOR) * _half_cosine(step / max(1, steps)) if schedule == "cosine" else 1.0
+    return peak * rise * fall
+
+
+def _half_cosine(share: float) -> float:
+    """1 at share 0, 0 at share 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * share))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from wsigen.dataset.crops import dihedral, jitter_stain
 from wsigen.dataset.drawing import PRESENT
 from wsigen.evaluation.downstream.networks import Prepared
 from wsigen.evaluation.downstream.samples import Samples, Scratch
-from wsigen.training.prefetch import prefetched
+from wsigen.training.loop import prefetched
 
 TEST_BATCH = 32
 WEIGHT_DECAY, WARM_UP = 0.01, 0.2
@@ -99,7 +100,7 @@ def fit(
         network = make().to(device).train()
         optimiser = torch.optim.AdamW(network.parameters(), lr=network.rate, weight_decay=WEIGHT_DECAY)
         rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: share_of_rate(step, steps))
-        with prefetched(batches.batch, 0, steps) as stream:
+        with closing(prefetched(batches.batch, 0, steps)) as stream:
             for step, (images, targets) in enumerate(stream):
                 loss = _loss(network, torch.from_numpy(images).to(device), torch.from_numpy(targets).to(device))
                 optimiser.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ and takes no part in the loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,35 +25,16 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.dataset.summary import paint
 from wsigen.models.mask_bundle import MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells
-from wsigen.training.denoiser_model import Noising
-from wsigen.training.mask_maps import MaskStream
-from wsigen.training.mask_recipe import MaskNetworkSettings, MaskRecipe
-from wsigen.training.task import Player, Tensors
+from wsigen.training.denoiser_task import Noising
+from wsigen.training.mask_data import MaskStream
+from wsigen.training.recipes import MaskRecipe
+from wsigen.training.task import Player, Task, Tensors
 
 if TYPE_CHECKING:
-    from diffusers import DDIMScheduler, UNet2DModel
+    from diffusers import DDIMScheduler
 
 PREVIEWED, PREVIEW_STEPS, PREVIEW_PX = 6, 20, 2
 """Maps of a subtype in a sample grid, their most DDIM transitions, and the side of a cell there."""
-
-
-def build_mask_network(network: MaskNetworkSettings, side: int, classes: int, subtypes: int) -> UNet2DModel:
-    """Build an untrained network; its embedding ``subtypes`` is the null condition."""
-    from diffusers import UNet2DModel
-
-    depth = len(network.channels)
-    return UNet2DModel(
-        sample_size=side,
-        in_channels=classes,
-        out_channels=classes,
-        block_out_channels=network.channels,
-        layers_per_block=network.layers,
-        down_block_types=("DownBlock2D",) * (depth - 2) + ("AttnDownBlock2D",) * 2,
-        up_block_types=("AttnUpBlock2D",) * 2 + ("UpBlock2D",) * (depth - 2),
-        norm_num_groups=network.norm_groups,
-        attention_head_dim=network.head_dim,
-        num_class_embeds=subtypes + 1,
-    )
 
 
 def build_mask_scheduler() -> DDIMScheduler:
@@ -70,7 +51,7 @@ def build_mask_scheduler() -> DDIMScheduler:
     )
 
 
-class MaskTask:
+class MaskTask(Task):
     """See `task.Task`; one player, the U-Net.
 
     Parameters
@@ -94,10 +75,6 @@ class MaskTask:
         loop = self.recipe.loop
         return {"model": Player(self.network, loop.learning_rate, loop.betas)}
 
-    def playing(self, share: float) -> tuple[str, ...]:
-        """Always the U-Net."""
-        return ("model",)
-
     def draw(self, step: int, part: int) -> Tensors:
         """Noisy one-hot maps, their targets, which cells are known, and subtypes, some of them taken away."""
         loop, subtypes = self.recipe.loop, len(self._card.subtypes)
@@ -114,13 +91,6 @@ class MaskTask:
         v = modules["model"](batch["noisy"], batch["steps"], class_labels=batch["conditions"], return_dict=False)[0]
         error = (v.float() - batch["target"]).square() * batch["known"][:, None]
         return error.sum() / (batch["known"].sum() * v.shape[1]).clamp(min=1), {}
-
-    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Nothing is learned without gradients."""
-
-    def memories(self) -> dict[str, nn.Module]:
-        """There are none."""
-        return {}
 
     def preview(self, device: Any) -> NDArray[np.uint8]:
         """Cleaned maps, a row per subtype, the last one without a condition."""

@@ -1,8 +1,8 @@
-"""Training of the denoiser: classes and levels as maps, tokens or prompts; from scratch or from a diffusers U-Net."""
+"""Training of a denoiser: noising, hidden conditions, the loss, and sample grids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +15,105 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.latents import LatentBatch
-from wsigen.training.autoencoder_model import to_bytes
+from wsigen.training.autoencoder import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
 from wsigen.training.recipes import DenoiserRecipe
-from wsigen.training.sampler import draw_samples
-from wsigen.training.task import Player, Tensors
+from wsigen.training.task import Player, Task, Tensors
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler
-
+    from diffusers import DDIMScheduler
 
 NOISE, QUARTERS = 1, 2
 """What a random generator of a step is for; not 0, which would be the generator of the stream's crops."""
+
+
+class DenoiserTask(Task):
+    """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory."""
+
+    name = "denoiser"
+
+    def __init__(
+        self,
+        recipe: DenoiserRecipe,
+        unet: nn.Module,
+        scheduler: DDIMScheduler,
+        conditioner: Conditioner,
+        stream: Stream[LatentBatch],
+        decoder: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.recipe, self.unet, self.scheduler = recipe, unet, scheduler
+        self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
+        self._network, self._noising = Denoiser(unet), Noising(scheduler)
+        self._memory: FeatureMemory | None = None
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self.columns: tuple[str, ...] = ("mse",)
+        if recipe.entropy.enabled:
+            rows = conditioner.classes * conditioner.levels
+            width = int(unet.config["block_out_channels"][-1])  # type: ignore[index]  # a diffusers config
+            self._memory = FeatureMemory(rows, width, recipe.entropy.decay, recipe.seed)
+            self.columns = ("mse", "entropy")
+
+    def players(self) -> dict[str, Player]:
+        """The U-Net alone."""
+        loop = self.recipe.loop
+        return {"model": Player(self._network, loop.learning_rate, loop.betas)}
+
+    def draw(self, step: int, part: int) -> Tensors:
+        """Noisy latents, their targets, and class maps with some conditions hidden."""
+        loop = self.recipe.loop
+        batch = self._stream.batch(step * loop.parts + part, loop.part)
+        # The last word keeps these draws apart from those of the stream, the step's own from those of its parts.
+        rng = np.random.default_rng((self.recipe.seed, step, part, NOISE))
+        if np.random.default_rng((self.recipe.seed, step, 0, QUARTERS)).random() < self.recipe.quarter_share:
+            batch = quartered(batch)
+        class_maps = batch.class_maps.copy()
+        hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
+        noisy, steps, target = self._noising(torch.from_numpy(batch.latents), rng)
+        given = {"class_maps": torch.from_numpy(class_maps), "levels": torch.from_numpy(batch.levels)}
+        return {"noisy": noisy, "steps": steps, "target": target, **given}
+
+    def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
+        """L = L_r + beta L_e (PathUp eq. 4), L_r the mean squared error of the prediction."""
+        sample, conditions = self._conditioner(batch["noisy"], batch["class_maps"], batch["levels"])
+        prediction, features = modules["model"](sample, batch["steps"], **conditions)
+        error = functional.mse_loss(prediction.float(), batch["target"])
+        if self._memory is None:
+            return error, {"mse": error}
+        labels = crop_labels(batch["class_maps"], self._conditioner.classes)
+        rows = memory_rows(labels, batch["levels"], self._conditioner.classes)
+        entropy = feature_entropy(features, rows, self._memory.vectors, self.recipe.entropy.temperature)
+        self._seen.append((features.detach(), rows))
+        return error + self.recipe.entropy.beta * entropy, {"mse": error, "entropy": entropy}
+
+    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Update the memory with the features of all parts and processes."""
+        if self._memory is not None:
+            features, rows = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+            self._memory.update(gather(features), gather(rows))
+            self._seen.clear()
+
+    def memories(self) -> dict[str, nn.Module]:
+        """The feature memory, if there is one."""
+        return {} if self._memory is None else {"features": self._memory}
+
+    def preview(self, device: Any) -> NDArray[np.uint8] | None:
+        """One decoded crop per class and level: a column per class (the last without a condition), a row per level."""
+        if self._decoder is None:
+            return None
+        side = self.draw(0, 0)["noisy"].shape[-1]
+        bundle, c = self.recipe.bundle, self._conditioner
+        steps = bundle.steps if bundle.eta else min(20, bundle.steps)
+        rows = []
+        for level in range(c.levels):
+            labels = torch.tensor([*range(c.classes), UNKNOWN], dtype=torch.uint8, device=device)
+            maps = labels[:, None, None].expand(-1, side, side)
+            at = torch.full((len(labels),), level, device=device)
+            latents = draw_samples(
+                self.unet, self.scheduler, c, maps, at, steps=steps, guidance=bundle.guidance, eta=bundle.eta, seed=level
+            )
+            rows.append(np.concatenate(list(to_bytes(self._decoder(latents))), axis=1))
+        return np.concatenate(rows)
 
 
 class Denoiser(nn.Module):
@@ -92,105 +178,49 @@ def hide_conditions(class_maps: NDArray[np.uint8], labelled: NDArray[np.bool_], 
     class_maps[hidden] = UNKNOWN
 
 
-class DenoiserTask:
-    """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory."""
+@torch.no_grad()
+def draw_samples(
+    unet: nn.Module,
+    scheduler: DDIMScheduler,
+    conditioner: Conditioner,
+    class_maps: Tensor,
+    levels: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    eta: float,
+    seed: int,
+) -> Tensor:
+    """Draw latents for class maps by DDIM, to look at while training goes; out = (1 + w) out(map) - w out(unknown).
 
-    name = "denoiser"
+    Parameters
+    ----------
+    class_maps : (B, p, p) uint8
+    levels : (B,)
+    guidance : w; 0 is no guidance
+    eta : noise of each step, 0 .. 1
 
-    def __init__(
-        self,
-        recipe: DenoiserRecipe,
-        unet: nn.Module,
-        scheduler: DDIMScheduler,
-        conditioner: Conditioner,
-        stream: Stream[LatentBatch],
-        decoder: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.recipe, self.unet, self.scheduler = recipe, unet, scheduler
-        self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
-        self._network, self._noising = Denoiser(unet), Noising(scheduler)
-        self._memory: FeatureMemory | None = None
-        self._seen: list[tuple[Tensor, Tensor]] = []
-        self.columns: tuple[str, ...] = ("mse",)
-        if recipe.entropy.enabled:
-            rows = conditioner.classes * conditioner.levels
-            width = int(unet.config["block_out_channels"][-1])  # type: ignore[index]  # a diffusers config
-            self._memory = FeatureMemory(rows, width, recipe.entropy.decay, recipe.seed)
-            self.columns = ("mse", "entropy")
+    Returns
+    -------
+    (B, C, p, p) standardised latents
+    """
+    config: Any = unet.config
+    sampler = type(scheduler).from_config(scheduler.config)
+    sampler.set_timesteps(steps)
+    shape = (len(class_maps), int(config["out_channels"]), *class_maps.shape[1:])
+    source = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=source).to(class_maps.device)
+    unknown = torch.full_like(class_maps, UNKNOWN)
 
-    def players(self) -> dict[str, Player]:
-        """The U-Net alone."""
-        loop = self.recipe.loop
-        return {"model": Player(self._network, loop.learning_rate, loop.betas)}
+    def predict(maps: Tensor, t: Tensor) -> Tensor:
+        sample, extra = conditioner(x, maps, levels)
+        prediction: Tensor = unet(sample, t.to(x.device).expand(len(x)), return_dict=False, **extra)[0]
+        return prediction.float()
 
-    def playing(self, share: float) -> tuple[str, ...]:
-        """Always the U-Net."""
-        return ("model",)
-
-    def draw(self, step: int, part: int) -> Tensors:
-        """Noisy latents, their targets, and class maps with some conditions hidden."""
-        loop = self.recipe.loop
-        batch = self._stream.batch(step * loop.parts + part, loop.part)
-        # The last word keeps these draws apart from those of the stream, the step's own from those of its parts.
-        rng = np.random.default_rng((self.recipe.seed, step, part, NOISE))
-        if np.random.default_rng((self.recipe.seed, step, 0, QUARTERS)).random() < self.recipe.quarter_share:
-            batch = quartered(batch)
-        class_maps = batch.class_maps.copy()
-        hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
-        noisy, steps, target = self._noising(torch.from_numpy(batch.latents), rng)
-        given = {"class_maps": torch.from_numpy(class_maps), "levels": torch.from_numpy(batch.levels)}
-        return {"noisy": noisy, "steps": steps, "target": target, **given}
-
-    def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
-        """L = L_r + beta L_e (PathUp eq. 4), L_r the mean squared error of the prediction."""
-        sample, conditions = self._conditioner(batch["noisy"], batch["class_maps"], batch["levels"])
-        prediction, features = modules["model"](sample, batch["steps"], **conditions)
-        error = functional.mse_loss(prediction.float(), batch["target"])
-        if self._memory is None:
-            return error, {"mse": error}
-        labels = crop_labels(batch["class_maps"], self._conditioner.classes)
-        rows = memory_rows(labels, batch["levels"], self._conditioner.classes)
-        entropy = feature_entropy(features, rows, self._memory.vectors, self.recipe.entropy.temperature)
-        self._seen.append((features.detach(), rows))
-        return error + self.recipe.entropy.beta * entropy, {"mse": error, "entropy": entropy}
-
-    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Update the memory with the features of all parts and processes."""
-        if self._memory is not None:
-            features, rows = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-            self._memory.update(gather(features), gather(rows))
-            self._seen.clear()
-
-    def memories(self) -> dict[str, nn.Module]:
-        """The feature memory, if there is one."""
-        return {} if self._memory is None else {"features": self._memory}
-
-    def preview(self, device: Any) -> NDArray[np.uint8] | None:
-        """One decoded crop per class and level: a column per class (the last without a condition), a row per level."""
-        if self._decoder is None:
-            return None
-        side = self.draw(0, 0)["noisy"].shape[-1]
-        bundle, c = self.recipe.bundle, self._conditioner
-        steps = bundle.steps if bundle.eta else min(20, bundle.steps)
-        rows = []
-        for level in range(c.levels):
-            labels = torch.tensor([*range(c.classes), UNKNOWN], dtype=torch.uint8, device=device)
-            maps = labels[:, None, None].expand(-1, side, side)
-            at = torch.full((len(labels),), level, device=device)
-            latents = draw_samples(
-                self.unet, self.scheduler, c, maps, at, steps=steps, guidance=bundle.guidance, eta=bundle.eta, seed=level
-            )
-            rows.append(np.concatenate(list(to_bytes(self._decoder(latents))), axis=1))
-        return np.concatenate(rows)
-
-
-def decoder_of(vae: AutoencoderKL, mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
-    """Return a function: standardised latents -> images (B, 3, H, W) in [-1, 1], one at a time."""
-
-    @torch.no_grad()
-    def decode(latents: Tensor) -> Tensor:
-        part = vae.to(latents.device).eval()
-        shift, scale = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1) for v in (mean, std))
-        return torch.cat([part.decode(z).sample for z in (latents * scale + shift).split(1)])
-
-    return decode
+    for t in sampler.timesteps:
+        out = predict(class_maps, t)
+        if guidance:
+            out = (1.0 + guidance) * out - guidance * predict(unknown, t)
+        noise = torch.randn(shape, generator=source).to(x.device) if eta else None
+        x = sampler.step(out, t, x, eta=eta, variance_noise=noise).prev_sample
+    return x

@@ -1,0 +1,258 @@
+"""The denoiser's network and schedule: built, or loaded and made to fit a dataset's classes and levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wsigen.base.errors import BundleError, TrainingError
+from wsigen.models.card import CARD_NAME, BundleCard, Level, read_card
+from wsigen.training.autoencoder import load_pretrained
+from wsigen.training.recipes import DenoiserRecipe, UNetSettings
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+
+def build_unet(settings: UNetSettings, card: BundleCard, side: int, text_width: int = 0) -> nn.Module:
+    """Build an untrained denoiser; ``side`` of the crops in latent px, ``text_width`` of CLIP's embeddings."""
+    multiple = 2 ** (len(settings.channels) - 1)
+    if side % multiple:
+        raise TrainingError(
+            f"crops of {side} latent px: network.channels of {len(settings.channels)} levels need a multiple of {multiple}"
+        )
+    width = text_width if card.conditioning.kind == "text" else 0
+    return unet_of(settings, side, input_channels(card), card.latent.channels, embeddings(card), width)
+
+
+def unet_of(
+    settings: UNetSettings, side: int, channels: int, out_channels: int, embedded: int | None, text_width: int = 0
+) -> nn.Module:
+    """Build a U-Net with attention at its coarsest levels.
+
+    Parameters
+    ----------
+    side : int
+        Of what it is trained on, px of it.
+    embedded : int, optional
+        Rows of its class embedding.
+    text_width : int
+        With prompts, of so many numbers a token, it listens to them where it attends; 0: no prompts.
+    """
+    from diffusers import UNet2DConditionModel, UNet2DModel
+
+    plain = len(settings.channels) - settings.attention
+    cross = "Cross" if text_width else ""
+    blocks: dict[str, Any] = {
+        "sample_size": side,
+        "in_channels": channels,
+        "out_channels": out_channels,
+        "block_out_channels": settings.channels,
+        "layers_per_block": settings.layers,
+        "norm_num_groups": settings.norm_groups,
+        "down_block_types": ("DownBlock2D",) * plain + (f"{cross}AttnDownBlock2D",) * settings.attention,
+        "up_block_types": (f"{cross}AttnUpBlock2D",) * settings.attention + ("UpBlock2D",) * plain,
+    }
+    if text_width:
+        heads = tuple(max(1, c // settings.head_dim) for c in settings.channels)  # diffusers counts heads here
+        return UNet2DConditionModel(**blocks, attention_head_dim=heads, cross_attention_dim=text_width)
+    return UNet2DModel(**blocks, attention_head_dim=settings.head_dim, num_class_embeds=embedded)
+
+
+def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
+    """Load the U-Net of a bundle or diffusers folder and make its inputs fit the card (`fit`).
+
+    ``text_width`` is that of the prompts' embeddings, 0 without prompts.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents or prompts.
+    """
+    import diffusers
+
+    kind, latent_channels = card.conditioning.kind, card.latent.channels
+    wanted = diffusers.UNet2DConditionModel if kind == "text" else diffusers.UNet2DModel
+    there = folder / "unet" if (folder / "unet").is_dir() else folder
+    try:
+        name = wanted.load_config(str(there), local_files_only=True).get("_class_name")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{there}: cannot be loaded as {wanted.__name__} ({reason})") from None
+    if name != wanted.__name__:
+        raise TrainingError(f"{there}: a {name}; conditioning '{kind}' needs a {wanted.__name__}")
+    unet: Any = load_pretrained(wanted, there)
+    if unet.config["out_channels"] != latent_channels:
+        given = unet.config["out_channels"]
+        raise TrainingError(f"{there}: made for {given} latent channels, the autoencoder has {latent_channels}")
+    # a network may bring the prompts to its own width by a layer of its own
+    width = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
+    widths = set(width) if isinstance(width, list | tuple) else {width}  # some say it block by block
+    if text_width and widths != {text_width}:
+        raise TrainingError(
+            f"{there}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
+            "folder of the text encoder it was trained with"
+        )
+    fit(unet, card, card_of(folder), there)
+    return unet
+
+
+def build_schedule(recipe: DenoiserRecipe) -> DDIMScheduler:
+    """The training schedule: that of ``start``, with what the recipe says otherwise."""
+    from diffusers import DDIMScheduler
+
+    folder = recipe.start / "scheduler" if recipe.start else None
+    if folder is not None and folder.is_dir():
+        config = dict(DDIMScheduler.load_config(str(folder), local_files_only=True))
+        config.setdefault("prediction_type", "epsilon")
+    else:
+        config = {"num_train_timesteps": 1000, "prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"}
+    if recipe.prediction:
+        config["prediction_type"] = recipe.prediction
+    if recipe.betas:
+        config["beta_schedule"] = recipe.betas
+    config |= {"clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing"}
+    scheduler = DDIMScheduler.from_config(config)
+    kind = scheduler.config["prediction_type"]
+    if kind not in ("epsilon", "v_prediction"):
+        raise TrainingError(f"{folder}: prediction_type {kind!r} cannot be trained; set prediction: epsilon or v_prediction")
+    if kind == "epsilon" and scheduler.config["rescale_betas_zero_snr"]:
+        raise TrainingError(
+            f"{folder}: its schedule ends in pure noise (rescale_betas_zero_snr), of which an epsilon prediction says "
+            "nothing and which no bundle may hold; set prediction: v_prediction"
+        )
+    return scheduler
+
+
+def embeddings(card: BundleCard) -> int | None:
+    """Rows of the network's class embedding: tokens, or levels where the network is told the level besides."""
+    kind = card.conditioning.kind
+    if kind == "class-tokens":
+        return len(card.levels) * len(card.classes) + 1
+    return None if kind == "text" else len(card.levels)
+
+
+def input_channels(card: BundleCard) -> int:
+    """Channels of the network's sample: the latents and, for class maps, ``[classes..., unknown]``."""
+    return card.latent.channels + (len(card.classes) + 1 if card.conditioning.kind == "class-map" else 0)
+
+
+def card_of(start: Path | None) -> BundleCard | None:
+    """The card of the bundle training begins at; None where it begins at nothing, or at a plain diffusers folder."""
+    return read_card(start) if start is not None and (start / CARD_NAME).is_file() else None
+
+
+def scale_card(start: Path) -> BundleCard | None:
+    """The card that says which latents the network of ``start`` knows; None where the folder is not a whole model.
+
+    A plain diffusers folder gets the one `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
+    """
+    try:
+        return read_card(start)
+    except BundleError:
+        return None
+
+
+def latent_scale_of(start: BundleCard | None, vae: nn.Module, vae_of_start: nn.Module | None) -> NDArray[np.float32] | None:
+    """Mean and deviation (2, C) that the network's latents were standardised with, if they come from the same autoencoder.
+
+    The autoencoders are compared as float16, as which bundles may store them.
+    """
+    if start is None or vae_of_start is None:
+        return None
+    one, other = vae.state_dict(), vae_of_start.state_dict()
+    if one.keys() != other.keys() or not all(_equal(one[k], other[k]) for k in one):
+        return None
+    return np.array([start.latent.mean, start.latent.std], np.float32)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.half().cpu(), b.half().cpu())
+
+
+def fit(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> None:
+    """Make a network's inputs and embeddings those of ``card``, in place.
+
+    Classes and levels that its own card ``start`` names too keep what they had learnt, wherever they stood; new classes
+    begin as "unknown", new levels as the one nearest in um/px. Without a card, new inputs begin at weight 0.
+
+    Raises
+    ------
+    TrainingError
+        If the network sees neither the latents alone nor these and a class map that can be fitted.
+    """
+    if start is not None and start.conditioning.kind != card.conditioning.kind:
+        start = None
+    _fit_inputs(unet, card, start, folder)
+    _fit_embeddings(unet, card, start)
+
+
+@torch.no_grad()
+def _fit_inputs(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> None:
+    old, latent, channels = unet.conv_in, card.latent.channels, input_channels(card)
+    mapped = channels > latent
+    if mapped and start is not None and old.in_channels == input_channels(start):
+        sources = [latent + i for i in [*_classes_in(card, start), len(start.classes)]]
+    elif old.in_channels == channels:
+        return
+    elif old.in_channels == latent:
+        sources = []
+    else:
+        raise TrainingError(f"{folder}: its network sees {old.in_channels} channels; {latent} or {channels} are needed")
+    new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
+    new.weight.zero_()
+    new.weight[:, :latent] = old.weight[:, :latent]
+    if sources:
+        new.weight[:, latent:] = old.weight[:, sources]
+    new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=channels)
+
+
+@torch.no_grad()
+def _fit_embeddings(unet: Any, card: BundleCard, start: BundleCard | None) -> None:
+    rows = embeddings(card)
+    if rows is None:
+        return
+    sources = None
+    if start is not None and unet.config["num_class_embeds"] == embeddings(start):
+        sources = _rows_in(card, start)
+    elif unet.config["num_class_embeds"] == rows:
+        return
+    new = nn.Embedding(rows, unet.config["block_out_channels"][0] * 4)
+    if sources is None:
+        new.weight.zero_()  # added to the time embedding: begins as the network was
+    else:
+        new.weight.copy_(unet.class_embedding.weight[sources])
+    unet.class_embedding = new
+    unet.register_to_config(num_class_embeds=rows)
+
+
+def _rows_in(card: BundleCard, start: BundleCard) -> list[int]:
+    """For every row of the embedding, the one of the start's embedding it begins as."""
+    levels = [_nearest(level, i, start.levels) for i, level in enumerate(card.levels)]
+    if card.conditioning.kind != "class-tokens":
+        return levels
+    count, null = len(start.classes), len(start.levels) * len(start.classes)
+    tokens = [level * count + label if label < count else null for level in levels for label in _classes_in(card, start)]
+    return [*tokens, null]
+
+
+def _classes_in(card: BundleCard, start: BundleCard) -> list[int]:
+    """Index of every class of ``card`` among those of ``start``, by name; their number for one it does not have."""
+    known = {c.name.casefold(): i for i, c in enumerate(start.classes)}
+    return [known.get(c.name.casefold(), len(start.classes)) for c in card.classes]
+
+
+def _nearest(level: Level, index: int, levels: Sequence[Level]) -> int:
+    if level.mpp is None or any(other.mpp is None for other in levels):
+        return min(index, len(levels) - 1)
+    away = [abs(math.log(level.mpp / other.mpp)) for other in levels if other.mpp is not None]
+    return int(np.argmin(away))
