@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
@@ -115,9 +115,29 @@ def test_unclassified_takes_the_default(write, table):
     expect_square(read_geojson(write(one), table, SIZE, 0, default_class=2), 2)
 
 
-def test_extent_decides_and_scale_multiplies(write, table):
-    layout = read_geojson(write(feature([square(10, 10, 700.2, 600)])), table, None, 0)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    corner=st.tuples(*[st.integers(0, 900)] * 2),
+    side=st.tuples(*[st.integers(1100, 4000)] * 2),
+    scale=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_a_guessed_size_leaves_equal_margins_and_cuts_nothing(write, table, corner, side, scale):
+    (x, y), (w, h) = corner, side
+    path = write([feature([square(x, y, x + w / 2, y + h)]), feature([square(x + w / 3, y + h / 3, x + w, y + h / 2)])])
+    layout = read_geojson(path, table, None, 0, scale=scale)
+    assert layout.guessed
+    least = 0.02 * max(w, h) if max(x, y) * scale >= 1 else 0.0
+    for got, before, drawn in ((layout.width, x, w), (layout.height, y, h)):
+        assert got == pytest.approx((before + drawn + max(before, least)) * scale, abs=1)
+    assert not read_geojson(path, table, (layout.height, layout.width), 0, scale=scale).guessed
+
+
+def test_a_drawing_that_begins_in_the_corner_fills_its_image(write, table):
+    layout = read_geojson(write(feature([square(0, 0, 700.2, 600)])), table, None, 0)
     assert (layout.height, layout.width) == (600, 701)
+
+
+def test_scale_multiplies(write, table):
     layout = read_geojson(write(feature([square(64, 128, 320, 384)])), table, SIZE, 0, scale=2.0)
     expect_square(layout)
 

@@ -32,6 +32,10 @@ SMALL_PX = 512
 """A drawing smaller than this cannot be a slide in pixels: it was written in another unit."""
 
 
+MARGIN = 0.02
+"""Least margin at the right and bottom of a slide whose size is guessed, as a share of the drawing's longer side."""
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """One polygon: its class, its bounds (y0, x0, y1, x1) and its edges, in slide px (`_downward_edges`)."""
@@ -60,6 +64,8 @@ class GeoJsonLayout:
         In the order they are painted: large first.
     ignored:
         Points, lines and polygons without area that were left out.
+    guessed:
+        Whether the size was guessed from the polygons.
     """
 
     height: int
@@ -67,6 +73,7 @@ class GeoJsonLayout:
     background: int
     areas: tuple[Area, ...]
     ignored: int = 0
+    guessed: bool = False
 
     def class_map(self, box: Box, cell_px: int) -> np.ndarray:
         """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
@@ -98,7 +105,7 @@ def read_geojson(
     table:
         The classes that annotations may have; case does not matter.
     size:
-        ``(height, width)`` of the slide (px), or None: the polygons' extent decides.
+        ``(height, width)`` of the slide (px), or None: it is guessed from the polygons, with equal margins on both sides.
     background:
         Class index outside every polygon.
     scale:
@@ -132,7 +139,7 @@ def read_geojson(
         sized += [(whole, _area(index, rings, scale)) for _, rings in areas]
     _check_contents(path, table, background, [area.class_index for _, area in sized])
     sized.sort(key=lambda pair: -pair[0])
-    return GeoJsonLayout(height, width, background, tuple(area for _, area in sized), skipped)
+    return GeoJsonLayout(height, width, background, tuple(area for _, area in sized), skipped, size is None)
 
 
 def _area(index: int, rings: Sequence[np.ndarray], scale: float) -> Area:
@@ -229,11 +236,23 @@ def _check_extent(
         raise LayoutError(f"{path}: the file says its coordinates are in {unit}, not pixels; {_remedy(unit)}")
     for feature, ring in drawn:
         _check_outline(feature, ring * scale, size, max(1.0, scale))
-    x, y = np.max([ring.max(0) for _, ring in drawn], axis=0) * scale
-    _check_small(path, float(x), float(y), size)
-    height, width = size or (math.ceil(y - 1e-6), math.ceil(x - 1e-6))
+    low = np.min([ring.min(0) for _, ring in drawn], axis=0) * scale
+    high = np.max([ring.max(0) for _, ring in drawn], axis=0) * scale
+    _check_small(path, float(high[0]), float(high[1]), size)
+    height, width = size or _guessed_size(low, high)
     if max(height, width) > MAX_SIDE_PX:
         raise LayoutError(f"{path}: a slide of {width} x {height} px is beyond {MAX_SIDE_PX} px; check --size")
+    return height, width
+
+
+def _guessed_size(low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
+    """Guess ``(height, width)`` of the image behind a drawing between ``low`` and ``high``, (x, y) in slide px.
+
+    Its left and top margins come again at the right and bottom, and are at least `MARGIN` there, so that no tissue is cut.
+    A drawing that begins in the image's corner is taken to fill it.
+    """
+    least = MARGIN * (high - low).max() if low.max() >= 1 else 0.0
+    width, height = (math.ceil(v - 1e-6) for v in high + np.maximum(low, least))
     return height, width
 
 

@@ -24,11 +24,14 @@ class ChosenLayout:
         values; part of the run's identity.
     title:
         The same for people, in one line.
+    note:
+        What the user should know of the layout, in one line; may be empty.
     """
 
     layout: Layout
     source: dict[str, Any] | None = None
     title: str | None = None
+    note: str = ""
 
 
 def choose_layout(
@@ -57,7 +60,8 @@ def choose_layout(
 
         background = _background(config, table)
         scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
-        return ChosenLayout(read_layout(config.layout_file, table, size, background, scale, config.layout_classes))
+        layout = read_layout(config.layout_file, table, size, background, scale, config.layout_classes)
+        return ChosenLayout(layout, note=_guessed_size(config.layout_file, layout))
     size = size or _reference_size(config, mpp)
     if config.sampled:
         return _draw(config, bundle, table, mpp, size)
@@ -113,6 +117,17 @@ def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[
     layout = sample_layout(config.seed, size, table, _background(config, table), name, known[name], mpp)
     source = {"by": "procedural sampler", "subtype": name, **known[name].model_dump(mode="json", exclude={"title"})}
     return ChosenLayout(layout, source, f"sampled by the procedural sampler, subtype {name!r}")
+
+
+def _guessed_size(path: Path, layout: Layout) -> str:
+    from wsigen.layout.geojson import GeoJsonLayout
+
+    if not (isinstance(layout, GeoJsonLayout) and layout.guessed):
+        return ""
+    return (
+        f"{path.name} does not say how large its image is: {layout.width}x{layout.height} px are guessed, with the drawing's "
+        "left and top margins again at the right and bottom; give --size if it was another"
+    )
 
 
 def _background(config: RunConfig, table: ClassTable) -> int:

@@ -98,6 +98,8 @@ def generate(
     demand_disk(projection, run_dir, output)
     _demand_tissue(prepared)
     with showing(progress, watch) as look, workers.cluster() as cluster:
+        if look is not None and prepared.note:
+            look(Stage("prepare", 0, note=prepared.note, run=prepared.manifest.run_id))
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)

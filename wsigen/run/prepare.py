@@ -45,6 +45,8 @@ class Prepared:
     card: BundleCard
     layout: Layout
     manifest: Manifest
+    note: str = ""
+    """What the user should know of the inputs, in one line."""
 
 
 def prepare(config: RunConfig, output: Path) -> Prepared:
@@ -98,7 +100,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         settings=_with_absolute_paths(config).model_dump(mode="json"),
         run_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
     )
-    return Prepared(config, card, layout, manifest)
+    return Prepared(config, card, layout, manifest, chosen.note)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:

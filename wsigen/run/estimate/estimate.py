@@ -65,6 +65,8 @@ class Estimate:
         Of the run from its start to the slide, from a short measurement on this machine.
     projection:
         Memory and disk.
+    note:
+        What the user should know of the inputs; may be empty.
     """
 
     calls: int
@@ -72,6 +74,7 @@ class Estimate:
     seconds: float
     projection: Projection
     workers: Workers
+    note: str = ""
 
     def __str__(self) -> str:
         """For people, a line each: model calls, time, memory, disk."""
@@ -84,7 +87,7 @@ class Estimate:
             f"disk:         {gib(self.projection.disk_state)} of state, "
             f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([f"note:         {self.note}"] if self.note else [])])
 
 
 @with_settings(RunSettings.__annotations__)
@@ -124,7 +127,7 @@ def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **
     if workers.processes and workers.scheduler is None:
         started += process_seconds(prepared)
     seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
-    return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers)
+    return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers, prepared.note)
 
 
 @dataclass(frozen=True)
