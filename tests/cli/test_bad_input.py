@@ -47,6 +47,13 @@ def layout_error(run, tmp_path, text, *more):
     return run("generate", OUT, "--layout", "bad.geojson", *more)
 
 
+def test_windows_is_refused_where_the_command_starts(run, monkeypatch):
+    import wsigen.cli.app  # noqa: F401  # with the libraries it needs, made for the real platform
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "on Windows use WSL2" in run("generate", OUT, "--layout", "ok.geojson")
+
+
 def test_not_geojson(run, tmp_path):
     assert "bad.geojson" in layout_error(run, tmp_path, "hello")
     assert "bad.geojson" in layout_error(run, tmp_path, '{"a": 1}')

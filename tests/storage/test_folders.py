@@ -571,3 +571,14 @@ def test_a_run_directory_that_cannot_be_written(bundle, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="cannot be made"):
         generate(tmp_path / "a.ome.tiff", run_dir=tmp_path / "file" / "run", **settings_of(bundle, tmp_path, steps=1))
+
+
+def test_without_fcntl_modules_import_and_locks_say_what_to_do(tmp_path):
+    """Windows has no such module: no ModuleNotFoundError, whoever asks."""
+    code = (
+        "import sys\nsys.modules['fcntl'] = None\n"
+        "import wsigen.storage.objects\nfrom wsigen.storage.local import LocalFolder\n"
+        f"sys.platform = 'win32'\nwith LocalFolder(__import__('pathlib').Path({str(tmp_path)!r})).lock('lock'):\n    pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "ResourceError: wsigen runs on Linux and macOS; on Windows use WSL2" in done.stderr

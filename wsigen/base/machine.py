@@ -1,4 +1,4 @@
-"""What this machine lets a process do with memory: limits of control groups, and glibc's habit of giving freed memory back.
+"""What this machine is and lets a process do with memory: limits of control groups, and glibc's way with freed memory.
 
 Containers and queues limit memory by control groups, which the machine's own figures do not show. A group's limit holds for
 all in it and below it, so every group from the process's own up to the root counts. Idle page cache (``inactive_file``) is
@@ -19,11 +19,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from wsigen.base.errors import ResourceError
+
 MEMBERSHIP = Path("/proc/self/cgroup")
 ROOT = Path("/sys/fs/cgroup")
 
 _NO_LIMIT = 2**60
 """Version 1 writes a number near 2**63 where there is no limit."""
+
+KEEP, LARGEST, LARGEST_OLD = 2**29, 2**30, 2**25
+"""Free bytes at a heap's end that it keeps; blocks up to ``LARGEST`` come from it. glibc before 2.35 takes no threshold above
+32 MiB."""
+
+_NUMBERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_ARENA_MAX": -8}
+"""``mallopt``'s numbers (malloc.h) of the variables that glibc reads when a process starts."""
+
+_NANNYS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+"""What dask starts its workers with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,12 @@ class _Version:
 
 _V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = _Version("memory.max", "memory.current", "inactive_file")
+
+
+def demand_posix() -> None:
+    """Refuse Windows, which has no locks that end with their process (ResourceError)."""
+    if sys.platform == "win32":
+        raise ResourceError("wsigen runs on Linux and macOS; on Windows use WSL2: 'wsl --install', then see README")
 
 
 def memory_limit(membership: Path = MEMBERSHIP, root: Path = ROOT) -> int | None:
@@ -92,17 +110,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-KEEP, LARGEST, LARGEST_OLD = 2**29, 2**30, 2**25
-"""Free bytes at a heap's end that it keeps; blocks up to ``LARGEST`` come from it. glibc before 2.35 takes no threshold above
-32 MiB."""
-
-_NUMBERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_ARENA_MAX": -8}
-"""``mallopt``'s numbers (malloc.h) of the variables that glibc reads when a process starts."""
-
-_NANNYS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
-"""What dask starts its workers with."""
 
 
 def kept_environment() -> dict[str, int]:

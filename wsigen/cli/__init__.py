@@ -21,10 +21,12 @@ def main() -> None:
     import typer
 
     from wsigen.base.errors import WsigenError
+    from wsigen.base.machine import demand_posix
     from wsigen.cli.app import app
 
     usage_error = typer.BadParameter.__mro__[1]  # of all its errors typer names this one alone
     try:
+        demand_posix()
         code = app(standalone_mode=False)
     except WsigenError as error:
         tell(f"wsigen: error: {error}", error=type(error).__name__, message=str(error))

@@ -10,7 +10,9 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from wsigen.base.machine import demand_posix
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -90,6 +92,17 @@ def remove_tree(folder: Path) -> None:
     except FileNotFoundError:
         return
     shutil.rmtree(aside)
+
+
+def lock_file(file: IO[Any]) -> None:
+    """Lock an open file for this process, at once (BlockingIOError if another process holds it).
+
+    The operating system releases the lock with the process, however that ends.
+    """
+    demand_posix()
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

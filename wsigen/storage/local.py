@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import stat
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import RunError
-from wsigen.storage.files import make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
+from wsigen.storage.files import lock_file, make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -161,7 +160,7 @@ class LocalFolder:
             raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file)
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"

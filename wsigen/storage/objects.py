@@ -6,7 +6,6 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.base.errors import ConfigError, RunError
-from wsigen.storage.files import target_of_leftover
+from wsigen.storage.files import lock_file, target_of_leftover
 from wsigen.storage.folder import MANIFEST, Lock
 from wsigen.storage.lease import hold
 
@@ -272,7 +271,7 @@ class Scratch:
         new = self.path / f"{HELD}.new"
         self._file = new.open("w")
         with suppress(OSError):  # a file system that locks no files: nobody will take this folder for abandoned
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file)
             new.replace(self.path / HELD)  # locked before it has the name by which others look
 
 
@@ -280,5 +279,5 @@ def sweep_scratch() -> None:
     """Remove the folders of this user's processes that are no more."""
     for held in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{HELD}"):
         with suppress(OSError), held.open("r+") as file:  # of another user, in use, or gone meanwhile
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file)
             shutil.rmtree(held.parent)
