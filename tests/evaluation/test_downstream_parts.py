@@ -18,7 +18,7 @@ from wsigen.evaluation.downstream.networks import Classifier, Encoder, Segmenter
 from wsigen.evaluation.downstream.report import HEAD, rows
 from wsigen.evaluation.downstream.results import FOLDS, Downstream, Run, scores, spread
 from wsigen.evaluation.downstream.samples import Samples, Scratch, split
-from wsigen.evaluation.sides.labels import read_labels
+from wsigen.evaluation.sides.sides import Crop, open_side
 
 CONFUSIONS = arrays(np.int64, (3, 3), elements=st.integers(0, 5)).filter(lambda c: c.sum(1).all())
 
@@ -125,15 +125,14 @@ def test_timm_networks():
 def test_masks_follow_the_annotations_at_any_um_per_px(tmp_path, scale):
     slide = save(tmp_path / "s.tiff", texture(480, 480, 0), 0.5)
     write_layout(tmp_path / "s.geojson", feature("Tumor", square(96, 48, 192)), feature("Stroma", square(300, 0, 120)))
-    labels = read_labels(slide, (480, 480))
-    side = 480 // scale
-    mask = labels.mask(Box(0, 0, side, side), (side, side), ["tumor", "Fat"])
+    opened, side = open_side("real", slide), 480 // scale
+    mask = opened.mask(Crop(0, Box(0, 0, side, side), (side, side)), ["tumor", "Fat"])
     y, x = ((np.arange(side) + 0.5) * scale for _ in range(2))
     truth = ((y >= 48) & (y < 240))[:, None] & ((x >= 96) & (x < 288))
     assert (mask == np.where(truth, 0, UNKNOWN)).all()
-    part = labels.mask(Box(10, 20, 60, 90), (side, side), ["tumor", "Fat"])
+    part = opened.mask(Crop(0, Box(10, 20, 60, 90), (side, side)), ["tumor", "Fat"])
     assert (part == mask[10:60, 20:90]).all()
-    assert labels.shares(Box(48, 96, 240, 288)) == {"Tumor": 1.0}
+    assert opened.shares(Crop(0, Box(48, 96, 240, 288), (480, 480))) == {"Tumor": 1.0}
 
 
 def test_folds_are_pooled_before_the_deviation_over_seeds_is_taken():

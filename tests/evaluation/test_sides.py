@@ -6,9 +6,11 @@ from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
 from wsigen.base.errors import EvaluationError
+from wsigen.base.geometry import Box
+from wsigen.dataset.labels import WholeLabel
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import place_crops
-from wsigen.evaluation.sides.sides import common_mpp, enlarged, open_side
+from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, open_side
 
 
 @pytest.fixture
@@ -81,7 +83,9 @@ def test_large_images_in_folders_of_classes_are_told_of(tmp_path):
     save(tmp_path / "Tumor" / "tile.png", texture(80, 80, 1))
     write_layout(tmp_path / "Tumor" / "drawn.geojson", feature("Tumor", square(0, 0, 80)))
     members = open_side("real", tmp_path, stated_mpp=0.5).members
-    assert {m.path.name: m.folder_class for m in members if m.folder_class} == {"tile.png": "Tumor"}
+    assert {m.path.name: m.table.names for m in members if isinstance(m.labels, WholeLabel) and m.labels.any} == {
+        "tile.png": ["Tumor"]
+    }
     (told,) = folders_without_class(tmp_path, members)
     assert told.startswith("1 of 4 images")
     assert "larger than 2048 px" in told
@@ -153,7 +157,7 @@ def test_images_are_drawn_by_their_area_whatever_the_cells_of_their_views(tmp_pa
     save(tmp_path / "a.png", texture(256, 256, 0))
     save(tmp_path / "b.png", texture(1536, 1536, 1))
     side = open_side("real", tmp_path, stated_mpp=0.5)
-    cells = [m.reference.height / m.tissue.shape[0] for m in side.members]
+    cells = [m.reference.height / side.tissue(i).shape[0] for i, m in enumerate(side.members)]
     assert cells[1] > 3 * cells[0]
     share = np.mean([c.member == 0 for c in place_crops(side, 1500, 32, None, seed=0)])
     assert share == pytest.approx(256**2 / (256**2 + 1536**2), abs=0.015)
@@ -166,10 +170,7 @@ def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
     write_layout(tmp_path / "P2" / "small.geojson", feature("Tumor", square(0, 0, 128)))
     save(tmp_path / "Stroma" / "P3" / "tile.tiff", texture(128, 128, 2), mpp=0.5)
     side = open_side("real", tmp_path)
-    assert {(m.path.stem, m.folder_class, m.group) for m in side.members} == {
-        ("slide", None, "P1"),
-        ("small", None, "P2"),
-        ("tile", "Stroma", "P3"),
-    }
-    classes = {c.class_name for c in place_crops(side, 40, 64, 0.5, 0) if side.members[c.member].path.stem == "slide"}
-    assert classes == {None}
+    assert {m.path.stem: m.group for m in side.members} == {"slide": "P1", "small": "P2", "tile": "P3"}
+    crops = [Crop(i, Box(0, 0, 64, 64), side.canvas(i, 0.5)) for i in range(3)]
+    classes = {side.members[c.member].path.stem: side.class_of(c) for c in crops}
+    assert classes == {"slide": None, "small": "Tumor", "tile": "Stroma"}

@@ -110,10 +110,10 @@ def _coverage(found: Evaluation) -> list[str]:
 def _tissue_px(side: Side, mpp: float | None) -> float:
     """Tissue of a side in px at ``mpp``, of images that are large enough."""
     total = 0.0
-    for member in side.members:
+    for index, member in enumerate(side.members):
         if str(member.path) not in side.skipped_paths:
-            height, width = member.canvas(mpp)
-            mask = member.tissue
+            height, width = side.canvas(index, mpp)
+            mask = side.tissue(index)
             total += height * width * mask.count / (mask.shape[0] * mask.shape[1])
     return max(total, 1.0)
 

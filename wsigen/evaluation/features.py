@@ -157,6 +157,6 @@ def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.ui
 def _key(side: Side, crops: list[Crop], extractor: Extractor) -> str:
     """SHA-256 of what decides the features: files (path, size, time), places, classes, extractor."""
     stats = {i: side.members[i].path.stat() for i in {c.member for c in crops}}
-    files = {i: (str(side.members[i].path), s.st_size, s.st_mtime_ns) for i, s in stats.items()}
+    files = {i: (side.members[i].reference.path, s.st_size, s.st_mtime_ns) for i, s in stats.items()}
     places = [(files[c.member], c.box.y0, c.box.x0, c.box.height, c.canvas, c.class_name) for c in crops]
     return hashlib.sha256(json.dumps([identity(extractor), places]).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
-from wsigen.evaluation.sides.labels import base_name
+from wsigen.evaluation.sides.members import base_name
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.reading import ImageSource
 

@@ -1,4 +1,4 @@
-"""What needs no real side: the seams, levels and classes of each synthetic slide; and the seams of all slides pooled."""
+"""What needs no real side: whether a slide agrees with itself, in its seams, its levels and its classes; all slides pooled."""
 
 from __future__ import annotations
 
@@ -6,18 +6,66 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import WsigenError
+from wsigen.base.geometry import Box
 from wsigen.evaluation.borders import SeamScore
-from wsigen.evaluation.consistency import ClassArea, LevelAgreement, class_areas, level_agreement
 from wsigen.evaluation.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.sides.sides import Side
-from wsigen.slide.reading import open_image
+from wsigen.slide.reading import ImageSource, open_image
 
 T = TypeVar("T")
+
+BOXES, BOX_PX = 16, 256
+"""Boxes compared at each level, and their longest side (px of that level)."""
+
+FINE_PX = 4096
+"""Longest side read of level 0 for one box."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelAgreement:
+    """How a coarser level agrees with level 0.
+
+    Attributes
+    ----------
+    downsample:
+        Pixels of level 0 per pixel of the level.
+    difference:
+        Mean absolute difference in grey levels (0-255) to the area mean of level 0; a pyramid made by averaging and saved
+        as JPEG has 1 to 3.
+    psnr:
+        Peak signal to noise ratio in dB, infinite for equal pixels.
+    """
+
+    level: int
+    downsample: float
+    difference: float
+    psnr: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassArea:
+    """Area of a class in px of level 0.
+
+    Attributes
+    ----------
+    asked : float or None
+        On the class map the slide was made from, by its manifest; None: not known.
+    drawn : float
+        In the GeoJSON beside the slide.
+    tissue : float
+        Share of what was drawn where the picture shows tissue.
+    """
+
+    name: str
+    asked: float | None
+    drawn: float
+    tissue: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +126,70 @@ def _check(side: Side, index: int, period: int | None, warnings: list[str]) -> S
     seams = [] if manifest is None else tried(lambda: slide_seams(member.reference, manifest))
     seams += [] if period is None else tried(lambda: periodic_seams(member.reference, period))
     levels = tried(lambda: level_agreement(open_image(member.path)))
-    areas = [] if side.labels(index) is None else tried(lambda: class_areas(member, manifest))
+    areas = tried(lambda: class_areas(side, index, manifest))
     return SlideCheck(str(member.path), seams, levels, areas)
+
+
+def level_agreement(image: ImageSource, seed: int = 0) -> list[LevelAgreement]:
+    """Compare the levels of a slide's pyramid with the finest one on random boxes.
+
+    Memory bound: one box of `FINE_PX` a side of level 0.
+
+    Returns
+    -------
+    list
+        One entry a coarser level; empty for an image of one level.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    (height, width), found = image.levels[0], []
+    for level, (rows, columns) in enumerate(image.levels[1:], 1):
+        down = max(height / rows, width / columns)
+        side = max(8, min(BOX_PX, int(FINE_PX / down)))
+        total = squares = count = 0.0
+        for _ in range(BOXES):
+            h, w = min(side, rows), min(side, columns)
+            y, x = int(rng.integers(rows - h + 1)), int(rng.integers(columns - w + 1))
+            box = Box(y, x, y + h, x + w)
+            mean = image.region(box, (rows, columns), level=0).astype(np.float64)
+            gap = np.abs(mean - image.read(level, box))
+            total, squares, count = total + gap.sum(), squares + (gap**2).sum(), count + gap.size
+        psnr = 10 * math.log10(255**2 * count / squares) if squares else math.inf
+        found.append(LevelAgreement(level, down, total / count, psnr))
+    return found
+
+
+def class_areas(side: Side, index: int, manifest: dict[str, Any] | None) -> list[ClassArea]:
+    """Areas of the classes drawn beside a slide, against the class map it was made from and against its picture.
+
+    Empty if nothing is drawn beside the slide. A class that was asked for and not drawn has an area of 0.
+    """
+    layout, table = side.layout(index), side.members[index].table
+    if layout is None:
+        return []
+    mask = side.tissue(index).array()
+    scale = layout.height / mask.shape[0]
+    cell = max(1, round(scale))
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * scale / cell).astype(int), whole // cell)
+        for n, whole in zip(mask.shape, (layout.height, layout.width), strict=True)
+    )
+    cells = layout.class_map(Box(0, 0, int(rows[-1]) + 1, int(columns[-1]) + 1), cell)[np.ix_(rows, columns)]
+    px = layout.height * layout.width / mask.size
+    told = {str(name): float(area) for name, area in ((manifest or {}).get("area_px") or {}).items()}
+    asked = {name.casefold(): area for name, area in told.items()}
+    found = []
+    for position, name in [*enumerate(table.names), (UNKNOWN, "(no annotation)")]:
+        inside = cells == position
+        if inside.any():
+            wanted = asked.get(name.casefold(), 0.0) if asked and position != UNKNOWN else None
+            found.append(ClassArea(name, wanted, float(inside.sum() * px), float(mask[inside].mean())))
+    drawn = {name.casefold() for name in table.names}  # also one too small for a cell of the tissue's view
+    return found + [ClassArea(n, area, 0.0, math.nan) for n, area in told.items() if area and n.casefold() not in drawn]
 
 
 @dataclass(frozen=True, slots=True)

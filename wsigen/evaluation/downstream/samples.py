@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.dataset.groups import match_name
 from wsigen.evaluation.downstream.results import LEAST_OF_A_CLASS, Settings, Task
@@ -143,7 +142,7 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
     side, kept, rows = samples.side, [], []
     for i, crop in enumerate(samples.crops):
         try:
-            image, mask = side.read(crop), _mask(side, crop, classes) if scratch.has_masks else None
+            image, mask = side.read(crop), side.mask(crop, classes) if scratch.has_masks else None
         except WsigenError as error:
             side.skip(side.members[crop.member].path, str(error))
             continue
@@ -158,14 +157,8 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
 def _shares(side: Side, crop: Crop, task: Task) -> Mapping[str, float]:
     if task == "classification":
         return {} if crop.class_name is None else {crop.class_name: 1.0}
-    labels = side.labels(crop.member)
-    found = {} if labels is None else labels.shares(side.full_size(crop))
+    found = side.shares(crop)
     return found if sum(found.values()) >= LABELLED else {}
-
-
-def _mask(side: Side, crop: Crop, classes: Sequence[str]) -> NDArray[np.uint8]:
-    labels = side.labels(crop.member)
-    return np.full(crop.box.shape, UNKNOWN, np.uint8) if labels is None else labels.mask(crop.box, crop.canvas, classes)
 
 
 class Scratch:
@@ -257,8 +250,6 @@ def _group(samples: Samples, index: int, pattern: str | None) -> str:
         return match_name(pattern, member.path.relative_to(side.path).as_posix() if inside else str(member.path), "--groups")
     if member.group is not None:
         return member.group
-    if side.labels(index) is not None:
-        return member.path.relative_to(side.path).as_posix()
     raise EvaluationError(
         f"{member.path}: nobody says of which patient or slide this tile is, and tiles of one patient must not lie on both "
         "sides; sort them as CLASS/PATIENT/TILE.png, or give --groups with a regular expression that finds it in the path"

@@ -1,94 +1,39 @@
-"""The images of a side of an evaluation: which files they are, how fine they are, where their tissue lies."""
+"""The images of a side of an evaluation: files of a folder with what lies beside them, or a part of a dataset."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.evaluation.sides.labels import Labels, base_name, read_labels
-from wsigen.slide.reading import ImageSource, open_image
-from wsigen.slide.tissue import Mask, find_tissue
+from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import EvaluationError, WsigenError, suggest
+from wsigen.dataset import open_dataset
+from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
+from wsigen.dataset.members import Member
+from wsigen.layout.geojson_features import load_json, read_features
+from wsigen.slide.reading import open_image
 
 SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 TILE_PX = 2048
 """Longest side of a tile; collections of tiles have 96 to 2048 px (BACH's 2048 x 1536 are the largest we know)."""
 
+UNLABELLED: tuple[Labels, ClassTable] = (
+    WholeLabel(UNKNOWN),
+    ClassTable((TissueClass("(no annotation)", (255, 255, 255), True),)),
+)
+"""Labels and classes of an image on which nothing is drawn."""
 
-class Notes(Protocol):
-    """What is known of an image besides its file: a dataset's words on it."""
+Part = Literal["held_out", "training", "all"]
+PARTS: tuple[Part, ...] = ("held_out", "training", "all")
 
-    @property
-    def tissue(self) -> Mask | None:
-        """Its tissue on a small view; None: it has to be looked for."""
-        ...
-
-    def labels(self) -> Labels | None:
-        """Return its classes by place."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One readable image.
-
-    Attributes
-    ----------
-    reference:
-        Its pixels.
-    mpp:
-        um/px of the full resolution, or None if nobody knows.
-    folder_class:
-        Class of the whole image (tiles sorted by class), or None.
-    group:
-        Patient or slide it is of, or None if nobody knows.
-    file:
-        The file as its owner knows it, where the pixels are read from a copy.
-    notes:
-        What a dataset says about it; None: what lies beside the file.
-    """
-
-    reference: ImageSource
-    mpp: float | None
-    folder_class: str | None = None
-    group: str | None = None
-    file: Path | None = None
-    notes: Notes | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.file or Path(self.reference.path)
-
-    def canvas(self, mpp: float | None) -> tuple[int, int]:
-        """``(height, width)`` of the whole image at ``mpp``; None: as it is."""
-        scale = 1.0 if mpp is None or self.mpp is None else self.mpp / mpp
-        return max(1, round(self.reference.height * scale)), max(1, round(self.reference.width * scale))
-
-    @cached_property
-    def tissue(self) -> PackedMask:
-        """Where tissue lies, on a view of about 8 um/px."""
-        known = None if self.notes is None else self.notes.tissue
-        return PackedMask.of(find_tissue(self.reference, self.mpp) if known is None else known)
-
-    @property
-    def labels(self) -> Labels | None:
-        """The classes drawn beside it (or named by its dataset), or None."""
-        return _labels(self)
-
-
-@lru_cache(maxsize=8)
-def _labels(member: Member) -> Labels | None:
-    """Annotations of a few images lie in memory, never those of a whole side."""
-    if member.notes is not None:
-        return member.notes.labels()
-    return read_labels(member.path, (member.reference.height, member.reference.width))
+Indexing = Callable[[int, int], None]
+"""Called with images done and images in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +70,7 @@ class Skipped:
         return self.reason if Path(self.path).name in self.reason else f"{self.path}: {self.reason}"
 
 
-def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], list[Skipped]]:
+def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], list[Skipped], dict[int, str]]:
     """Open every image of a side.
 
     Parameters
@@ -135,6 +80,11 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         lies between as their patient or slide, ``CLASS/PATIENT/TILE``; of slides they are the patients, ``PATIENT/SLIDE``.
     stated_mpp:
         um/px of files that do not say it, and instead of what they say.
+
+    Returns
+    -------
+    members, skipped, unlabelled
+        What can be read, what cannot, and why the annotations beside a member cannot be used, by its position.
 
     Raises
     ------
@@ -146,29 +96,57 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     files = sorted(p for p in path.rglob("*") if _is_image(p)) if path.is_dir() else [path]
     if not files:
         raise EvaluationError(f"{path}: no image in this folder; known are {', '.join(sorted(SUFFIXES))}")
-    members, skipped = [], []
+    members, skipped, unlabelled = list[Member](), list[Skipped](), dict[int, str]()
     for file in files:
         try:
-            reference = open_image(file)
+            image = open_image(file)
         except WsigenError as error:
             skipped.append(Skipped(str(file), str(error)))
             continue
         folders = file.relative_to(path).parts[:-1] if path.is_dir() else ()
-        if _is_tile(reference) and folders:
-            named, group = folders[0], "/".join(folders[1:]) or None
-        else:  # a slide shows many tissues: its folders are its patient's, not its class's
-            named, group = None, "/".join(folders) or base_name(file)
-        members.append(Member(reference, stated_mpp or reference.mpp, named, group))
+        labels, table = UNLABELLED
+        group: str | None = "/".join(folders) or base_name(file)  # a slide shows many tissues: its folders are its patient's
+        if drawing := _drawing(file):
+            try:
+                labels, table = _drawn(drawing)
+            except WsigenError as error:
+                unlabelled[len(members)] = f"{error}; the image counts as unlabelled"
+        elif folders and max(image.height, image.width) <= TILE_PX:
+            labels, table = WholeLabel(0), ClassTable((TissueClass(folders[0], (0, 0, 0)),))
+            group = "/".join(folders[1:]) or None
+        image = replace(image, mpp=stated_mpp or image.mpp)
+        members.append(Member(file.name, file, image, labels, table, group=group))
     if not members:
         raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")
-    return members, skipped
+    return members, skipped, unlabelled
+
+
+def _drawing(slide: Path) -> Path | None:
+    """The annotations beside an image."""
+    beside = (slide.with_name(f"{base_name(slide)}{suffix}") for suffix in (".geojson", ".geojson.gz"))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def _drawn(path: Path) -> tuple[Labels, ClassTable]:
+    """The polygons of a GeoJSON file and the classes it names; polygons without any are as if they were not drawn."""
+    features = read_features(load_json(path), path)
+    names = list({f.class_name.casefold(): f.class_name for f in features if f.class_name}.values())
+    if not names:
+        return UNLABELLED
+    if len(names) > 200:
+        raise EvaluationError(f"{path}: {len(names)} classes; these are no tissue classes")
+    table = ClassTable(tuple(TissueClass(name, (0, 0, 0)) for name in names))
+    return PolygonLabels(path, table, rename={"": None}), table
+
+
+def base_name(slide: Path) -> str:
+    """Name of a slide without its suffixes: files beside it begin with it."""
+    return Path(slide.stem).stem if slide.name.lower().endswith((".ome.tiff", ".ome.tif")) else slide.stem
 
 
 def folders_without_class(path: Path, members: list[Member]) -> list[str]:
     """Say of how many images the sub-folders name no class, though they might: large ones on which nothing is drawn."""
-    count = sum(
-        m.folder_class is None and m.notes is None and m.path.parent != path and not _drawings(m.reference) for m in members
-    )
+    count = sum(not m.labels.any and m.path.parent != path and not _drawing(m.path) for m in members)
     if not count or not path.is_dir():
         return []
     return [
@@ -177,19 +155,59 @@ def folders_without_class(path: Path, members: list[Member]) -> list[str]:
     ]
 
 
-def _is_tile(reference: ImageSource) -> bool:
-    """Whether an image is no larger than tiles are, and no slide with annotations beside it."""
-    return max(reference.height, reference.width) <= TILE_PX and not _drawings(reference)
-
-
-def _drawings(reference: ImageSource) -> bool:
-    """Whether annotations lie beside an image."""
-    file = Path(reference.path)
-    return any(file.with_name(f"{base_name(file)}{suffix}").is_file() for suffix in (".geojson", ".geojson.gz"))
-
-
 def _is_image(path: Path) -> bool:
     """Whether a file is an image and not the thumbnail that lies beside a slide of ours."""
     if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
         return False
     return not (path.suffix == ".png" and path.with_suffix(".ome.tiff").exists())
+
+
+def named_dataset(path: Path) -> tuple[Path, Part] | None:
+    """Tell ``FILE.yaml`` (the held-out images), ``FILE.yaml#training`` and ``FILE.yaml#all`` from other paths.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no such part.
+    """
+    file, mark, part = str(path).partition("#")
+    if Path(file).suffix.lower() not in {".yaml", ".yml"}:
+        return None
+    for known in PARTS:
+        if part == known or not mark:
+            return Path(file), known
+    raise EvaluationError(f"{path}: a dataset has no part {part!r}{suggest(part, PARTS)}; known: {', '.join(PARTS)}")
+
+
+def open_members(file: Path, part: Part, watch: Indexing | None = None) -> tuple[list[Member], list[Skipped], float]:
+    """Open the images of a part of a dataset; the index lies where ``wsigen train data`` keeps it, ``FILE.cache``.
+
+    Returns
+    -------
+    members, skipped, mpp:
+        The last is the um/px of the finest level, at which a model is trained.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset cannot be used as its file describes it.
+    EvaluationError
+        If the part is empty.
+    """
+
+    def tell(done: int, total: int, name: str) -> None:
+        if watch is not None:
+            watch(done + 1, total)
+
+    dataset = open_dataset(file, skip_bad=True, watch=tell)
+    chosen = {"held_out": dataset.held_out, "training": dataset.training, "all": dataset.members}[part]
+    if not chosen:
+        raise EvaluationError(f"{file}: holds out no images; add held_out or held_out_share, or take {file.name}#training")
+    skipped = [Skipped(name, reason) for name, reason in dataset.skipped]
+    finest = dataset.levels[0]
+    coarse = [m for m in chosen if dataset.settings.too_coarse(m.mpp, finest)]
+    skipped += [Skipped(m.name, f"{m.mpp:g} um/px, too coarse for level {finest.name!r}") for m in coarse]
+    fine = [m for m in chosen if m not in coarse]
+    if not fine:
+        raise EvaluationError(f"{file}: all images of its part {part!r} are too coarse for level {finest.name!r}")
+    return fine, skipped, dataset.mpps[0]

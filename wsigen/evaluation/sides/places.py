@@ -72,26 +72,20 @@ def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: i
             found[(member, box)] = None
         if chosen.single:
             weights[member] = 0
-    return [_labelled(side, Crop(m, box, side.members[m].canvas(mpp))) for m, box in sorted(found)]
+    crops = [Crop(m, box, side.canvas(m, mpp)) for m, box in sorted(found)]
+    return [replace(crop, class_name=side.class_of(crop)) for crop in crops]
 
 
 def places_of(side: Side, index: int, side_px: int, mpp: float | None) -> Field | None:
     """Return where crops may lie on a member; None (and a note) if it is too small or damaged."""
-    member = side.members[index]
-    canvas = member.canvas(mpp)
+    member, canvas = side.members[index], side.canvas(index, mpp)
     try:
         if min(canvas) < side_px:
             raise EvaluationError(f"{member.path}: {canvas[1]} x {canvas[0]} px, smaller than a crop of {side_px} px")
-        return Field(member.tissue, canvas, side_px)
+        return Field(side.tissue(index), canvas, side_px)
     except WsigenError as error:
         side.skip(member.path, str(error))
         return None
-
-
-def _labelled(side: Side, crop: Crop) -> Crop:
-    labels = side.labels(crop.member)
-    name = side.members[crop.member].folder_class if labels is None else labels.class_of(side.full_size(crop))
-    return replace(crop, class_name=name)
 
 
 def place_training(side: Side, most: int, least: int, side_px: int, mpp: float | None, seed: int) -> list[Crop]:
@@ -124,7 +118,7 @@ def place_training(side: Side, most: int, least: int, side_px: int, mpp: float |
     if len(kept) < least:
         return place_crops(side, least, side_px, mpp, seed)
     ordered = kept[np.lexsort((kept[:, 2], kept[:, 1], kept[:, 0]))].tolist()
-    return [Crop(i, Box(y, x, y + side_px, x + side_px), side.members[i].canvas(mpp)) for i, y, x in ordered]
+    return [Crop(i, Box(y, x, y + side_px, x + side_px), side.canvas(i, mpp)) for i, y, x in ordered]
 
 
 def coverage(side: Side, crops: list[Crop], side_px: int, mpp: float | None) -> float:

@@ -1,7 +1,8 @@
-"""A side of an evaluation: its images, the um/px at which sides are compared, and the pixels of a crop of it."""
+"""A side of an evaluation: its images with their tissue and classes, and the um/px at which sides are compared."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import EvaluationError, WsigenError
 from wsigen.base.geometry import Box
-from wsigen.evaluation.sides.datasets import Indexing, named_dataset, open_members
-from wsigen.evaluation.sides.labels import Labels
-from wsigen.evaluation.sides.members import Member, Skipped, find_members
+from wsigen.dataset.labels import WholeLabel
+from wsigen.dataset.members import Member
+from wsigen.evaluation.sides.members import Indexing, PackedMask, Skipped, find_members, named_dataset, open_members
+from wsigen.layout.layout import Layout
+from wsigen.slide.tissue import find_tissue
 from wsigen.storage.files import sha256
 
 SAME_MPP = 0.03
@@ -21,6 +25,12 @@ SAME_MPP = 0.03
 
 MOST_ENLARGED = 2.0
 """Times an image may be enlarged; beyond that features tell of the interpolation."""
+
+MAJORITY = 0.5
+"""A crop has the class that covers more than this share of it."""
+
+_CELLS = 16
+"""A crop is looked at on so many cells a side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +49,18 @@ class Side:
 
     Attributes
     ----------
-    name:
+    name : str
         ``real``, ``synthetic``, ``training``: for messages.
-    path:
+    path : Path
         As given.
-    members:
-        In the order of their paths.
-    skipped:
+    members : list of Member
+        In the order of their paths; their um/px is that of ``reference``, None where nobody knows.
+    skipped : list of Skipped
         What could not be read; `skip` adds what turns out to be damaged.
-    level_mpp:
+    level_mpp : float or None
         um/px of a dataset's finest level; it goes before that of its images.
-    unlabelled:
-        Why the annotations of a member cannot be used, by its position; `labels` adds to it.
+    unlabelled : dict
+        Why the annotations of a member cannot be used, by its position; `layout` adds to it.
     """
 
     name: str
@@ -59,6 +69,21 @@ class Side:
     skipped: list[Skipped] = field(default_factory=list)
     level_mpp: float | None = None
     unlabelled: dict[int, str] = field(default_factory=dict)
+    _tissue: dict[int, PackedMask] = field(default_factory=dict)
+
+    def canvas(self, index: int, mpp: float | None) -> tuple[int, int]:
+        """``(height, width)`` of a whole image at ``mpp``; None: as it is."""
+        member = self.members[index]
+        image = member.reference
+        return (image.height, image.width) if mpp is None or image.mpp is None else member.canvas(mpp)
+
+    def tissue(self, index: int) -> PackedMask:
+        """Where tissue lies on a member, on a view of about 8 um/px."""
+        if index not in self._tissue:
+            member = self.members[index]
+            mask = find_tissue(member.reference, member.reference.mpp) if member.mask is None else member.mask
+            self._tissue[index] = PackedMask.of(mask)
+        return self._tissue[index]
 
     def read(self, crop: Crop) -> NDArray[np.uint8]:
         """Return the pixels of a crop, uint8 ``(P, P, 3)`` RGB."""
@@ -69,15 +94,61 @@ class Side:
         scale = self.members[crop.member].reference.height / crop.canvas[0]
         return Box(*(round(v * scale) for v in (crop.box.y0, crop.box.x0, crop.box.y1, crop.box.x1)))
 
-    def labels(self, index: int) -> Labels | None:
-        """Classes drawn on a member; None (and a note) if what is drawn cannot be used, too."""
-        if index in self.unlabelled:
+    def layout(self, index: int) -> Layout | None:
+        """Classes drawn on a member, in px of the full resolution; None (and a note) if what is drawn cannot be used, too."""
+        member = self.members[index]
+        if index in self.unlabelled or isinstance(member.labels, WholeLabel):
             return None
         try:
-            return self.members[index].labels
+            return member.layout(member.mpp)
         except WsigenError as error:
             self.unlabelled[index] = f"{error}; the image counts as unlabelled"
             return None
+
+    def shares(self, crop: Crop) -> Mapping[str, float]:
+        """Share of a crop that each drawn class covers; what nobody labelled is left out."""
+        layout, table = self.layout(crop.member), self.members[crop.member].table
+        if layout is None:
+            return {}
+        box = self.full_size(crop)
+        cell = max(1, min(box.height, box.width) // _CELLS)
+        cells = Box(box.y0 // cell, box.x0 // cell, -(-box.y1 // cell), -(-box.x1 // cell))
+        found = layout.class_map(cells, cell)
+        counts = np.bincount(found.ravel(), minlength=len(table))[: len(table)] / found.size
+        return {c.name: float(n) for c, n in zip(table, counts, strict=True) if n}
+
+    def class_of(self, crop: Crop) -> str | None:
+        """The class of its whole image (a tile), or that which is drawn on more than half of a crop, or None."""
+        labels, table = self.members[crop.member].labels, self.members[crop.member].table
+        if isinstance(labels, WholeLabel):
+            return table[labels.class_index].name if labels.any else None
+        return next((name for name, share in self.shares(crop).items() if share > MAJORITY), None)
+
+    def mask(self, crop: Crop, names: Sequence[str]) -> NDArray[np.uint8]:
+        """Classes of every pixel of a crop.
+
+        Returns
+        -------
+        uint8 ``(P, P)``
+            Positions in ``names`` (case aside) or `classes.UNKNOWN`; half a pixel off at most.
+        """
+        layout, box = self.layout(crop.member), crop.box
+        if layout is None:
+            return np.full(box.shape, UNKNOWN, np.uint8)
+        scales = layout.height / crop.canvas[0], layout.width / crop.canvas[1]
+        cell = max(1, int(min(scales)))
+        spans = (box.y0, box.y1), (box.x0, box.x1)
+        rows, columns = (
+            ((np.arange(*span) + 0.5) * scale / cell).astype(np.int64) for span, scale in zip(spans, scales, strict=True)
+        )
+        cells = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        found = layout.class_map(cells, cell)[np.ix_(rows - cells.y0, columns - cells.x0)]
+        positions = np.full(UNKNOWN + 1, UNKNOWN, np.uint8)
+        folded = [n.casefold() for n in names]
+        for index, tissue in enumerate(self.members[crop.member].table):
+            if tissue.name.casefold() in folded:
+                positions[index] = folded.index(tissue.name.casefold())
+        return positions[found]
 
     def skip(self, path: Path, reason: str) -> None:
         """Note a file that turned out to be unusable; only its first reason is kept."""
@@ -101,7 +172,7 @@ class Side:
         """
         if self.level_mpp is not None:
             return self.level_mpp
-        known = [m.mpp for m in self.members]
+        known = [m.reference.mpp for m in self.members]
         if any(v is None for v in known):
             return None
         values = sorted(v for v in known if v is not None)
@@ -131,7 +202,8 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
     """
     dataset = named_dataset(path)
     if dataset is None:
-        return Side(name, path, *find_members(path, stated_mpp))
+        members, skipped, unlabelled = find_members(path, stated_mpp)
+        return Side(name, path, members, skipped, unlabelled=unlabelled)
     if stated_mpp is not None:
         raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
     return Side(name, path, *open_members(*dataset, watch))
@@ -146,7 +218,7 @@ def common_mpp(sides: list[Side], asked: float | None) -> float | None:
         If the sides differ and nobody said at which to compare, or one does not say its own.
     """
     if asked is not None:
-        silent = [s for s in sides if any(m.mpp is None for m in s.members)]
+        silent = [s for s in sides if any(m.reference.mpp is None for m in s.members)]
         if silent:
             raise EvaluationError(_silent(silent[0], f"cannot be brought to {asked:g} um/px"))
         return asked
@@ -173,15 +245,16 @@ def enlarged(sides: list[Side], mpp: float | None) -> list[str]:
     """
     if mpp is None:
         return []
-    worst = max((m for s in sides for m in s.members), key=lambda m: m.mpp or 0)
-    if worst.mpp and worst.mpp > MOST_ENLARGED * mpp:
+    coarsest, path = max((m.reference.mpp or 0.0, m.path) for s in sides for m in s.members)
+    if coarsest > MOST_ENLARGED * mpp:
         raise EvaluationError(
-            f"{worst.path}: {worst.mpp:g} um/px would be enlarged {worst.mpp / mpp:.3g} times to {mpp:g}, which shows no more "
-            f"of the tissue; compare at a coarser --mpp, e.g. --mpp {worst.mpp:g}"
+            f"{path}: {coarsest:g} um/px would be enlarged {coarsest / mpp:.3g} times to {mpp:g}, which shows no more "
+            f"of the tissue; compare at a coarser --mpp, e.g. --mpp {coarsest:g}"
         )
     found = []
     for side in sides:
-        coarse = [m.mpp for m in side.members if m.mpp and m.mpp > mpp * (1 + SAME_MPP)]
+        known = [m.reference.mpp for m in side.members if m.reference.mpp]
+        coarse = [v for v in known if v > mpp * (1 + SAME_MPP)]
         if coarse:
             found.append(
                 f"{side.name}: {len(coarse)} of {len(side.members)} images are coarser than the {mpp:g} um/px compared at (up "
@@ -210,5 +283,5 @@ def shared_files(a: Side, b: Side) -> int:
 
 
 def _silent(side: Side, problem: str) -> str:
-    file = next(m.path for m in side.members if m.mpp is None)
+    file = next(m.path for m in side.members if m.reference.mpp is None)
     return f"{file}: does not say its um/px and {problem}; say it with --{side.name}-mpp"
