@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
 from wsigen.base.errors import ConfigError
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
@@ -27,13 +26,11 @@ from wsigen.training.mask_data import read_maps
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, MaskRecipe
 
 
-class SlideSettings(BaseModel):
+class SlideSettings(Settings):
     """The slides: one per class, per layout (GeoJSON, beside the YAML), and per subtype of which the mask model draws a layout.
 
     ``settings`` go to ``wsigen.generate``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     classes: tuple[str, ...] = ()
     layouts: tuple[Path, ...] = ()
@@ -41,31 +38,25 @@ class SlideSettings(BaseModel):
     settings: dict[str, Any]
 
 
-class EvaluationSettings(BaseModel):
+class EvaluationSettings(Settings):
     """Crops of each side, their side in px, and the extractor (``wsigen evaluate --help``)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     crops: int = 500
     size_px: int = 128
     features: str = "embedded"
 
 
-class KeptAutoencoder(BaseModel):
+class KeptAutoencoder(Settings):
     """An autoencoder that is used as it is: a diffusers ``AutoencoderKL``'s folder, or a bundle (beside the YAML)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     use: Path
 
 
-class PipelineSettings(BaseModel):
+class PipelineSettings(Settings):
     """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their dataset.
 
     ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``mask`` no model of layouts is trained.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: dict[str, Any]
     autoencoder: dict[str, Any]

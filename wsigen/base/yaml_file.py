@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from wsigen.base.errors import WsigenError, suggest
 
 T = TypeVar("T")
+
+_UNKNOWN = "unknown_setting"
+"""Type of the error for a name that is none of a model's."""
+
+
+class Settings(BaseModel):
+    """A file of settings, or a part of one: no unknown names, no infinite numbers, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_name(cls, values: Any) -> Any:
+        """Refuse an unknown name together with the known ones, which pydantic's own error does not say."""
+        known = list(cls.model_fields)
+        for name in values if isinstance(values, dict) else ():
+            if isinstance(name, str) and name not in known:
+                raise PydanticCustomError(_UNKNOWN, "unknown setting", {"name": name, "known": known})
+        return values
 
 
 def read_mapping(
@@ -65,54 +83,15 @@ def validated(kind: type[T], content: Any, source: str, fault: type[WsigenError]
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise fault(f"{source}: {first_fault(kind, error)}") from None
+        raise fault(f"{source}: {first_fault(error)}") from None
 
 
-def first_fault(kind: Any, error: ValidationError) -> str:
-    """Say the first fault, and for an unknown key the nearest known one.
-
-    An unknown key goes before all others: a misspelt field is also a missing one.
-    """
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+def first_fault(error: ValidationError) -> str:
+    """Say the first fault; an unknown name goes before all others, for a misspelt setting is also a missing one."""
+    first = min(error.errors(), key=lambda e: e["type"] != _UNKNOWN)
+    if first["type"] == _UNKNOWN:
+        context = first["ctx"]
+        name = ".".join(str(part) for part in (*first["loc"], context["name"]))
+        return f"unknown setting '{name}'{suggest(context['name'], context['known'])}; known: {', '.join(context['known'])}"
     where, text = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        known = fields_beside(kind, first["loc"])
-        return f"unknown setting '{where}'{suggest(str(first['loc'][-1]), known)}; known: {', '.join(known)}"
     return f"setting '{where}': {text}" if where else text
-
-
-def fields_beside(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model in which the last part of ``loc``, pydantic's way to a value, lies."""
-    here = _choices(kind)
-    for part in loc[:-1]:
-        here = [choice for type_ in here for choice in _step(type_, part)]
-    return list(dict.fromkeys(name for model in here if _is_model(model) for name in model.model_fields))
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """The types a value may have: members of unions, without what annotates them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _choices(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return [choice for member in get_args(annotation) for choice in _choices(member)]
-    return [annotation]
-
-
-def _step(type_: Any, part: int | str) -> Iterable[Any]:
-    """The types one part of a location further: a field, an item, an entry, or the tag of a discriminated union."""
-    if _is_model(type_):
-        if part in type_.model_fields:
-            return _choices(type_.model_fields[part].annotation)
-        tags = [get_args(f.annotation) for f in type_.model_fields.values() if get_origin(f.annotation) is Literal]
-        return [type_] if any(part in values for values in tags) else []
-    origin, arguments = get_origin(type_), [a for a in get_args(type_) if a is not Ellipsis]
-    if origin is dict:
-        return _choices(arguments[1])
-    if origin in (tuple, list) and isinstance(part, int):
-        return [choice for argument in dict.fromkeys(arguments) for choice in _choices(argument)]
-    return []
-
-
-def _is_model(type_: Any) -> bool:
-    return isinstance(type_, type) and issubclass(type_, BaseModel)

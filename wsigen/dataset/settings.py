@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import ConfigError, DatasetError
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.models.card import CardClass, Level
 
 CELL_PX = 8
@@ -25,10 +25,8 @@ Positive = Annotated[float, Field(gt=0)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_one_or_many)]
 
 
-class _Part(BaseModel):
-    """A part of the file: no unknown fields, no infinite numbers, never changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class _Part(Settings):
+    """A part of the file."""
 
     def _one_of(self, *names: str) -> None:
         """Refuse none or several of some fields."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError, suggest
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 
 EMBEDDED = Path(__file__).parent / "subtypes.yaml"
 """The subtypes of the package."""
@@ -19,11 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SectionShape(_Part):
+class SectionShape(Settings):
     """What the tissue of a slide looks like; lengths are um on the slide.
 
     Attributes
@@ -61,7 +57,7 @@ class SectionShape(_Part):
     mixing_um: Positive = 200.0
 
 
-class Subtype(_Part):
+class Subtype(Settings):
     """One kind of slide.
 
     Attributes

@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 
 CARD_NAME = "wsigen.yaml"
 
@@ -28,11 +28,7 @@ Config = dict[str, Any]
 """The JSON config of a network in diffusers' format."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSource(_Part):
+class DataSource(Settings):
     """A data set the model was trained on; at least one of ``url`` and ``doi``."""
 
     name: Text
@@ -48,7 +44,7 @@ class DataSource(_Part):
         return self
 
 
-class CardClass(_Part):
+class CardClass(Settings):
     """A tissue class: its name in QuPath, its RGB colour (0-255), whether it is bare glass."""
 
     name: Text
@@ -56,14 +52,14 @@ class CardClass(_Part):
     background: bool = False
 
 
-class Level(_Part):
+class Level(Settings):
     """A magnification the model knows; ``mpp`` in um/px of the image (not of the latent), null if unknown."""
 
     name: Text
     mpp: Annotated[float, Field(gt=0)] | None = None
 
 
-class Conditioning(_Part):
+class Conditioning(Settings):
     """How classes become conditions.
 
     Attributes
@@ -82,7 +78,7 @@ class Conditioning(_Part):
     negative_prompt: str = ""
 
 
-class Latent(_Part):
+class Latent(Settings):
     """The latent space: ``z = (encode(x) - mean) / std`` per channel, x an image scaled to ``image_range``.
 
     ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent
@@ -113,7 +109,7 @@ class Latent(_Part):
         return value
 
 
-class BundleCard(_Part):
+class BundleCard(Settings):
     """What ``wsigen.yaml`` holds.
 
     Attributes

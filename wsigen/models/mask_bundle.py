@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import BundleError, ConfigError, suggest
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.models.bundle import SUFFIXES
 from wsigen.models.card import read_config
 from wsigen.sampling.schedule import PREDICTIONS
@@ -26,7 +26,7 @@ CARD_NAME = "mask.yaml"
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
 
-class MaskCard(BaseModel):
+class MaskCard(Settings):
     """What ``mask.yaml`` holds.
 
     Attributes
@@ -46,8 +46,6 @@ class MaskCard(BaseModel):
     guidance, steps:
         w of ``(1 + w) eps(subtype) - w eps(null)`` and DDIM transitions.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
     classes: Names

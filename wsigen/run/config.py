@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -24,7 +22,7 @@ from pydantic import (
 )
 
 from wsigen.base.errors import ConfigError
-from wsigen.base.yaml_file import first_fault, read_mapping
+from wsigen.base.yaml_file import Settings, first_fault, read_mapping
 from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
@@ -63,7 +61,7 @@ def _setting(
     return Field(default, description=description, json_schema_extra=about, **limits)
 
 
-class RunConfig(BaseModel):
+class RunConfig(Settings):
     """Settings of one slide.
 
     Raises
@@ -76,8 +74,6 @@ class RunConfig(BaseModel):
     >>> RunConfig(layout="regions.geojson", mode="pathup", seed=1)
     >>> RunConfig.read("settings.yaml", seed=2)
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     size: tuple[int, int] | None = _setting(
         "Slide", "width and height, px; 512 to 1,000,000 each", otherwise="those of the layout or the reference", form="WxH"
@@ -264,7 +260,7 @@ class RunConfig(BaseModel):
         try:
             return handler(values)
         except ValidationError as error:
-            text, source = first_fault(cls, error), info.context or {}
+            text, source = first_fault(error), info.context or {}
             of_file = source and not any(text.startswith(f"setting '{name}'") for name in source["given"])
             raise ConfigError(f"{source['file']}: {text}" if of_file else text) from None
 

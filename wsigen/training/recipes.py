@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wsigen.base.errors import ConfigError
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.models.card import Conditioning, DataSource, Rgb, Text
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -18,12 +18,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
-
-
-class Settings(BaseModel):
-    """A part of a recipe: no unknown fields, no infinite numbers, never changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class LoopSettings(Settings):

@@ -6,10 +6,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from wsigen.base.errors import ConfigError, ResourceError
-from wsigen.base.yaml_file import read_mapping, validated
+from wsigen.base.yaml_file import Settings, read_mapping, validated
 
 WORKER_OPTIONS = ("--dashboard-address", "127.0.0.1:0", "--memory-limit", "0")
 """Of every worker, unless the file says otherwise: a page for its machine alone, and no endless pause for want of memory."""
@@ -18,7 +18,7 @@ GONE_S = 30.0
 """Seconds without any of its workers after which a job has ended: a worker that died is started again within its job."""
 
 
-class QueueSettings(BaseModel):
+class QueueSettings(Settings):
     """``--scheduler FILE.yaml``: which queue, how many jobs, and what each of them asks for.
 
     Attributes
@@ -30,8 +30,6 @@ class QueueSettings(BaseModel):
     settings:
         Arguments of dask-jobqueue's cluster class of that queue (``cores``, ``processes``, ``memory``, ``walltime``, ...).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     queue: Literal["slurm", "pbs", "sge", "lsf", "moab", "oar", "htcondor"]
     jobs: int = Field(default=1, ge=1)
