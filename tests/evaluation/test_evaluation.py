@@ -255,14 +255,14 @@ def test_copies_that_cannot_be_seen_are_warned_of(copied):
     assert "of the training tissue" in readings["authenticity"]
 
 
-def test_nearest_crops_can_be_found_on_their_slides(copied):
+def test_nearest_crops_can_be_visible_on_their_slides(copied):
     """File and box at level 0, of crops that were compared at half the resolution; copies lie where their originals do."""
     how = {"training": copied / "training", "crops": 100, "size_px": 48, "synthetic_mpp": 0.5, "mpp": 1.0}
     how["seam_period"] = 96  # the side of the patches, whose borders anybody can find
     found = evaluate(Settings(copied / "held_out", copied / "copies", **how), Colours())
     report = json.loads(json.dumps(to_json(found), allow_nan=False))
     (seams,) = report["seams"]
-    assert (seams["name"], seams["slides"], seams["found_on"]) == ("every 96 px", 2, 2)
+    assert (seams["name"], seams["slides"], seams["visible_on"]) == ("every 96 px", 2, 2)
     assert len(report["nearest_training"]) == 100
     near = 0
     for pair in report["nearest_training"]:

@@ -49,19 +49,19 @@ def test_an_untouched_image_scores_one_within_its_noise():
     assert max(abs(v) for v in z) < 3
     assert 0.4 < np.std(z) < 1.7, "the stated noise is neither too small nor too large"
     assert max(s.noise for s in found) < 0.02
-    assert not any(s.found for s in found)
+    assert not any(s.visible for s in found)
 
 
 def test_a_step_of_one_per_cent_is_flagged():
     for seed in range(5):
         found = score(with_steps(image(seed), 128, 2.55))
-        assert found.found
+        assert found.visible
         assert found.score > 1.02
         assert np.argmax(found.profile) == len(found.profile) // 2
 
 
 def test_the_step_is_found_where_it_lies_only():
-    assert not score(with_steps(image(3), 128, 2.55), period=144).found
+    assert not score(with_steps(image(3), 128, 2.55), period=144).visible
 
 
 def test_jpeg_blocks_are_no_seams(tmp_path):
@@ -90,8 +90,8 @@ def test_the_score_follows_its_formula():
 def test_borders_at_a_period_of_any_image(tmp_path):
     save(tmp_path / "a.png", with_steps(image(4), 128, 2.55))
     reference = open_image(tmp_path / "a.png")
-    assert periodic_seams(reference, 128)[0].found
-    assert not periodic_seams(reference, 144)[0].found
+    assert periodic_seams(reference, 128)[0].visible
+    assert not periodic_seams(reference, 144)[0].visible
     with pytest.raises(EvaluationError, match="no place to compare"):
         periodic_seams(reference, 16)
 
@@ -202,7 +202,7 @@ def test_borders_that_are_smoother_than_the_rest_are_found():
         near = (np.minimum(at, 128 - at) < 3)[:, None, None] | (np.minimum(at, 128 - at) < 3)[None, :, None]
         found = score(np.where(near, blurred, pixels).astype(np.uint8))
         assert found.score < 0.8
-        assert found.found
+        assert found.visible
 
 
 def test_slides_are_pooled_by_their_pieces():
@@ -213,7 +213,7 @@ def test_slides_are_pooled_by_their_pieces():
         SlideCheck("c"),
     ]
     (found,) = pool(slides)
-    assert (found.slides, found.found_on, found.worst[0]) == (2, 1, "b")
+    assert (found.slides, found.visible_on, found.worst[0]) == (2, 1, "b")
     assert (found.seam.pieces, found.seam.left_out) == (400, 3)
     assert found.seam.score == pytest.approx(1.05)
     assert found.seam.noise == pytest.approx(np.hypot(300 * 0.02, 100 * 0.04) / 400)
@@ -235,8 +235,8 @@ def test_a_planted_seam_at_the_windows_is_found_by_its_step(tmp_path):
     save(tmp_path / "s.ome.tiff", pixels, mpp=0.5)
     manifest = {"slide": {"height": 1024, "width": 1280}, "passes": [p.to_json()]}
     found = {s.name: s for s in slide_seams(open_image(tmp_path / "s.ome.tiff"), manifest)}
-    assert found["pass 1, windows of step 4 of 4"].found
-    assert not found["pass 1, chunks"].found
+    assert found["pass 1, windows of step 4 of 4"].visible
+    assert not found["pass 1, chunks"].visible
 
 
 def test_manifests(bundle, tmp_path):

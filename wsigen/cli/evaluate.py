@@ -84,7 +84,7 @@ def _print(found: Evaluation) -> None:
     for row in rows(found):
         table.add_row(row.name, row.value, row.reading)
     for p in pool(found.slides):
-        on = f"{p.slides} slides, found on {p.found_on}; worst {p.worst[1].score:.3f}: " if p.slides > 1 else ""
+        on = f"{p.slides} slides, visible on {p.visible_on}; worst {p.worst[1].score:.3f}: " if p.slides > 1 else ""
         value = f"{p.seam.score:.3f} ± {p.seam.noise:.3f}"
         table.add_row(f"seams: {p.seam.name}", value, f"{on}{Path(p.worst[0]).name}")
     console.print(count_line(found), soft_wrap=True)

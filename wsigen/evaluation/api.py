@@ -97,10 +97,10 @@ def evaluate(
         seed=seed, cache=cache or (report / "features" if report else None), seam_period=seam_period,
         training_crops=TRAINING_CROPS if training_crops is None else training_crops,
     )  # fmt: skip
-    found = run(settings, open_extractor(features, device), watch)
+    result = run(settings, open_extractor(features, device), watch)
     if report:
-        write_report(found, report)
-    return found
+        write_report(result, report)
+    return result
 
 
 def evaluate_downstream(
@@ -191,10 +191,10 @@ def evaluate_downstream(
         Path(real), Path(synthetic), tuple(map(Path, test)), task, network, folds, ratio, seeds, epochs, crops, size, **stated,
         groups=groups, batch=batch, seed=seed, device=device, scratch=out,
     )  # fmt: skip
-    found = run_downstream(settings, watch)
+    result = run_downstream(settings, watch)
     if out:
-        write_downstream(found, out)
-    return found
+        write_downstream(result, out)
+    return result
 
 
 def _demand_paths(*paths: str | Path | None) -> None:

@@ -46,7 +46,7 @@ REACH_PX = 24
 """The seam profile reaches so far to either side."""
 
 FLAG_SIGMA = 3.0
-"""A border is found if its score is so many standard errors off 1, above or below."""
+"""A border is visible if its score is so many standard errors off 1, above or below."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -85,7 +85,7 @@ class SeamScore:
     profile: tuple[float, ...]
 
     @property
-    def found(self) -> bool:
+    def visible(self) -> bool:
         """Whether the borders can be found: by steps, or by being smoother than what lies beside them."""
         return bool(abs(self.score - 1.0) > FLAG_SIGMA * self.noise)
 
@@ -130,7 +130,7 @@ def seam_scores(read: ReadBox, size: tuple[int, int], groups: dict[str, list[Bor
                 along = origin[1 - piece.axis]
                 part = gradients[piece.axis][:, piece.start - along : piece.stop - along].mean(axis=1, dtype=np.float64)
                 _collect(sums[name], part, piece, origin[piece.axis], beside[name][_strip(piece)])
-    return [_score(name, found) for name, found in sums.items()]
+    return [_score(name, collected) for name, collected in sums.items()]
 
 
 def periodic_borders(size: tuple[int, int], period: int) -> list[Border]:
@@ -161,20 +161,20 @@ def merged(borders: Iterable[Border]) -> list[Border]:
 
 def common(groups: Sequence[list[Border]]) -> list[Border]:
     """Return the borders, or parts of them, that lie in every one of some groups; each group's are `merged`."""
-    found = list(groups[0]) if groups else []
+    shared = list(groups[0]) if groups else []
     for group in groups[1:]:
         lines: dict[tuple[int, int], list[Border]] = defaultdict(list)
         for b in group:
             lines[b.axis, b.at].append(b)
-        pairs = ((a, b) for a in found for b in lines[a.axis, a.at])
+        pairs = ((a, b) for a in shared for b in lines[a.axis, a.at])
         parts = (Border(a.axis, a.at, max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs)
-        found = [part for part in parts if part.start < part.stop]
-    return found
+        shared = [part for part in parts if part.start < part.stop]
+    return shared
 
 
 def _by_block(borders: Iterable[Border], size: tuple[int, int]) -> dict[tuple[int, int], list[Border]]:
     """Cut borders into pieces and sort these by the block that reads them."""
-    found: dict[tuple[int, int], list[Border]] = defaultdict(list)
+    blocks: dict[tuple[int, int], list[Border]] = defaultdict(list)
     for border in merged(borders):
         if not 0 < border.at < size[border.axis]:
             continue
@@ -182,8 +182,8 @@ def _by_block(borders: Iterable[Border], size: tuple[int, int]) -> dict[tuple[in
         for a in range(border.start // PIECE_PX * PIECE_PX, stop, PIECE_PX):
             piece = Border(border.axis, border.at, max(a, border.start), min(a + PIECE_PX, stop))
             block = (border.at // BLOCK_PX, a // BLOCK_PX)
-            found[block if border.axis == 0 else block[::-1]].append(piece)
-    return found
+            blocks[block if border.axis == 0 else block[::-1]].append(piece)
+    return blocks
 
 
 def _strip(piece: Border) -> tuple[int, int]:
@@ -196,11 +196,11 @@ def _beside(blocks: dict[tuple[int, int], list[Border]]) -> dict[tuple[int, int]
 
     Only they are beside each other: a slide of randomly placed windows has a border somewhere at nearly every line.
     """
-    found: dict[tuple[int, int], set[int]] = defaultdict(set)
+    strips: dict[tuple[int, int], set[int]] = defaultdict(set)
     for pieces in blocks.values():
         for piece in pieces:
-            found[_strip(piece)].add(piece.at)
-    return {strip: np.array(sorted(places), np.int64) for strip, places in found.items()}
+            strips[_strip(piece)].add(piece.at)
+    return {strip: np.array(sorted(places), np.int64) for strip, places in strips.items()}
 
 
 def _collect(sums: _Sums, part: NDArray[np.float64], piece: Border, origin: int, others: NDArray[np.int64]) -> None:

@@ -38,20 +38,20 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
         name: extract(side, placed[name], extractor, settings.cache, counted(f"{name}, crops", watch))
         for name, side in sides.items()
     }
-    found = Evaluation(settings, identity(extractor), mpp, sides, sets)
-    found.warnings += [str(s) for side in sides.values() for s in side.skipped] + notes
-    _count_warnings(found)
-    found.numbers |= fidelity_numbers(sets["real"].features, sets["synthetic"].features, settings.seed)
-    _inception_score(found, extractor)
-    found.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
-    found.warnings += warnings
-    numbers, found.nearest, warnings = memorisation_numbers(sets, settings.seed)
-    found.numbers |= numbers
-    found.warnings += _coverage(found) + warnings + same_files(sides)
-    found.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
-    found.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
-    found.warnings[:] = dict.fromkeys(found.warnings)  # one file may be on two sides
-    return found
+    result = Evaluation(settings, identity(extractor), mpp, sides, sets)
+    result.warnings += [str(s) for side in sides.values() for s in side.skipped] + notes
+    _count_warnings(result)
+    result.numbers |= fidelity_numbers(sets["real"].features, sets["synthetic"].features, settings.seed)
+    _inception_score(result, extractor)
+    result.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
+    result.warnings += warnings
+    numbers, result.nearest, warnings = memorisation_numbers(sets, settings.seed)
+    result.numbers |= numbers
+    result.warnings += _coverage(result) + warnings + same_files(sides)
+    result.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
+    result.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
+    result.warnings[:] = dict.fromkeys(result.warnings)  # one file may be on two sides
+    return result
 
 
 def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
@@ -74,30 +74,30 @@ def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
     return crops
 
 
-def _count_warnings(found: Evaluation) -> None:
-    if found.mpp is None:
-        found.warnings.append("no image says its um/px; pixels were compared as they are")
-    compared = {name: found.sets[name] for name in ("real", "synthetic")}
+def _count_warnings(result: Evaluation) -> None:
+    if result.mpp is None:
+        result.warnings.append("no image says its um/px; pixels were compared as they are")
+    compared = {name: result.sets[name] for name in ("real", "synthetic")}
     for name, part in compared.items():
         n = len(part.features)
-        if n < found.settings.crops:
-            found.warnings.append(f"{name}: {n} crops instead of {found.settings.crops}; its images have no more")
+        if n < result.settings.crops:
+            result.warnings.append(f"{name}: {n} crops instead of {result.settings.crops}; its images have no more")
         if n < FID_LEAST:
-            found.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
-        covered, area = n * found.settings.size_px**2, _tissue_px(found.sides[name], found.mpp)
+            result.warnings.append(f"FID means little: {n} {name} crops; at least {FID_LEAST:,} are needed. KID is unbiased")
+        covered, area = n * result.settings.size_px**2, _tissue_px(result.sides[name], result.mpp)
         if covered > area:
-            found.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
-    n, d = min(len(s.features) for s in compared.values()), found.sets["real"].features.shape[1]
+            result.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
+    n, d = min(len(s.features) for s in compared.values()), result.sets["real"].features.shape[1]
     if n <= d:
-        found.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
+        result.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
 
 
-def _coverage(found: Evaluation) -> list[str]:
+def _coverage(result: Evaluation) -> list[str]:
     """How much of the training tissue its crops reach: a number of its own, and a warning where that is little."""
-    name = found.training_side
-    crops = found.sets[name].crops
-    covered = coverage(found.sides[name], crops, found.settings.size_px, found.mpp)
-    found.numbers["training_coverage"] = covered
+    name = result.training_side
+    crops = result.sets[name].crops
+    covered = coverage(result.sides[name], crops, result.settings.size_px, result.mpp)
+    result.numbers["training_coverage"] = covered
     if covered >= COVERED_LEAST:
         return []
     more = "--training-crops" if name == "training" else "--crops, or give the training data as --training"
@@ -118,10 +118,10 @@ def _tissue_px(side: Side, mpp: float | None) -> float:
     return max(total, 1.0)
 
 
-def _inception_score(found: Evaluation, extractor: Extractor) -> None:
+def _inception_score(result: Evaluation, extractor: Extractor) -> None:
     """That of the synthetic crops, and that of the real ones, without which it says nothing."""
     for side, key in (("synthetic", "inception_score"), ("real", "inception_score_of_real")):
-        features = found.sets[side].features
-        p = extractor.probabilities(features[np.random.default_rng(found.settings.seed).permutation(len(features))])
+        features = result.sets[side].features
+        p = extractor.probabilities(features[np.random.default_rng(result.settings.seed).permutation(len(features))])
         if p is not None:
-            found.numbers[key], found.numbers[f"{key}_deviation"] = inception_score(p)
+            result.numbers[key], result.numbers[f"{key}_deviation"] = inception_score(p)

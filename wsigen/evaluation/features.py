@@ -77,20 +77,20 @@ def extract(
         raise EvaluationError(f"{side.path}: none of {len(crops)} crops can be read; first: {side.skipped[0].reason}")
     features = np.concatenate(parts)
     _check_finite(features, f"{side.name} crops", extractor.name)
-    found = FeatureSet(features, kept, [c.class_name for c in kept])
+    computed = FeatureSet(features, kept, [c.class_name for c in kept])
     if file is not None and len(kept) == len(crops):
-        save_features(file, found, extractor)
-    return found
+        save_features(file, computed, extractor)
+    return computed
 
 
-def save_features(path: Path, found: FeatureSet, extractor: Extractor) -> None:
+def save_features(path: Path, computed: FeatureSet, extractor: Extractor) -> None:
     """Write features, classes and the extractor's identity as ``.npz``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as beside, beside.open("wb") as stream:
         np.savez(
             stream,
-            features=found.features,
-            classes=np.array([c or "" for c in found.classes]),
+            features=computed.features,
+            classes=np.array([c or "" for c in computed.classes]),
             extractor=np.array(json.dumps(identity(extractor))),
         )
 

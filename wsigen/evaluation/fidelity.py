@@ -59,7 +59,7 @@ def class_numbers(real: FeatureSet, synthetic: FeatureSet, seed: int) -> tuple[d
     folded = {n: np.array([(c or "").casefold() for c in s.classes]) for n, s in sets.items()}
     names = {c.casefold(): c for s in sets.values() for c in s.classes if c}
     counts = {n: Counter(folded[n].tolist()) for n in folded}
-    found, warnings = {}, []
+    by_class, warnings = {}, []
     for key, name in sorted(names.items()):
         n, m = counts["real"][key], counts["synthetic"][key]
         row: dict[str, float] = {"real_crops": n, "synthetic_crops": m}
@@ -69,8 +69,8 @@ def class_numbers(real: FeatureSet, synthetic: FeatureSet, seed: int) -> tuple[d
             warnings += _few(name, n, m, part["real"].shape[1])
         elif n and m:
             warnings.append(f"class {name}: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
-        found[name] = row
-    return found, warnings
+        by_class[name] = row
+    return by_class, warnings
 
 
 def _few(name: str, real: int, synthetic: int, dimension: int) -> list[str]:
@@ -133,11 +133,11 @@ def kernel_distance(
     half = max(2, min(len(x), len(y)) // 2)
     size = min(size or min(KID_SUBSET, half), len(x), len(y))
     rng = np.random.default_rng(seed)
-    found = [
+    values = [
         squared_mmd(x[rng.choice(len(x), size, replace=False)], y[rng.choice(len(y), size, replace=False)])
         for _ in range(subsets)
     ]
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(values)), float(np.std(values))
 
 
 def precision_recall(real: Features, synthetic: Features, k: int = PRECISION_K) -> tuple[float, float]:

@@ -62,17 +62,17 @@ def memorisation_numbers(sets: dict[str, FeatureSet], seed: int) -> tuple[dict[s
     if "training" in sets:
         held_out = sets["real"].features
         cells = max(1, min(CELLS, len(training) // 50, len(held_out) // 50))
-        found = data_copying(training, held_out, synthetic, cells, seed)
+        copying = data_copying(training, held_out, synthetic, cells, seed)
         below, pairs = share_too_near(training, held_out, synthetic)
         numbers |= {
             "authenticity_of_held_out": authenticity(training, held_out),
-            "c_t": found.score,
-            "c_t_cells": found.cells,
-            "c_t_cells_used": found.used,
+            "c_t": copying.score,
+            "c_t_cells": copying.cells,
+            "c_t_cells_used": copying.used,
             "share_too_near": below,
             "nearer_than_held_out": pairs,
         }
-        if math.isnan(found.score):
+        if math.isnan(copying.score):
             warnings.append("C_T has no value: no cell of the training data holds enough held-out and synthetic crops")
     else:
         warnings.append(
@@ -118,8 +118,8 @@ def data_copying(training: Features, held_out: Features, samples: Features, cell
     x, p, q = _matrix(training), _matrix(held_out), _matrix(samples)
     if cells > len(x):
         raise EvaluationError(f"{len(x)} training crops cannot be parted into {cells} cells; give more crops or fewer cells")
-    found = KMeans(cells, n_init=3, random_state=seed).fit(x)
-    cell_p, cell_q = found.predict(p), found.predict(q)
+    clusters = KMeans(cells, n_init=3, random_state=seed).fit(x)
+    cell_p, cell_q = clusters.predict(p), clusters.predict(q)
     near_p, near_q = nearest(p, x)[0], nearest(q, x)[0]
     total, weights, used = 0.0, 0, 0
     for cell in range(cells):

@@ -33,12 +33,12 @@ def tiles(count: int) -> Iterator[slice]:
 def squared_distances(x: F64, y: F64) -> F64:
     """Return squared Euclidean distances float64 ``[len(x), len(y)]`` of one tile."""
     norms = (x * x).sum(1)[:, None] + (y * y).sum(1)[None, :]
-    found = norms - 2.0 * (x @ y.T)
-    rows, columns = np.nonzero(found < _CANCELS * norms)
+    squared = norms - 2.0 * (x @ y.T)
+    rows, columns = np.nonzero(squared < _CANCELS * norms)
     for part in tiles(len(rows)):
         r, c = rows[part], columns[part]
-        found[r, c] = ((x[r] - y[c]) ** 2).sum(1)
-    return np.asarray(np.maximum(found, 0.0), dtype=np.float64)
+        squared[r, c] = ((x[r] - y[c]) ** 2).sum(1)
+    return np.asarray(np.maximum(squared, 0.0), dtype=np.float64)
 
 
 def kth_distance(x: F64, k: int) -> F64:
@@ -69,11 +69,11 @@ def nearest(x: F64, y: F64) -> tuple[F64, Index]:
     for rows in tiles(len(x)):
         for columns in tiles(len(y)):
             block = squared_distances(x[rows], y[columns])
-            found = block.argmin(axis=1)
-            value = block[np.arange(len(block)), found]
+            closest = block.argmin(axis=1)
+            value = block[np.arange(len(block)), closest]
             nearer = value < distance[rows]
             distance[rows] = np.where(nearer, value, distance[rows])
-            index[rows] = np.where(nearer, found + columns.start, index[rows])
+            index[rows] = np.where(nearer, closest + columns.start, index[rows])
     return np.sqrt(distance), index
 
 

@@ -89,9 +89,9 @@ def slide_seams(reference: ImageSource, manifest: dict[str, Any]) -> list[SeamSc
         If the manifest is that of another slide.
     """
     size = (reference.height, reference.width)
-    told = (manifest["slide"].get("height"), manifest["slide"].get("width"))
-    if told != size:
-        raise EvaluationError(f"{reference.path}: {size} px, but the manifest beside it says {told}; it is another slide's")
+    stated = (manifest["slide"].get("height"), manifest["slide"].get("width"))
+    if stated != size:
+        raise EvaluationError(f"{reference.path}: {size} px, but the manifest beside it says {stated}; it is another slide's")
     return seam_scores(lambda box: reference.region(box, size), size, borders_of(plans_of(manifest), size))
 
 
@@ -128,10 +128,10 @@ def _windows(plan: PassPlan, step: int, size: tuple[int, int]) -> list[Border]:
 def edges(boxes: list[Box], cell_px: int, size: tuple[int, int]) -> list[Border]:
     """The edges of boxes of latent pixels, on level 0 and within it."""
     height, width = size
-    found = []
+    borders = []
     for box in boxes:
         b = box.scale(cell_px)
         rows, columns = (b.y0, min(b.y1, height)), (b.x0, min(b.x1, width))
-        found += [Border(0, y, *columns) for y in (b.y0, b.y1) if 0 < y < height]
-        found += [Border(1, x, *rows) for x in (b.x0, b.x1) if 0 < x < width]
-    return merged(b for b in found if b.start < b.stop)
+        borders += [Border(0, y, *columns) for y in (b.y0, b.y1) if 0 < y < height]
+        borders += [Border(1, x, *rows) for x in (b.x0, b.x1) if 0 < x < width]
+    return merged(b for b in borders if b.start < b.stop)

@@ -70,7 +70,7 @@ class ClassArea:
 
 @dataclass(frozen=True, slots=True)
 class SlideCheck:
-    """What was found on one slide; empty lists where it has no manifest, no levels or no classes."""
+    """The checks of one slide; empty lists where it has no manifest, no levels or no classes."""
 
     path: str
     seams: list[SeamScore] = field(default_factory=list)
@@ -91,20 +91,20 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
     checks, warnings:
         A slide that cannot be checked is a warning, and the rest goes on.
     """
-    found: list[SlideCheck] = []
+    checks: list[SlideCheck] = []
     warnings: list[str] = []
     for index, member in enumerate(side.members):
         if str(member.path) in side.skipped_paths:
             continue
         check = _check(side, index, period, warnings)
         if check.seams or check.levels or check.areas:
-            found.append(check)
+            checks.append(check)
         warnings += [
-            f"{member.path.name}: borders can be found: {s.name}, seam score {s.score:.3f} +- {s.noise:.3f}"
+            f"{member.path.name}: borders can be checks: {s.name}, seam score {s.score:.3f} +- {s.noise:.3f}"
             for s in check.seams
-            if s.found
+            if s.visible
         ]
-    return found, warnings
+    return checks, warnings
 
 
 def _check(side: Side, index: int, period: int | None, warnings: list[str]) -> SlideCheck:
@@ -146,7 +146,7 @@ def level_agreement(image: ImageSource, seed: int = 0) -> list[LevelAgreement]:
         If the file cannot be read.
     """
     rng = np.random.default_rng(seed)
-    (height, width), found = image.levels[0], []
+    (height, width), levels = image.levels[0], []
     for level, (rows, columns) in enumerate(image.levels[1:], 1):
         down = max(height / rows, width / columns)
         side = max(8, min(BOX_PX, int(FINE_PX / down)))
@@ -159,8 +159,8 @@ def level_agreement(image: ImageSource, seed: int = 0) -> list[LevelAgreement]:
             gap = np.abs(mean - image.read(level, box))
             total, squares, count = total + gap.sum(), squares + (gap**2).sum(), count + gap.size
         psnr = 10 * math.log10(255**2 * count / squares) if squares else math.inf
-        found.append(LevelAgreement(level, down, total / count, psnr))
-    return found
+        levels.append(LevelAgreement(level, down, total / count, psnr))
+    return levels
 
 
 def class_areas(side: Side, index: int, manifest: dict[str, Any] | None) -> list[ClassArea]:
@@ -180,16 +180,16 @@ def class_areas(side: Side, index: int, manifest: dict[str, Any] | None) -> list
     )
     cells = layout.class_map(Box(0, 0, int(rows[-1]) + 1, int(columns[-1]) + 1), cell)[np.ix_(rows, columns)]
     px = layout.height * layout.width / mask.size
-    told = {str(name): float(area) for name, area in ((manifest or {}).get("area_px") or {}).items()}
-    asked = {name.casefold(): area for name, area in told.items()}
-    found = []
+    stated = {str(name): float(area) for name, area in ((manifest or {}).get("area_px") or {}).items()}
+    asked = {name.casefold(): area for name, area in stated.items()}
+    areas = []
     for position, name in [*enumerate(table.names), (UNKNOWN, "(no annotation)")]:
         inside = cells == position
         if inside.any():
             wanted = asked.get(name.casefold(), 0.0) if asked and position != UNKNOWN else None
-            found.append(ClassArea(name, wanted, float(inside.sum() * px), float(mask[inside].mean())))
+            areas.append(ClassArea(name, wanted, float(inside.sum() * px), float(mask[inside].mean())))
     drawn = {name.casefold() for name in table.names}  # also one too small for a cell of the tissue's view
-    return found + [ClassArea(n, area, 0.0, math.nan) for n, area in told.items() if area and n.casefold() not in drawn]
+    return areas + [ClassArea(n, area, 0.0, math.nan) for n, area in stated.items() if area and n.casefold() not in drawn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +202,15 @@ class PooledSeam:
         Means over slides, weighted by their pieces of border; the noise is that of this mean. Counts are sums.
     slides:
         How many slides have such borders.
-    found_on:
-        On how many of them they can be found.
+    visible_on:
+        On how many of them they are visible.
     worst:
         Path of the slide whose score is farthest from 1 in standard errors, and that score.
     """
 
     seam: SeamScore
     slides: int
-    found_on: int
+    visible_on: int
     worst: tuple[str, SeamScore]
 
 
@@ -225,7 +225,7 @@ def pool(slides: Sequence[SlideCheck]) -> list[PooledSeam]:
         for seam in slide.seams:
             if math.isfinite(seam.score):
                 groups[seam.name].append((slide.path, seam))
-    return [_pool(name, found) for name, found in groups.items()]
+    return [_pool(name, measured) for name, measured in groups.items()]
 
 
 def deviation(seam: SeamScore) -> float:
@@ -234,17 +234,17 @@ def deviation(seam: SeamScore) -> float:
 
 
 def worst_slides(slides: Sequence[SlideCheck], most: int) -> list[SlideCheck]:
-    """The slides whose borders can be found best, at most so many; slides without seams are left out."""
+    """The slides whose borders can be measured best, at most so many; slides without seams are left out."""
     measured = [s for s in slides if any(math.isfinite(x.score) for x in s.seams)]
     return sorted(measured, key=lambda s: -max(deviation(x) for x in s.seams if math.isfinite(x.score)))[:most]
 
 
-def _pool(name: str, found: list[tuple[str, SeamScore]]) -> PooledSeam:
-    seams = [seam for _, seam in found]
+def _pool(name: str, measured: list[tuple[str, SeamScore]]) -> PooledSeam:
+    seams = [seam for _, seam in measured]
     pieces = np.array([s.pieces for s in seams], np.float64)
     score = float(np.average([s.score for s in seams], weights=pieces))
     noise = float(np.sqrt(((pieces * [s.noise for s in seams]) ** 2).sum()) / pieces.sum())
     profile = np.average([s.profile for s in seams], axis=0, weights=pieces)
     left_out = sum(s.left_out for s in seams)
     pooled = SeamScore(name, score, noise, int(pieces.sum()), left_out, tuple(float(v) for v in profile))
-    return PooledSeam(pooled, len(seams), sum(s.found for s in seams), max(found, key=lambda pair: deviation(pair[1])))
+    return PooledSeam(pooled, len(seams), sum(s.visible for s in seams), max(measured, key=lambda pair: deviation(pair[1])))

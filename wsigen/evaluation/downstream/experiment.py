@@ -57,18 +57,18 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     coarse = enlarged(list(sides.values()), mpp)
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
-        found, samples = _read(settings, sides, mpp, scratch, watch)
+        result, samples = _read(settings, sides, mpp, scratch, watch)
         groups = crop_groups(samples["real"], settings.groups) if settings.folds else []
-        folds = split(samples["real"], groups, found.classes, settings.folds, settings.seed) if settings.folds else []
-        plan = _Plan(scratch, samples, folds, _choose(found, samples, folds))
-        found.folds = [f.test_groups for f in folds]
-        network = make(len(found.classes))
-        found.parameters = network.parameter_count
+        folds = split(samples["real"], groups, result.classes, settings.folds, settings.seed) if settings.folds else []
+        plan = _Plan(scratch, samples, folds, _choose(result, samples, folds))
+        result.folds = [f.test_groups for f in folds]
+        network = make(len(result.classes))
+        result.parameters = network.parameter_count
         for arm, seed, fold in _networks(plan, settings):
-            found.runs += _train(found, plan, make, arm, seed, fold, watch)
-        found.examples = _examples(plan, found.classes)
-    found.warnings += coarse + _notes(found, samples, folds)
-    return found
+            result.runs += _train(result, plan, make, arm, seed, fold, watch)
+        result.examples = _examples(plan, result.classes)
+    result.warnings += coarse + _notes(result, samples, folds)
+    return result
 
 
 def _network(settings: Settings) -> Callable[[int], Prepared]:
@@ -107,24 +107,24 @@ def _read(
     return Downstream(settings, mpp, classes, sides, counts, warnings=left_out), samples
 
 
-def _choose(found: Downstream, samples: dict[str, Samples], folds: list[Fold]) -> NDArray[np.int64]:
+def _choose(result: Downstream, samples: dict[str, Samples], folds: list[Fold]) -> NDArray[np.int64]:
     """Take ``ratio`` synthetic crops for each real one of a fold's training part, and set the steps of every network."""
-    s, n = found.settings, len(samples["real"])
+    s, n = result.settings, len(samples["real"])
     real = round(sum(len(f.training) for f in folds) / len(folds)) if folds else n
     order = np.random.default_rng([s.seed, 2]).permutation(len(samples["synthetic"]))
     wanted = max(1, round(s.ratio * real))
     if wanted > len(order):
-        found.warnings.append(
+        result.warnings.append(
             f"{len(order)} synthetic crops for {real} real ones: a ratio of {len(order) / real:.2f}, {s.ratio:g} was asked for"
         )
     chosen = np.sort(order[:wanted])
-    missing = [c for c, n in zip(found.classes, samples["synthetic"].present(chosen), strict=True) if not n]
+    missing = [c for c, n in zip(result.classes, samples["synthetic"].present(chosen), strict=True) if not n]
     if missing:
         raise EvaluationError(
             f"no crop of {', '.join(missing)} among the {wanted} synthetic crops of --ratio {s.ratio:g}; raise it"
         )
-    found.used = real, len(chosen)
-    found.steps = s.epochs * max(1, math.ceil(real / s.batch))
+    result.used = real, len(chosen)
+    result.steps = s.epochs * max(1, math.ceil(real / s.batch))
     return chosen
 
 
@@ -138,7 +138,7 @@ def _networks(plan: _Plan, settings: Settings) -> Iterator[tuple[Arm, int, int |
 
 
 def _train(
-    found: Downstream,
+    result: Downstream,
     plan: _Plan,
     make: Callable[[int], Prepared],
     arm: Arm,
@@ -149,7 +149,7 @@ def _train(
     """Train one network and test it: on its fold (the synthetic arm's on each), and on the other sides."""
     from wsigen.evaluation.downstream.fitting import Batches, confusion, fit
 
-    s, real = found.settings, plan.samples["real"]
+    s, real = result.settings, plan.samples["real"]
     training = plan.folds[fold].training if fold is not None else np.arange(len(real))
     parts = {"real": (real, training), "synthetic": (plan.samples["synthetic"], plan.chosen)}
     drawn = [parts["real"], parts["synthetic"]] if arm == "both" else [parts[arm]]
@@ -157,10 +157,10 @@ def _train(
     place = "" if fold is None or not plan.folds else f", fold {fold + 1} of {len(plan.folds)}"
     what = f"seed {seed + 1} of {s.seeds}{place}, trained on {arm}: steps"
     batches = Batches(plan.scratch, drawn, s.batch, start)
-    network = fit(lambda: make(len(found.classes)), batches, found.steps, start, s.device, counted(what, watch))
+    network = fit(lambda: make(len(result.classes)), batches, result.steps, start, s.device, counted(what, watch))
 
     def tested(samples: Samples, chosen: NDArray[np.int64], test: str, part: int | None) -> Run:
-        counted = confusion(network, plan.scratch, samples, chosen, len(found.classes), s.device)
+        counted = confusion(network, plan.scratch, samples, chosen, len(result.classes), s.device)
         return Run(arm, seed, fold, test, part, counted)
 
     folds = range(len(plan.folds)) if fold is None else [fold]
@@ -170,33 +170,33 @@ def _train(
 
 
 def _examples(plan: _Plan, classes: list[str]) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
-    found = {}
+    result = {}
     for side in ("real", "synthetic"):
         samples = plan.samples[side]
         rows = {c: samples.rows[samples.labels == k] for k, c in enumerate(classes)}
-        found[side] = {c: [plan.scratch.image(int(r)) for r in _spaced(rows[c])] for c in classes}
-    return found
+        result[side] = {c: [plan.scratch.image(int(r)) for r in _spaced(rows[c])] for c in classes}
+    return result
 
 
 def _spaced(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).astype(int))] if len(rows) else rows
 
 
-def _notes(found: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fold]) -> list[str]:
+def _notes(result: Downstream, samples: Mapping[str, Samples], folds: Sequence[Fold]) -> list[str]:
     """Return the warnings, one a line."""
-    out = list(dict.fromkeys(str(k) for side in found.sides.values() for k in side.skipped))
-    out += [f"{s.path}: {text}" for s in found.sides.values() for text in folders_without_class(s.path, s.members)]
-    out += [reason for side in found.sides.values() for reason in side.unlabelled.values()]
-    if found.mpp is None:
+    out = list(dict.fromkeys(str(k) for side in result.sides.values() for k in side.skipped))
+    out += [f"{s.path}: {text}" for s in result.sides.values() for text in folders_without_class(s.path, s.members)]
+    out += [reason for side in result.sides.values() for reason in side.unlabelled.values()]
+    if result.mpp is None:
         out.append("no image says its um/px; pixels were compared as they are")
-    out += [*_copies(found), *_absent(found, samples["real"], folds)]
-    if found.settings.seeds < 3:
+    out += [*_copies(result), *_absent(result, samples["real"], folds)]
+    if result.settings.seeds < 3:
         out.append("fewer than three seeds: the deviation over them says little; raise --seeds")
     return out
 
 
-def _copies(found: Downstream) -> Iterator[str]:
-    sides = found.sides
+def _copies(result: Downstream) -> Iterator[str]:
+    sides = result.sides
     for name, side in sides.items():
         count = 0 if name == "real" else shared_files(sides["real"], side)
         if count and name == "synthetic":
@@ -208,12 +208,12 @@ def _copies(found: Downstream) -> Iterator[str]:
             yield f"{name}: {count} of {len(side.members)} files are in REAL, too: networks were trained on them"
 
 
-def _absent(found: Downstream, real: Samples, folds: Sequence[Fold]) -> Iterator[str]:
+def _absent(result: Downstream, real: Samples, folds: Sequence[Fold]) -> Iterator[str]:
     for k, fold in enumerate(folds):
-        absent = [c for c, n in zip(found.classes, real.present(fold.test), strict=True) if not n]
+        absent = [c for c, n in zip(result.classes, real.present(fold.test), strict=True) if not n]
         if absent:
             yield f"fold {k + 1} has no test crop of {', '.join(absent)}: its scores are means over the other classes"
-    for name in found.sides:
-        absent = [c for c, n in found.counts[name].items() if not n]
+    for name in result.sides:
+        absent = [c for c, n in result.counts[name].items() if not n]
         if absent:
             yield f"{name}: no crop of {', '.join(absent)}: scores are means over the other classes"

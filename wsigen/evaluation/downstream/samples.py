@@ -82,21 +82,21 @@ def draw(side: Side, count: int, settings: Settings, mpp: float | None) -> list[
     EvaluationError
         If no crop carries any.
     """
-    found: list[Drawn] = []
+    drawn: list[Drawn] = []
     for k in range(_ROUNDS):
         asked = count * 2**k
         crops = place_crops(side, asked, settings.size_px, mpp, settings.seed)
-        found = [Drawn(c, shares) for c in crops if (shares := _shares(side, c, settings.task))]
-        if len(found) >= count or len(crops) < asked:
+        drawn = [Drawn(c, shares) for c in crops if (shares := _shares(side, c, settings.task))]
+        if len(drawn) >= count or len(crops) < asked:
             break
-    if not found:
+    if not drawn:
         what = "a mask: annotations beside slides, or a dataset of them" if settings.task == "segmentation" else "a class"
         how = "sub-folders named by class, GeoJSON beside the slides, or a dataset"
         raise EvaluationError(f"{side.path}: none of {len(crops)} crops has {what}; the {settings.task} needs {how}")
-    if len(found) > count:
-        kept = np.random.default_rng([settings.seed, 1]).permutation(len(found))[:count]
-        found = [found[i] for i in sorted(kept)]
-    return found
+    if len(drawn) > count:
+        kept = np.random.default_rng([settings.seed, 1]).permutation(len(drawn))[:count]
+        drawn = [drawn[i] for i in sorted(kept)]
+    return drawn
 
 
 def common_classes(drawn: Mapping[str, Sequence[Drawn]]) -> tuple[list[str], list[str]]:
@@ -118,9 +118,9 @@ def common_classes(drawn: Mapping[str, Sequence[Drawn]]) -> tuple[list[str], lis
             notes.append(f"class {name} is left out: {n} real and {m} synthetic crops, {LEAST_OF_A_CLASS} of each are needed")
     if len(kept) < 2:
         known = {side: ", ".join(f"{written[k]} ({n})" for k, n in sorted(count.items())) for side, count in counts.items()}
-        told = "; ".join(f"{side} has {classes or 'none'}" for side, classes in known.items())
+        counted = "; ".join(f"{side} has {classes or 'none'}" for side, classes in known.items())
         raise EvaluationError(
-            f"no two classes have {LEAST_OF_A_CLASS} crops on both sides: {told}; name classes alike, or give more images, "
+            f"no two classes have {LEAST_OF_A_CLASS} crops on both sides: {counted}; name classes alike, or give more images, "
             "more --crops or a smaller --size"
         )
     return kept, notes
@@ -157,8 +157,8 @@ def read(samples: Samples, classes: Sequence[str], scratch: Scratch, tick: Calla
 def _shares(side: Side, crop: Crop, task: Task) -> Mapping[str, float]:
     if task == "classification":
         return {} if crop.class_name is None else {crop.class_name: 1.0}
-    found = side.shares(crop)
-    return found if sum(found.values()) >= LABELLED else {}
+    shares = side.shares(crop)
+    return shares if sum(shares.values()) >= LABELLED else {}
 
 
 class Scratch:

@@ -38,12 +38,12 @@ def open_embedded(bundle: str, device: str) -> TorchExtractor:
     low, high = card.latent.image_range
 
     def run(pictures: Tensor) -> Tensor:
-        found: list[Tensor] = []
+        parts: list[Tensor] = []
         x = encoder.conv_in(pictures * (high - low) + low)
         for block in blocks:
             x = block(x)
-            found += _pooled(x)
-        return torch.cat(found, dim=1)
+            parts += _pooled(x)
+        return torch.cat(parts, dim=1)
 
     version = f"encoder of {card.name}, mean and deviation of {len(blocks)} blocks, v1"
     return TorchExtractor("embedded", version, encoder, run, device)

@@ -72,8 +72,8 @@ def _unfit(network: Any, file: str) -> str:
     if 2 * len(own & given) <= len(given):
         return ""
     strange, missing = sorted(given - own), sorted(own - given)
-    told = [f"no place for {len(strange)} of its tensors ({', '.join(strange[:3])})"] if strange else []
-    return " and ".join([*told, *([f"{len(missing)} tensors are missing ({', '.join(missing[:3])})"] if missing else [])])
+    problems = [f"no place for {len(strange)} of its tensors ({', '.join(strange[:3])})"] if strange else []
+    return " and ".join([*problems, *([f"{len(missing)} tensors are missing ({', '.join(missing[:3])})"] if missing else [])])
 
 
 def _tensors(file: str) -> list[str]:
@@ -119,9 +119,9 @@ def open_transformers(name: str, device: str) -> TorchExtractor:
     pooled = _drop_new_pooler(vision, loaded["missing_keys"], "" if vision is network else "vision_model.", name)
 
     def run(pictures: Tensor) -> Tensor:
-        found = vision(pixel_values=pictures)
-        pooler = getattr(found, "pooler_output", None) if pooled else None
-        return (found.last_hidden_state[:, 0] if pooler is None else pooler).flatten(1)
+        output = vision(pixel_values=pictures)
+        pooler = getattr(output, "pooler_output", None) if pooled else None
+        return (output.last_hidden_state[:, 0] if pooler is None else pooler).flatten(1)
 
     mean, std = settings.get("image_mean") or IMAGENET_MEAN, settings.get("image_std") or IMAGENET_STD
     version = f"transformers {transformers.__version__}, {'its own pooling' if pooled else 'CLS token'}"
@@ -187,8 +187,8 @@ def _encoder(name: str, version: str, network: Any, call: Any, side: int, mean: 
     def run(pictures: Tensor) -> Tensor:
         return call((resized(pictures, side, antialias=True) - centre) / spread)
 
-    told = " ".join(f"{v:g}" for v in (*mean, *std))
-    return TorchExtractor(name, f"{version}, bilinear to {side} px, mean and deviation {told}", network, run, device)
+    numbers = " ".join(f"{v:g}" for v in (*mean, *std))
+    return TorchExtractor(name, f"{version}, bilinear to {side} px, mean and deviation {numbers}", network, run, device)
 
 
 def _package(name: str) -> Any:

@@ -142,13 +142,13 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run every branch and the pool."""
-        found = []
+        outputs = []
         for branch in self.branches:
             y = x
             for names in branch:
                 y = torch.cat([self.get_submodule(name)(y) for name in names], dim=1)
-            found.append(y)
-        return torch.cat([*found, self._pooled(x)], dim=1)
+            outputs.append(y)
+        return torch.cat([*outputs, self._pooled(x)], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.kind == "strided":

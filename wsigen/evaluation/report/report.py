@@ -29,110 +29,112 @@ SEAM_HEAD = ("borders", "seam score", "noise", "pieces", "")
 Profile = tuple[str, tuple[float, ...]]
 
 
-def write_report(found: Evaluation, folder: Path) -> tuple[Path, Path]:
+def write_report(result: Evaluation, folder: Path) -> tuple[Path, Path]:
     """Write ``report.json`` and ``report.html`` into a folder, which is made if need be; return their paths."""
-    return write(folder, "report", to_json(found), page(found))
+    return write(folder, "report", to_json(result), page(result))
 
 
-def to_json(found: Evaluation) -> dict[str, Any]:
+def to_json(result: Evaluation) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
     nearest = [
         {
             "distance": float(distance),
             "crop": int(crop),
-            "synthetic": asdict(found.place_of("synthetic", i)),
-            "training": asdict(found.place_of(found.training_side, int(crop))),
+            "synthetic": asdict(result.place_of("synthetic", i)),
+            "training": asdict(result.place_of(result.training_side, int(crop))),
         }
-        for i, (distance, crop) in enumerate(zip(*found.nearest, strict=True))
+        for i, (distance, crop) in enumerate(zip(*result.nearest, strict=True))
     ]
     return plain(
         {
-            "settings": asdict(found.settings),
-            "extractor": found.extractor,
-            "mpp": found.mpp,
-            "counts": found.counts,
-            "overlaps": found.overlaps,
-            "numbers": found.numbers,
-            "by_class": found.by_class,
-            "slides": [asdict(s) | {"found": [x.name for x in s.seams if x.found]} for s in found.slides],
-            "seams": [_pooled(p) for p in pool(found.slides)],
+            "settings": asdict(result.settings),
+            "extractor": result.extractor,
+            "mpp": result.mpp,
+            "counts": result.counts,
+            "overlaps": result.overlaps,
+            "numbers": result.numbers,
+            "by_class": result.by_class,
+            "slides": [asdict(s) | {"visible": [x.name for x in s.seams if x.visible]} for s in result.slides],
+            "seams": [_pooled(p) for p in pool(result.slides)],
             "nearest_training": nearest,
-            "nearest_by_slide": [asdict(h) for h in found.hits_by_slide()],
-            "skipped": [asdict(s) for side in found.sides.values() for s in side.skipped],
-            "warnings": found.warnings,
+            "nearest_by_slide": [asdict(h) for h in result.hits_by_slide()],
+            "skipped": [asdict(s) for side in result.sides.values() for s in side.skipped],
+            "warnings": result.warnings,
         }
     )
 
 
-def _pooled(found: PooledSeam) -> dict[str, Any]:
-    path, seam = found.worst
+def _pooled(pooled: PooledSeam) -> dict[str, Any]:
+    path, seam = pooled.worst
     worst = {"path": path, "score": seam.score, "noise": seam.noise}
-    counts = {"found": found.seam.found, "slides": found.slides, "found_on": found.found_on}
-    return asdict(found.seam) | counts | {"worst": worst}
+    counts = {"visible": pooled.seam.visible, "slides": pooled.slides, "visible_on": pooled.visible_on}
+    return asdict(pooled.seam) | counts | {"worst": worst}
 
 
-def page(found: Evaluation) -> str:
+def page(result: Evaluation) -> str:
     """Return the whole page."""
-    order = np.argsort(found.nearest[0], kind="stable")[:NEAREST].tolist()
-    points = [("all", found.numbers["recall"], found.numbers["precision"])]
-    points += [(name, row["recall"], row["precision"]) for name, row in found.by_class.items() if "precision" in row]
+    order = np.argsort(result.nearest[0], kind="stable")[:NEAREST].tolist()
+    points = [("all", result.numbers["recall"], result.numbers["precision"])]
+    points += [(name, row["recall"], row["precision"]) for name, row in result.by_class.items() if "precision" in row]
     return render(
         "evaluation.html",
-        found=found,
-        notes=[count_line(found), extractor_line(found)],
-        headline=[(r.name, r.value.split(" ±")[0]) for r in rows(found) if r.key in HEADLINE],
-        numbers=[(r.name, r.value, r.reading) for r in rows(found)],
-        crops={side: _random_crops(found, side) for side in ("real", "synthetic")},
-        pairs=[_pair(found, i) for i in order],
-        hits=[(h.file, f"{h.hits:,}", f"{h.crops:,}") for h in found.hits_by_slide()],
+        result=result,
+        notes=[count_line(result), extractor_line(result)],
+        headline=[(r.name, r.value.split(" ±")[0]) for r in rows(result) if r.key in HEADLINE],
+        numbers=[(r.name, r.value, r.reading) for r in rows(result)],
+        crops={side: _random_crops(result, side) for side in ("real", "synthetic")},
+        pairs=[_pair(result, i) for i in order],
+        hits=[(h.file, f"{h.hits:,}", f"{h.crops:,}") for h in result.hits_by_slide()],
         points=points,
-        distances=_distances(found),
+        distances=_distances(result),
         class_head=CLASS_HEAD,
-        class_rows=class_rows(found),
+        class_rows=class_rows(result),
         offsets=range(-REACH_PX, REACH_PX + 1),
-        seams=seam_tables(found.slides),
-        consistency=[(s.path, *_consistency(s)) for s in found.slides if s.levels or s.areas],
+        seams=seam_tables(result.slides),
+        consistency=[(s.path, *_consistency(s)) for s in result.slides if s.levels or s.areas],
     )
 
 
-def _random_crops(found: Evaluation, side: str) -> list[NDArray[np.uint8]]:
-    chosen = np.random.default_rng(found.settings.seed).permutation(len(found.sets[side].crops))[:SHOWN]
-    return [crop for i in chosen for crop in _crop(found, side, int(i))]
+def _random_crops(result: Evaluation, side: str) -> list[NDArray[np.uint8]]:
+    chosen = np.random.default_rng(result.settings.seed).permutation(len(result.sets[side].crops))[:SHOWN]
+    return [crop for i in chosen for crop in _crop(result, side, int(i))]
 
 
-def _crop(found: Evaluation, side: str, index: int) -> list[NDArray[np.uint8]]:
+def _crop(result: Evaluation, side: str, index: int) -> list[NDArray[np.uint8]]:
     """The pixels of a crop; nothing if it can no longer be read."""
     try:
-        return [found.sides[side].read(found.sets[side].crops[index])]
+        return [result.sides[side].read(result.sets[side].crops[index])]
     except WsigenError:
         return []
 
 
-def _pair(found: Evaluation, index: int) -> dict[str, Any]:
+def _pair(result: Evaluation, index: int) -> dict[str, Any]:
     """A synthetic crop and the training crop nearest to it."""
-    side, other = found.training_side, int(found.nearest[1][index])
+    side, other = result.training_side, int(result.nearest[1][index])
     return {
-        "crops": _crop(found, "synthetic", index) + _crop(found, side, other),
-        "distance": found.nearest[0][index],
-        "places": (found.place_of("synthetic", index), found.place_of(side, other)),
+        "crops": _crop(result, "synthetic", index) + _crop(result, side, other),
+        "distance": result.nearest[0][index],
+        "places": (result.place_of("synthetic", index), result.place_of(side, other)),
     }
 
 
-def _distances(found: Evaluation) -> list[tuple[str, NDArray[np.float64]]]:
+def _distances(result: Evaluation) -> list[tuple[str, NDArray[np.float64]]]:
     """Distances to the nearest training crop, of each class and of held-out crops."""
-    groups = {"synthetic, all": found.nearest[0]}
-    classes = np.array([c or "" for c in found.sets["synthetic"].classes])
-    groups |= {f"synthetic, {c}": found.nearest[0][classes == c] for c in sorted(set(classes.tolist()) - {""})}
-    if "training" in found.sets:
-        groups |= {"real, held out": nearest_training(found.sets["training"].features, found.sets["real"].features)[0]}
+    groups = {"synthetic, all": result.nearest[0]}
+    classes = np.array([c or "" for c in result.sets["synthetic"].classes])
+    groups |= {f"synthetic, {c}": result.nearest[0][classes == c] for c in sorted(set(classes.tolist()) - {""})}
+    if "training" in result.sets:
+        groups |= {"real, held out": nearest_training(result.sets["training"].features, result.sets["real"].features)[0]}
     return [(name, values) for name, values in groups.items() if len(values) >= 5]
 
 
 def seam_tables(slides: Sequence[SlideCheck]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]], list[Profile]]]:
     """Title, head, rows and profiles of all slides together, then of those whose borders show most."""
     pooled = pool(slides) if len(slides) > 1 else []
-    body = [(*_seam(p.seam), f"{p.found_on} of {p.slides}", f"{Path(p.worst[0]).name}: {p.worst[1].score:.3f}") for p in pooled]
-    head = (*SEAM_HEAD, "found on slides", "worst slide")
+    body = [
+        (*_seam(p.seam), f"{p.visible_on} of {p.slides}", f"{Path(p.worst[0]).name}: {p.worst[1].score:.3f}") for p in pooled
+    ]
+    head = (*SEAM_HEAD, "visible on slides", "worst slide")
     together = [("All slides", head, body, _profiles([p.seam for p in pooled]))] if pooled else []
     return together + [
         (s.path, SEAM_HEAD, [_seam(x) for x in s.seams], _profiles(s.seams)) for s in worst_slides(slides, WORST)
@@ -141,7 +143,7 @@ def seam_tables(slides: Sequence[SlideCheck]) -> list[tuple[str, tuple[str, ...]
 
 def _seam(seam: SeamScore) -> tuple[str, ...]:
     pieces = f"{seam.pieces} of {seam.pieces + seam.left_out}" if seam.left_out else str(seam.pieces)
-    return seam.name, f"{seam.score:.4f}", f"{seam.noise:.4f}", pieces, "can be found" if seam.found else ""
+    return seam.name, f"{seam.score:.4f}", f"{seam.noise:.4f}", pieces, "visible" if seam.visible else ""
 
 
 def _profiles(seams: Sequence[SeamScore]) -> list[Profile]:
@@ -201,25 +203,25 @@ CLASS_HEAD = ("class", "real crops", "synthetic crops", "FID", "KID x 1000", "pr
 """Columns of the table by class."""
 
 
-def rows(found: Evaluation) -> list[Row]:
+def rows(result: Evaluation) -> list[Row]:
     """The numbers of all crops in the order a reader wants them."""
     out = []
     for key, (name, _, reading) in _FORMS.items():
-        if key in found.numbers:
+        if key in result.numbers:
             if key == "c_t":
-                reading = f"{reading} ({found.numbers['c_t_cells_used']:.0f} of {found.numbers['c_t_cells']:.0f} cells)"
-            if key in _OF_COPIES and found.numbers["training_coverage"] < COVERED_LEAST:
-                reading += f"; sees {found.numbers['training_coverage']:.0%} of the training tissue"
-            out.append(Row(key, name, _value(key, found.numbers), reading))
+                reading = f"{reading} ({result.numbers['c_t_cells_used']:.0f} of {result.numbers['c_t_cells']:.0f} cells)"
+            if key in _OF_COPIES and result.numbers["training_coverage"] < COVERED_LEAST:
+                reading += f"; sees {result.numbers['training_coverage']:.0%} of the training tissue"
+            out.append(Row(key, name, _value(key, result.numbers), reading))
     return out
 
 
-def class_rows(found: Evaluation) -> list[tuple[str, ...]]:
+def class_rows(result: Evaluation) -> list[tuple[str, ...]]:
     """One line a class, as `CLASS_HEAD` says; on the scales and with the deviations of the numbers of all crops."""
     keys = ("fid", "kid", "precision", "recall", "density", "coverage")
     return [
         (name, *(f"{row[f'{side}_crops']:.0f}" for side in ("real", "synthetic")), *(_value(k, row) for k in keys))
-        for name, row in found.by_class.items()
+        for name, row in result.by_class.items()
     ]
 
 
@@ -232,16 +234,16 @@ def _value(key: str, numbers: Mapping[str, float]) -> str:
     return f"{value} ± {numbers[_DEVIATIONS[key]] * scale:.3g}" if key in _DEVIATIONS else value
 
 
-def extractor_line(found: Evaluation) -> str:
+def extractor_line(result: Evaluation) -> str:
     """The extractor of every number."""
-    e = found.extractor
+    e = result.extractor
     return f"features: {e['name']} ({e['version']}), sha256 {e['sha256'][:12]}"
 
 
-def count_line(found: Evaluation) -> str:
+def count_line(result: Evaluation) -> str:
     """Crops and images of every side."""
-    counts, overlaps = found.counts, found.overlaps
+    counts, overlaps = result.counts, result.overlaps
     parts = [f"{n}: {c['crops']} crops of {c['images']} images ({overlaps[n]:.0%} overlap another)" for n, c in counts.items()]
     skipped = sum(c["skipped"] for c in counts.values())
-    where = f"{found.settings.size_px} px at {found.mpp:g} um/px" if found.mpp else f"{found.settings.size_px} px"
+    where = f"{result.settings.size_px} px at {result.mpp:g} um/px" if result.mpp else f"{result.settings.size_px} px"
     return "; ".join([*parts, where, *([f"{skipped} images skipped"] if skipped else [])])

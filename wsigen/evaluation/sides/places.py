@@ -60,19 +60,19 @@ def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: i
         why = f"{small} are unreadable or below {side_px} px" if small else "none shows tissue"
         raise EvaluationError(f"{side.path}: no crop can be taken from its {len(fields)} images ({why})")
     rng = np.random.default_rng([seed, *hashlib.sha256(side.name.encode()).digest()[:4]])
-    found: dict[tuple[int, Box], None] = {}
+    drawn: dict[tuple[int, Box], None] = {}
     for _ in range(_TRIES * count):
-        if len(found) == count or not weights.any():
+        if len(drawn) == count or not weights.any():
             break
         member = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))
         chosen = fields[member]
         assert chosen is not None  # its weight would be 0
         box = chosen.draw(rng)
         if box is not None:
-            found[(member, box)] = None
+            drawn[(member, box)] = None
         if chosen.single:
             weights[member] = 0
-    crops = [Crop(m, box, side.canvas(m, mpp)) for m, box in sorted(found)]
+    crops = [Crop(m, box, side.canvas(m, mpp)) for m, box in sorted(drawn)]
     return [replace(crop, class_name=side.class_of(crop)) for crop in crops]
 
 

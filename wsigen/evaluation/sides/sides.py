@@ -113,8 +113,8 @@ class Side:
         box = self.full_size(crop)
         cell = max(1, min(box.height, box.width) // _CELLS)
         cells = Box(box.y0 // cell, box.x0 // cell, -(-box.y1 // cell), -(-box.x1 // cell))
-        found = layout.class_map(cells, cell)
-        counts = np.bincount(found.ravel(), minlength=len(table))[: len(table)] / found.size
+        classes = layout.class_map(cells, cell)
+        counts = np.bincount(classes.ravel(), minlength=len(table))[: len(table)] / classes.size
         return {c.name: float(n) for c, n in zip(table, counts, strict=True) if n}
 
     def class_of(self, crop: Crop) -> str | None:
@@ -142,13 +142,13 @@ class Side:
             ((np.arange(*span) + 0.5) * scale / cell).astype(np.int64) for span, scale in zip(spans, scales, strict=True)
         )
         cells = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-        found = layout.class_map(cells, cell)[np.ix_(rows - cells.y0, columns - cells.x0)]
+        classes = layout.class_map(cells, cell)[np.ix_(rows - cells.y0, columns - cells.x0)]
         positions = np.full(UNKNOWN + 1, UNKNOWN, np.uint8)
         folded = [n.casefold() for n in names]
         for index, tissue in enumerate(self.members[crop.member].table):
             if tissue.name.casefold() in folded:
                 positions[index] = folded.index(tissue.name.casefold())
-        return positions[found]
+        return positions[classes]
 
     def skip(self, path: Path, reason: str) -> None:
         """Note a file that turned out to be unusable; only its first reason is kept."""
@@ -230,8 +230,8 @@ def common_mpp(sides: list[Side], asked: float | None) -> float | None:
             raise EvaluationError(_silent(side, "cannot be compared with a side that says its own"))
     values = [v for v in known if v is not None]
     if max(values) > min(values) * (1 + SAME_MPP):
-        told = ", ".join(f"{s.name} {v:g}" for s, v in zip(sides, values, strict=True))
-        raise EvaluationError(f"the sides have different um/px ({told}); say at which to compare, e.g. --mpp {max(values):g}")
+        stated = ", ".join(f"{s.name} {v:g}" for s, v in zip(sides, values, strict=True))
+        raise EvaluationError(f"the sides have different um/px ({stated}); say at which to compare, e.g. --mpp {max(values):g}")
     return values[0]
 
 
@@ -251,28 +251,28 @@ def enlarged(sides: list[Side], mpp: float | None) -> list[str]:
             f"{path}: {coarsest:g} um/px would be enlarged {coarsest / mpp:.3g} times to {mpp:g}, which shows no more "
             f"of the tissue; compare at a coarser --mpp, e.g. --mpp {coarsest:g}"
         )
-    found = []
+    notes = []
     for side in sides:
         known = [m.reference.mpp for m in side.members if m.reference.mpp]
         coarse = [v for v in known if v > mpp * (1 + SAME_MPP)]
         if coarse:
-            found.append(
+            notes.append(
                 f"{side.name}: {len(coarse)} of {len(side.members)} images are coarser than the {mpp:g} um/px compared at (up "
                 f"to {max(coarse):g}) and were enlarged: they lack detail, which numbers take for a difference; see --mpp"
             )
-    return found
+    return notes
 
 
 def same_files(sides: dict[str, Side]) -> list[str]:
     """Say which files two sides share by content: comparing them says nothing."""
-    found, names = [], list(sides)
+    notes, names = [], list(sides)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             count = shared_files(sides[a], sides[b])
             if count:
                 total = len(sides[b].members)
-                found.append(f"{a} and {b} are the same in {count} of {total} files: numbers compare them with themselves")
-    return found
+                notes.append(f"{a} and {b} are the same in {count} of {total} files: numbers compare them with themselves")
+    return notes
 
 
 def shared_files(a: Side, b: Side) -> int:
