@@ -166,8 +166,8 @@ def test_at_most_n_patches_of_a_class(mixed, tmp_path):
 def test_the_index_is_reused_and_rebuilt_when_stale(mixed, tmp_path, monkeypatch):
     first = open_dataset(mixed, tmp_path / "cache")
     calls = []
-    real = index.open_image
-    monkeypatch.setattr(index, "open_image", lambda *a: (calls.append(a[1]), real(*a))[1])
+    real = index.open_listed
+    monkeypatch.setattr(index, "open_listed", lambda *a: (calls.append(a[1]), real(*a))[1])
     again = open_dataset(mixed, tmp_path / "cache")
     assert calls == []
     assert again.key == first.key

@@ -82,16 +82,16 @@ def test_slides_that_cannot_be_opened(tmp_path):
 
 def test_a_full_disk_while_a_large_image_is_copied(tmp_path, monkeypatch):
     """A folder where the copy has to be stands for a disk that takes no more: libvips fails in the same way."""
-    from wsigen.dataset import opening
+    from wsigen.dataset import images
 
     slide(tmp_path / "slides" / "s1.png")
-    monkeypatch.setattr(opening, "COPY_FROM_PX", 1000)
+    monkeypatch.setattr(images, "COPY_FROM_PX", 1000)
 
     @contextmanager
     def full(path):
         yield path.parent / "missing" / path.name
 
-    monkeypatch.setattr(opening, "atomic_path", full)
+    monkeypatch.setattr(images, "atomic_path", full)
     plain = {"kind": "unlabelled", "images": "slides", "mpp": 0.5}
     refused(tmp_path, r"tiled: the tiled copy of s1\.png cannot be written \(.*make room, or give another --cache", plain)
     assert not list((tmp_path / "cache" / "tiled").iterdir())

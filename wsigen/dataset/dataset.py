@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import DatasetError
 from wsigen.dataset.crops import CropStream, ReadFailures
-from wsigen.dataset.discovery import ImageFile, find_images
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
-from wsigen.dataset.index import Watch, build_index, index_key, index_path, load_index, make_member, save_index
+from wsigen.dataset.images import ImageFile, find_images
+from wsigen.dataset.index import Watch, build_index, index_key, index_path, load_index, save_index
 from wsigen.dataset.label_sources import label_images
 from wsigen.dataset.labels import Labels, PolygonLabels
 from wsigen.dataset.members import Member
@@ -32,6 +32,8 @@ from wsigen.dataset.settings import (
 )
 from wsigen.dataset.tables import column_of_images, few
 from wsigen.models.card import Level
+from wsigen.slide.reading import ImageSource
+from wsigen.slide.tissue import Mask
 
 Split = Literal["training", "held_out"]
 
@@ -179,20 +181,21 @@ def open_dataset(
     held_out = split_groups(settings, groups)
     labels, notes = label_images(settings, files)
     subtypes = _subtypes(settings, files)
+
+    def make_member(file: ImageFile, image: ImageSource, mask: Mask | None) -> Member:
+        name, glass = file.name, getattr(settings.sources[file.source], "glass", False)
+        outside = settings.table.background if glass else None
+        return Member(name, file.path, image, labels[name], settings.table, mask, outside, groups[name], subtypes.get(name))
+
     stamped = _files(settings, files, labels)
     key, strict = (index_key(settings, stamped, skip) for skip in (skip_bad, False))
-    index = load_index(path, key) or load_index(path, strict)
+    index = load_index(path, key, files, make_member) or load_index(path, strict, files, make_member)
     if index is None:
-        index = build_index(settings, files, labels, groups, held_out, Path(cache), skip_bad, watch)
+        index = build_index(settings, files, make_member, held_out, Path(cache), skip_bad, watch)
         save_index(path, index, key if index.skipped else strict)  # with nothing left out both are the same
-    by_name = {f.name: f for f in files}
-    members = [
-        make_member(settings, by_name[n], image, labels[n], mask, groups[n], subtypes.get(n))
-        for n, image, mask in zip(index.names, index.opened, index.masks, strict=True)
-    ]
-    notes += _coarse_images(settings, members)
+    notes += _coarse_images(settings, index.members)
     key = key if index.skipped else strict
-    return Dataset(settings, key, members, held_out, index.patches, index.areas, index.skipped, notes, skip_bad)
+    return Dataset(settings, key, index.members, held_out, index.patches, index.areas, index.skipped, notes, skip_bad)
 
 
 def _subtypes(settings: DatasetSettings, files: Sequence[ImageFile]) -> dict[str, str]:

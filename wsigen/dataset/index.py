@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import DatasetError, ImageError
-from wsigen.dataset.discovery import ImageFile
 from wsigen.dataset.groups import TRAINING
-from wsigen.dataset.labels import Labels
+from wsigen.dataset.images import ImageFile, open_listed
 from wsigen.dataset.members import Member
-from wsigen.dataset.opening import open_listed
 from wsigen.dataset.patches import Patches, lattice, thin
 from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.slide.reading import ImageSource
@@ -30,6 +28,9 @@ VERSION = 3
 Watch = Callable[[int, int, str], None]
 """Called with (images done, images in all, name)."""
 
+MakeMember = Callable[[ImageFile, ImageSource, Mask | None], Member]
+"""Puts together what is known about an image."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
@@ -37,15 +38,13 @@ class Index:
 
     Attributes
     ----------
-    names, opened, masks : of every image that could be opened
+    members : every image that could be opened
     skipped : (name, reason) of those that could not
-    patches : `Patches`; ``member`` counts in ``names``
-    areas : int64 [images, levels, classes + 1], cells of each class, and of tissue without label
+    patches : `Patches`; ``member`` counts in ``members``
+    areas : int64 [members, levels, classes + 1], cells of each class, and of tissue without label
     """
 
-    names: list[str]
-    opened: list[ImageSource]
-    masks: list[Mask | None]
+    members: list[Member]
     skipped: list[tuple[str, str]]
     patches: Patches
     areas: NDArray[np.int64]
@@ -54,8 +53,7 @@ class Index:
 def build_index(
     settings: DatasetSettings,
     files: Sequence[ImageFile],
-    labels: Mapping[str, Labels],
-    groups: Mapping[str, str],
+    make_member: MakeMember,
     held_out: frozenset[str],
     cache: Path,
     skip_bad: bool,
@@ -68,80 +66,66 @@ def build_index(
     DatasetError
         If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
     """
-    kept, opened, masks, skipped = _open_all(settings, files, cache, skip_bad, watch)
+    members, skipped = _open_all(settings, files, make_member, cache, skip_bad, watch)
     parts: list[Patches] = []
-    areas = np.zeros((len(kept), len(settings.levels), len(settings.classes) + 1), np.int64)
-    for i, (file, image, mask) in enumerate(zip(kept, opened, masks, strict=True)):
-        member = make_member(settings, file, image, labels[file.name], mask, groups[file.name])
+    areas = np.zeros((len(members), len(settings.levels), len(settings.classes) + 1), np.int64)
+    for i, member in enumerate(members):
         for k, level in enumerate(settings.levels):
             if not settings.too_coarse(member.mpp, level):
                 patches, areas[i, k] = lattice(member, i, k, settings)
                 parts.append(patches)
-    names = [f.name for f in kept]
-    sides = np.array([groups[n] in held_out for n in names], np.int64)
+    sides = np.array([m.group in held_out for m in members], np.int64)
     patches = Patches.join(parts, len(settings.classes))
-    coarse = sum(all(settings.too_coarse(o.mpp or 1.0, level) for level in settings.levels) for o in opened)
-    cause = f"; {coarse} of {len(opened)} images would be enlarged beyond most_upsampling" if coarse else ""
-    _check_classes(settings, [labels[n] for n in names], areas, patches, sides, cause)
-    return Index(names, opened, masks, skipped, thin(patches, names, sides, settings), areas)
-
-
-def make_member(
-    settings: DatasetSettings,
-    file: ImageFile,
-    image: ImageSource,
-    labels: Labels,
-    mask: Mask | None,
-    group: str,
-    subtype: str | None = None,
-) -> Member:
-    """Put together what is known about an image."""
-    glass = settings.table.background if getattr(settings.sources[file.source], "glass", False) else None
-    return Member(file.name, file.path, image, labels, settings.table, mask, glass, group, subtype)
+    _check_classes(settings, members, areas, patches, sides)
+    return Index(members, skipped, thin(patches, [m.name for m in members], sides, settings), areas)
 
 
 def _open_all(
-    settings: DatasetSettings, files: Sequence[ImageFile], cache: Path, skip_bad: bool, watch: Watch | None
-) -> tuple[list[ImageFile], list[ImageSource], list[Mask | None], list[tuple[str, str]]]:
+    settings: DatasetSettings,
+    files: Sequence[ImageFile],
+    make_member: MakeMember,
+    cache: Path,
+    skip_bad: bool,
+    watch: Watch | None,
+) -> tuple[list[Member], list[tuple[str, str]]]:
     """Open every image and find its tissue: some files open and cannot be read."""
-    kept, opened, bad = [], [], []
-    masks: list[Mask | None] = []
+    members, bad = [], []
     for i, file in enumerate(files):
         if watch is not None:
             watch(i, len(files), file.name)
         source = settings.sources[file.source]
         try:
             image = open_listed(file.path, file.name, source, cache)
-            masks.append(None if isinstance(source, TileSource) else find_tissue(image, image.mpp))
-            opened.append(image)
-            kept.append(file)
+            mask = None if isinstance(source, TileSource) else find_tissue(image, image.mpp)
+            members.append(make_member(file, image, mask))
         except ImageError as error:
             bad.append((file.name, str(error)))
-    if bad and (not skip_bad or not kept):
+    if bad and (not skip_bad or not members):
         names = ", ".join(PurePosixPath(n).name for n, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
         raise DatasetError(
             f"{len(bad)} of {len(files)} images cannot be opened ({names}); the first: {bad[0][1].split(';')[0]}; "
             "mend them, or leave them out with --skip-bad"
         )
-    return kept, opened, masks, bad
+    return members, bad
 
 
 def _check_classes(
     settings: DatasetSettings,
-    labels: Sequence[Labels],
+    members: Sequence[Member],
     areas: NDArray[np.int64],
     patches: Patches,
     sides: NDArray[np.int64],
-    cause: str,
 ) -> None:
-    """Refuse a class nobody labelled, or that has no patch to train on; ``cause`` may be why."""
+    """Refuse a class nobody labelled, or that has no patch to train on."""
     px, mpp = settings.patch_px, settings.mpps[0]
+    coarse = sum(all(settings.too_coarse(m.mpp, level) for level in settings.levels) for m in members)
+    cause = f"; {coarse} of {len(members)} images would be enlarged beyond most_upsampling" if coarse else ""
     if not len(patches):
         raise DatasetError(
             f"no patches: no image holds {px} x {px} px of tissue at {mpp} um/px{cause}; "
             "lower patch_px or min_tissue, or check mpp"
         )
-    if not any(of_image.any for of_image in labels):
+    if not any(m.labels.any for m in members):
         return  # nothing is labelled: an autoencoder's dataset
     counts = patches.counts
     training = counts[sides[patches.member] == TRAINING].sum(axis=0)
@@ -150,7 +134,7 @@ def _check_classes(
             continue
         if counts[:, index].any():
             raise DatasetError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
-        if areas[:, :, index].any() or any(of_image.names(index) for of_image in labels):
+        if areas[:, :, index].any() or any(m.labels.names(index) for m in members):
             raise DatasetError(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at {mpp} um/px or fall between "
                 f"cells{cause}; lower patch_px or add larger ones"
@@ -174,38 +158,40 @@ def save_index(path: Path, index: Index, key: str) -> None:
     """Write the index, whole or not at all."""
     about = {
         "key": key,
-        "names": index.names,
-        "opened": [asdict(o) for o in index.opened],
-        "masks": [None if m is None else m.shape for m in index.masks],
+        "names": [m.name for m in index.members],
+        "images": [asdict(m.reference) for m in index.members],
+        "masks": [None if m.mask is None else m.mask.shape for m in index.members],
         "skipped": index.skipped,
     }
-    p = index.patches
-    arrays: dict[str, NDArray[np.generic]] = {f"mask_{i}": np.packbits(m) for i, m in enumerate(index.masks) if m is not None}
-    arrays |= {"member": p.member, "level": p.level, "y": p.y, "x": p.x, "counts": p.counts, "areas": index.areas}
-    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    arrays: dict[str, NDArray[np.generic]] = {f.name: getattr(index.patches, f.name) for f in fields(Patches)}
+    arrays |= {f"mask_{i}": np.packbits(m.mask) for i, m in enumerate(index.members) if m.mask is not None}
+    arrays |= {"areas": index.areas, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes ** for allow_pickle
 
 
-def load_index(path: Path, key: str) -> Index | None:
+def load_index(path: Path, key: str, files: Sequence[ImageFile], make_member: MakeMember) -> Index | None:
     """Read the index; None if there is none, it is of other settings or files, or it is damaged."""
+    by_name = {file.name: file for file in files}
     try:
         with np.load(path) as stored:
             about = json.loads(stored["about"].tobytes())
             if about["key"] != key:
                 return None
-            opened = [ImageSource(**o) for o in about["opened"]]
-            if not all(Path(o.path).exists() for o in opened):
+            images = [ImageSource(**image) for image in about["images"]]
+            if not all(Path(image.path).exists() for image in images):
                 return None
-            masks = [None if s is None else _unpack(stored[f"mask_{i}"], s) for i, s in enumerate(about["masks"])]
-            patches = Patches(*(stored[name] for name in ("member", "level", "y", "x", "counts")))
+            masks = [None if s is None else _unpack(stored[f"mask_{i}"], *s) for i, s in enumerate(about["masks"])]
+            members = [
+                make_member(by_name[name], image, mask) for name, image, mask in zip(about["names"], images, masks, strict=True)
+            ]
             skipped = [(str(n), str(r)) for n, r in about["skipped"]]
-            return Index(about["names"], opened, masks, skipped, patches, stored["areas"])
+            patches = Patches(*(stored[f.name] for f in fields(Patches)))
+            return Index(members, skipped, patches, stored["areas"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return None
 
 
-def _unpack(bits: NDArray[np.uint8], shape: list[int]) -> Mask:
-    height, width = shape
+def _unpack(bits: NDArray[np.uint8], height: int, width: int) -> Mask:
     return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)

@@ -10,8 +10,8 @@ import numpy as np
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError
-from wsigen.dataset.discovery import ImageFile
 from wsigen.dataset.groups import match_name
+from wsigen.dataset.images import ImageFile
 from wsigen.dataset.labels import Labels, PointLabels, PolygonLabels, WholeLabel
 from wsigen.dataset.settings import AnnotatedSource, Columns, DatasetSettings, PointSource
 from wsigen.dataset.tables import few, keys, lookup, read_rows

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wsigen.base.errors import TrainingError
 from wsigen.dataset.drawing import MOST
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition
@@ -78,21 +76,6 @@ class Conditioner:
         rows = torch.where(labels >= 0, labels, torch.full_like(labels, self.classes))
         prompts = self.prompts.to(noisy.device)
         return noisy, {**extra, "encoder_hidden_states": prompts[levels, rows].to(noisy)}
-
-
-def load_text(folder: Path) -> tuple[Any, Any]:
-    """Load CLIP's tokenizer and text model from a folder that has both."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
-            str(folder / "text_encoder"), use_safetensors=True, local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(f"{folder}: no CLIP text_encoder and tokenizer can be loaded from there ({reason})") from None
-    return tokenizer, encoder.requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -20,8 +20,9 @@ from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
 from wsigen.dataset.settings import CELL_PX
 from wsigen.models.card import BundleCard, Level
+from wsigen.models.loading import load_text
 from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
-from wsigen.training.conditions import Conditioner, embed_prompts, load_text
+from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet, scale_card
 from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.loop import Outcome, check_folder, train
@@ -72,7 +73,7 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, o
     mean, std = ([float(x) for x in v] for v in (data.mean, data.std))
     card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, CELL_PX, data.side)
     folder = recipe.text or recipe.start
-    text = load_text(folder) if recipe.conditioning.kind == "text" and folder else None
+    text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
     scheduler = build_schedule(recipe)
     unet, conditioner = _network(recipe, card, text)
     task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
