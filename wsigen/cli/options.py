@@ -164,7 +164,8 @@ def _setting(name: str) -> inspect.Parameter:
     form = extra["form"] or (words if len(words) <= COLUMN else name.upper()) or number
     limits, default = allowed(name), default_of(name)
     said = f"{field.description}" + (f", {limits}" if limits and limits != form else "")
-    kind: Any = bool if bool in kinds else Path if Path in kinds else str
+    word = any(get_args(each) for each in kinds if each is not field.annotation)  # ``sample`` is none of the paths it may be
+    kind: Any = bool if bool in kinds else Path if Path in kinds and not word else str
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=escape(said) + (f" [dim]\\[default: {escape(default)}][/dim]" if default else ""),
