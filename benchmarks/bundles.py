@@ -90,6 +90,19 @@ def make_bundle(
     return folder
 
 
+def tissues(model: str | Path) -> list[str]:
+    """Classes of a bundle (a folder, a name), but for its background."""
+    from wsigen.models.bundle import check_bundle, find_bundle
+
+    return [c.name for c in check_bundle(find_bundle(str(model))).table if not c.background]
+
+
+def one_class(model: str | Path, size: int, **more: Any) -> dict[str, Any]:
+    """Settings of ``wsigen.generate``: ``size`` px a side, all of one tissue, one worker of one thread; ``more`` go before."""
+    made = {"model": str(model), "size": (size, size), "class_name": tissues(model)[0], "levels": 1}
+    return {**made, "workers": 1, "threads": 1, "overwrite": True, **more}
+
+
 def write_squares(path: Path, squares: list[Square]) -> Path:
     """Write a GeoJSON layout of squares."""
     return write_polygons(

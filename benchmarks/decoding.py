@@ -7,13 +7,10 @@ share, pages fetched anew, and peak memory; by one thread and by two at once.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
@@ -21,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.document import rewrite
-from benchmarks.memory import peak_rss
+from benchmarks.document import rewrite, table
+from benchmarks.processes import environment, in_process, peak_rss
 
 COMMAND = "python -m benchmarks.decoding"
 CALLS, WINDOWS = 4, 2
@@ -32,17 +29,16 @@ WHOLE = 10**6
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A way to decode: what a process is started with, whether it keeps freed memory, latent px of a piece."""
+    """A way to decode: whether the process keeps freed memory, latent px of a piece, whether it starts as by dask's nanny."""
 
     name: str
     kept: bool
     piece: int
-    environment: tuple[tuple[str, str], ...] = ()
+    nanny: bool = False
 
 
-NANNY = (("MALLOC_TRIM_THRESHOLD_", "65536"),)
 CASES = (
-    Case("dask's nanny, whole windows", False, WHOLE, NANNY),
+    Case("dask's nanny, whole windows", False, WHOLE, nanny=True),
     Case("glibc's own ways, whole windows", False, WHOLE),
     Case("freed memory kept, whole windows", True, WHOLE),
     Case("glibc's own ways, pieces of 64", False, 64),
@@ -52,37 +48,29 @@ CASES = (
 
 def main() -> None:
     """Measure every case in turn, with one thread and with two; print the table, or rewrite a document's."""
-    args = _arguments()
-    if args.child:
-        print(json.dumps(_measure(Case(**json.loads(args.child)), args.threads, args.model)))
-        return
-    lines = [
-        "Seconds, mean over the threads; MiB of the process; pages of a window in thousands.",
-        "",
-        "| way | threads | U-Net, a crop | decoder, 128 x 128 | of it the system's | pages | peak memory |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
+    parser.add_argument("--document", type=Path, help="rewrite the table in this document")
+    args = parser.parse_args()
+    head = ["way", "threads", "U-Net, a crop", "decoder, 128 x 128", "of it the system's", "pages", "peak memory"]
+    rows = []
     for threads in (1, 2):
         for case in CASES:
-            found = _in_process(case, threads, args.model)
+            started = {"OMP_NUM_THREADS": "1"} | ({"MALLOC_TRIM_THRESHOLD_": "65536"} if case.nanny else {})
+            with environment(started, without=("MALLOC_", "GLIBC_")):
+                found = in_process(measure, case, threads, args.model)
             cells = [f"{found['call']:.3f}", f"{found['decode']:.2f}", f"{found['system']:.2f}", f"{found['pages'] / 1000:.0f}"]
-            lines.append(f"| {case.name} | {threads} | {' | '.join(cells)} | {found['peak'] / 2**20:.0f} |")
-            print(lines[-1], file=sys.stderr, flush=True)
-    print("\n".join(lines))
+            rows.append([case.name, threads, *cells, f"{found['peak'] / 2**20:.0f}"])
+            print(*rows[-1], file=sys.stderr, flush=True)
+    what = "Seconds, mean over the threads; MiB of the process; pages of a window in thousands."
+    text = f"{what}\n\n{table(head, rows)}"
+    print(text)
     if args.document:
-        rewrite(args.document, COMMAND, "\n".join(lines))
+        rewrite(args.document, COMMAND, text)
 
 
-def _in_process(case: Case, threads: int, model: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.decoding", "--child", json.dumps(asdict(case)), "--threads", str(threads)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    environment |= {"OMP_NUM_THREADS": "1", **dict(case.environment)}
-    done = subprocess.run([*command, "--model", model], check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _measure(case: Case, threads: int, name: str) -> dict[str, float]:
+def measure(case: Case, threads: int, name: str) -> dict[str, float]:
+    """Of a case, in the process that does nothing else."""
     import torch
 
     from wsigen.models import autoencoder
@@ -122,15 +110,6 @@ def _work(model: Any) -> dict[str, float]:
     decode, after = (perf_counter() - begin) / WINDOWS, resource.getrusage(resource.RUSAGE_SELF)
     system, pages = (after.ru_stime - before.ru_stime) / WINDOWS, (after.ru_minflt - before.ru_minflt) / WINDOWS
     return {"call": call, "decode": decode, "system": system, "pages": pages}
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
-    parser.add_argument("--document", type=Path, help="rewrite the table in this document")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: bool =
     ValueError
         If a row has more or fewer cells than the header.
     """
-    lines = [head, ["---:" if numbers else "---"] * len(head), *rows]
+    lines = [list(map(str, line)) for line in (head, *rows)]
     wrong = [line for line in lines if len(line) != len(head)]
     if wrong:
         raise ValueError(f"a table of {len(head)} columns has the row {wrong[0]}")
-    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    first, *others = (f"| {' | '.join(line)} |" for line in ([cell.replace("|", r"\|") for cell in line] for line in lines))
+    return "\n".join([first, f"|{('---:|' if numbers else '---|') * len(head)}", *others])
 
 
 def table_problems(text: str) -> list[str]:

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import wsigen
+from benchmarks.document import table
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -60,7 +63,6 @@ def _measure(
     plan: PipelineSettings, dataset: Dataset, bundle: Path, folder: Path, side: int, extractor: Extractor
 ) -> dict[str, float]:
     """Make a slide per class, and compare its crops with the held-out ones."""
-    import wsigen
     from wsigen.evaluation.fidelity import fidelity_numbers
 
     size = plan.evaluation.size_px
@@ -113,15 +115,12 @@ def _tiles(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _print(rows: dict[str, list[dict[str, float]]]) -> None:
-    print(
-        "\n| feature entropy loss | spread between classes | improved recall | precision | KID x 1000 |\n|---|---|---|---|---|"
-    )
-    for name, found in rows.items():
-        cells = []
-        for key in SHOWN:
-            values = [row[key] for row in found]
-            cells.append(f"{mean(values):.3f} ± {pstdev(values):.3f}")
-        print(f"| {name} | {' | '.join(cells)} |")
+    cells = [
+        [name, *(f"{mean(values):.3f} ± {pstdev(values):.3f}" for values in ([row[key] for row in found] for key in SHOWN))]
+        for name, found in rows.items()
+    ]
+    head = ["feature entropy loss", "spread between classes", "improved recall", "precision", "KID x 1000"]
+    print(f"\n{table(head, cells)}")
     real = rows["off"][0]["spread_real"]
     print(f"\nspread of the held-out real crops: {real:.3f}; mean ± deviation over {len(rows['off'])} seeds")
 

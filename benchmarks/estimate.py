@@ -1,6 +1,6 @@
 """What ``wsigen estimate`` says over what a run takes: seconds, peak memory and disk.
 
-Every row is a process of its own (``python -m benchmarks.estimate JOB``). Memory: one slide for 1 worker and for 2 threads, and
+Every row is a process of its own. Memory: one slide for 1 worker and for 2 threads, and
 batches of 1, 4 and 16 crops, small and large, each of one step. The figures of memory are the least and the greatest ratio.
 Time: estimates and runs in turn; of each run the mean of the estimates before and after it. CPU seconds leave out what else the
 machine does; the wall's are of interest where it does nothing else.
@@ -8,18 +8,18 @@ machine does; the wall's are of interest where it does nothing else.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
+import wsigen
+from benchmarks.bundles import one_class
+from benchmarks.document import table
 from benchmarks.figure import Figure, Options, spread
-from benchmarks.memory import peak_rss
+from benchmarks.processes import in_process, peak_rss
 from wsigen.run.engine.stage import Stage
 
 SMALL_PX, LARGE_PX, QUICK_PX = 1024, 4096, 2048
@@ -29,37 +29,28 @@ MEMORY, TIME = (1.0, 1.3), (0.85, 1.15)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A slide to estimate and to make; ``repetitions`` of 0: its memory and disk alone."""
+    """A slide to estimate and to make, all tissue."""
 
     model: str
-    folder: str
+    folder: Path
     size: int
     steps: int
     batch: int
     workers: int
-    repetitions: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of ``wsigen.generate``: all tissue."""
-        from wsigen.models.bundle import check_bundle, find_bundle
-
-        table = check_bundle(find_bundle(self.model)).table
-        return {
-            "model": self.model,
-            "size": (self.size, self.size),
-            "class_name": next(c.name for c in table if not c.background),
-            "steps": self.steps,
-            "batch": self.batch,
-            "workers": self.workers,
-            "threads": 1,
-            "overwrite": True,
-        }
+        """Of ``wsigen.generate``."""
+        return one_class(self.model, self.size, steps=self.steps, batch=self.batch, workers=self.workers, levels=None)
 
     @property
     def output(self) -> Path:
         """The slide."""
-        return Path(self.folder) / "slide.ome.tiff"
+        return self.folder / "slide.ome.tiff"
+
+
+Weighed = tuple[tuple[float, float], tuple[float, float]]
+"""Projected and measured bytes of memory, and of disk."""
 
 
 class DiskUse:
@@ -83,65 +74,50 @@ class DiskUse:
 def measure(options: Options) -> list[Figure]:
     sizes = (SMALL_PX, QUICK_PX) if options.quick else (SMALL_PX, LARGE_PX)
     ways = [(1, 4), (1, 16), (2, 4)] if options.quick else [(w, b) for w in (1, 2) for b in (1, 4, 16)]
-    jobs = [Job(options.model, str(options.folder), size, 1, b, w) for size in sizes for w, b in ways]
-    found = [(job, _run(job)) for job in jobs]
-    timed = _run(Job(options.model, str(options.folder), TIMED_PX, TIMED_STEPS, 4, 1, 1 if options.quick else 3))
-    memory = [row["memory"][0] / row["memory"][1] for _, row in found]
-    disk = [row["disk"][0] / row["disk"][1] for _, row in found]
-    table = _table(found)
+    jobs = [Job(options.model, options.folder, size, 1, b, w) for size in sizes for w, b in ways]
+    found = [in_process(weigh, job) for job in jobs]
+    repetitions = 1 if options.quick else 3
+    timed = in_process(time, Job(options.model, options.folder, TIMED_PX, TIMED_STEPS, 4, 1), repetitions)
+    memory = [projected / peak for (projected, peak), _ in found]
+    disk = [projected / used for _, (projected, used) in found]
     cpu = f"{TIMED_PX} px, {TIMED_STEPS} steps, one worker; CPU {spread(timed['cpu'])}, wall {spread(timed['wall'])}"
     cases = f"{len(found)} slides of {sizes[0]} and {sizes[1]} px; disk {min(disk):.2f} .. {max(disk):.2f}"
     what = "projected over measured peak memory"
     return [
-        Figure("estimate", f"{what}, the least", min(memory), MEMORY[1], cases, floor=MEMORY[0], table=table),
+        Figure("estimate", f"{what}, the least", min(memory), MEMORY[1], cases, floor=MEMORY[0], table=_table(jobs, found)),
         Figure("estimate", f"{what}, the greatest", max(memory), MEMORY[1], cases, floor=MEMORY[0]),
         Figure("estimate", "estimated over measured time of a run", median(timed["cpu"]), TIME[1], cpu, floor=TIME[0]),
     ]
 
 
-def _run(job: Job) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.estimate", json.dumps(asdict(job))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"estimate: {job.size} px, {job.workers} workers, batch {job.batch}: {found}", file=sys.stderr, flush=True)
-    return found
+def _table(jobs: list[Job], found: list[Weighed]) -> str:
+    head = ["slide px", "workers", "batch", "memory projected", "measured", "ratio", "disk projected", "measured"]
+    rows = []
+    for job, (memory, disk) in zip(jobs, found, strict=True):
+        mib = [f"{value / 2**20:.0f}" for value in (*memory, *disk)]
+        rows.append([job.size, job.workers, job.batch, *mib[:2], f"{memory[0] / memory[1]:.2f}", *mib[2:]])
+    what = "Projected and measured peak memory (VmHWM) and disk, MiB; default threads of one process, one step."
+    return f"{what}\n\n{table(head, rows)}"
 
 
-def _table(found: list[tuple[Job, dict[str, Any]]]) -> str:
-    lines = [
-        "Projected and measured peak memory (VmHWM) and disk, MiB; default threads of one process, one step.",
-        "",
-        "| slide px | workers | batch | memory projected | measured | ratio | disk projected | measured |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for job, row in found:
-        (projected, peak), disk = row["memory"], row["disk"]
-        cells = [job.size, job.workers, job.batch, f"{projected / 2**20:.0f}", f"{peak / 2**20:.0f}", f"{projected / peak:.2f}"]
-        cells += [f"{value / 2**20:.0f}" for value in disk]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def _weigh(job: Job) -> dict[str, Any]:
-    """Projected and measured peak memory and disk of a slide."""
+def weigh(job: Job) -> Weighed:
+    """Projected and measured peak memory, and disk, of a slide."""
     from wsigen.run.config import make_config
     from wsigen.run.estimate.projection import project_run
-    from wsigen.run.generate import generate
     from wsigen.run.prepare import prepare
 
     prepared = prepare(make_config(job.settings), job.output)
     projection = project_run(prepared.manifest, prepared.card, prepared.layout)
     watch = DiskUse(job.output.parent)
-    generate(job.output, watch=watch, **job.settings)
+    wsigen.generate(job.output, watch=watch, **job.settings)
     disk = (projection.disk_state + projection.disk_output + projection.disk_scratch, watch.most)
-    return {"memory": (projection.total(job.workers, False), peak_rss()), "disk": disk}
+    return (projection.total(job.workers, False), peak_rss()), disk
 
 
-def _time(job: Job) -> dict[str, Any]:
+def time(job: Job, repetitions: int) -> dict[str, list[float]]:
     """Estimated over measured seconds, by the CPU's clock and by the wall's."""
     from wsigen.run.config import make_config
     from wsigen.run.estimate.estimate import estimate
-    from wsigen.run.generate import generate
 
     config = make_config(job.settings)
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}
@@ -152,22 +128,12 @@ def _time(job: Job) -> dict[str, Any]:
     ratios: dict[str, list[float]] = {name: [] for name in clocks}
     before = said()  # the first one also loads what the run then finds loaded
     before = said()
-    for _ in range(job.repetitions):
+    for _ in range(repetitions):
         begin = {name: clock() for name, clock in clocks.items()}
-        generate(job.output, config)
+        wsigen.generate(job.output, config)
         spent = {name: clock() - begin[name] for name, clock in clocks.items()}
         after = said()
         for name in clocks:
             ratios[name].append((before[name] + after[name]) / 2 / spent[name])
         before = after
     return ratios
-
-
-def main() -> None:
-    """Do one job and print what was found as JSON."""
-    job = Job(**json.loads(sys.argv[1]))
-    print(json.dumps((_time if job.repetitions else _weigh)(job)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,11 @@
 """Peak memory of ``wsigen evaluate`` on twenty slides a side over two, each in a process of its own.
 
 All slides are one file of repeated tissue under many names (hard links): evaluating reads each name for itself.
-``python -m benchmarks.evaluation REAL SYNTHETIC CROPS`` is that process: it prints its peak resident set as JSON.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, Options
-from benchmarks.memory import peak_rss
+from benchmarks.processes import in_process, peak_rss
 
 SIZE_PX, QUICK_PX = 16384, 4096
 FEW, MANY = 2, 20
@@ -31,9 +27,11 @@ def measure(options: Options) -> Figure:
     begin = perf_counter()
     slide = make_slide(options.folder / "slide", size)
     made = perf_counter() - begin
-    sides = {n: [_linked(slide, options.folder / f"{side}-{n}", n) for side in ("real", "synthetic")] for n in (FEW, MANY)}
-    fews = [_peak(sides[FEW], crops) for _ in range(1 if options.quick else 3)]
-    few, many = median(fews), _peak(sides[MANY], crops)
+    for n in (FEW, MANY):
+        for side in ("real", "synthetic"):
+            _link(slide, options.folder / f"{side}-{n}", n)
+    fews = [in_process(evaluate_all, options.folder, FEW, crops) for _ in range(1 if options.quick else 3)]
+    few, many = median(fews), in_process(evaluate_all, options.folder, MANY, crops)
     spread = f"{FEW} slides: median of {len(fews)}, {min(fews) / 2**20:.0f} .. {max(fews) / 2**20:.0f}"
     each = (many - few) / (2 * (MANY - FEW)) / 2**20
     detail = (
@@ -74,29 +72,19 @@ def stained_noise(side: int) -> NDArray[np.uint8]:
     return np.clip(noise / noise.std() * 20 + (200, 140, 180), 0, 255).astype(np.uint8)
 
 
-def _linked(slide: Path, folder: Path, count: int) -> Path:
+def _link(slide: Path, folder: Path, count: int) -> None:
     folder.mkdir()
     for i in range(count):
         os.link(slide, folder / f"s{i:02d}.ome.tiff")
-    return folder
 
 
-def _peak(sides: list[Path], crops: int) -> int:
-    command = [sys.executable, "-m", "benchmarks.evaluation", *map(str, sides), str(crops)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return int(json.loads(done.stdout.splitlines()[-1])["peak"])
-
-
-def _run(real: Path, synthetic: Path, crops: int) -> None:
-    """What is measured: the command's own work, with its report."""
+def evaluate_all(folder: Path, slides: int, crops: int) -> int:
+    """What is measured: the command's own work, with its report, on so many slides a side. Its peak memory."""
     from wsigen.evaluation.evaluate import evaluate
     from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
     from wsigen.evaluation.results import Settings
 
-    write_report(evaluate(Settings(real, synthetic, crops=crops), open_extractor("embedded")), real.parent / real.name.upper())
-    print(json.dumps({"peak": peak_rss()}))
-
-
-if __name__ == "__main__":
-    _run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    settings = Settings(folder / f"real-{slides}", folder / f"synthetic-{slides}", crops=crops)
+    write_report(evaluate(settings, open_extractor("embedded")), folder / f"report-{slides}")
+    return peak_rss()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any, Protocol
 
 from wsigen.run.engine.stage import Stage
@@ -83,6 +83,23 @@ class Benchmark(Protocol):
     def __call__(self, options: Options) -> Figure | list[Figure]:
         """Measure; may take minutes."""
         ...
+
+
+@dataclass(slots=True)
+class Spent:
+    """Wall and CPU seconds; ``with spent:`` adds those of its block."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    _begin: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
+
+    def __enter__(self) -> Spent:
+        self._begin = perf_counter(), process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += perf_counter() - self._begin[0]
+        self.cpu += process_time() - self._begin[1]
 
 
 class StageTimes:

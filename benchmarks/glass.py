@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from benchmarks.bundles import make_bundle, write_squares
+import wsigen
+from benchmarks.bundles import make_bundle, one_class, write_squares
 from benchmarks.figure import Figure, Options, StageTimes
-from wsigen.run.generate import generate
 
 SIZE_PX, STEPS, GUIDANCE = 8192, 2, 0.5
 CORNER = 0.27
@@ -36,18 +36,8 @@ def measure(options: Options) -> Figure:
     for _ in range(repetitions):
         for name, layout in layouts.items():
             times = StageTimes()
-            generate(
-                options.folder / f"{name}.ome.tiff",
-                watch=times,
-                model=bundle,
-                layout=layout,
-                size=(size, size),
-                steps=STEPS,
-                guidance=GUIDANCE,
-                workers=1,
-                threads=1,
-                overwrite=True,
-            )
+            settings = one_class(bundle, size, class_name=None, levels=None, layout=layout, steps=STEPS, guidance=GUIDANCE)
+            wsigen.generate(options.folder / f"{name}.ome.tiff", watch=times, **settings)
             denoise[name].append(times.wall("denoise"))
             decode[name].append(times.wall("calibrate", "decode"))
             rows[name] = times.rows

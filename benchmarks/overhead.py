@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
 
-from benchmarks.figure import Figure, Options, spread
+import wsigen
+from benchmarks.bundles import one_class, tissues
+from benchmarks.figure import Figure, Options, Spent, spread
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of
 from wsigen.run.engine.stage import Stage
-from wsigen.run.generate import generate
 from wsigen.run.tasks.context import load_shared_model
 
 SIZE_PX, QUICK_PX = 4096, 1024
 BATCH, WARM_CALLS = 4, 6
 TARGET = 1.05
-
-
-@dataclass(slots=True)
-class Cost:
-    """Wall and CPU seconds."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
 
 
 class BareLoop:
@@ -45,22 +37,21 @@ class BareLoop:
         folder = find_bundle(model)
         card = check_bundle(folder)
         self._model = load_shared_model(str(folder.absolute()), "cpu", "fp32")
-        self.tissue = next(c.name for c in card.table if not c.background)
         side = card.crop_latent
         shape = (BATCH, card.latent.channels, side, side)
         self._latents = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        classes = np.full((side, side), card.table.index(self.tissue), dtype=np.uint8)
+        classes = np.full((side, side), card.table.index(tissues(model)[0]), dtype=np.uint8)
         self._conditions = [conditions_of(card, classes)[0][0]] * BATCH
 
-    def run(self, calls: int) -> Cost:
+    def run(self, calls: int) -> Spent:
         """Make ``calls`` calls."""
         return self._thread.submit(self._run, calls).result()
 
-    def _run(self, calls: int) -> Cost:
-        wall, cpu = perf_counter(), process_time()
-        for _ in range(calls):
-            self._model.predict(self._latents, 500, self._conditions, 0)
-        return Cost(perf_counter() - wall, process_time() - cpu)
+    def _run(self, calls: int) -> Spent:
+        with Spent() as spent:
+            for _ in range(calls):
+                self._model.predict(self._latents, 500, self._conditions, 0)
+        return spent
 
 
 class Interleaved:
@@ -83,7 +74,7 @@ class Interleaved:
         self._seen = self._step = 0.0
         self._cpu: float | None = None
         self.ratios: list[float] = []
-        self.run, self.loop = Cost(), Cost()
+        self.run, self.loop = Spent(), Spent()
         self.calls = self.rows = 0
 
     def __call__(self, stage: Stage) -> None:
@@ -115,20 +106,8 @@ def measure(options: Options) -> Figure:
     size = QUICK_PX if options.quick else SIZE_PX
     bare = BareLoop(options.model)
     watch = Interleaved(bare)
-    generate(
-        options.folder / "overhead.ome.tiff",
-        watch=watch,
-        model=options.model,
-        size=(size, size),
-        class_name=bare.tissue,
-        levels=1,
-        steps=5 if options.quick else 8,
-        guidance=1.0,
-        batch=BATCH,
-        workers=1,
-        threads=1,
-        window=1,
-    )
+    how = one_class(options.model, size, steps=5 if options.quick else 8, guidance=1.0, batch=BATCH, window=1)
+    wsigen.generate(options.folder / "overhead.ome.tiff", watch=watch, **how)
     detail = (
         f"{spread(watch.ratios)} over the steps; all steps: wall {watch.run.wall / watch.loop.wall:.3f}, "
         f"CPU {watch.run.cpu / watch.loop.cpu:.3f}; {watch.calls} calls of {BATCH} crops, "

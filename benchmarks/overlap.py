@@ -14,10 +14,10 @@ from time import perf_counter, sleep
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.bundles import make_bundle
+import wsigen
+from benchmarks.bundles import make_bundle, one_class
 from benchmarks.figure import Figure, Options
 from wsigen.models.model import Model
-from wsigen.run.generate import generate
 from wsigen.run.store import PassState
 
 SLOW_S = 0.02
@@ -80,21 +80,8 @@ def measure(options: Options) -> Figure:
     found = {}
     for tasks in (1, 2):
         with slowed() as busy:
-            generate(
-                options.folder / "overlap.ome.tiff",
-                model=str(bundle),
-                size=(size, size),
-                class_name="Tumor",
-                levels=1,
-                steps=STEPS,
-                guidance=0.0,
-                chunk=CHUNK,
-                batch=BATCH,
-                workers=1,
-                threads=1,
-                tasks_at_once=tasks,
-                overwrite=True,
-            )
+            settings = one_class(bundle, size, steps=STEPS, guidance=0.0, chunk=CHUNK, batch=BATCH, tasks_at_once=tasks)
+            wsigen.generate(options.folder / "overlap.ome.tiff", **settings)
         found[tasks] = busy.share
     detail = f"{size} px, {STEPS} steps, {1000 * SLOW_S:.0f} ms a call and an access; one task at once: {found[1]:.2f}"
     what = "time in model calls over all time of denoising, two tasks at once in one worker"

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time
 
 import numpy as np
 
 from benchmarks.evaluation import stained_noise
-from benchmarks.figure import Figure, Options, spread
+from benchmarks.figure import Figure, Options, Spent, spread
 from wsigen.base.geometry import ChunkGrid
 from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.ome import ome_xml
@@ -30,22 +28,6 @@ from wsigen.slide.writer import level0_sha256, write_slide
 SIZE_PX, QUICK_PX = 12288, 8192
 REPETITIONS, QUICK_REPETITIONS = 5, 3
 TARGET = 1.2
-
-
-@dataclass(slots=True)
-class Spent:
-    """Wall and CPU seconds; ``with spent:`` adds those of its block."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    _begin: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
-
-    def __enter__(self) -> None:
-        self._begin = perf_counter(), process_time()
-
-    def __exit__(self, *_: object) -> None:
-        self.wall += perf_counter() - self._begin[0]
-        self.cpu += process_time() - self._begin[1]
 
 
 def measure(options: Options) -> Figure:

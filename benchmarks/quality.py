@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.document import rewrite
+import wsigen
+from benchmarks.document import rewrite, table
 
 COMMAND = "python -m benchmarks.quality"
 LAST = 8
@@ -73,22 +75,25 @@ def main() -> None:
     args = _arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = []
-    print(_head(args))
     for case in CASES:
         if args.only and not any(word in case.name for word in args.only):
             continue
         row = measure(case, args.side, args.slides, args.steps, args.model)
-        print(_line(row), flush=True)
-        rows.append(row)
+        found = any(abs(score - 1) > 3 * error for score, error in (row.last, row.late))
+        cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
+        rows.append([case.name, f"{row.calls:.2f}", *cells, "yes" if found else "no"])
+        print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    head = ["windows", "calls per step / fewest tiles", "seams of the last step", f"of the last {LAST} steps", "found?"]
+    what = f"{args.slides} slides of {args.side} px, {args.steps} steps of DDIM, guidance 0.5, model `{args.model}`, lossless"
+    text = f"{what}:\n\n{table(head, rows)}"
+    print(text)
     if args.out:
-        rewrite(args.out, COMMAND, "\n".join([_head(args), *map(_line, rows)]))
+        rewrite(args.out, COMMAND, text)
 
 
 def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
     """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
-    import wsigen
-    from wsigen.evaluation.seams import plans_of, read_manifest, slide_seams
-    from wsigen.slide.reading import open_image
+    from wsigen.evaluation.seams import plans_of, read_manifest
 
     last, late = [], []
     with tempfile.TemporaryDirectory(prefix="wsigen-quality-") as folder:
@@ -98,19 +103,17 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
                 path, model=model, size=(side, side), class_name=("Tumor", "Stroma")[seed % 2], seed=seed, steps=steps,
                 compression="deflate", **SAMPLING, **case.settings,
             )  # fmt: skip
-            manifest = read_manifest(path)
-            assert manifest is not None
-            scores = [s for s in slide_seams(open_image(path), manifest) if "windows" in s.name]
+            scores = window_seams(path)
             last.append(pooled(scores[-1:]))
             late.append(pooled(scores[-LAST:]))
-            plan = plans_of(manifest)[-1]
+        manifest = read_manifest(path)
+    assert manifest is not None  # made here
+    plan = plans_of(manifest)[-1]
     return Row(case, calls_per_step(plan), _over_slides(last), _over_slides(late))
 
 
 def calls_per_step(plan: Any, side_px: int = 8192) -> float:
     """Crops of a step over the fewest tiles, for a large slide: a small one pays for its edges."""
-    from dataclasses import replace
-
     from wsigen.base.geometry import Box
 
     extent = side_px // plan.factor
@@ -118,6 +121,16 @@ def calls_per_step(plan: Any, side_px: int = 8192) -> float:
     crops = large.crop_plan()
     canvas = Box(0, 0, extent, extent)
     return mean(len(crops.crops(step, canvas)) for step in range(plan.steps)) / math.ceil(extent / plan.side) ** 2
+
+
+def window_seams(slide: Path) -> list[Any]:
+    """Seam scores of a slide of wsigen along the windows of each of its last steps, the last step's at the end."""
+    from wsigen.evaluation.seams import read_manifest, slide_seams
+    from wsigen.slide.reading import open_image
+
+    manifest = read_manifest(slide)
+    assert manifest is not None  # made here
+    return [score for score in slide_seams(open_image(slide), manifest) if "windows" in score.name]
 
 
 def pooled(scores: Sequence[Any]) -> tuple[float, float]:
@@ -130,20 +143,6 @@ def pooled(scores: Sequence[Any]) -> tuple[float, float]:
 def _over_slides(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Mean over slides, which are independent, and its standard error."""
     return mean(score for score, _ in scores), math.sqrt(sum(error**2 for _, error in scores)) / len(scores)
-
-
-def _head(args: argparse.Namespace) -> str:
-    what = f"{args.slides} slides of {args.side} px, {args.steps} steps of DDIM, guidance 0.5, model `{args.model}`, lossless"
-    return (
-        f"{what}:\n\n| windows | calls per step / fewest tiles | seams of the last step | of the last {LAST} steps | found? |\n"
-        "|---|---|---|---|---|"
-    )
-
-
-def _line(row: Row) -> str:
-    found = any(abs(score - 1) > 3 * error for score, error in (row.last, row.late))
-    cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
-    return f"| {row.case.name} | {row.calls:.2f} | {cells[0]} | {cells[1]} | {'yes' if found else 'no'} |"
 
 
 def _arguments() -> argparse.Namespace:

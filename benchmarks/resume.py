@@ -11,17 +11,18 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
+from typing import Any
 
-import psutil
-
-from benchmarks.faults.damage import stored
-from benchmarks.faults.progress import half_steps
+import wsigen
+from benchmarks.faults.store import stored
 from benchmarks.figure import Figure, Options, spread
-from benchmarks.whole import STEPS, settings
+from benchmarks.processes import cpu_seconds
+from benchmarks.whole import settings
+from wsigen.run.engine.stage import Stage
 
 SIZE_PX, QUICK_PX = 65536, 16384
 KILLS = 3
@@ -29,72 +30,47 @@ TARGET_S = 10.0
 POLL_S, PATIENCE_S = 0.05, 1800.0
 
 
-@dataclass(frozen=True)
-class Return:
-    """One resumed driver: wall and processor seconds from its start to its first finished task."""
-
-    wall_s: float
-    processor_s: float
-
-
 def measure(options: Options) -> Figure:
     size = QUICK_PX if options.quick else SIZE_PX
     run_dir, log = options.folder / "slide.run", options.folder / "log.txt"
     begin = monotonic()
-    driver = _start(_generate(options.folder, size), log)
-    done = _wait_for_half(driver, run_dir, log)
+    asked = (options.folder / "slide.ome.tiff", settings(options.folder, size))
+    driver = get_context("spawn").Process(target=_half_of, args=asked)
+    driver.start()
+    driver.join()
+    if driver.exitcode != -signal.SIGKILL:
+        raise RuntimeError(f"the run did not get to its middle: exit code {driver.exitcode}")
     making = monotonic() - begin
-    returns = []
+    walls, processors = [], []
     for _ in range(KILLS):
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
         before = _written(run_dir)
         begin = monotonic()
-        driver = _start(["resume", str(run_dir)], log)
-        _wait_for_a_task(driver, run_dir, log, before)
-        returns.append(Return(monotonic() - begin, _processor_seconds(driver)))
-    driver.kill()
-    driver.wait()
-    walls = [each.wall_s for each in returns]
+        with log.open("ab") as file:
+            resumed = subprocess.Popen([sys.executable, "-m", "wsigen", "resume", str(run_dir)], stdout=file, stderr=file)
+        try:
+            _wait_for_a_task(resumed, run_dir, log, before)
+            walls.append(monotonic() - begin)
+            processors.append(cpu_seconds(resumed.pid))
+        finally:
+            resumed.kill()
+            resumed.wait()
     detail = (
-        f"{spread(walls)}; of it processor time {median(each.processor_s for each in returns):.1f} s; {size} px, a third of it "
-        f"tissue, {done} half-steps done in {making:.0f} s before the first kill, {len(before)} keys and blocks; "
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        f"{spread(walls)}; of it processor time {median(processors):.1f} s; {size} px, a third of it tissue, half of it done "
+        f"in {making:.0f} s before the first kill, {len(before)} keys and blocks; load {os.getloadavg()[0]:.1f} on "
+        f"{os.cpu_count()} cores"
     )
     what = f"from 'wsigen resume' to its first finished task after SIGKILL of the driver, {size} px"
     return Figure("resume", what, median(walls), TARGET_S, detail, unit="s")
 
 
-def _generate(folder: Path, size: int) -> list[str]:
-    """Arguments of ``wsigen generate``."""
-    options = settings(folder, size) | {"size": f"{size}x{size}"}
-    return ["generate", str(folder / "slide.ome.tiff"), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
+def _half_of(output: Path, asked: dict[str, Any]) -> None:
+    """A driver that is killed when half of its half-steps are done."""
 
+    def watch(stage: Stage) -> None:
+        if stage.name.startswith("denoise") and 2 * stage.done >= stage.total:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as file:
-        return subprocess.Popen([sys.executable, "-m", "wsigen", *command], stdout=file, stderr=file)
-
-
-def _wait_for_half(driver: subprocess.Popen[bytes], run_dir: Path, log: Path) -> int:
-    """Wait until half of all half-steps are done; how many those are."""
-    from wsigen.base.errors import WsigenError
-    from wsigen.run.tasks.context import RunContext
-
-    end = monotonic() + PATIENCE_S
-    while monotonic() < end and driver.poll() is None:
-        sleep(10 * POLL_S)
-        try:
-            state = RunContext(run_dir).passes[0].state
-            wanted = int(state.activity.sum()) * (2 * STEPS + 1) // 2
-        except (WsigenError, OSError, KeyError, ValueError):
-            continue  # not prepared yet
-        while monotonic() < end and driver.poll() is None:
-            done = half_steps(run_dir)
-            if done >= wanted:
-                return done
-            sleep(10 * POLL_S)
-    raise RuntimeError(f"the run did not get to its middle:\n{log.read_text(errors='replace')[-1500:]}")
+    wsigen.generate(output, watch=watch, **asked)
 
 
 def _wait_for_a_task(driver: subprocess.Popen[bytes], run_dir: Path, log: Path, before: dict[Path, int]) -> None:
@@ -116,8 +92,3 @@ def _written(run_dir: Path) -> dict[Path, int]:
         except FileNotFoundError:
             continue  # deleted meanwhile
     return found
-
-
-def _processor_seconds(driver: subprocess.Popen[bytes]) -> float:
-    times = psutil.Process(driver.pid).cpu_times()
-    return float(times.user + times.system)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.document import rewrite
-from benchmarks.quality import pooled
+import wsigen
+from benchmarks.document import rewrite, table
+from benchmarks.quality import pooled, window_seams
 from wsigen.base.errors import WsigenError
 
 if TYPE_CHECKING:
@@ -106,26 +107,24 @@ def _run(args: argparse.Namespace) -> None:
         for sampler in SAMPLERS:
             paths = make_slides(plan, sampler, steps)
             made = features_of("synthetic", paths[0].parent, extractor, mpp, args)
-            near = None if "eta" in SAMPLERS[sampler][1] and SAMPLERS[sampler][1]["eta"] else distance(paths, finest)
-            cells.append(Cell(sampler, steps, _kid(real, made), _seam(paths), near))
+            near = None if SAMPLERS[sampler][1].get("eta") else distance(paths, finest)
+            cells.append(Cell(sampler, steps, _kid(real, made), pooled([window_seams(path)[-1] for path in paths]), near))
             print(cells[-1], file=sys.stderr, flush=True)
     settings = (
         f"{plan.slides} slides of {plan.side} px, mode `{plan.mode}`, model `{args.model}` ({plan.digest[:12]}); "
         f"KID x 1000 of {len(real.features)} real crops of {args.crop_px} px, features `{extractor.name}`."
     )
-    table = f"{settings}\n\n{table_of(cells, args.finest)}"
-    print(table)
-    (plan.out / "steps.md").write_text(f"{table}\n", encoding="utf-8")
+    text = f"{settings}\n\n{table_of(cells, args.finest)}"
+    print(text)
+    (plan.out / "steps.md").write_text(f"{text}\n", encoding="utf-8")
     for place in [plan.out, *([args.document.parent] if args.document else [])]:
         (place / PICTURE).write_text(plot(cells), encoding="utf-8")
     if args.document:
-        rewrite(args.document, COMMAND, f"{table}\n\n![KID against steps]({PICTURE})")
+        rewrite(args.document, COMMAND, f"{text}\n\n![KID against steps]({PICTURE})")
 
 
 def make_slides(plan: Plan, sampler: str, steps: int) -> list[Path]:
     """The slides of a cell, lossless; those that are there with their manifest are kept."""
-    import wsigen
-
     settings: dict[str, Any] = {"mode": plan.mode, "steps": steps, "size": (plan.side, plan.side), **SAMPLERS[sampler][1]}
     settings |= {"levels": 1, "compression": "deflate"}
     identity = [settings, plan.digest, plan.classes, plan.slides, wsigen.__version__]
@@ -171,29 +170,14 @@ def _kid(real: FeatureSet, made: FeatureSet) -> tuple[float, float]:
     return 1000 * value, 1000 * deviation
 
 
-def _seam(paths: Sequence[Path]) -> tuple[float, float]:
-    from wsigen.evaluation.seams import read_manifest, slide_seams
-    from wsigen.slide.reading import open_image
-
-    last = []
-    for path in paths:
-        manifest = read_manifest(path)
-        assert manifest is not None  # made here
-        last.append([score for score in slide_seams(open_image(path), manifest) if "windows" in score.name][-1])
-    return pooled(last)
-
-
 def table_of(cells: Sequence[Cell], finest: int) -> str:
     """Markdown, a row a cell."""
-    lines = [
-        f"| steps | sampler | KID x 1000 | seam score | RMS from {finest} steps, grey levels |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for cell in cells:
         kid, seam = (f"{value:.{digits}f} ± {error:.{digits}f}" for (value, error), digits in ((cell.kid, 2), (cell.seam, 3)))
         near = "-" if cell.distance is None else f"{cell.distance:.1f}"
-        lines.append(f"| {cell.steps} | {SAMPLERS[cell.sampler][0]} | {kid} | {seam} | {near} |")
-    return "\n".join(lines)
+        rows.append([cell.steps, SAMPLERS[cell.sampler][0], kid, seam, near])
+    return table(["steps", "sampler", "KID x 1000", "seam score", f"RMS from {finest} steps, grey levels"], rows)
 
 
 def plot(cells: Sequence[Cell]) -> str:

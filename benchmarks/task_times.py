@@ -20,16 +20,15 @@ from time import process_time, thread_time
 from typing import Any
 from unittest import mock
 
-import psutil
-
+import wsigen
 from benchmarks.faults.fleet import Fleet
-from benchmarks.faults.network import Network
+from benchmarks.faults.machine import Network
 from benchmarks.figure import StageTimes
+from benchmarks.processes import cpu_seconds
 from wsigen.base.errors import ConfigError
 from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.model import Model
 from wsigen.run.engine.stage import Stage
-from wsigen.run.generate import generate
 from wsigen.run.tasks.context import run_context
 from wsigen.run.tasks.perform import Report
 from wsigen.storage.files import write_atomic
@@ -124,7 +123,7 @@ def measure_work(folder: Path, task: float) -> dict[str, float]:
         mock.patch.object(Autoencoder, "decode", lambda *args: decode(*args)),
     ):
         how: dict[str, Any] = {"size": (SIZE_PX, SIZE_PX), "steps": STEPS, "chunk": SIZE_PX // 16, "workers": 1, "threads": 1}
-        generate(folder / "work.ome.tiff", watch=times, **SETTINGS, **how)
+        wsigen.generate(folder / "work.ome.tiff", watch=times, **SETTINGS, **how)
     beside = {name: times.cpu(name) - task * times.tasks(name) for name in ("denoise", "decode", "write")}
     pixels, blocks = (SIZE_PX // 8) ** 2 * STEPS, (SIZE_PX // 2048) ** 2
     return {
@@ -148,7 +147,7 @@ def _seconds_before_denoising(folder: Path, size: int) -> float:
 
     begin = process_time()
     with suppress(_EnoughError):
-        generate(folder / f"map-{size}.ome.tiff", watch=stop, size=(size, size), steps=2, workers=1, **SETTINGS)
+        wsigen.generate(folder / f"map-{size}.ome.tiff", watch=stop, size=(size, size), steps=2, workers=1, **SETTINGS)
     return process_time() - begin
 
 
@@ -165,7 +164,7 @@ def measure_dispatching(folder: Path) -> dict[str, float]:
     seen: list[tuple[int, list[float]]] = []
 
     def clocks() -> list[float]:
-        return [process_time(), *(_cpu_of(fleet.pid(name)) for name in ("scheduler", *fleet.workers))]
+        return [process_time(), *(cpu_seconds(fleet.pid(name)) for name in ("scheduler", *fleet.workers))]
 
     def watch(stage: Stage) -> None:
         if stage.done >= WARM and (not seen or stage.finished):
@@ -176,17 +175,12 @@ def measure_dispatching(folder: Path) -> dict[str, float]:
     fleet.start()
     try:
         with mock.patch("wsigen.run.engine.dispatch.perform", nothing), suppress(_EnoughError):
-            generate(folder / "empty.ome.tiff", watch=watch, scheduler=fleet.address, **SETTINGS, **EMPTY)
+            wsigen.generate(folder / "empty.ome.tiff", watch=watch, scheduler=fleet.address, **SETTINGS, **EMPTY)
     finally:
         fleet.stop()
     (before, begin), (after, end) = seen
     driver, scheduler, *workers = ((b - a) / (after - before) for a, b in zip(begin, end, strict=True))
     return {"driver": driver, "scheduler": scheduler, "task": sum(workers)}
-
-
-def _cpu_of(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def describe_machine() -> str:

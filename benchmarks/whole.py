@@ -9,76 +9,47 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import wsigen
 from benchmarks.bundles import make_bundle, write_sections
-from benchmarks.memory import WorkerPeak, peak_rss
+from benchmarks.processes import WorkerPeak, peak_rss
 
 SIZE_PX = 65536
-STEPS, BATCH = 4, 16
-
-
-@dataclass(frozen=True)
-class Whole:
-    """What became of a slide: seconds, peaks of memory in bytes, size of the file, checksum."""
-
-    estimated_s: float
-    measured_s: float
-    driver: int
-    worker: int
-    bytes: int
-    sha256: str
-
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
-        return [
-            f"time:    {self.measured_s / 60:.1f} minutes, estimated {self.estimated_s / 60:.1f} "
-            f"({self.estimated_s / self.measured_s:.2f} of it)",
-            f"memory:  {self.worker / 2**20:.0f} MiB a worker at most, {self.driver / 2**20:.0f} MiB the driver",
-            f"slide:   {self.bytes / 2**20:.0f} MiB, level-0 SHA-256 {self.sha256}",
-        ]
 
 
 def settings(folder: Path, size: int) -> dict[str, Any]:
     """What such a slide is generated from; the bundle and the layout are written into ``folder``."""
     bundle = make_bundle(folder / "bundle", widths=(4,), decoder_width=4)
     layout = write_sections(folder / "layout.geojson", size, "Tumor")
-    return {"model": str(bundle), "layout": layout, "size": (size, size), "steps": STEPS, "guidance": 0.0, "batch": BATCH}
-
-
-def make(folder: Path, size: int, workers: int) -> Whole:
-    """Estimate the slide, then generate it."""
-    from wsigen.run.config import make_config
-    from wsigen.run.estimate.estimate import estimate
-    from wsigen.run.generate import generate
-
-    asked = settings(folder, size) | {"workers": workers, "processes": True, "threads": 1}
-    expected = estimate(make_config(asked))
-    watch = WorkerPeak()
-    begin = perf_counter()
-    result = generate(folder / "whole.ome.tiff", watch=watch, overwrite=True, **asked)
-    seconds = perf_counter() - begin
-    return Whole(expected.seconds, seconds, peak_rss(), watch.most, result.slide.stat().st_size, result.level0_sha256)
+    return {"model": str(bundle), "layout": layout, "size": (size, size), "steps": 4, "guidance": 0.0, "batch": 16}
 
 
 def main() -> None:
-    """Make the slide and say what it took."""
+    """Estimate the slide, make it, and say what it took."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.whole", description=__doc__.splitlines()[0] if __doc__ else None
     )
     parser.add_argument("out", type=Path, help="folder of the slide")
     parser.add_argument("--size", type=int, default=SIZE_PX, help="side, px (default: %(default)s)")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes of one thread (default: every core)"
-    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=cores, help="processes of one thread (default: every core)")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     args.out.mkdir(parents=True, exist_ok=True)
-    print("\n".join(make(args.out, args.size, args.workers).lines))
+    from wsigen.run.config import make_config
+    from wsigen.run.estimate.estimate import estimate
+
+    asked = settings(args.out, args.size) | {"workers": args.workers, "processes": True, "threads": 1}
+    estimated = estimate(make_config(asked)).seconds
+    watch, begin = WorkerPeak(), perf_counter()
+    result = wsigen.generate(args.out / "whole.ome.tiff", watch=watch, overwrite=True, **asked)
+    seconds = perf_counter() - begin
+    print(f"time:    {seconds / 60:.1f} minutes, estimated {estimated / 60:.1f} ({estimated / seconds:.2f} of it)")
+    print(f"memory:  {watch.most / 2**20:.0f} MiB a worker at most, {peak_rss() / 2**20:.0f} MiB the driver")
+    print(f"slide:   {result.slide.stat().st_size / 2**20:.0f} MiB, level-0 SHA-256 {result.level0_sha256}")
 
 
 if __name__ == "__main__":

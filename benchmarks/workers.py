@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from statistics import median
 
+import wsigen
+from benchmarks.bundles import one_class
 from benchmarks.figure import Figure, Options, StageTimes, spread
-from wsigen.models.bundle import check_bundle, find_bundle
-from wsigen.run.generate import generate
 
 SIZE_PX, QUICK_PX = 4096, 2048
 STEPS, QUICK_STEPS = 4, 2
@@ -31,19 +31,6 @@ def measure(options: Options) -> Figure:
 
 
 def _seconds(options: Options, size: int, steps: int, workers: int) -> float:
-    table = check_bundle(find_bundle(options.model)).table
-    times = StageTimes()
-    generate(
-        options.folder / "workers.ome.tiff",
-        watch=times,
-        model=options.model,
-        size=(size, size),
-        class_name=next(c.name for c in table if not c.background),
-        levels=1,
-        steps=steps,
-        workers=workers,
-        processes=True,
-        threads=1,
-        overwrite=True,
-    )
+    times, how = StageTimes(), one_class(options.model, size, steps=steps, workers=workers, processes=True)
+    wsigen.generate(options.folder / "workers.ome.tiff", watch=times, **how)
     return times.wall("denoise", "decode")

@@ -12,8 +12,7 @@ FAULTS, QUICK_FAULTS = 100, 11
 
 def measure(options: Options) -> Figure:
     """``python -m benchmarks --only faults``; ``python -m benchmarks.faults`` has more settings."""
-    from benchmarks.faults.experiment import Plan, experiment
-    from benchmarks.faults.subject import make_subject
+    from benchmarks.faults.experiment import Plan, experiment, make_subject
     from benchmarks.figure import Figure
 
     faults = QUICK_FAULTS if options.quick else FAULTS

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.campaign import KINDS, CampaignError
 
 
 def main() -> int:
@@ -19,9 +19,7 @@ def main() -> int:
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that all is taken down
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, here and in every process started
-    from benchmarks.faults.campaign import CampaignError
-    from benchmarks.faults.experiment import Plan, experiment
-    from benchmarks.faults.subject import make_subject
+    from benchmarks.faults.experiment import Plan, experiment, make_subject
 
     if args.work:
         args.work.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-from benchmarks.faults.network import Network
+from benchmarks.faults.machine import Network
 
+ROOT = Path(__file__).parents[2]
 POLL_S = 0.5
 """Seconds between looks at the run; on a busy machine each takes time from it."""
 
@@ -36,31 +37,23 @@ class Fleet:
 
     Parameters
     ----------
-    folder:
-        Where the processes have their folders and logs.
-    count:
-        Workers.
-    network:
-        Gives every process its address, and workers their network namespaces if there are any.
-    temporary:
-        Where the processes make temporary files (dask's own go beside it).
-
-    Attributes
-    ----------
-    deaths:
-        Processes that ended without being killed from here; they are started again.
+    folder : where the processes have their folders and logs
+    count : workers
+    network : gives every process its address, and workers their network namespaces if there are any
+    temporary : where the processes make temporary files (dask's own go beside it)
     """
 
     folder: Path
     count: int
     network: Network
     temporary: Path
-    deaths: int = 0
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _port: int = 0
 
     def __post_init__(self) -> None:
-        self._port = _free_port(self.network.host)
+        with socket.socket() as probe:
+            probe.bind((self.network.host, 0))
+            self._port = int(probe.getsockname()[1])
 
     @property
     def address(self) -> str:
@@ -81,7 +74,6 @@ class Fleet:
         """Start again what has ended: a worker that was given up ends by itself."""
         for name, process in list(self._processes.items()):
             if process.poll() is not None:
-                self.deaths += 1
                 self._start(name)
 
     def kill(self, name: str) -> None:
@@ -90,13 +82,9 @@ class Fleet:
         self._processes[name].wait()
         self._start(name)
 
-    def freeze(self, name: str) -> None:
-        """SIGSTOP a worker: it holds its tasks and answers nobody."""
-        self._processes[name].send_signal(signal.SIGSTOP)
-
-    def thaw(self, name: str) -> None:
-        """SIGCONT: it goes on where it was, and writes late."""
-        self._processes[name].send_signal(signal.SIGCONT)
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """SIGSTOP: a worker holds its tasks and answers nobody; SIGCONT: it goes on where it was, and writes late."""
+        self._processes[name].send_signal(number)
 
     def pid(self, name: str) -> int:
         """Process id."""
@@ -128,22 +116,17 @@ class Fleet:
         return late
 
     def _start(self, name: str) -> None:
-        folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder := self.folder / name).mkdir(parents=True, exist_ok=True)
+        prefix, dashboard = list[str](), ["--dashboard-address", "127.0.0.1:0"]
         if name == "scheduler":
-            options = ["scheduler", "--host", self.network.host, "--port", str(self._port)]
-            options += ["--dashboard-address", "127.0.0.1:0"]
-            prefix: list[str] = []
+            options = ["scheduler", "--host", self.network.host, "--port", str(self._port), *dashboard]
         else:
             number = int(name.rpartition("-")[2])
-            options = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "60"]
-            options += ["--host", self.network.worker_host(number), "--dashboard-address", "127.0.0.1:0", "--memory-limit", "0"]
+            options = ["worker", self.address, "--host", self.network.worker_host(number), *dashboard, "--no-dashboard"]
+            options += ["--nthreads", "1", "--no-nanny", "--death-timeout", "60", "--memory-limit", "0"]
             prefix = self.network.prefix(number)
-        with (self.folder / f"{name}.log").open("ab") as log:
-            command = [*prefix, sys.executable, "-m", "dask", *options]
-            self._processes[name] = subprocess.Popen(
-                command, cwd=folder, env=environment(self.temporary), stdout=log, stderr=log
-            )
+        command = [*prefix, sys.executable, "-m", "dask", *options]
+        self._processes[name] = _process(command, folder, self.folder / f"{name}.log", self.temporary)
 
 
 @dataclass
@@ -152,12 +135,9 @@ class Driver:
 
     Parameters
     ----------
-    folder:
-        Its working directory; its log is ``driver.log``.
-    generate, resume:
-        Arguments of the two commands.
-    temporary:
-        Where it makes temporary files.
+    folder : its working directory; its log is ``driver.log``
+    generate, resume : arguments of the two commands
+    temporary : where it makes temporary files
     """
 
     folder: Path
@@ -185,9 +165,8 @@ class Driver:
     def start(self, begun: bool) -> None:
         """Start it: ``resume`` if a run has begun, else ``generate``."""
         self.starts += 1
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "wsigen", *(self.resume if begun else self.generate)]
-            self._process = subprocess.Popen(command, cwd=self.folder, env=environment(self.temporary), stdout=log, stderr=log)
+        command = [sys.executable, "-m", "wsigen", *(self.resume if begun else self.generate)]
+        self._process = _process(command, self.folder, self.log, self.temporary)
 
     def kill(self) -> None:
         """SIGKILL it."""
@@ -202,25 +181,18 @@ class Driver:
             sleep(POLL_S)
         return not self.running
 
-    def last_line(self) -> str:
-        """Its last line, mostly the error."""
-        return (self.last_words().strip().splitlines() or [""])[-1]
-
     def last_words(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+        """The end of its log; its last line is mostly the error."""
+        return self.log.read_text(errors="replace")[-1500:].strip() if self.log.exists() else ""
 
 
-def environment(temporary: Path) -> dict[str, str]:
-    """The environment of all processes: this one's, one model thread, a scheduler that loses patience soon, their own TMPDIR.
+def _process(command: list[str], folder: Path, log: Path, temporary: Path) -> subprocess.Popen[bytes]:
+    """Start a process with one model thread, a scheduler that loses patience soon, and a TMPDIR of its own.
 
     dask's workers keep a folder open there as long as they live; it goes elsewhere.
     """
     scratch = temporary.with_name(f"{temporary.name}-dask")
-    return {**os.environ, **ENVIRONMENT, "TMPDIR": str(temporary), "DASK_TEMPORARY_DIRECTORY": str(scratch)}
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    environment = {**os.environ, **ENVIRONMENT, "TMPDIR": str(temporary), "DASK_TEMPORARY_DIRECTORY": str(scratch)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    with log.open("ab") as file:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)

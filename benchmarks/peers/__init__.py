@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.bundles import Square, write_squares
+from benchmarks.bundles import Square, tissues, write_squares
+from benchmarks.document import table
 from benchmarks.figure import Figure, Options, spread
-from benchmarks.peers.rows import MODES, ONE_CROP, PANORAMA, PART, Job
-from benchmarks.peers.turns import Turn, Worker
+from benchmarks.peers.rows import MODES, ONE_CROP, PANORAMA, PART, Job, Turn, Worker
 
 NAMES = (*MODES, ONE_CROP, PANORAMA)
 SQUARE_PX = 256
@@ -65,11 +65,11 @@ class Row:
 
 
 def measure(options: Options) -> list[Figure]:
-    from wsigen.models.bundle import check_bundle, find_bundle
+    from wsigen.models.bundle import find_bundle
 
     scale = QUICK if options.quick else FULL
     folder = find_bundle(options.model)
-    labels = [c.name for c in check_bundle(folder).table if not c.background][:2]
+    labels = tissues(options.model)[:2]
     layout = write_squares(options.folder / "board.geojson", board(labels, scale.size))
     small = write_squares(options.folder / "small.geojson", board(labels, scale.seam_size))
 
@@ -78,13 +78,13 @@ def measure(options: Options) -> list[Figure]:
         drawn = layout if timed else small
         place = options.folder / ("timed" if timed else "seams")
         place.mkdir(exist_ok=True)
-        return Job(name, str(folder), str(drawn), str(place), size, steps, scale.turns if timed else 0)
+        return Job(name, str(folder), drawn, place, size, steps, scale.turns if timed else 0)
 
     turns, peaks = _in_turns([job(name, timed=True) for name in NAMES])
-    seams = {name: _seam(job(name, timed=False)) for name in NAMES}
+    seams = {name: Worker(job(name, timed=False)).end() for name in NAMES}
     rows = {name: Row(name, turns[name][1:], _rows_per_step(turns[name]), peaks[name], seams[name]) for name in NAMES}
-    table = _table(rows, scale)
-    return [_figure(rows["shifted"], rows[peer], scale, table) for peer in TARGETS]
+    text = _table(rows, scale)
+    return [_figure(rows["shifted"], rows[peer], scale, text) for peer in TARGETS]
 
 
 def board(labels: list[str], size: int) -> list[Square]:
@@ -98,7 +98,7 @@ def _in_turns(jobs: list[Job]) -> tuple[dict[str, list[Turn]], dict[str, int]]:
     turns: dict[str, list[Turn]] = {job.name: [] for job in jobs}
     peaks = {}
     with ExitStack() as stack:
-        workers = {job.name: Worker("benchmarks.peers", job.text) for job in jobs}
+        workers = {job.name: Worker(job) for job in jobs}
         for worker in workers.values():
             stack.callback(worker.stop)
         for _ in range(jobs[0].turns):
@@ -107,20 +107,15 @@ def _in_turns(jobs: list[Job]) -> tuple[dict[str, list[Turn]], dict[str, int]]:
                 print(f"peers: {name}: {turns[name][-1]}", file=sys.stderr, flush=True)
         for name, worker in workers.items():
             worker.go()
-            peaks[name] = int(worker.end()["peak"])
+            peaks[name] = int(worker.end()[0])
     return turns, peaks
-
-
-def _seam(job: Job) -> tuple[float, float]:
-    found = Worker("benchmarks.peers", job.text).end()
-    return float(found["score"]), float(found["noise"])
 
 
 def _rows_per_step(turns: list[Turn]) -> float:
     return sum(turn.rows for turn in turns) / sum(turn.steps for turn in turns)
 
 
-def _figure(ours: Row, peer: Row, scale: Scale, table: str) -> Figure:
+def _figure(ours: Row, peer: Row, scale: Scale, text: str) -> Figure:
     walls, cpus = (
         [getattr(a, kind) / a.steps / (getattr(b, kind) / b.steps) for a, b in zip(ours.turns, peer.turns, strict=True)]
         for kind in ("wall", "cpu")
@@ -130,7 +125,7 @@ def _figure(ours: Row, peer: Row, scale: Scale, table: str) -> Figure:
         f"{1 / median(cpus):.1f} times; crops through the network {ours.rows:.0f} / {peer.rows:.0f} a step; one thread each"
     )
     what = f"a denoising step of a {scale.size} px slide with guidance and two labels, shifted over the {peer.name} loop"
-    return Figure("peers", what, median(walls), TARGETS[peer.name], detail, table=table)
+    return Figure("peers", what, median(walls), TARGETS[peer.name], detail, table=text)
 
 
 def _table(rows: dict[str, Row], scale: Scale) -> str:
@@ -138,19 +133,15 @@ def _table(rows: dict[str, Row], scale: Scale) -> str:
         ONE_CROP: "one crop at a time (DiffInfinite)",
         PANORAMA: "whole canvas, stride 8 (diffusers' panorama)",
     }
-    lines = [
-        f"{scale.size} x {scale.size} px, two labels in every crop, guidance, DDIM, one thread. Seconds of a step: medians of",
-        f"{scale.turns - 1} turns; a turn of the peers is {PART[ONE_CROP]} and {PART[PANORAMA]} windows, scaled to a step. "
-        f"{STEPS_DONE} steps: scaled from one.",
-        f"Seams: windows of the last step on {scale.seam_size} px, {scale.seam_steps} steps. Crops: rows through the network.",
-        "",
-        f"| way | wall s a step | CPU s a step | {STEPS_DONE} steps, CPU min | crops a step | peak memory | seam score |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ["way", "wall s a step", "CPU s a step", f"{STEPS_DONE} steps, CPU min", "crops a step", "peak memory", "seam score"]
+    lines = []
     for name, row in rows.items():
-        score, noise = row.seam
-        lines.append(
-            f"| {titles[name]} | {row.wall:.1f} | {row.cpu:.1f} | {STEPS_DONE * row.cpu / 60:.1f} | {row.rows:.0f} | "
-            f"{row.peak / 2**20:.0f} MiB | {score:.3f} ± {noise:.3f} |"
-        )
-    return "\n".join(lines)
+        seconds = [f"{row.wall:.1f}", f"{row.cpu:.1f}", f"{STEPS_DONE * row.cpu / 60:.1f}"]
+        seam = f"{row.seam[0]:.3f} ± {row.seam[1]:.3f}"
+        lines.append([titles[name], *seconds, f"{row.rows:.0f}", f"{row.peak / 2**20:.0f} MiB", seam])
+    return (
+        f"{scale.size} x {scale.size} px, two labels in every crop, guidance, DDIM, one thread. Seconds of a step: medians of\n"
+        f"{scale.turns - 1} turns; a turn of the peers is {PART[ONE_CROP]} and {PART[PANORAMA]} windows, scaled to a step. "
+        f"{STEPS_DONE} steps: scaled from one.\nSeams: windows of the last step on {scale.seam_size} px, {scale.seam_steps} "
+        f"steps. Crops: rows through the network.\n\n{table(head, lines)}"
+    )

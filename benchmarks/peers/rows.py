@@ -1,16 +1,20 @@
-"""One row of the comparison in a process of its own: ``python -m benchmarks.peers JOB`` (JSON of a `Job`)."""
+"""One row of the comparison in a process of its own, and turns, so that what is compared is measured side by side."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
-from benchmarks.memory import peak_rss
-from benchmarks.peers.turns import Player
+import wsigen
+from benchmarks.bundles import one_class
+from benchmarks.processes import peak_rss
+from benchmarks.quality import window_seams
 from wsigen.run.engine.stage import Stage
 
 MODES = ("shifted", "random-patch", "pathup")
@@ -20,6 +24,19 @@ GUIDANCE = 0.5
 PART = {PANORAMA: 12, ONE_CROP: 8}
 """Windows of a turn of the peers: a step of theirs is long, and all its windows cost the same."""
 
+Found = tuple[float, float]
+"""In the end: peak memory in bytes and 0 of a job in turns; score and standard error of the seams of any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a process did in its turn: wall and CPU seconds, denoising steps of the canvas (mostly a part of one), crops."""
+
+    wall: float
+    cpu: float
+    steps: float
+    rows: int
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -27,28 +44,88 @@ class Job:
 
     Attributes
     ----------
-    name:
-        A mode of wsigen, or a peer.
-    model, layout, folder:
-        The bundle, the drawing, and where slides go.
-    size, steps:
-        Side of the slide in px, transitions of the sampler.
-    turns:
-        Turns to work in, the canvas being decoded after them; 0: work to the end and measure the seams.
+    name : a mode of wsigen, or a peer
+    model, layout, folder : the bundle, the drawing, and where slides go
+    size, steps : side of the slide in px, transitions of the sampler
+    turns : turns to work in, the canvas being decoded after them; 0: work to the end and measure the seams
     """
 
     name: str
     model: str
-    layout: str
-    folder: str
+    layout: Path
+    folder: Path
     size: int
     steps: int
     turns: int
 
-    @property
-    def text(self) -> str:
-        """As an argument."""
-        return json.dumps(asdict(self))
+
+class Player:
+    """The end of the process that works: it waits for its turn, works, and tells. Of no turns it does neither."""
+
+    def __init__(self, line: Connection, turns: bool) -> None:
+        self._line, self._turns = line, turns
+        self._wall = self._cpu = 0.0
+
+    def wait(self) -> None:
+        """Wait until it is our turn; the process ends if nobody will ever say so."""
+        if self._turns:
+            try:
+                self._line.recv()
+            except EOFError:
+                raise SystemExit(1) from None
+        self._wall, self._cpu = perf_counter(), process_time()
+
+    def tell(self, steps: float, rows: int) -> None:
+        """Say what was done since."""
+        if self._turns:
+            self._line.send(Turn(perf_counter() - self._wall, process_time() - self._cpu, steps, rows))
+
+
+class Worker:
+    """The other end: a new Python process that does a job."""
+
+    def __init__(self, job: Job) -> None:
+        context = get_context("spawn")
+        self._name = job.name
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(job, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def turn(self) -> Turn:
+        """Let it work once."""
+        self.go()
+        turn: Turn = self._read()
+        return turn
+
+    def go(self) -> None:
+        """Let it work without waiting for it."""
+        self._line.send("go")
+
+    def end(self) -> Found:
+        """Wait for what it found (RuntimeError if it died)."""
+        found: Found = self._read()
+        self._process.join()
+        return found
+
+    def stop(self) -> None:
+        """End it, finished or not."""
+        self._process.kill()
+        self._process.join()
+
+    def _read(self) -> Any:
+        try:
+            return self._line.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise RuntimeError(f"{self._name}: ended with exit code {self._process.exitcode} before it was done") from None
+
+
+def work(job: Job, line: Connection) -> None:
+    """Do a job and say what was found."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    run: Callable[[Job, Player], Found] = run_wsigen if job.name in MODES else run_peer
+    line.send(run(job, Player(line, job.turns > 0)))
 
 
 class StepTurns:
@@ -71,81 +148,52 @@ class StepTurns:
             self._player.wait()
 
 
-def run_wsigen(job: Job, player: Player) -> dict[str, Any]:
+def run_wsigen(job: Job, player: Player) -> Found:
     """A slide by ``wsigen.generate``: one worker of one thread, one task in flight, so that nothing runs between turns."""
-    from wsigen.run.generate import generate
-
-    path = Path(job.folder) / f"{job.name}.ome.tiff"
-    steps = job.turns or job.steps
-    generate(
-        path,
-        watch=StepTurns(player, steps),
-        model=job.model,
-        layout=job.layout,
-        size=(job.size, job.size),
-        mode=job.name,  # type: ignore[arg-type]  # jobs have the names of modes
-        levels=1,
-        steps=steps,
-        guidance=GUIDANCE,
-        eta=0.0,
-        compression="jpeg" if job.turns else "deflate",
-        workers=1,
-        threads=1,
-        window=1,
-    )
-    return {"peak": peak_rss()} if job.turns else _slide_seams(path)
+    path, steps = job.folder / f"{job.name}.ome.tiff", job.turns or job.steps
+    how: dict[str, Any] = {"mode": job.name, "steps": steps, "guidance": GUIDANCE, "eta": 0.0, "window": 1, "layout": job.layout}
+    how |= {"class_name": None, "compression": "jpeg" if job.turns else "deflate"}
+    wsigen.generate(path, watch=StepTurns(player, steps), **one_class(job.model, job.size, **how))
+    if job.turns:
+        return peak_rss(), 0.0
+    last = window_seams(path)[-1]
+    return last.score, last.noise
 
 
-def run_peer(job: Job, player: Player) -> dict[str, Any]:
+def run_peer(job: Job, player: Player) -> Found:
     """A peer's loop, and its whole canvas decoded."""
     import torch
 
-    from benchmarks.peers.network import Network
-    from benchmarks.peers.one_crop import OneCrop
-    from benchmarks.peers.panorama import Panorama
-    from wsigen.base.geometry import Box
+    from benchmarks.peers.loops import Network, OneCrop, Panorama
+    from wsigen.evaluation.borders import seam_scores
+    from wsigen.evaluation.seams import edges
 
     torch.set_num_threads(1)
     with torch.inference_mode():
         network = Network(Path(job.model), job.steps)
-        card = network.card
-        extent = job.size // card.latent.factor
-        latents, classes = network.start(extent, extent, 0), torch.from_numpy(_class_map(job, extent))
-        loop: Panorama | OneCrop
-        if job.name == PANORAMA:
-            loop = Panorama(network, latents, classes, GUIDANCE)
-            borders = [Box(y, x, y + loop.side, x + loop.side) for y, x in loop.corners()]
-        else:
-            loop = OneCrop(network, latents, classes, GUIDANCE, seed=0)
+        factor = network.card.latent.factor
+        latents = network.start(job.size // factor, job.size // factor, 0)
+        kind = Panorama if job.name == PANORAMA else OneCrop
+        loop = kind(network, latents, torch.from_numpy(_class_map(job, factor)), GUIDANCE)
         windows = loop.run()
         for _ in range(job.turns):
             player.wait()
-            _take(windows, PART[job.name], player)
+            done = [next(windows) for _ in range(PART[job.name])]
+            player.tell(sum(w.share for w in done), sum(w.rows for w in done))
         if job.turns:
             player.wait()
         else:
-            for _window in windows:
-                pass
+            list(windows)
         picture = network.decode(loop.latents)
     if job.turns:
-        return {"peak": peak_rss()}
-    from wsigen.evaluation.borders import seam_scores
-    from wsigen.evaluation.seams import edges
-
-    boxes = loop.crops if isinstance(loop, OneCrop) else borders
+        return peak_rss(), 0.0
     size = (job.size, job.size)
-    found = seam_scores(lambda box: picture[box.slices], size, {"windows": edges(boxes, card.latent.factor, size)})[0]
-    return {"score": found.score, "noise": found.noise}
+    found = seam_scores(lambda box: picture[box.slices], size, {"windows": edges(loop.crops, factor, size)})[0]
+    return found.score, found.noise
 
 
-def _take(windows: Iterator[Any], count: int, player: Player) -> None:
-    """Denoise ``count`` windows and tell of them."""
-    done = [next(windows) for _ in range(count)]
-    player.tell(sum(w.share for w in done), sum(w.rows for w in done))
-
-
-def _class_map(job: Job, extent: int) -> Any:
-    """The class map that wsigen makes of the drawing, int64 ``[extent, extent]``."""
+def _class_map(job: Job, factor: int) -> Any:
+    """The class map that wsigen makes of the drawing, int64 ``[extent, extent]``, of ``factor`` px a cell."""
     import numpy as np
 
     from wsigen.base.geometry import Box
@@ -156,23 +204,4 @@ def _class_map(job: Job, extent: int) -> Any:
     config = make_config({"layout": job.layout, "size": (job.size, job.size), "model": job.model})
     card = read_card(Path(job.model))
     layout = choose_layout(config, Path(job.model), card.table, card.levels[0].mpp or 1.0).layout
-    return layout.class_map(Box(0, 0, extent, extent), card.latent.factor).astype(np.int64)
-
-
-def _slide_seams(path: Path) -> dict[str, Any]:
-    """Seams along the windows of the last step."""
-    from wsigen.evaluation.seams import read_manifest, slide_seams
-    from wsigen.slide.reading import open_image
-
-    manifest = read_manifest(path)
-    assert manifest is not None
-    last = [score for score in slide_seams(open_image(path), manifest) if "windows" in score.name][-1]
-    return {"score": last.score, "noise": last.noise}
-
-
-def main() -> None:
-    """Do one job and say what was found."""
-    job = Job(**json.loads(sys.argv[1]))
-    player = Player(turns=job.turns > 0)
-    found = (run_wsigen if job.name in MODES else run_peer)(job, player)
-    player.end(**found)
+    return layout.class_map(Box(0, 0, job.size // factor, job.size // factor), factor).astype(np.int64)

@@ -33,7 +33,7 @@ def test_a_document_without_its_marks_is_left_as_it_is(tmp_path, text):
 
 def test_tables_have_a_header_a_separator_and_rows_of_one_length():
     text = table(["a", "b"], [["x|y", 1], ["", 2.5]])
-    assert text == "| a | b |\n| --- | --- |\n| x\\|y | 1 |\n|  | 2.5 |"
+    assert text == "| a | b |\n|---|---|\n| x\\|y | 1 |\n|  | 2.5 |"
     assert not table_problems(f"above\n\n{text}\n\nbelow")
     with pytest.raises(ValueError, match="2 columns"):
         table(["a", "b"], [["x"]])

@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.faults.campaign import CampaignError, Fault, draw
-from benchmarks.faults.damage import damage, stored
-from benchmarks.faults.experiment import Plan, _differences, _skipped
-from benchmarks.faults.kinds import KINDS
-from benchmarks.faults.progress import contents, half_steps
-from benchmarks.faults.readers import Pass, sort_out, still_read
-from benchmarks.faults.report import Report
+from benchmarks.faults.campaign import KINDS, CampaignError, Fault, draw
+from benchmarks.faults.experiment import Plan, Report
+from benchmarks.faults.store import Pass, contents, damage, differences, half_steps, sort_out, still_read, stored
 from wsigen.base.geometry import ChunkGrid
 
 
@@ -28,9 +24,9 @@ def test_faults_are_drawn_evenly_and_again_alike(count, kinds, seed):
 
 
 def test_what_cannot_strike_is_not_drawn():
-    assert _skipped(Plan(9, workers=1), "") == {"part": "it takes two workers (--workers 2)"}
-    assert _skipped(Plan(9, workers=2), "") == {}
-    assert set(_skipped(Plan(9, workers=1), "no ip command")) == {"cut", "part"}
+    assert Plan(9, workers=1).skipped("") == {"part": "it takes two workers (--workers 2)"}
+    assert Plan(9, workers=2).skipped("") == {}
+    assert set(Plan(9, workers=1).skipped("no ip command")) == {"cut", "part"}
     with pytest.raises(CampaignError, match="--kinds"):
         draw(3, [], random.Random(0))
 
@@ -65,7 +61,7 @@ def test_damage_harms_one_chunk_or_block(run_dir, truncate):
     before = contents(run_dir)
     name = str(damage(stored(run_dir), random.Random(3), truncate).relative_to(run_dir))
     after = contents(run_dir)
-    assert _differences(before, after, {}) == [f"not as undisturbed: {name}"]
+    assert differences(before, after, {}) == [f"not as undisturbed: {name}"]
     assert not name.endswith("zarr.json")
     assert (len(after[name]) < 64) == truncate
 
@@ -74,8 +70,8 @@ def test_damage_that_nobody_reads_is_no_difference_but_any_other_is(run_dir):
     calm = contents(run_dir)
     state, block = (next(name for name in calm if name.endswith(end)) for end in ("latents/c/1/0/0/0", ".blk"))
     ended = {**calm, state: b"damaged", block: b"damaged"}
-    assert _differences(calm, ended, {state: b"damaged"}) == [f"not as undisturbed: {block}"]
-    assert _differences(calm, ended, {state: b"otherwise", block: b"damaged"}) == [
+    assert differences(calm, ended, {state: b"damaged"}) == [f"not as undisturbed: {block}"]
+    assert differences(calm, ended, {state: b"otherwise", block: b"damaged"}) == [
         f"not as undisturbed: {name}" for name in sorted((state, block))
     ]
     assert sort_out(calm, ended, {state: b"damaged", "swept": b"damaged"}) == (1, 1)

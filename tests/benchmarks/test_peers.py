@@ -6,10 +6,8 @@ import torch
 
 from benchmarks.bundles import make_bundle
 from benchmarks.peers import FULL, QUICK, board
-from benchmarks.peers.network import Network
-from benchmarks.peers.one_crop import OneCrop
-from benchmarks.peers.panorama import STRIDE, Panorama
-from benchmarks.peers.turns import Worker
+from benchmarks.peers.loops import STRIDE, Network, OneCrop, Panorama
+from benchmarks.peers.rows import Job, Worker
 from wsigen.base.geometry import Box
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
@@ -99,8 +97,8 @@ def test_on_a_canvas_of_one_crop_both_loops_are_the_sampler(bundle):
     assert not torch.allclose(loops[0].latents, noise, atol=0.1)
 
 
-def test_a_process_that_dies_in_its_turn_is_told():
-    worker = Worker("benchmarks.peers", "not a job")
+def test_a_process_that_dies_in_its_turn_is_told(tmp_path):
+    worker = Worker(Job("panorama", str(tmp_path / "none"), tmp_path, tmp_path, 512, 2, 1))
     with pytest.raises(RuntimeError, match="exit code 1"):
         worker.turn()
     worker.stop()
