@@ -151,8 +151,8 @@ class StepTurns:
 def run_wsigen(job: Job, player: Player) -> Found:
     """A slide by ``wsigen.generate``: one worker of one thread, one task in flight, so that nothing runs between turns."""
     path, steps = job.folder / f"{job.name}.ome.tiff", job.turns or job.steps
-    how: dict[str, Any] = {"mode": job.name, "steps": steps, "guidance": GUIDANCE, "eta": 0.0, "window": 1, "layout": job.layout}
-    how |= {"class_name": None, "compression": "jpeg" if job.turns else "deflate"}
+    how: dict[str, Any] = {"mode": job.name, "layout": job.layout, "class_name": None, "window": 1}
+    how |= {"steps": steps, "guidance": GUIDANCE, "eta": 0.0, "compression": "jpeg" if job.turns else "deflate"}
     wsigen.generate(path, watch=StepTurns(player, steps), **one_class(job.model, job.size, **how))
     if job.turns:
         return peak_rss(), 0.0
