@@ -116,21 +116,17 @@ def weigh(job: Job) -> Weighed:
 
 def time(job: Job, repetitions: int) -> dict[str, list[float]]:
     """Estimated over measured seconds, by the CPU's clock and by the wall's."""
-    from wsigen.run.config import make_config
-    from wsigen.run.estimate.estimate import estimate
-
-    config = make_config(job.settings)
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}
 
     def said() -> dict[str, float]:
-        return {name: estimate(config, clock=clock).seconds for name, clock in clocks.items()}
+        return {name: wsigen.estimate(clock=clock, **job.settings).seconds for name, clock in clocks.items()}
 
     ratios: dict[str, list[float]] = {name: [] for name in clocks}
     before = said()  # the first one also loads what the run then finds loaded
     before = said()
     for _ in range(repetitions):
         begin = {name: clock() for name, clock in clocks.items()}
-        wsigen.generate(job.output, config)
+        wsigen.generate(job.output, **job.settings)
         spent = {name: clock() - begin[name] for name, clock in clocks.items()}
         after = said()
         for name in clocks:

@@ -39,11 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     args.out.mkdir(parents=True, exist_ok=True)
-    from wsigen.run.config import make_config
-    from wsigen.run.estimate.estimate import estimate
-
     asked = settings(args.out, args.size) | {"workers": args.workers, "processes": True, "threads": 1}
-    estimated = estimate(make_config(asked)).seconds
+    estimated = wsigen.estimate(**asked).seconds
     watch, begin = WorkerPeak(), perf_counter()
     result = wsigen.generate(args.out / "whole.ome.tiff", watch=watch, overwrite=True, **asked)
     seconds = perf_counter() - begin
