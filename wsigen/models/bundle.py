@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
@@ -71,8 +72,15 @@ def check_bundle(path: Path) -> BundleCard:
     if not path.is_dir():
         raise BundleError(f"{path}: no such folder")
     card = read_card(path)
-    _check_weights(path, card)
-    _check_channels(path, card)
+    text = card.conditioning.kind == "text"
+    check_weights(path, ("vae", "unet", "text_encoder") if text else ("vae", "unet"))
+    if text and not (path / "tokenizer").is_dir():
+        raise BundleError(f"{path}: no tokenizer folder, which conditioning 'text' needs")
+    _check_vae(path, read_config(path, "vae"), card)
+    unet = read_config(path, "unet")
+    _check_unet(path, unet, card)
+    _check_embeddings(path, unet, card)
+    check_scheduler(path)
     return card
 
 
@@ -104,7 +112,7 @@ def _download(hub_id: str) -> Path:
     folders = [*PARTS, "mask/unet", "mask/scheduler"]
     patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             hub_id, allow_patterns=[CARD_NAME, "model_index.json", *patterns], ignore_patterns=["*non_ema*"]
         )
     except RepositoryNotFoundError:
@@ -118,13 +126,12 @@ def _download(hub_id: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{hub_id}: cannot be downloaded ({type(error).__name__}: {reason})") from None
-    return Path(found)
+    return Path(folder)
 
 
-def _check_weights(folder: Path, card: BundleCard) -> None:
-    """Refuse weights that are missing or stored as pickles (which can run code when loaded)."""
-    weighted = ("vae", "unet", "text_encoder") if card.conditioning.kind == "text" else ("vae", "unet")
-    for part in weighted:
+def check_weights(folder: Path, parts: Sequence[str]) -> None:
+    """Refuse weights that are missing or stored as pickles, which can run code when loaded (BundleError)."""
+    for part in parts:
         read_config(folder, part)
         if any((folder / part).glob("*.safetensors")):
             continue
@@ -135,22 +142,11 @@ def _check_weights(folder: Path, card: BundleCard) -> None:
                 "convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER, safe_serialization=True)"
             )
         raise BundleError(f"{folder / part}: no *.safetensors weights")
-    if card.conditioning.kind == "text" and not (folder / "tokenizer").is_dir():
-        raise BundleError(f"{folder}: no tokenizer folder, which conditioning 'text' needs")
 
 
-def _check_channels(folder: Path, card: BundleCard) -> None:
-    """Compare the card with the configs of autoencoder, network and scheduler; name both sides of the first disagreement."""
-    _check_vae(folder, read_config(folder, "vae"), card)
-    unet = read_config(folder, "unet")
-    _check_unet(folder, unet, card)
-    _check_embeddings(folder, unet, card)
-    _check_scheduler(folder, read_config(folder, "scheduler"))
-
-
-def _agree(folder: Path, what: str, found: object, why: str, expected: object) -> None:
-    if found != expected:
-        raise BundleError(f"{folder}: {what} is {found}, but {why} {expected}")
+def _agree(folder: Path, what: str, actual: object, why: str, expected: object) -> None:
+    if actual != expected:
+        raise BundleError(f"{folder}: {what} is {actual}, but {why} {expected}")
 
 
 def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
@@ -199,7 +195,9 @@ def _check_embeddings(folder: Path, unet: Config, card: BundleCard) -> None:
         _agree(folder, "unet cross_attention_dim", unet.get("cross_attention_dim", 1280), why, width)
 
 
-def _check_scheduler(folder: Path, scheduler: Config) -> None:
+def check_scheduler(folder: Path) -> None:
+    """Refuse a noise schedule that no sampler here can follow (BundleError)."""
+    scheduler = read_config(folder, "scheduler")
     name = str(scheduler.get("_class_name", ""))
     if "Flow" in name or not ("beta_schedule" in scheduler or scheduler.get("trained_betas")):
         raise BundleError(f"{folder}: scheduler {name} has no beta schedule (flow matching is not supported)")

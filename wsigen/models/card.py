@@ -1,15 +1,16 @@
 """The card of a bundle: ``wsigen.yaml``, what a person and the engine must know about a model.
 
-Whatever differs between families of models (scale of the latents, image range, how a class becomes a
-condition) is said here, so that no code has to know a family.
+Whatever differs between families of models (scale of the latents, image range, how a class becomes a condition) is said here,
+so that no code has to know a family. A diffusers folder without a card gets one derived from its configs.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -22,10 +23,20 @@ CARD_NAME = "wsigen.yaml"
 Byte = Annotated[int, Field(ge=0, le=255)]
 Rgb = tuple[Byte, Byte, Byte]
 Text = Annotated[str, Field(min_length=1)]
+Names = TypeVar("Names", bound=Sequence[str])
 Kind = Literal["class-map", "class-tokens", "text", "none"]
 
 Config = dict[str, Any]
 """The JSON config of a network in diffusers' format."""
+
+
+def unique_names(names: Names) -> Names:
+    """Refuse names that differ in case alone, or not at all (ValueError, for pydantic)."""
+    folded = [name.casefold() for name in names]
+    for name in folded:
+        if folded.count(name) > 1:
+            raise ValueError(f"the name {name!r} appears twice; every entry needs its own name")
+    return names
 
 
 class DataSource(Settings):
@@ -64,13 +75,11 @@ class Conditioning(Settings):
 
     Attributes
     ----------
-    kind:
-        ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one
-        embedding per (level, class) and a last one for "no condition". ``text``: prompts through CLIP.
-        ``none``: nothing.
-    prompt, negative_prompt:
-        ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null
-        condition.
+    kind : {"class-map", "class-tokens", "text", "none"}
+        ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one embedding per
+        (level, class) and a last one for "no condition". ``text``: prompts through CLIP. ``none``: nothing.
+    prompt, negative_prompt : str
+        ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null condition.
     """
 
     kind: Kind
@@ -81,8 +90,8 @@ class Conditioning(Settings):
 class Latent(Settings):
     """The latent space: ``z = (encode(x) - mean) / std`` per channel, x an image scaled to ``image_range``.
 
-    ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent
-    pixel covers ``factor x factor`` image pixels.
+    ``mean`` and ``std`` may be written as one number; here they always have ``channels`` values. One latent px covers
+    ``factor x factor`` image px.
     """
 
     channels: Annotated[int, Field(ge=1)]
@@ -114,21 +123,21 @@ class BundleCard(Settings):
 
     Attributes
     ----------
-    not_for:
+    not_for : str
         What the model must not be used for.
-    classes:
+    classes : tuple of CardClass
         Position = index in class maps.
-    levels:
+    levels : tuple of Level
         Magnifications, fine to coarse; position = level index.
-    crop_latent:
-        Side in latent px of the windows the model denoises.
-    guidance:
+    crop_latent : int
+        Side of the windows the model denoises, latent px.
+    guidance : float
         Default w of ``(1 + w) eps(c) - w eps(null)``.
-    steps:
+    steps : int
         Default number of transitions.
-    eta:
+    eta : float
         Default noise of DDIM's steps, 0 .. 1.
-    glass_rgb:
+    glass_rgb : (int, int, int) or None
         Colour of bare glass, if the model's own glass shall be replaced by it.
     """
 
@@ -151,10 +160,7 @@ class BundleCard(Settings):
     @field_validator("classes", "levels")
     @classmethod
     def _own_names(cls, value: tuple[CardClass | Level, ...]) -> tuple[CardClass | Level, ...]:
-        folded = [v.name.casefold() for v in value]
-        for name in folded:
-            if folded.count(name) > 1:
-                raise ValueError(f"the name {name!r} appears twice; every entry needs its own name")
+        unique_names([v.name for v in value])
         return value
 
     @field_validator("classes")

@@ -1,4 +1,4 @@
-"""Conditions: what one model call of a crop is told about the tissue."""
+"""Conditions: what a model call of one crop is conditioned on, and which calls a crop needs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Condition:
-    """One class for the whole crop, a class per pixel, or (neither given) the null condition.
+    """What is said of the tissue of one crop; each field is one kind of condition, and all of them None is the null condition.
 
     Attributes
     ----------
-    label:
-        Class index.
-    class_map:
-        uint8 ``[p, p]``, ``UNKNOWN`` where the class is not known.
+    label : int or None
+        Index of the one class of the whole crop.
+    class_map : ndarray or None
+        A class per pixel: uint8 ``(p, p)``, ``UNKNOWN`` where it is not known.
     """
 
     label: int | None = None
@@ -43,20 +43,21 @@ def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition
     """List the conditions of a crop's model calls, each with the pixels that take its prediction.
 
     * ``class-map``: one call that sees the map; ``NULL`` if the whole map is unknown.
-    * ``class-tokens``, ``text``: one call per class present, ascending; unknown pixels take the null
-      prediction. Pixels of background have no call of their own (they are held at glass): they go with the
-      first call.
+    * ``class-tokens``, ``text``: one call per class present, ascending; unknown pixels take the null prediction. Pixels of
+      background have no call of their own (they are held at glass): they go with the first call.
     * ``none``: one null call.
 
     Parameters
     ----------
-    class_map:
-        uint8 ``[p, p]`` of indices into the card's classes, or ``UNKNOWN``.
+    card : BundleCard
+        Says which kind of condition the network takes.
+    class_map : ndarray
+        uint8 ``(p, p)`` of indices into the card's classes, or ``UNKNOWN``.
 
     Returns
     -------
-    list
-        The masks, bool ``[p, p]``, partition the crop; None stands for all of it (a single call).
+    list of (Condition, ndarray or None)
+        The masks, bool ``(p, p)``, partition the crop; None stands for all of it (a single call).
     """
     kind = card.conditioning.kind
     if kind == "none":

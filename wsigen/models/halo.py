@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsigen.base.geometry import Box
 from wsigen.models.card import Config
@@ -52,14 +52,6 @@ class _Layer:
 _UP = _Layer()
 
 
-@dataclass(frozen=True, slots=True)
-class Upsampling:
-    """Pixels of context beyond a window that are still needed: ``before`` an upsampling, and ``after`` its convolution."""
-
-    before: int
-    after: int
-
-
 def sides(inner: Box, around: Box) -> Sides:
     """What of a box lies around an inner one."""
     return (inner.y0 - around.y0, around.y1 - inner.y1, inner.x0 - around.x0, around.x1 - inner.x1)
@@ -84,18 +76,18 @@ def attention_of(vae: Config) -> str:
     return "middle" if vae.get("mid_block_add_attention", True) else "none"
 
 
-def upsamplings(vae: Config) -> list[Upsampling]:
-    """What is needed around a window at every upsampling of the decoder, in px of the resolution there."""
+def upsamplings(vae: Config) -> list[tuple[int, int]]:
+    """Context that is still needed before every upsampling of the decoder and after its convolution, in px there."""
     factor, layers = _layers(vae)
     needs = _needs(factor, layers)
-    return [Upsampling(needs[k], needs[k + 2]) for k, layer in enumerate(layers) if layer.is_up]
+    return [(needs[k], needs[k + 2]) for k, layer in enumerate(layers) if layer.is_up]
 
 
 def last_halo(vae: Config) -> int:
     """Latent px around a window that the layers at full resolution, which take most memory, still decode."""
     factor, _ = _layers(vae)
-    ups = upsamplings(vae)
-    return -(-ups[-1].before * factor // factor ** len(ups)) if ups else decoder_radius(vae)
+    needs = upsamplings(vae)
+    return -(-needs[-1][0] * factor // factor ** len(needs)) if needs else decoder_radius(vae)
 
 
 def redundancy(vae: Config, window: int, halo: int) -> float:
@@ -147,9 +139,9 @@ class ShrinkingHalo:
     def __init__(self, decoder: nn.Module, vae: Config) -> None:
         self._current = _Current()
         self._factor, _ = _layers(vae)
-        for (first, last), need in zip(_upsampling_modules(decoder), upsamplings(vae), strict=True):
-            first.register_forward_pre_hook(lambda _, args, need=need: self._before(args, need.before))
-            last.register_forward_hook(lambda _, args, output, need=need: self._after(output, need.after))
+        for (first, last), (before, after) in zip(_upsampling_modules(decoder), upsamplings(vae), strict=True):
+            first.register_forward_pre_hook(lambda _, args, need=before: (self._cut(args[0], need), *args[1:]))
+            last.register_forward_hook(lambda _, args, output, need=after: self._after(output, need))
 
     @contextmanager
     def around(self, halo: Sides) -> Iterator[None]:
@@ -163,9 +155,6 @@ class ShrinkingHalo:
     def core(self, image: Tensor) -> Tensor:
         """The window itself, of what was decoded within `around`: ``(B, 3, h, w)``."""
         return self._cut(image, 0)
-
-    def _before(self, args: tuple[Any, ...], need: int) -> tuple[Any, ...]:
-        return (self._cut(args[0], need), *args[1:])
 
     def _after(self, output: Tensor, need: int) -> Tensor:
         sides = self._current.sides
@@ -200,8 +189,8 @@ def _upsampling_modules(decoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]
 def _needs(factor: int, layers: list[_Layer]) -> list[int]:
     """Pixels of context that are needed before every layer.
 
-    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one
-    pixel, nearest upsampling halves its coordinates.
+    Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one pixel, nearest
+    upsampling halves its coordinates.
     """
     low, high, window, needs = 0, _PX - 1, _PX, []
     for layer in reversed(layers):

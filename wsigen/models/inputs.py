@@ -1,4 +1,8 @@
-"""How conditions reach a network: as channels, as tokens, as prompts."""
+"""How conditions reach a network.
+
+One class for each way: channels beside the latents, tokens (an embedding of the network's own), prompts through a text encoder.
+Each turns latents and conditions into a `Call`: the network's sample, and keyword arguments beside it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,14 @@ from wsigen.models.conditioning import Condition
 from wsigen.models.loading import load_text
 
 Call = tuple[Tensor, dict[str, Any]]
+"""The sample ``(B, channels, p, p)`` and the keyword arguments of a network."""
 
 
 class Inputs(Protocol):
-    """Turns latents ``[B, C, p, p]`` and B conditions into what the network is called with."""
+    """Turns latents ``(B, C, p, p)`` and B conditions into what the network is called with."""
 
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
-        """Return the network's sample and its keyword arguments."""
+        """Return the call for a batch at a magnification level of the card."""
         ...
 
 
@@ -58,7 +63,7 @@ class ClassMapInputs(PlainInputs):
     """The class map as one-hot channels ``[classes..., unknown]`` behind the latents; null = all unknown."""
 
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
-        """Return latents and maps ``[B, C + classes + 1, p, p]``, and the level."""
+        """Return latents and maps ``(B, C + classes + 1, p, p)``, and the level."""
         _, extra = super().__call__(latents, conditions, level)
         maps = np.stack([self._labels(c, tuple(latents.shape[-2:])) for c in conditions])
         labels = torch.from_numpy(maps).to(latents.device)
@@ -72,8 +77,8 @@ class ClassMapInputs(PlainInputs):
             return np.full(shape, unknown if condition.label is None else condition.label, dtype=np.int64)
         labels = np.where(condition.class_map == UNKNOWN, unknown, condition.class_map).astype(np.int64)
         if labels.shape != shape or labels.max() > unknown:
-            found = f"class map of shape {labels.shape} with values up to {labels.max()}"
-            raise ValueError(f"{found}: expected {shape} and {unknown} classes")
+            actual = f"class map of shape {labels.shape} with values up to {labels.max()}"
+            raise ValueError(f"{actual}: expected {shape} and {unknown} classes")
         return labels
 
 
@@ -84,7 +89,7 @@ class TokenInputs:
         self.card = card
 
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
-        """Return the latents and the tokens ``[B]``."""
+        """Return the latents and the tokens ``(B,)``."""
         tokens = [self._token(_label(c, self.card), level) for c in conditions]
         return latents, {"class_labels": torch.tensor(tokens, device=latents.device)}
 
@@ -111,7 +116,7 @@ class TextInputs:
         return words.replace("{level}", self.card.levels[level].name)
 
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
-        """Return the latents and the embedded prompts ``[B, tokens, width]``."""
+        """Return the latents and the embedded prompts ``(B, tokens, width)``."""
         _, extra = self._plain(latents, conditions, level)
         rows = [self._embed(self.prompt(_label(c, self.card), level)) for c in conditions]
         return latents, {**extra, "encoder_hidden_states": torch.stack(rows).to(latents)}

@@ -111,24 +111,11 @@ class SharedGroupNorm(nn.Module):
         """Scale and shift per channel that do the same as the norm with these statistics."""
         norm = self.norm
         per_channel = np.repeat(statistics, norm.num_channels // norm.num_groups, axis=0)
-        weight, bias = (
-            _numbers(norm.weight, norm.num_channels, 1.0),
-            _numbers(norm.bias, norm.num_channels, 0.0),
-        )
+        weight, bias = (values.detach().double().cpu().numpy() for values in (norm.weight, norm.bias))
         scale = weight / np.sqrt(np.maximum(per_channel[:, 1], 0.0) + norm.eps)
-        device = next((p.device for p in norm.parameters()), torch.device("cpu"))
         shift = bias - per_channel[:, 0] * scale
-        return (
-            torch.from_numpy(scale.astype(np.float32)).to(device),
-            torch.from_numpy(shift.astype(np.float32)).to(device),
-        )
-
-
-def _numbers(parameter: Tensor | None, channels: int, otherwise: float) -> NDArray[np.float64]:
-    """A parameter as float64 ``(channels,)``; a norm may be without."""
-    if parameter is None:
-        return np.full(channels, otherwise)
-    return np.asarray(parameter.detach().double().cpu().numpy())
+        scale32, shift32 = (torch.from_numpy(v.astype(np.float32)).to(norm.weight.device) for v in (scale, shift))
+        return scale32, shift32
 
 
 def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -63,8 +63,7 @@ def load_text(folder: Path, device: str) -> tuple[Any, Any]:
 def read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
     """Training noise levels, prediction type and x0 clamp of ``path/scheduler``, by diffusers' own scheduler.
 
-    Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the
-    same in all.
+    Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the same in all.
     """
     from diffusers import DDIMScheduler
 

@@ -1,6 +1,6 @@
 """Mask models: ``mask.yaml``, ``unet`` and ``scheduler`` in ``mask/`` of a bundle or on their own, checked without weights.
 
-It draws class maps of whole slides, conditioned on the slide's subtype (DiffInfinite, section 3.2 and appendix E).
+A mask model draws class maps of whole slides, conditioned on the slide's subtype (DiffInfinite, section 3.2 and appendix E).
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from wsigen.base.classes import ClassTable
-from wsigen.base.errors import BundleError, ConfigError, suggest
+from wsigen.base.errors import BundleError, ConfigError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
-from wsigen.models.bundle import SUFFIXES
-from wsigen.models.card import read_config
-from wsigen.sampling.schedule import PREDICTIONS
+from wsigen.layout.subtypes import choose_subtype
+from wsigen.models.bundle import SUFFIXES, check_scheduler, check_weights
+from wsigen.models.card import Text, read_config, unique_names
 from wsigen.storage.files import sha256_of
 
 FOLDER = "mask"
 CARD_NAME = "mask.yaml"
 
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(unique_names)]
 
 
 class MaskCard(Settings):
@@ -31,19 +31,19 @@ class MaskCard(Settings):
 
     Attributes
     ----------
-    classes:
+    classes : tuple of str
         Names of the bundle's classes in the order of the network's channels.
-    subtypes:
+    subtypes : tuple of str
         Names in the order of the network's embeddings; one more embedding stands for "any" (the null condition).
-    adjacent:
+    adjacent : tuple of (str, str)
         Pairs of classes that touched in the training maps; other borders become unknown.
-    side:
+    side : int
         Cells per side of the maps it was trained on.
-    cell_um:
+    cell_um : float
         um of a cell then.
-    smallest:
+    smallest : int
         Regions of fewer cells are removed.
-    guidance, steps:
+    guidance, steps : float, int
         w of ``(1 + w) eps(subtype) - w eps(null)`` and DDIM transitions.
     """
 
@@ -57,30 +57,18 @@ class MaskCard(Settings):
     guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
 
-    @field_validator("classes", "subtypes")
-    @classmethod
-    def _own_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        folded = [name.casefold() for name in value]
-        for name in folded:
-            if folded.count(name) > 1:
-                raise ValueError(f"the name {name!r} appears twice")
-        return value
-
     def pairs(self) -> NDArray[np.bool_]:
-        """``adjacent`` as bool ``[K, K]`` over the network's channels, symmetric."""
-        found = np.eye(len(self.classes), dtype=bool)
+        """``adjacent`` as bool ``(K, K)`` over the network's channels, symmetric."""
+        touch = np.eye(len(self.classes), dtype=bool)
         for a, b in self.adjacent:
             i, j = self.classes.index(a), self.classes.index(b)
-            found[i, j] = found[j, i] = True
-        return found
+            touch[i, j] = touch[j, i] = True
+        return touch
 
     def subtype(self, name: str) -> int:
         """Index of a subtype; an unknown one is refused with the known names and the nearest (ConfigError)."""
-        for index, known in enumerate(self.subtypes):
-            if known.casefold() == name.strip().casefold():
-                return index
-        near = suggest(name, self.subtypes)
-        raise ConfigError(f"unknown subtype {name!r}{near}; in the bundle's mask model: {', '.join(self.subtypes)}")
+        known = {subtype: index for index, subtype in enumerate(self.subtypes)}
+        return int(choose_subtype(name, known, "in the bundle's mask model"))
 
 
 def find_mask(bundle: Path, table: ClassTable) -> MaskCard | None:
@@ -102,7 +90,7 @@ def open_mask(folder: Path, table: ClassTable) -> MaskCard:
 
     Parameters
     ----------
-    table:
+    table : ClassTable
         Of the bundle it draws for, which must know all its classes.
 
     Raises
@@ -138,7 +126,7 @@ def _check_names(folder: Path, card: MaskCard, table: ClassTable) -> None:
 
 
 def _check_network(folder: Path, card: MaskCard) -> None:
-    unet, scheduler = read_config(folder, "unet"), read_config(folder, "scheduler")
+    unet = read_config(folder, "unet")
     expected = {
         "_class_name": "UNet2DModel",
         "in_channels": len(card.classes),
@@ -148,7 +136,5 @@ def _check_network(folder: Path, card: MaskCard) -> None:
     for key, value in expected.items():
         if unet.get(key) != value:
             raise BundleError(f"{folder}: unet {key} is {unet.get(key)}, but {CARD_NAME} needs {value}")
-    if scheduler.get("prediction_type", "epsilon") not in PREDICTIONS or "beta_schedule" not in scheduler:
-        raise BundleError(f"{folder}: scheduler: needs a beta schedule and one of {', '.join(PREDICTIONS)}")
-    if not any((folder / "unet").glob("*.safetensors")):
-        raise BundleError(f"{folder / 'unet'}: no *.safetensors weights")
+    check_scheduler(folder)
+    check_weights(folder, ("unet",))

@@ -31,12 +31,12 @@ class MaskNetwork:
 
     Attributes
     ----------
-    unet:
-        ``UNet2DModel`` on noisy one-hot maps in [-1, 1], ``[B, K, h, w]``; its last embedding is the null condition.
-    abar:
+    unet : UNet2DModel
+        On noisy one-hot maps in [-1, 1], ``(B, K, h, w)``; its last embedding is the null condition.
+    abar : ndarray
         Noise levels of training, float64.
-    kind:
-        What it predicts (``sampling.schedule.PREDICTIONS``).
+    kind : str
+        What it predicts (`sampling.schedule.PREDICTIONS`).
     """
 
     unet: Any
@@ -56,16 +56,17 @@ def draw_map(
 
     Parameters
     ----------
-    folder, card:
+    folder, card : Path, MaskCard
         The mask model's folder and card, as `open_mask` read it.
-    subtype:
+    subtype : str
         Name of the slide's subtype.
-    size:
-        ``(height, width)`` of the slide (px); the map is stretched over it.
+    size : (int, int)
+        ``(height, width)`` of the slide, px; the map is stretched over it.
 
     Returns
     -------
-    The subtype's name as the model spells it, and the layout in the indices of ``table``.
+    (str, CellMapLayout)
+        The subtype's name as the model spells it, and the layout in the indices of ``table``.
 
     Raises
     ------
@@ -85,13 +86,13 @@ def draw_map(
 def draw_cells(
     network: MaskNetwork, card: MaskCard, subtype: int, shape: tuple[int, int], seed: int, steps: int | None = None
 ) -> NDArray[np.uint8]:
-    """Draw and clean a class map: uint8 ``[h, w]``, indices into ``card.classes`` or ``UNKNOWN``.
+    """Draw and clean a class map: uint8 ``(h, w)``, indices into ``card.classes`` or ``UNKNOWN``.
 
     Parameters
     ----------
-    subtype:
+    subtype : int
         Index into ``card.subtypes``; one beyond the last is the null condition.
-    steps:
+    steps : int or None
         Transitions, by default the card's.
     """
     channels = sample_channels(network, shape, subtype, len(card.subtypes), card.guidance, steps or card.steps, seed)
@@ -113,14 +114,15 @@ def sample_channels(
 
     Parameters
     ----------
-    subtype, null:
+    subtype, null : int
         Embeddings of the condition and of no condition.
-    guidance:
+    guidance : float
         w of DiffInfinite eq. 2, ``(1 + w) eps(c) - w eps(null)``.
 
     Returns
     -------
-    float32 ``[K, h, w]``, about +1 where the class is and -1 elsewhere.
+    ndarray
+        float32 ``(K, h, w)``, about +1 where the class is and -1 elsewhere.
     """
     import torch
 

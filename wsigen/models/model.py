@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition as Monitor
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,24 +86,11 @@ class CallLimit:
     """
 
     def __init__(self) -> None:
-        self._changed = Monitor()
-        self._taken: Counter[int] = Counter()
+        self._semaphores: dict[int, Semaphore] = {}
 
-    @contextmanager
-    def slot(self, most: int | None) -> Iterator[None]:
+    def slot(self, most: int | None) -> AbstractContextManager[object]:
         """Wait until fewer than ``most`` threads have a slot (None: do not wait), and have one within."""
-        if most is None:
-            yield
-            return
-        with self._changed:
-            self._changed.wait_for(lambda: self._taken[most] < most)
-            self._taken[most] += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken[most] -= 1
-                self._changed.notify_all()
+        return nullcontext() if most is None else self._semaphores.setdefault(most, Semaphore(most))
 
 
 @dataclass(frozen=True, eq=False)

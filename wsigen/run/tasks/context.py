@@ -97,7 +97,7 @@ class RunContext:
             raise UnfitWorkerError(f"{_here()}: {folder} is not the model the run began with; restore it there, or start anew")
         return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
 
-    def model_slot(self) -> AbstractContextManager[None]:
+    def model_slot(self) -> AbstractContextManager[object]:
         """Wait until this task may call the model: enter it with everything read, and write after it."""
         helps = self.model.device != self.manifest.device  # a CPU in an accelerator's place: each of its threads computes
         return self.model.calls.slot(None if helps else self.calls_at_once)
