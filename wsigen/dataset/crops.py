@@ -63,15 +63,15 @@ class CropStream:
 
     Parameters
     ----------
-    members, patches :
+    members, patches : sequence of Member, Patches
         The images, and the patches that may be drawn.
-    mpps :
+    mpps : sequence of float
         um/px of the levels.
-    patch_px, side_px :
+    patch_px, side_px : int
         Sides of patches and of crops (px of the level), multiples of 8; a crop is not larger than a patch.
-    augment :
+    augment : bool
         Whether crops are turned and, half of them, jittered in stain.
-    failures :
+    failures : ReadFailures
         What becomes of crops that cannot be read.
     """
 
@@ -156,9 +156,9 @@ class ReadFailures:
 
     Parameters
     ----------
-    skip :
+    skip : bool
         Whether another place is read instead (``--skip-bad``).
-    expected :
+    expected : int
         Reads there will be at least: where they come image by image, one bad image must not look like all of them.
     """
 

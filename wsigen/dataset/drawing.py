@@ -24,15 +24,15 @@ class Drawer:
 
     Parameters
     ----------
-    patches:
+    patches : Patches
         Only those that may be drawn.
-    cells:
+    cells : int
         Cells of a patch.
-    level_shares:
-        Share of every level, or None: equal shares of the levels that have patches.
-    unlabelled_share:
-        Share of patches without any label (DiffInfinite's p_unc: 0.5); None: as many as there are.
-    most_frequent:
+    level_shares : sequence of float, optional
+        Share of every level; by default equal shares of the levels that have patches.
+    unlabelled_share : float, optional
+        Share of patches without any label (DiffInfinite's p_unc: 0.5); by default as many as there are.
+    most_frequent : bool
         Draw a patch for the class that fills half of it (`MOST`) alone, as a model that is told one class of a patch must,
         and a patch without such a class as an unlabelled one; by default for any class that is present in it.
 
@@ -72,7 +72,7 @@ class Drawer:
     @property
     def drawn(self) -> list[set[int]]:
         """Classes that patches are drawn for, level by level."""
-        return [set(found) if share else set() for found, share in zip(self._by_class, self._shares, strict=True)]
+        return [set(classes) if share else set() for classes, share in zip(self._by_class, self._shares, strict=True)]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
         """Draw a row and the class it was drawn for, None for an unlabelled one."""
@@ -112,8 +112,8 @@ def _most(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows
 
 
 def _present(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
-    found = {}
+    by_class = {}
     for label in np.flatnonzero(counts.any(axis=0)):
         enough = counts[:, label] >= least
-        found[int(label)] = rows[enough if enough.any() else counts[:, label] > 0]
-    return found
+        by_class[int(label)] = rows[enough if enough.any() else counts[:, label] > 0]
+    return by_class

@@ -46,10 +46,10 @@ def match_name(pattern: str, name: str, field: str) -> str:
         If the pattern is no regular expression, or does not match.
     """
     try:
-        found = re.search(pattern, name)
+        match = re.search(pattern, name)
     except re.error as error:
         raise DatasetError(f"{field} {pattern!r} is not a regular expression ({error}); mend it") from None
-    text = found and next((g for g in (*found.groups(), None if found.re.groups else found[0]) if g), None)
+    text = match and next((g for g in (match.groups() or (match[0],)) if g), None)
     if not text:
         raise DatasetError(f"{field} {pattern!r} finds nothing in the image name {name!r}; widen it or use a CSV")
     return text

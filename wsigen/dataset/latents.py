@@ -179,7 +179,7 @@ def cache_latents(
         other latents, and figures of both splits must speak of the same.
     watch : callable, optional
         Called with (blocks done, blocks in all), both of this process's share.
-    share, meet :
+    share, meet : tuple of int, callable
         Which of how many processes this is, and what waits for all of them: each encodes every so manieth block (they lie
         under keys of their own), the first makes the group.
 
@@ -261,9 +261,9 @@ def _encode_share(group: Any, encoder: PatchEncoder, share: tuple[int, int], wat
     rank, processes = share
     moments, rows = group["moments"], group["latents"].shape[0]
     done = np.isfinite(moments[:]).all(axis=(2, 3)).ravel()
-    mine = np.arange(rank, done.size, processes)
-    todo = mine[~done[mine]]
-    for number, place in enumerate(todo, start=len(mine) - len(todo) + 1):
+    own = np.arange(rank, done.size, processes)
+    todo = own[~done[own]]
+    for number, place in enumerate(todo, start=len(own) - len(todo) + 1):
         begin = monotonic()
         block, variant = divmod(int(place), moments.shape[1])
         first, last = block * BLOCK, min(rows, (block + 1) * BLOCK)
@@ -273,7 +273,7 @@ def _encode_share(group: Any, encoder: PatchEncoder, share: tuple[int, int], wat
         moments[block, variant] = sums
         slowest_s = max(slowest_s, monotonic() - begin)
         if watch is not None:
-            watch(number, len(mine))
+            watch(number, len(own))
     return slowest_s
 
 

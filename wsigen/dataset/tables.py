@@ -48,11 +48,11 @@ def keys(name: str) -> tuple[str, str, str]:
 
 def lookup(names: Iterable[str]) -> dict[str, str | None]:
     """Map everything a table may say to the image's name; None where two images share it."""
-    found: dict[str, str | None] = {}
+    called: dict[str, str | None] = {}
     for name in names:
-        for key in dict.fromkeys(keys(name)):
-            found[key] = name if found.get(key, name) == name else None
-    return found
+        for key in keys(name):
+            called[key] = name if called.get(key, name) == name else None
+    return called
 
 
 def column_of_images(
@@ -66,17 +66,17 @@ def column_of_images(
         If an image that is ``needed`` (of all ``names`` by default) is missing in the table, or one has two values.
     """
     known = lookup(names)
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for row in read_rows(path, (image, value)):
         name = known.get(row[image])
         if name is None:
             continue
-        if found.setdefault(name, row[value]) != row[value]:
-            raise DatasetError(f"{path}: {name} is both {found[name]!r} and {row[value]!r}; keep one row")
+        if values.setdefault(name, row[value]) != row[value]:
+            raise DatasetError(f"{path}: {name} is both {values[name]!r} and {row[value]!r}; keep one row")
     needed = names if needed is None else needed
-    missing = [n for n in needed if not found.get(n)]
+    missing = [n for n in needed if not values.get(n)]
     if missing:
         raise DatasetError(
             f"{path}: no {value!r} for {len(missing)} of {len(needed)} images, e.g. {missing[0]}; add their rows"
         )
-    return found
+    return values

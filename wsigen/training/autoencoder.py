@@ -173,9 +173,9 @@ def measure_autoencoder(
 
     Parameters
     ----------
-    crops :
+    crops : Stream
         Of held-out images, without augmentation.
-    background :
+    background : tuple of int
         Classes that are left out; unknown cells count as tissue.
 
     Returns

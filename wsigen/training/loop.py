@@ -65,7 +65,8 @@ def train(
         earlier step stays); processes that do not divide the parts of a step.
     """
     path = folder / CHECKPOINT
-    refuse_begun(path, resume)
+    if not resume:
+        check_folder(folder, identity, resume)
     trainer = Trainer(task, settings, _accelerator(settings), seed)
     first, scalars = trainer.load(path, identity) if resume else (0, {})
     reports = None
@@ -86,14 +87,10 @@ def train(
 
 def check_folder(folder: Path, identity: Identity, resume: bool) -> None:
     """Raise what `train` would, before anything costly is done for it."""
-    refuse_begun(folder / CHECKPOINT, resume)
+    path = folder / CHECKPOINT
     if resume:
-        load_snapshot(folder / CHECKPOINT, identity)
-
-
-def refuse_begun(path: Path, resume: bool) -> None:
-    """Refuse to begin where a checkpoint is."""
-    if not resume and path.exists():
+        load_snapshot(path, identity)
+    elif path.exists():
         raise TrainingError(f"{path}: a training is there already; go on with --resume, or give another --out")
 
 
@@ -115,10 +112,10 @@ def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identi
         """Check and report the step that is pending."""
         if pending is None:
             return values
-        told = trainer.check(*pending)
+        scalars = trainer.check(*pending)
         if reports is not None:
-            reports.scalars(pending[0], told)
-        return told
+            reports.scalars(pending[0], scalars)
+        return scalars
 
     with closing(prefetched(trainer.draw, done, settings.steps, settings.threads)) as batches:
         for parts in batches:
@@ -146,8 +143,8 @@ def _agreed(trainer: Trainer, due: bool) -> bool:
     accelerator = trainer.accelerator
     if accelerator.num_processes == 1:
         return due
-    told = torch.tensor(float(due and accelerator.is_main_process), device=accelerator.device)
-    return bool(accelerator.reduce(told, "sum") > 0)
+    vote = torch.tensor(float(due and accelerator.is_main_process), device=accelerator.device)
+    return bool(accelerator.reduce(vote, "sum") > 0)
 
 
 def _sample(trainer: Trainer, reports: Reports, step: int) -> None:

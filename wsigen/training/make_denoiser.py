@@ -150,12 +150,12 @@ def _check_classes(recipe: DenoiserRecipe, dataset: Dataset) -> None:
     """Find, before anything is encoded, the classes that a denoiser told one class of a crop could never learn."""
     if not recipe.one_class_of_a_crop:
         return
-    told = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
+    learned = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share, True).drawn
     present = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share).drawn
     for label in sorted(set().union(*present)):
-        without = [level for level in range(len(told)) if label in present[level] - told[level]]
+        without = [level for level in range(len(learned)) if label in present[level] - learned[level]]
         problem = f"class {dataset.table.names[label]!r} fills half of no patch"
-        if not any(label in of_level for of_level in told):
+        if not any(label in of_level for of_level in learned):
             raise TrainingError(
                 f"{problem}: conditioning {recipe.conditioning.kind!r} tells one class of a patch and would never tell this "
                 "one; use conditioning class-map, a smaller patch_px, or leave the class out"

@@ -24,10 +24,8 @@ class MaskExample:
 
     Attributes
     ----------
-    cells:
-        uint8 ``[h, w]``: class indices, or ``UNKNOWN`` where nobody said.
-    subtype:
-        Index of the slide's subtype.
+    cells : uint8 [h, w], class indices, or ``UNKNOWN`` where nobody said
+    subtype : index of the slide's subtype
     """
 
     cells: NDArray[np.uint8]
@@ -150,7 +148,7 @@ class MaskStream:
 
     Parameters
     ----------
-    examples :
+    examples : sequence of MaskExample
         At least one; subtypes are drawn alike often, however many maps each has.
     side : int
         Cells per side of what is drawn.

@@ -56,9 +56,9 @@ class MaskTask(Task):
 
     Parameters
     ----------
-    card:
+    card : MaskCard
         Of the model to be: its classes and subtypes by index, and how sample grids are drawn and cleaned.
-    table:
+    table : ClassTable
         The classes' colours.
     """
 

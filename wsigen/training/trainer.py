@@ -72,18 +72,18 @@ class Trainer:
         torch.manual_seed(hash((self.seed, step)) % 2**63)  # for dropout, where a fine-tuned network has it
         device = self.accelerator.device
         batches = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts]
-        told: dict[str, Tensor] = {}
+        reported: dict[str, Tensor] = {}
         for name in self.task.playing(step / self.settings.steps):
             scalars = self._learn(name, batches, step)
             if name == self.model:
-                told.update(scalars)
+                reported.update(scalars)
             else:  # the loss and the gradient of the model are what is reported; every gradient is checked
-                told.update({k: v for k, v in scalars.items() if k in self.task.columns})
-                told[f"{name}{_GRADIENT}"] = scalars["gradient"]
+                reported.update({k: v for k, v in scalars.items() if k in self.task.columns})
+                reported[f"{name}{_GRADIENT}"] = scalars["gradient"]
         if self.average is not None:
             self.average.step(self._weights)
         self.task.after_step(self.accelerator.gather)
-        return told | {"rate": torch.tensor(self._rate(self.model, step))}
+        return reported | {"rate": torch.tensor(self._rate(self.model, step))}
 
     def _rate(self, name: str, step: int) -> float:
         s = self.settings
@@ -182,7 +182,7 @@ def learning_rate(
 
     Parameters
     ----------
-    schedule :
+    schedule : str
         ``one-cycle``: Smith's policy, the rates of torch's ``OneCycleLR`` with its defaults (DiffInfinite trains with it).
         That class by default cycles momentum as well (Adam's beta1 from 0.95 to 0.85 and back); here betas stay as given.
         ``cosine``: linear warm-up, then half a cosine to 1 % of the peak. ``constant``: warm-up, then the peak.
