@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import EvaluationError, WsigenError, suggest
 from wsigen.dataset import open_dataset
+from wsigen.dataset.images import SUFFIXES
 from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
 from wsigen.layout.geojson_features import load_json, read_features
 from wsigen.slide.reading import open_image
-
-SUFFIXES = {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 TILE_PX = 2048
 """Longest side of a tile; collections of tiles have 96 to 2048 px (BACH's 2048 x 1536 are the largest we know)."""
