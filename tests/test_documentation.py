@@ -16,6 +16,7 @@ import wsigen
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+OF_OTHER_PROGRAMS = {"--host", "--dashboard-address", "--nthreads", "--memory-limit", "--resources", "--lifetime"}  # dask's
 TREE = ("benchmarks", "configs", "docs", "examples", "pipelines", "tests", "wsigen")
 
 
@@ -73,8 +74,7 @@ def lines_of_all_pages(program):
 def test_commands_parse(line):
     words = arguments(line)[1:]
     command, used = command_of(*words)
-    found = command.get_params(typer.Context(command))
-    options = {name: param for param in found for name in (*param.opts, *param.secondary_opts)}
+    options = options_of(command)
     rest = iter(words[used:])
     for word in rest:
         if not word.startswith("--"):
@@ -83,6 +83,22 @@ def test_commands_parse(line):
         assert name in options or name == "--help", f"wsigen has no option {name} here"
         if name in options and not getattr(options[name], "is_flag", False) and not value:
             assert not next(rest, "--").startswith("--"), f"{name} takes a value"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "benchmarks"], ids=ids)
+def test_options_in_the_text_exist(page):
+    """Options between backticks on their own, such as ``--size 4096x4096``; those of other programs stand in a list."""
+    named = set(re.findall(r"`(--[a-z][a-z0-9-]*)", BLOCK.sub("", page.read_text())))
+    assert named <= all_options(typer.main.get_command(wsigen_app())) | OF_OTHER_PROGRAMS
+
+
+def options_of(command):
+    found = command.get_params(typer.Context(command))
+    return {name: param for param in found for name in (*param.opts, *param.secondary_opts)}
+
+
+def all_options(command):
+    return set(options_of(command)).union(*(all_options(each) for each in getattr(command, "commands", {}).values()))
 
 
 @pytest.mark.parametrize("line", lines_of_all_pages("python -m"))
