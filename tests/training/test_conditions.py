@@ -17,7 +17,7 @@ from wsigen.models.card import make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
 from wsigen.training.autoencoder import load_vae
-from wsigen.training.conditions import Conditioner, crop_labels, memory_rows, one_hot_maps
+from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
 from wsigen.training.denoiser_task import DenoiserTask, hide_conditions
 from wsigen.training.make_denoiser import scale_of_start
@@ -87,7 +87,8 @@ def test_unknown_pixels_train_no_class_channel() -> None:
 
 
 def test_unknown_pixels_of_a_sparse_map_are_zero_in_every_class_channel() -> None:
-    channels = one_hot_maps(torch.from_numpy(MAPS), 3)
+    no_latents = torch.zeros(len(MAPS), 0, *MAPS.shape[1:])
+    channels, _ = Conditioner("class-map", 3, 2)(no_latents, torch.from_numpy(MAPS), torch.zeros(len(MAPS)))
     unknown = torch.from_numpy(MAPS == UNKNOWN)
     assert not channels[:, :3].sum(dim=1)[unknown].any()
     assert torch.equal(channels[:, 3].bool(), unknown)

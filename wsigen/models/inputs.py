@@ -66,10 +66,8 @@ class ClassMapInputs(PlainInputs):
         """Return latents and maps ``(B, C + classes + 1, p, p)``, and the level."""
         _, extra = super().__call__(latents, conditions, level)
         maps = np.stack([self._labels(c, tuple(latents.shape[-2:])) for c in conditions])
-        labels = torch.from_numpy(maps).to(latents.device)
-        classes = torch.arange(len(self.card.classes) + 1, device=latents.device)
-        one_hot = (labels[:, None] == classes[None, :, None, None]).to(latents.dtype)
-        return torch.cat([latents, one_hot], dim=1), extra
+        one_hot = one_hot_maps(torch.from_numpy(maps).to(latents.device), len(self.card.classes))
+        return torch.cat([latents, one_hot.to(latents.dtype)], dim=1), extra
 
     def _labels(self, condition: Condition, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
         unknown = len(self.card.classes)
@@ -80,6 +78,12 @@ class ClassMapInputs(PlainInputs):
             actual = f"class map of shape {labels.shape} with values up to {labels.max()}"
             raise ValueError(f"{actual}: expected {shape} and {unknown} classes")
         return labels
+
+
+def one_hot_maps(class_maps: Tensor, classes: int) -> Tensor:
+    """Class maps ``(B, p, p)``, unknown being ``classes``, as bool ``(B, classes + 1, p, p)``."""
+    channels = torch.arange(classes + 1, device=class_maps.device)
+    return class_maps[:, None] == channels[None, :, None, None]
 
 
 class TokenInputs:

@@ -11,6 +11,7 @@ from torch import Tensor
 from wsigen.dataset.drawing import MOST
 from wsigen.models.card import BundleCard, Kind
 from wsigen.models.conditioning import NULL, Condition
+from wsigen.models.inputs import TextInputs, one_hot_maps
 
 
 def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
@@ -30,13 +31,6 @@ def crop_labels(class_maps: Tensor, classes: int) -> Tensor:
     votes = torch.stack([(flat == c).sum(dim=1) for c in range(classes)], dim=1)
     most, label = votes.max(dim=1)
     return torch.where(most >= MOST * flat.shape[1], label, torch.full_like(label, -1))
-
-
-def one_hot_maps(class_maps: Tensor, classes: int) -> Tensor:
-    """(B, p, p) -> float32 (B, classes + 1, p, p): channels ``[classes..., unknown]``."""
-    labels = class_maps.long().clamp(max=classes)
-    order = torch.arange(classes + 1, device=labels.device)
-    return (labels[:, None] == order[None, :, None, None]).float()
 
 
 def memory_rows(labels: Tensor, levels: Tensor, classes: int) -> Tensor:
@@ -66,7 +60,7 @@ class Conditioner:
         if self.kind == "none":
             return noisy, extra
         if self.kind == "class-map":
-            return torch.cat([noisy, one_hot_maps(class_maps, self.classes).to(noisy)], dim=1), extra
+            return torch.cat([noisy, one_hot_maps(class_maps.clamp(max=self.classes), self.classes).to(noisy)], dim=1), extra
         labels = crop_labels(class_maps, self.classes)
         if self.kind == "class-tokens":
             rows = memory_rows(labels, levels, self.classes)
@@ -81,8 +75,6 @@ class Conditioner:
 @torch.no_grad()
 def embed_prompts(card: BundleCard, tokenizer: Any, encoder: Any) -> Tensor:
     """Embed every level's prompts by the very code that `wsigen.generate` uses; see ``Conditioner.prompts``."""
-    from wsigen.models.inputs import TextInputs
-
     inputs = TextInputs(card, tokenizer, encoder, False)
     conditions = [*(Condition(label=label) for label in range(len(card.classes))), NULL]
     latents = torch.zeros(len(conditions), 1)
