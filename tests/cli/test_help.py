@@ -102,6 +102,8 @@ def test_help_answers_at_once():
     [
         (["evaluate", "a", "b"], "a: no such slide or folder"),
         (["evaluate", "downstream", "a", "b"], "a: no such slide or folder"),
+        (["evaluate", ".", ".", "--mpp", "-1"], "--mpp"),
+        (["evaluate", ".", ".", "--training-mpp", "1"], "--training"),
         (["train", "denoiser", "no.yaml", "--out", "x"], "no.yaml: no such recipe"),
         (["generate", "x.ome.tiff", "--mode", "magic"], "setting 'mode'"),
         (["generate", "x.ome.tiff", "--nonsense"], "--nonsense"),

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand
 
 COLUMN = 16
 """Characters of a choice of values that stand in a column of their own on a help page."""
-
-
-def escape(text: str) -> str:
-    """Text whose square brackets rich does not take for styles."""
-    return re.sub(r"\[(?=[a-z#/@:])", r"\\[", text)
 
 
 def examples(*lines: str) -> str:
@@ -78,11 +73,10 @@ def parameters_of(
 
     def give(command: Callable[..., Any]) -> Callable[..., Any]:
         said = _described(like or function)
-        found = [
-            _parameter(each, vars(sys.modules[function.__module__]), said[each.name], (groups or {}).get(each.name))
-            for each in inspect.signature(function).parameters.values()
-            if each.name not in ("watch", "say")
-        ]
+        wanted = [each for each in inspect.signature(function).parameters.values() if each.name not in ("watch", "say")]
+        annotations = SimpleNamespace(__annotations__={each.name: each.annotation for each in wanted})
+        kinds = get_type_hints(annotations, function.__globals__)  # without what it returns, which nobody imported
+        found = [_parameter(each, kinds[each.name], said[each.name], (groups or {}).get(each.name)) for each in wanted]
         command.__doc__ = (inspect.getdoc(function) or "").partition("\n")[0]
         return _with(command, found)
 
@@ -103,15 +97,18 @@ def _described(function: Callable[..., Any]) -> dict[str, str]:
     return said
 
 
-def _parameter(parameter: inspect.Parameter, names: dict[str, Any], said: str, group: str | None) -> inspect.Parameter:
-    """An argument, or an option, of a function's parameter, whose annotation stands in a module of these names."""
-    kind = _kind(eval(parameter.annotation, names))
+def _parameter(parameter: inspect.Parameter, annotation: Any, said: str, group: str | None) -> inspect.Parameter:
+    """The argument or option of a function's parameter."""
     said = (said if said[1].isupper() else said[0].lower() + said[1:]).rstrip(".")
     if parameter.kind is parameter.KEYWORD_ONLY:
-        about: Any = typer.Option("--" + parameter.name.replace("_", "-"), help=escape(said), rich_help_panel=group)
+        words = "|".join(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ""
+        form = "<path>" if get_origin(annotation) is Sequence else parameter.name.upper() if len(words) > COLUMN else None
+        said += f", {words}" if words and form else ""
+        flag = "--" + parameter.name.replace("_", "-")
+        about: Any = typer.Option(flag, help=escape(said), metavar=form, rich_help_panel=group)
     else:
         about = typer.Argument(help=escape(said), metavar=parameter.name.upper(), show_default=False)
-    return parameter.replace(annotation=Annotated[kind, about], kind=parameter.KEYWORD_ONLY)
+    return parameter.replace(annotation=Annotated[_kind(annotation), about], kind=parameter.KEYWORD_ONLY)
 
 
 def _kind(annotation: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -82,6 +83,7 @@ def evaluate(
         If a side cannot be used: nothing readable, no tissue, too few crops, different um/px without saying so.
     """
     _demand_paths(real, synthetic, training)
+    _demand_numbers(seed, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp, training_mpp=training_mpp)
     if training is None and (training_crops, training_mpp) != (None, None):
         option = "--training-crops" if training_mpp is None else "--training-mpp"
         raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
@@ -181,6 +183,7 @@ def evaluate_downstream(
         If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
     """
     _demand_paths(real, synthetic, *test)
+    _demand_numbers(seed, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp, test_mpp=test_mpp)
     from wsigen.evaluation.downstream.experiment import run_downstream
     from wsigen.evaluation.downstream.report import write_downstream
     from wsigen.evaluation.downstream.results import Settings
@@ -202,6 +205,15 @@ def _demand_paths(*paths: str | Path | None) -> None:
     for path in paths:
         if path is not None and not any(Path(name).exists() for name in (str(path), str(path).rpartition("#")[0] or ".none")):
             raise EvaluationError(f"{path}: no such slide or folder")
+
+
+def _demand_numbers(seed: int, **mpp: float | None) -> None:
+    """Refuse um/px that are none, and a seed below 0 (EvaluationError)."""
+    for name, value in mpp.items():
+        if value is not None and not 0 < value < math.inf:
+            raise EvaluationError(f"--{name.replace('_', '-')} {value:g}: um/px are above 0")
+    if seed < 0:
+        raise EvaluationError(f"--seed {seed}: 0 or more")
 
 
 def _folder(path: str | Path | None, option: str) -> Path | None:
