@@ -49,6 +49,37 @@ def test_resume_takes_what_changes_no_pixel():
     assert all(about(name)["execution"] for name in ResumeSettings.__annotations__)
 
 
+VALUES = {
+    "size": "700x600", "seed": 0, "reference": "r.png", "mpp": 0.5, "layout": "sample", "layout_mpp": None,
+    "layout_classes": None, "class_name": None, "background": "Stroma",
+    "subtype": "cores", "subtypes": "s.yaml", "mask_model": None, "model": "m",
+    "levels": 2, "precision": "bf16", "mode": "random-patch", "steps": 7, "guidance": 0.0, "sampler": "dpm++", "eta": 0.0,
+    "strength": 0.5, "overlap": 0, "taper": "hann", "weighted_last": 1, "chunk": 64, "batch": 3, "compression": "deflate",
+    "quality": 7, "overwrite": False, "run_dir": "s3://bucket/x", "keep_run": True, "device": "cuda:1", "workers": 2,
+    "processes": True, "threads": 4, "tasks_at_once": 3, "window": 5, "memory_gb": 1.5, "scheduler": "tcp://a:1",
+    "mixed_workers": "warn",
+}  # fmt: skip
+DRAWN = {"layout": "./sample", "layout_mpp": 0.25, "layout_classes": "t.csv", "subtype": None, "subtypes": None}
+
+
+@pytest.mark.parametrize("values", [VALUES, VALUES | DRAWN, {"class_name": "Tumor", "size": "700x600", "mask_model": None}])
+def test_options_and_keywords_mean_the_same(values):
+    given = {name: value for name, value in values.items() if value is not None}
+    words = []
+    for name, value in given.items():
+        flag = "class" if name == "class_name" else name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    command = ROOT.commands["estimate"]
+    context = command.make_context("estimate", words)
+    command.callback, before = None, command.callback
+    try:
+        command.invoke(context)
+    finally:
+        command.callback = before
+    assert RunConfig(**context.obj) == RunConfig(**given)
+    assert set(context.obj) == set(given)
+
+
 def test_ranges_and_choices_are_shown():
     text = page("generate")
     for words in ("pathup|random-patch|shifted", "1 to 1000", "above 0 to 1", "[default: shifted]", "[default: the model's]"):

@@ -161,8 +161,8 @@ def _setting(name: str) -> inspect.Parameter:
     form = extra["form"] or (words if len(words) <= COLUMN else name.upper()) or number
     limits, default = allowed(name), default_of(name)
     said = f"{field.description}" + (f", {limits}" if limits and limits != form else "")
-    word = any(get_args(each) for each in kinds if each is not field.annotation)  # ``sample`` is none of the paths it may be
-    kind: Any = bool if bool in kinds else Path if Path in kinds and not word else str
+    only_path = set(kinds[1:]) - {type(None)} == {Path}  # what may also be a word or a URL must stay as it is written
+    kind: Any = bool if bool in kinds else Path if only_path else str
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=escape(said) + (f" [dim]\\[default: {escape(default)}][/dim]" if default else ""),
