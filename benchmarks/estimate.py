@@ -103,11 +103,11 @@ def _table(jobs: list[Job], found: list[Weighed]) -> str:
 def weigh(job: Job) -> Weighed:
     """Projected and measured peak memory, and disk, of a slide."""
     from wsigen.run.config import make_config
-    from wsigen.run.estimate.projection import project_run
+    from wsigen.run.estimate.memory import project_run
     from wsigen.run.prepare import prepare
 
     prepared = prepare(make_config(job.settings), job.output)
-    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
+    projection = project_run(prepared.spec, prepared.card, prepared.layout)
     watch = DiskUse(job.output.parent)
     wsigen.generate(job.output, watch=watch, **job.settings)
     disk = (projection.disk_state + projection.disk_output + projection.disk_scratch, watch.most)

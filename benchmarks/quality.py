@@ -93,7 +93,7 @@ def main() -> None:
 
 def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
     """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
-    from wsigen.evaluation.seams import plans_of, read_manifest
+    from wsigen.evaluation.seams import read_manifest
 
     last, late = [], []
     with tempfile.TemporaryDirectory(prefix="wsigen-quality-") as folder:
@@ -108,7 +108,7 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
             late.append(pooled(scores[-LAST:]))
         manifest = read_manifest(path)
     assert manifest is not None  # made here
-    plan = plans_of(manifest)[-1]
+    plan = manifest.passes[-1]
     return Row(case, calls_per_step(plan), _over_slides(last), _over_slides(late))
 
 

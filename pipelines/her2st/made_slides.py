@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import wsigen
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import read_card
-from wsigen.run.manifest import FORMAT
+from wsigen.run.spec import FORMAT
 
 if TYPE_CHECKING:
     from wsigen.dataset.dataset import Dataset

@@ -12,7 +12,7 @@ from wsigen.base import machine
 from wsigen.base.machine import LARGEST, LARGEST_OLD, kept_environment, set_options
 from wsigen.run.config import make_config
 from wsigen.run.engine.workers import open_cluster
-from wsigen.run.estimate import projection
+from wsigen.run.estimate import memory
 
 GIB = 2**30
 
@@ -90,10 +90,10 @@ def test_no_control_groups_at_all(kernel):
 def test_the_run_may_use_no_more_than_its_group(kernel, monkeypatch):
     kernel.membership.write_text("0::/a\n")
     v2(kernel.root, "a", 64 * 2**20, 2**20)
-    monkeypatch.setattr(projection, "memory_left", lambda: machine.memory_left(kernel.membership, kernel.root))
+    monkeypatch.setattr(memory, "memory_left", lambda: machine.memory_left(kernel.membership, kernel.root))
     config = {"size": "512x512"}
-    assert projection.allowed_memory(make_config(config)) == 63 * 2**20
-    assert projection.allowed_memory(make_config({**config, "memory_gb": 2})) == 2 * GIB  # the user knows better
+    assert memory.allowed_memory(make_config(config)) == 63 * 2**20
+    assert memory.allowed_memory(make_config({**config, "memory_gb": 2})) == 2 * GIB  # the user knows better
 
 
 LOOP = """

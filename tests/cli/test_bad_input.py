@@ -184,7 +184,7 @@ def test_run_directory_that_is_no_run(run, tmp_path):
 
 
 def test_second_driver(run, tmp_path, bundle):
-    from wsigen.run.manifest import LOCK
+    from wsigen.run.spec import LOCK
     from wsigen.storage.opening import open_folder
 
     interrupted(tmp_path, bundle)

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metric_pictures import save, texture
 from scipy import ndimage
+from specs import manifest_of
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.borders import Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.evaluation.report.report import seam_tables
-from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, plans_of, read_manifest, slide_seams
+from wsigen.evaluation.seams import FIXED, borders_of, periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.slide_checks import SlideCheck, pool, worst_slides
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.schedule import Schedule
@@ -233,7 +234,7 @@ def test_a_planted_seam_at_the_windows_is_found_by_its_step(tmp_path):
     noise = ndimage.gaussian_filter(rng.normal(size=size), 1.0) * 30
     pixels = np.clip(np.rint(160 + noise + shift), 0, 255).astype(np.uint8)[..., None].repeat(3, 2)
     save(tmp_path / "s.ome.tiff", pixels, mpp=0.5)
-    manifest = {"slide": {"height": 1024, "width": 1280}, "passes": [p.to_json()]}
+    manifest = manifest_of(1280, 1024, passes=(p,))
     found = {s.name: s for s in slide_seams(open_image(tmp_path / "s.ome.tiff"), manifest)}
     assert found["pass 1, windows of step 4 of 4"].visible
     assert not found["pass 1, chunks"].visible
@@ -248,15 +249,19 @@ def test_manifests(bundle, tmp_path):
     assert done.returncode == 0, done.stderr
     slide = tmp_path / "a.ome.tiff"
     manifest = read_manifest(slide)
-    assert plans_of(manifest)[-1].steps == 2
+    assert manifest.passes[-1].steps == 2
     scores = slide_seams(open_image(slide), manifest)
     assert {s.name for s in scores} >= {"pass 1, chunks", "pass 1, windows of step 2 of 2"}
-    manifest["slide"]["width"] = 999
     with pytest.raises(EvaluationError, match="another slide"):
-        slide_seams(open_image(slide), manifest)
+        slide_seams(open_image(slide), manifest_of(999, 600))
     assert read_manifest(tmp_path / "b.tiff") is None
     (tmp_path / "b.json").write_text(json.dumps({"some": "file"}))
     assert read_manifest(tmp_path / "b.tiff") is None
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["passes"][0]["overlap"] = "many"
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    with pytest.raises(EvaluationError, match=r"b\.json: .*'passes\.0\.overlap'"):
+        read_manifest(tmp_path / "b.tiff")
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(EvaluationError, match="manifest"):
         read_manifest(tmp_path / "b.tiff")

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
+from specs import manifest_of
 
 from wsigen.evaluation.sides.sides import open_side
 from wsigen.evaluation.slide_checks import class_areas, level_agreement
@@ -45,7 +46,7 @@ def test_an_image_of_one_level_has_nothing_to_compare(tmp_path):
 
 
 def areas_of(side, **manifest):
-    return {a.name.casefold(): a for a in class_areas(side, 0, manifest)}
+    return {a.name.casefold(): a for a in class_areas(side, 0, manifest_of(**manifest))}
 
 
 def test_areas_drawn(tmp_path):

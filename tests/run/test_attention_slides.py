@@ -50,10 +50,10 @@ def test_any_box_shows_what_the_whole_slide_shows(attentive, tmp_path, small_win
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
     assert run.model.autoencoder.splits
-    whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
+    whole = decode_region(part, part.plan.grid.canvas).astype(int)
     for box in (Box(0, 0, 9, 9), Box(3, 20, 30, 41), Box(31, 15, 33, 49)):
         box = box.intersect(part.plan.grid.canvas)
-        assert np.abs(decode_region(run, part, box) - whole[box.scale(8).slices]).max() <= 1
+        assert np.abs(decode_region(part, box) - whole[box.scale(8).slices]).max() <= 1
 
 
 def test_same_pixels_for_one_worker_and_two(attentive, tmp_path, small_windows):
@@ -74,6 +74,6 @@ def test_attention_elsewhere_is_still_blended(attentive, tmp_path):
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
     assert not run.model.autoencoder.halo
-    whole = decode_region(run, part, part.plan.grid.canvas).astype(int)
+    whole = decode_region(part, part.plan.grid.canvas).astype(int)
     box = Box(3, 5, 30, 21)
-    assert np.abs(decode_region(run, part, box) - whole[box.scale(8).slices]).max() <= 1
+    assert np.abs(decode_region(part, box) - whole[box.scale(8).slices]).max() <= 1

@@ -16,13 +16,12 @@ from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.run.config import make_config
 from wsigen.run.generate import generate, resume
-from wsigen.run.manifest import package_versions
 from wsigen.run.prepare import prepare
+from wsigen.run.spec import package_versions
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.decode import decode_region
-from wsigen.run.tasks.guide import encode_region, guide_of
-from wsigen.run.tasks.state import start_noise
+from wsigen.run.tasks.guide import encode_guide, guide_pixels
 
 MODES = ["pathup", "random-patch", "shifted"]
 
@@ -30,11 +29,11 @@ MODES = ["pathup", "random-patch", "shifted"]
 def reference(run, steps):
     """Whole-array DDIM with merged windows: the equations and nothing else (no chunks, no store, no batches)."""
     part, model = run.passes[-1], run.model
-    plan, schedule = part.plan, part.schedule
+    plan, schedule = part.plan, part.plan.schedule
     canvas = Box(0, 0, plan.height, plan.width)
     classes = part.state.read_classes(canvas)
-    glass = classes == run.glass_index
-    seed, w, eta = (run.manifest.sampling[k] for k in ("seed", "guidance", "eta"))
+    glass = classes == run.spec.glass.index
+    seed, w, eta = run.spec.sampling.seed, run.spec.sampling.guidance, run.spec.sampling.eta
     noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels)
     y, previous = noise, None
     for s in range(steps):
@@ -45,7 +44,7 @@ def reference(run, steps):
             window = (slice(None), *crop.box.slices)
             x0[window] += crop.weight * predict(model, y[window], classes[crop.box.slices], schedule.timesteps[s], w, abar)
         x0 = np.where(glass, run.glass_latent, x0)
-        if run.manifest.sampling["sampler"] == "dpm++":
+        if run.spec.sampling.sampler == "dpm++":
             x0, previous = second_order(x0, previous, schedule.abar[max(0, s - 1)], abar, nxt), x0
         eps = (y - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
         sigma = eta * np.sqrt((1 - nxt) / (1 - abar) * (1 - abar / nxt))
@@ -86,7 +85,7 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
     expected = reference(run, part.plan.steps)
-    tissue = part.state.read_classes(part.plan.grid.canvas) != run.glass_index
+    tissue = part.state.read_classes(part.plan.grid.canvas) != run.spec.glass.index
     got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
     assert tissue.any()
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
@@ -96,7 +95,7 @@ def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
     generate(tmp_path / "a.ome.tiff", **settings_of(token_bundle, tmp_path, mode="random-patch", levels=1))
     run = RunContext(tmp_path / "a.run")
     part = run.passes[-1]
-    tissue = part.state.read_classes(part.plan.grid.canvas) != run.glass_index
+    tissue = part.state.read_classes(part.plan.grid.canvas) != run.spec.glass.index
     got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
     assert np.allclose(got[:, tissue], reference(run, part.plan.steps)[:, tissue], atol=2e-3, rtol=1e-3)
 
@@ -160,17 +159,16 @@ def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
     assert few < 0.1 * full
     with tifffile.TiffFile(tmp_path / "a.ome.tiff") as tiff:
         corner = tiff.series[0].levels[0].asarray()[2048:, 2048:]
-    assert np.abs(corner.astype(int) - run.glass_rgb).max() <= 2
+    assert np.abs(corner.astype(int) - run.spec.glass.rgb).max() <= 2
 
 
 def generate_calls(bundle, tmp_path):
     """Model rows of a fully covered slide of 4096 px, by the plan."""
     from wsigen.run.estimate.estimate import count_rows
-    from wsigen.run.estimate.projection import plans_of
 
     config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
     prepared = prepare(config, tmp_path / "b.ome.tiff")
-    return count_rows(prepared, plans_of(prepared.manifest)[-1])
+    return count_rows(prepared, prepared.spec.passes[-1])
 
 
 def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
@@ -179,15 +177,14 @@ def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
     coarse, fine = interrupt_in_pass(1, tmp_path / "a.ome.tiff", settings).passes
     assert (coarse.plan.start, fine.plan.start) == ("noise", "previous")
     assert (coarse.plan.scale, fine.plan.scale, fine.plan.steps) == (4, 1, 2)
-    run = RunContext(tmp_path / "a.run")
     ij = next(ij for ij, steps in fine.state.record().items() if 0 in steps)
     box = fine.plan.grid.box(ij)
-    rgb = enlarged(decode_region(run, coarse, coarse.plan.grid.canvas), 4)[box.scale(8).slices].astype(float)
-    guide = guide_of(run, fine).region(box.scale(8)).astype(float)
+    rgb = enlarged(decode_region(coarse, coarse.plan.grid.canvas), 4)[box.scale(8).slices].astype(float)
+    guide = guide_pixels(fine, box.scale(8)).astype(float)
     assert rgb.std() > 5
     assert np.abs(guide - rgb).mean() < 0.2 * rgb.std()
-    x0 = encode_region(run, guide_of(run, fine), box, fine.plan)
-    noise, abar = start_noise(run, fine, box), fine.schedule.abar[0]
+    x0 = encode_guide(fine, box)
+    noise, abar = fine.start_noise(box), fine.plan.schedule.abar[0]
     np.testing.assert_allclose(fine.state.read_latents(0, box), np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise, atol=1e-5)
 
 
@@ -197,7 +194,7 @@ def test_the_bundle_says_how_noisy_steps_are_unless_that_is_set(bundle, tmp_path
     card = (noisy / "wsigen.yaml").read_text()
     (noisy / "wsigen.yaml").write_text(f"{card}\neta: 0.7\n")
     config = make_config({"model": str(noisy), "size": "640x640", "class_name": "Tumor", **asked})
-    assert prepare(config, tmp_path / "a.ome.tiff").manifest.sampling["eta"] == eta
+    assert prepare(config, tmp_path / "a.ome.tiff").spec.sampling.eta == eta
 
 
 def interrupt_in_pass(index, out, settings):
@@ -250,14 +247,14 @@ def test_changed_reference_is_refused_on_resume(bundle, tmp_path):
 def test_coarser_pass_is_enlarged_in_place(bundle, tmp_path):
     """Pixel (y, x) of the fine canvas reads the coarse picture at (y / 4, x / 4), also where canvases are padded."""
     from wsigen.run.tasks.decode import decode_region
-    from wsigen.run.tasks.guide import guide_of
+    from wsigen.run.tasks.guide import guide_pixels
 
     settings = settings_of(bundle, tmp_path, mode="pathup", size=(1250, 1100), strength=0.4, steps=2, levels=2)
     settings = {**settings, "layout": None, "class_name": "Tumor"}
     generate(tmp_path / "a.ome.tiff", **settings)
     run = RunContext(tmp_path / "a.run")
-    coarse = decode_region(run, run.passes[0], run.passes[0].plan.grid.canvas).astype(int)
-    fine = guide_of(run, run.passes[1]).region(Box(1000, 1096, 1096, 1240)).astype(int)
+    coarse = decode_region(run.passes[0], run.passes[0].plan.grid.canvas).astype(int)
+    fine = guide_pixels(run.passes[1], Box(1000, 1096, 1096, 1240)).astype(int)
     small = fine.reshape(24, 4, 36, 4, 3).mean(axis=(1, 3))
     assert np.abs(small - coarse[250:274, 274:310]).mean() < np.abs(small - coarse[252:276, 276:312]).mean()
 
@@ -387,7 +384,7 @@ def test_late_duplicate_rewrites_equal_bytes(bundle, tmp_path):
             continue
         path = work_of(run_dir) / "state.zarr" / "pass-0" / run.passes[0].state.key(h, ij)
         before = path.read_bytes()
-        perform(str(run_dir.absolute()), run.manifest.hash, 1, Task("denoise", 0, ij, h // 2))
+        perform(str(run_dir.absolute()), run.spec.hash, 1, Task("denoise", 0, ij, h // 2))
         assert path.read_bytes() == before
         repeated += 1
     assert repeated
@@ -473,7 +470,7 @@ def test_workers_of_another_kind_are_refused_or_help(bundle, tmp_path, monkeypat
     generate(tmp_path / "b.ome.tiff", watch=lambda s: stages.append(s.note), mixed_workers="warn", **settings)
     (note,) = filter(None, stages)
     assert told in note
-    assert json.loads((tmp_path / "b.json").read_text())["settings"]["mixed_workers"] == "warn"
+    assert json.loads((tmp_path / "b.json").read_text())["mixed_workers"] == "warn"
 
 
 def test_what_ended_the_run_is_told_though_a_task_goes_on():

@@ -17,10 +17,8 @@ from wsigen.run.config import make_config
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.calls import calls_of_chunk, count_calls
 from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
-from wsigen.run.estimate.memory import Projection
-from wsigen.run.estimate.projection import model_size, plans_of, project_run
-from wsigen.run.estimate.rehearsal import BesideModel
-from wsigen.run.estimate.speed import Speed, measure_speed
+from wsigen.run.estimate.memory import Projection, model_size, project_run
+from wsigen.run.estimate.speed import NonModelCost, Speed, measure_speed
 from wsigen.run.generate import generate
 from wsigen.run.prepare import prepare
 from wsigen.sampling.passes import PassPlan
@@ -49,7 +47,7 @@ def test_counted_rows_are_those_of_the_run(bundle, tmp_path):
         stages = {}
         settings = settings_of(bundle, mode=mode, layout=layout, steps=2, guidance=1.0, batch=1)
         prepared = prepare(make_config(settings), tmp_path / "x.ome.tiff")
-        counted = sum(count_rows(prepared, plan) for plan in plans_of(prepared.manifest))
+        counted = sum(count_rows(prepared, plan) for plan in prepared.spec.passes)
         generate(tmp_path / f"{mode}.ome.tiff", watch=lambda s, stages=stages: stages.__setitem__(s.name, s.calls), **settings)
         assert counted == sum(stages.values())
 
@@ -115,17 +113,16 @@ def test_seconds_follow_from_the_calls(bundle, monkeypatch):
     assert 0 < few.calls < many.calls
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(BesideModel)])
-def test_seconds_hold_what_is_done_beside_the_model(bundle, monkeypatch, name):
+@pytest.mark.parametrize("name", [field.name for field in fields(NonModelCost)])
+def test_seconds_hold_what_is_done_besides_the_model(bundle, monkeypatch, name):
     """All tissue, one worker, three steps: every cost as often as a run has it."""
     steps, area = 3, 80 * 96
     plain = said(bundle, Speed(call=1.0, decode=0.01), monkeypatch, steps=steps)
-    speed = Speed(call=1.0, decode=0.01, beside=BesideModel(**{name: 0.01}))
+    speed = Speed(call=1.0, decode=0.01, non_model=NonModelCost(**{name: 0.01}))
     more = said(bundle, speed, monkeypatch, steps=steps)
     often = {
         "start": area,
         "denoise": steps * area,
-        "row": plain.calls,
         "assemble": steps * area,
         "tissue_block": 1,
         "glass_block": 0,
@@ -143,7 +140,7 @@ def test_glass_costs_a_block_and_its_file_and_no_model_call(bundle, tmp_path, mo
     more = {"class_name": None, "layout": layout, "size": (6000, 4000), "chunk": 256, "steps": 1, "workers": 1}
     plain = said(bundle, Speed(1.0, 0.01), monkeypatch, **more)
     for name, often in (("tissue_block", 1), ("tissue_file", 1), ("glass_block", 5), ("glass_file", 5)):
-        found = said(bundle, Speed(1.0, 0.01, beside=BesideModel(**{name: 0.01})), monkeypatch, **more)
+        found = said(bundle, Speed(1.0, 0.01, non_model=NonModelCost(**{name: 0.01})), monkeypatch, **more)
         assert found.seconds - plain.seconds == pytest.approx(0.01 * often), name
 
 
@@ -155,7 +152,7 @@ def test_tasks_that_share_an_accelerator_overlap_state_and_model(bundle, monkeyp
     for name in ("TASK_S", "DRIVER_S"):
         monkeypatch.setattr(f"wsigen.run.estimate.estimate.{name}", 0.0)
     model, state, both = (
-        said(bundle, Speed(call, 0.0, beside=BesideModel(assemble=pixel)), monkeypatch, steps=20).seconds
+        said(bundle, Speed(call, 0.0, non_model=NonModelCost(assemble=pixel)), monkeypatch, steps=20).seconds
         for call, pixel in ((1.0, 0.0), (1e-9, 1e-3), (1.0, 1e-3))
     )
     none = said(bundle, Speed(1e-9, 0.0), monkeypatch, steps=20).seconds  # the scheduler's, which are fewer than either
@@ -170,7 +167,7 @@ def test_no_worker_shares_the_drivers_part(bundle, monkeypatch):
     base = Speed(call=1.0, decode=0.01)
 
     def of_driver(**more):
-        costly = replace(base, beside=BesideModel(annotate=0.01, tissue_file=2.0))
+        costly = replace(base, non_model=NonModelCost(annotate=0.01, tissue_file=2.0))
         return said(bundle, costly, monkeypatch, **more).seconds - said(bundle, base, monkeypatch, **more).seconds
 
     alone = of_driver(size=(2048, 2048))
@@ -208,7 +205,7 @@ def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
 
 
 def test_a_pass_that_starts_from_a_picture_takes_longer(bundle, tmp_path):
-    plans = plans_of(prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff").manifest)
+    plans = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff").spec.passes
     speed = Speed(call=1.0, decode=0.01, encode=0.01)
     fine = replace(plans[0], index=1, start="previous")
     coarse = replace(plans[0], scale=4, height=plans[0].height // 4, width=plans[0].width // 4)
@@ -223,7 +220,7 @@ def test_a_pass_that_starts_from_a_picture_takes_longer(bundle, tmp_path):
 def test_a_run_stays_below_its_projected_disk(bundle, tmp_path):
     settings = settings_of(bundle, class_name="Tumor", steps=3, compression="deflate")
     prepared = prepare(make_config(settings), tmp_path / "slide.ome.tiff")
-    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
+    projection = project_run(prepared.spec, prepared.card, prepared.layout)
     most = 0
 
     def look(_stage):
@@ -270,6 +267,6 @@ def test_worker_processes_take_their_time_to_start(bundle, tmp_path):
     """An interpreter with torch and a model: seconds, once, as all start together."""
     prepared = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff")
     assert process_seconds(prepared) > 0.5
-    broken = replace(prepared, manifest=replace(prepared.manifest, model=str(tmp_path / "nowhere")))
+    broken = replace(prepared, spec=prepared.spec.changed(model=str(tmp_path / "nowhere")))
     with pytest.raises(RunError, match="cannot load the model"):
         process_seconds(broken)

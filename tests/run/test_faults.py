@@ -243,8 +243,8 @@ def test_a_queue_named_by_a_relative_path_is_found_again(bundle, tmp_path, monke
 
     monkeypatch.chdir(tmp_path)
     settings = {"model": str(bundle), "class_name": "Tumor", "size": (600, 600), "scheduler": "queue.yaml"}
-    kept = prepare(make_config(settings), tmp_path / "a.ome.tiff").manifest.settings
-    assert kept["scheduler"] == str(tmp_path / "queue.yaml")
+    kept = prepare(make_config(settings), tmp_path / "a.ome.tiff").spec.settings
+    assert kept.scheduler == str(tmp_path / "queue.yaml")
 
 
 def test_chunks_and_kept_inputs_reach_the_disk_before_their_names(bundle, tmp_path, monkeypatch):
@@ -298,7 +298,7 @@ def test_a_store_is_not_made_by_who_writes_to_it(tmp_path):
 def test_a_late_task_of_a_cleared_run_is_an_error_and_no_folder(bundle, tmp_path):
     settings = settings_of(bundle, tmp_path, steps=1)
     generate(tmp_path / "a.ome.tiff", **settings)
-    digest = RunContext(tmp_path / "a.run").manifest.hash
+    digest = RunContext(tmp_path / "a.run").spec.hash
     resume(tmp_path / "a.run", keep_run=False)
     with pytest.raises(UnfitWorkerError, match=r"run\.json"):
         perform(str(tmp_path / "a.run"), digest, 1, Task("start", 0, (1, 1)))

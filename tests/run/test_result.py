@@ -53,7 +53,7 @@ def test_a_notebook_shows_the_classes_over_the_slide(result):
 def test_keywords_override_a_configuration(bundle, tmp_path):
     config = wsigen.RunConfig(model=str(bundle), class_name="Tumor", size="600x600", steps=1, workers=1)
     digests = {
-        seed: wsigen.generate(tmp_path / f"{seed}.ome.tiff", config, seed=seed).read_manifest()["settings"]["seed"]
+        seed: wsigen.generate(tmp_path / f"{seed}.ome.tiff", config, seed=seed).read_manifest()["sampling"]["seed"]
         for seed in (3, 4)
     }
     assert digests == {3: 3, 4: 4}

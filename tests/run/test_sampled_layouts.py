@@ -36,8 +36,8 @@ def test_the_slide_has_the_areas_of_its_subtype_and_says_what_drew_it(bundle, tm
     assert result.area_px["Tumor"] / tissue == pytest.approx(0.75, abs=0.03)
     assert result.layout == "sampled by the procedural sampler, subtype 'mine'"
     record = json.loads(result.manifest.read_text())
-    assert record["identity"]["sampled_layout"]["shares"] == {"Tumor": 3.0, "Stroma": 1.0}
-    assert record["inputs"]["layout"] == result.layout
+    assert record["drawn_layout"]["shares"] == {"Tumor": 3.0, "Stroma": 1.0}
+    assert record["layout"] == result.layout
     names = {f["properties"]["classification"]["name"] for f in json.loads(result.annotations.read_text())["features"]}
     assert names == {"Tumor", "Stroma"}
     with tifffile.TiffFile(result.slide) as tiff:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import interrupt_in_the_middle, settings_of
+from specs import spec_of
 
 from wsigen.base.errors import ConfigError, OutputError, ResourceError, RunError
+from wsigen.run.config import make_config
 from wsigen.run.estimate.memory import demand_disk
 from wsigen.run.generate import generate, resume
-from wsigen.run.manifest import WORK, Manifest, package_versions
 from wsigen.run.rundir import kept_inputs, make_run_dir
+from wsigen.run.spec import WORK, RunSpec
 from wsigen.run.store import RunStore
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext, run_context
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.tiles import encode_block
 from wsigen.storage import lease
 from wsigen.storage.local import LocalFolder
@@ -226,49 +226,46 @@ def test_a_probe_whose_writer_was_killed_is_a_runs_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def empty_run(folder):
-    """A manifest without passes, in a folder."""
-    spec = asdict(PyramidSpec(600, 600, 0.5, 20.0, "jpeg", 80))
-    nothing = {"identity": {}, "passes": [], "sampling": {}, "glass": {}, "inputs": {}, "settings": {}}
-    plain = {"output": "a.ome.tiff", "model": "m", "model_hash": "0", "device": "cpu", "precision": "float32"}
-    manifest = Manifest(**nothing, **plain, slide=spec, versions=package_versions())
-    manifest.save(folder)
-    return folder, manifest
+    """A specification without passes, in a folder."""
+    spec = spec_of(passes=())
+    spec.save(folder)
+    return folder, spec
 
 
 def test_a_worker_opens_a_runs_folder_once(empty_run, monkeypatch):
-    folder, manifest = empty_run
+    folder, spec = empty_run
     opened = []
     monkeypatch.setattr(context, "open_folder", lambda place: opened.append(place) or open_folder(place))
-    first = run_context(folder.name, manifest.hash)
-    assert run_context(folder.name, manifest.hash) is first
+    first = run_context(folder.name, spec.hash)
+    assert run_context(folder.name, spec.hash) is first
     folder.write("run.json", folder.read("run.json"))  # made anew
-    assert run_context(folder.name, manifest.hash) is not first
+    assert run_context(folder.name, spec.hash) is not first
     assert opened == [folder.name]
 
 
-def test_a_manifest_that_cannot_be_read_for_now_is_no_damaged_one(empty_run, monkeypatch):
+def test_a_specification_that_cannot_be_read_for_now_is_no_damaged_one(empty_run, monkeypatch):
     """The dispatcher tries a task again after an OSError; after a RunError the run would stop."""
-    folder, manifest = empty_run
-    assert Manifest.load(folder) == manifest
+    folder, spec = empty_run
+    assert RunSpec.load(folder) == spec
 
     def away(*args):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(type(folder), "read", away)
     with pytest.raises(OSError, match="Input/output error"):
-        Manifest.load(folder)
+        RunSpec.load(folder)
     monkeypatch.undo()
     folder.write("run.json", b"{")
     with pytest.raises(RunError, match="unreadable"):
-        Manifest.load(folder)
+        RunSpec.load(folder)
 
 
 def test_a_kept_drawing_that_is_gone_is_one_line(folder):
     folder.write("wsigen-inputs/layout.geojson", b"{}")
-    settings = {"layout": "regions.geojson", "layout_classes": None, "subtypes": None}
+    settings = make_config({"layout": "regions.geojson"})
     assert set(kept_inputs(folder, settings)) == {"layout"}
     with pytest.raises(RunError, match=r"the layout_classes kept as wsigen-inputs/layout_classes\.csv is missing"):
-        kept_inputs(folder, {**settings, "layout_classes": "classes.csv"})
+        kept_inputs(folder, make_config({"layout": "regions.geojson", "layout_classes": "classes.csv"}))
 
 
 HOLDS = """
@@ -466,7 +463,7 @@ def test_who_writes_while_the_run_is_cleared_leaves_nothing(bundle, tmp_path, mo
 
     monkeypatch.setattr(ObjectFolder, "discard", interfered)
     resume(place, keep_run=False)
-    assert refused == [late.manifest.work]
+    assert refused == [late.spec.work]
     assert open_folder(place).names() == []
 
 
@@ -483,9 +480,9 @@ def test_late_work_of_an_old_run_is_no_part_of_the_next_slide(bundle, tmp_path, 
     resume(place, keep_run=False)
     folder = open_folder(place)
     folder.make()
-    folder.write(f"{late.manifest.work}/spool/00000_00000.blk", black(late))  # asked for the manifest before it went
+    folder.write(f"{late.spec.work}/spool/00000_00000.blk", black(late))  # asked for run.json before it went
     interrupt_in_the_middle(tmp_path / "b.ome.tiff", {**settings, "run_dir": place}, after=25)
-    assert not [name for name in folder.names() if name.startswith(late.manifest.work)]
+    assert not [name for name in folder.names() if name.startswith(late.spec.work)]
     with suppress(FileNotFoundError):
         late.spool.write((0, 0), black(late))
     with suppress(FileNotFoundError):

@@ -106,17 +106,17 @@ def test_the_command_leaves_what_the_others_leave(masks):
 
 def test_generate_draws_from_it_and_says_so(drawn, tmp_path, masks):
     result = generate(tmp_path / "a.ome.tiff", **drawn)
-    assert result.layout.startswith(f"sampled by the mask model {masks}, subtype 'solid'")
+    assert result.layout.startswith(f"sampled by the mask model {masks.name}, subtype 'solid'")
     assert result.area_px["Tumor"] > 0.1 * 768 * 640
     assert result.area_px["Tumor"] > 4 * result.area_px["Stroma"]
-    source = json.loads(result.manifest.read_text())["identity"]["sampled_layout"]
+    source = json.loads(result.manifest.read_text())["drawn_layout"]
     assert (source["by"], source["subtype"]) == ("mask model", "solid")
     moved = shutil.copytree(masks / "mask", tmp_path / "elsewhere")
     again = generate(tmp_path / "b.ome.tiff", **{**drawn, "mask_model": moved})
-    assert json.loads(again.manifest.read_text())["identity"]["sampled_layout"] == source
+    assert json.loads(again.manifest.read_text())["drawn_layout"] == source
     assert again.level0_sha256 == result.level0_sha256
     other = generate(tmp_path / "c.ome.tiff", **{**drawn, "seed": 4})
-    assert json.loads(other.manifest.read_text())["identity"]["sampled_layout"]["cells_sha256"] != source["cells_sha256"]
+    assert json.loads(other.manifest.read_text())["drawn_layout"]["cells_sha256"] != source["cells_sha256"]
     ruled = {**drawn, "mask_model": None, "subtype": "balanced"}
     assert generate(tmp_path / "d.ome.tiff", **ruled).layout == "sampled by the procedural sampler, subtype 'balanced'"
 

@@ -146,11 +146,11 @@ def _watched(run_dir: str | Path, log: str | None) -> Iterator[_Watch]:
 
 
 def _begun(run_dir: str | Path) -> bool:
-    from wsigen.run.manifest import FILE
+    from wsigen.storage.folder import RUN_SPEC
     from wsigen.storage.opening import open_folder
 
     try:
-        return open_folder(run_dir).has(FILE)
+        return open_folder(run_dir).has(RUN_SPEC)
     except OSError:  # an object store that is away: the run may well be there
         return True
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
+from wsigen.base.state import parse_state
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.evaluation.sides.members import base_name
+from wsigen.run.manifest import Manifest
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.reading import ImageSource
 
@@ -20,13 +22,13 @@ FIXED = "fixed borders (in each of these steps)"
 """Name of a group of borders."""
 
 
-def read_manifest(slide: Path) -> dict[str, Any] | None:
+def read_manifest(slide: Path) -> Manifest | None:
     """Read the manifest beside a slide; None if there is none, or the JSON beside it is no manifest of ours.
 
     Raises
     ------
     EvaluationError
-        If it cannot be read.
+        If it cannot be read, or a field is of another type.
     """
     path = slide.with_name(f"{base_name(slide)}.json")
     if not path.is_file():
@@ -35,25 +37,12 @@ def read_manifest(slide: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: not a readable manifest ({' '.join(str(error).split())[:120]})") from None
-    return content if isinstance(content, dict) and "passes" in content and "slide" in content else None
+    if not isinstance(content, dict) or "passes" not in content:
+        return None
+    return parse_state(Manifest, json.dumps(content), f"{path}: not a manifest of this version", EvaluationError)
 
 
-def plans_of(manifest: dict[str, Any]) -> list[PassPlan]:
-    """The passes of a manifest, coarse to fine.
-
-    Raises
-    ------
-    EvaluationError
-        If a pass lacks a field.
-    """
-    try:
-        return [PassPlan.from_json(values) for values in manifest["passes"]]
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise EvaluationError(f"manifest: its passes cannot be read ({reason}); it is of another version") from None
-
-
-def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[Border]]:
+def borders_of(plans: Sequence[PassPlan], size: tuple[int, int]) -> dict[str, list[Border]]:
     """Borders on level 0 by what they are borders of.
 
     Windows of each of the last `MOST_STEPS` steps of the finest pass, those of the last step of coarser passes, and the
@@ -80,7 +69,7 @@ def borders_of(plans: list[PassPlan], size: tuple[int, int]) -> dict[str, list[B
     return {name: borders for name, borders in groups.items() if borders}
 
 
-def slide_seams(reference: ImageSource, manifest: dict[str, Any]) -> list[SeamScore]:
+def slide_seams(reference: ImageSource, manifest: Manifest) -> list[SeamScore]:
     """Measure the seams of a slide at full resolution.
 
     Raises
@@ -89,10 +78,10 @@ def slide_seams(reference: ImageSource, manifest: dict[str, Any]) -> list[SeamSc
         If the manifest is that of another slide.
     """
     size = (reference.height, reference.width)
-    stated = (manifest["slide"].get("height"), manifest["slide"].get("width"))
+    stated = (manifest.slide.height, manifest.slide.width)
     if stated != size:
         raise EvaluationError(f"{reference.path}: {size} px, but the manifest beside it says {stated}; it is another slide's")
-    return seam_scores(lambda box: reference.region(box, size), size, borders_of(plans_of(manifest), size))
+    return seam_scores(lambda box: reference.region(box, size), size, borders_of(manifest.passes, size))
 
 
 def check_period(period: int) -> None:

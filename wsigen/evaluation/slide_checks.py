@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from wsigen.base.geometry import Box
 from wsigen.evaluation.borders import SeamScore
 from wsigen.evaluation.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.sides.sides import Side
+from wsigen.run.manifest import Manifest
 from wsigen.slide.reading import ImageSource, open_image
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ def level_agreement(image: ImageSource, seed: int = 0) -> list[LevelAgreement]:
     return levels
 
 
-def class_areas(side: Side, index: int, manifest: dict[str, Any] | None) -> list[ClassArea]:
+def class_areas(side: Side, index: int, manifest: Manifest | None) -> list[ClassArea]:
     """Areas of the classes drawn beside a slide, against the class map it was made from and against its picture.
 
     Empty if nothing is drawn beside the slide. A class that was asked for and not drawn has an area of 0.
@@ -180,7 +181,7 @@ def class_areas(side: Side, index: int, manifest: dict[str, Any] | None) -> list
     )
     cells = layout.class_map(Box(0, 0, int(rows[-1]) + 1, int(columns[-1]) + 1), cell)[np.ix_(rows, columns)]
     px = layout.height * layout.width / mask.size
-    stated = {str(name): float(area) for name, area in ((manifest or {}).get("area_px") or {}).items()}
+    stated = manifest.area_px if manifest else {}
     asked = {name.casefold(): area for name, area in stated.items()}
     areas = []
     for position, name in [*enumerate(table.names), (UNKNOWN, "(no annotation)")]:

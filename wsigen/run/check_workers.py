@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from wsigen.base.errors import BundleError, ConfigError, WsigenError
 from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
-from wsigen.run.manifest import DECIDING, package_versions
+from wsigen.run.spec import DECIDING, package_versions
 from wsigen.storage.files import leftover_name
-from wsigen.storage.folder import MANIFEST
+from wsigen.storage.folder import RUN_SPEC
 from wsigen.storage.opening import absolute_place, open_nearest, why_not_usable
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _marked(place: str | None) -> Iterator[str | None]:
     if place is None:
         yield None
         return
-    folder, mark = open_nearest(place), leftover_name(MANIFEST)
+    folder, mark = open_nearest(place), leftover_name(RUN_SPEC)
     folder.write(mark, b"wsigen")
     try:
         yield mark

@@ -80,7 +80,7 @@ def _draw(config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: 
     except ValueError as error:
         raise ConfigError(f"setting 'size': {error}") from None
     if config.mask_model is not None:
-        return _draw_by_model(config, mask_folder(config.mask_model), f"mask model {config.mask_model}", table, mpp, size)
+        return _draw_by_model(config, mask_folder(config.mask_model), f"mask model {config.mask_model.name}", table, mpp, size)
     if config.subtypes is None and (bundle / FOLDER).is_dir():
         return _draw_by_model(config, bundle / FOLDER, "bundle's mask model", table, mpp, size)
     return _draw_by_rule(config, table, mpp, size)

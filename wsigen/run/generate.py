@@ -21,14 +21,13 @@ from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.workers import Workers, demand_main_guard
-from wsigen.run.estimate.memory import demand_disk, demand_memory
-from wsigen.run.estimate.projection import allowed_memory, plans_of, project_run, tissue_share
-from wsigen.run.manifest import LOCK, Manifest
+from wsigen.run.estimate.memory import allowed_memory, demand_disk, demand_memory, project_run, tissue_share
 from wsigen.run.outputs import Files, files_of, write_outputs
 from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, reread_layout
 from wsigen.run.repair import prepare_pass, with_repairs
 from wsigen.run.result import Result
 from wsigen.run.rundir import (
+    Outcome,
     begin_outputs,
     check_unchanged,
     claim,
@@ -39,7 +38,8 @@ from wsigen.run.rundir import (
     make_run_dir,
     run_dir_of,
 )
-from wsigen.run.tasks.context import PassContext, RunContext, run_context
+from wsigen.run.spec import LOCK, RunSpec
+from wsigen.run.tasks.context import PassContext, run_context
 from wsigen.run.tasks.perform import Task
 from wsigen.storage.folder import Folder, Lock
 from wsigen.storage.opening import is_url, open_folder
@@ -92,14 +92,11 @@ def generate(
     demand_main_guard(workers)
     prepared = prepare(config, output)
     run_dir = run_dir_of(config, output)
-    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
-    if workers.scheduler is None:
-        demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
-    demand_disk(projection, run_dir, output)
+    _demand_resources(prepared, workers, run_dir)
     _demand_tissue(prepared)
     with showing(progress, watch) as look, workers.cluster() as cluster:
         if look is not None and prepared.note:
-            look(Stage("prepare", 0, note=prepared.note, run=prepared.manifest.run_id))
+            look(Stage("prepare", 0, note=prepared.note, run=prepared.spec.run_id))
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
@@ -137,19 +134,14 @@ def resume(
         demand_usable(folder)
     if finished(folder) is not None:
         return _clear_finished(folder)
-    manifest = Manifest.load(folder)
-    given: dict[str, Any] = {key: value for key, value in manifest.settings.items() if value is not None}
-    config = RunConfig(**{**given, **kept_inputs(folder, given), **settings})
+    spec = RunSpec.load(folder)
+    config = RunConfig(**{**spec.settings.model_dump(exclude_none=True), **kept_inputs(folder, spec.settings), **settings})
     workers = Workers.of(config)
     demand_main_guard(workers)
-    model = Path(manifest.model)
-    card = check_bundle(model)
-    check_unchanged(folder, manifest, config, bundle_hash(model))
-    layout = reread_layout(config, card, manifest)
-    projection = project_run(manifest, card, layout)
-    if workers.scheduler is None:
-        demand_memory(projection, workers.count, workers.processes, allowed_memory(config), workers.tasks_at_once)
-    demand_disk(projection, run_dir, Path(manifest.output), folder.size())
+    card = check_bundle(Path(spec.model))
+    check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
+    layout = reread_layout(config, card, spec)
+    _demand_resources(Prepared(config, card, layout, spec), workers, run_dir, folder.size())
     with showing(progress, watch) as look, workers.cluster() as cluster, folder.lock(LOCK) as lock:
         return _work(folder, lock, layout, config, cluster, workers, look)
 
@@ -180,15 +172,23 @@ def _spare_inputs(output: Path, config: RunConfig) -> None:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
 
+def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path, there: int = 0) -> None:
+    """Refuse a run that needs more memory or disk than there is (ResourceError); ``there``: bytes it has there already."""
+    projection = project_run(prepared.spec, prepared.card, prepared.layout)
+    if workers.scheduler is None:
+        demand_memory(projection, workers.count, workers.processes, allowed_memory(prepared.config), workers.tasks_at_once)
+    demand_disk(projection, run_dir, Path(prepared.spec.output), there)
+
+
 def _demand_tissue(prepared: Prepared) -> None:
     """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
-    glass = prepared.manifest.glass["index"]
+    glass = prepared.spec.glass.index
     if tissue_share(prepared.layout, glass) > 0.0:
         return
-    plan = plans_of(prepared.manifest)[-1]
+    plan = prepared.spec.passes[-1]
     if all((class_map_of_chunk(prepared.layout, plan, ij) == glass).all() for ij in plan.grid):
         if prepared.config.sampled:
-            raise LayoutError(f"{prepared.manifest.inputs['layout']}: drew nothing but glass; choose another --seed")
+            raise LayoutError(f"{prepared.spec.layout_title}: drew nothing but glass; choose another --seed")
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
@@ -196,25 +196,25 @@ def _work(
     folder: Folder, lock: Lock, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
 ) -> Result:
     """Work through all stages, skipping what is done."""
-    manifest = Manifest.load(folder)
-    look = _while_held(lock, manifest, watch)
+    spec = RunSpec.load(folder)
+    look = _while_held(lock, spec, watch)
     cluster.notes.tell = lambda text: look(Stage("prepare", 0, note=text))
     confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: told at once
-    run = run_context(folder.name, manifest.hash)
+    run = run_context(folder.name, spec.hash)
     run.spool.make()
     dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, workers.calls_at_once, confirm, notes=cluster.notes)
-    files = files_of(Path(manifest.output))
+    files = files_of(Path(spec.output))
     try:
-        for part in run.passes:
+        for pass_ in run.passes:
             confirm()
-            prepare_pass(run, part, layout)
+            prepare_pass(pass_, layout)
         digest, areas = with_repairs(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
         raise
-    named = [str(path) for path in files.all]
-    outcome = {"files": named, "digest": digest, "areas": areas, "layout": manifest.inputs["layout"]}
+    named = tuple(str(path) for path in files.all)
+    outcome = Outcome(files=named, level0_sha256=digest, area_px=areas, layout=spec.layout_title)
     confirm()
     if config.keep_run:
         sweep_passes(run, cluster.notes)
@@ -224,13 +224,13 @@ def _work(
     return _result(outcome)
 
 
-def _while_held(lock: Lock, manifest: Manifest, watch: Watcher | None) -> Watcher:
+def _while_held(lock: Lock, spec: RunSpec, watch: Watcher | None) -> Watcher:
     """Watch under the run's id, and stop at the next task if another driver has taken over (RunError)."""
 
     def look(stage: Stage) -> None:
         if lock.lost:
             lock.confirm()
-        stage.run = manifest.run_id
+        stage.run = spec.run_id
         if watch is not None:
             watch(stage)
 
@@ -248,22 +248,22 @@ def _clear_finished(folder: Folder) -> Result:
         return _result(outcome)
 
 
-def _result(outcome: dict[str, Any]) -> Result:
-    slide, annotations, manifest, thumbnail, script = (Path(path) for path in outcome["files"])
-    return Result(slide, annotations, manifest, thumbnail, script, outcome["digest"], outcome["areas"], outcome["layout"])
+def _result(outcome: Outcome) -> Result:
+    slide, annotations, manifest, thumbnail, script = map(Path, outcome.files)
+    return Result(slide, annotations, manifest, thumbnail, script, outcome.level0_sha256, outcome.area_px, outcome.layout)
 
 
 def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:
     """Denoise every pass, decode, write; each skips what its keys say is done."""
     run = dispatcher.run
-    for part in run.passes:
-        run_pass(dispatcher, part.plan.index, _stage_name(run, part), watch)
-        _calibrate(dispatcher, part, watch)
+    for pass_ in run.passes:
+        run_pass(dispatcher, pass_.plan.index, _stage_name(pass_), watch)
+        _calibrate(dispatcher, pass_, watch)
     _decode(dispatcher, run.passes[-1], watch)
     stage = Stage("write slide", len(run.slide.grid), workers=1)
     watch(stage)
     dispatcher.confirm()
-    begin_outputs(run.folder, run.manifest, overwrite)
+    begin_outputs(run.folder, run.spec, overwrite)
     begin = monotonic()
 
     def note() -> None:
@@ -277,21 +277,21 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     return written
 
 
-def _calibrate(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
-    if part.state.read_norm() is None:
-        task = Task("calibrate", part.plan.index, (0, 0))
+def _calibrate(dispatcher: Dispatcher, pass_: PassContext, watch: Watcher) -> None:
+    if pass_.state.read_norm() is None:
+        task = Task("calibrate", pass_.plan.index, (0, 0))
         run_independent(dispatcher, "calibrate decoder", [task], 1, watch)
 
 
-def _decode(dispatcher: Dispatcher, part: PassContext, watch: Watcher) -> None:
+def _decode(dispatcher: Dispatcher, pass_: PassContext, watch: Watcher) -> None:
     blocks = dispatcher.run.slide.grid
     dispatcher.run.spool.sweep()
     done = dispatcher.run.spool.done()
-    tasks = [Task("decode", part.plan.index, ij) for ij in blocks if ij not in done]
+    tasks = [Task("decode", pass_.plan.index, ij) for ij in blocks if ij not in done]
     run_independent(dispatcher, "decode", tasks, len(blocks), watch)
 
 
-def _stage_name(run: RunContext, part: PassContext) -> str:
-    um = f"{run.slide.mpp * part.plan.scale:.3g} um/px"
-    many = len(run.passes) > 1
-    return f"denoise, level {part.plan.index + 1} of {len(run.passes)} ({um})" if many else f"denoise ({um})"
+def _stage_name(pass_: PassContext) -> str:
+    um = f"{pass_.run.slide.mpp * pass_.plan.scale:.3g} um/px"
+    levels = len(pass_.run.passes)
+    return f"denoise, level {pass_.plan.index + 1} of {levels} ({um})" if levels > 1 else f"denoise ({um})"

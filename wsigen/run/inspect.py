@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.run.tasks.context import PassContext, RunContext
-from wsigen.run.tasks.state import held_pixels
 from wsigen.storage.files import write_atomic
 
 PICTURE = "timesteps.png"
@@ -51,22 +50,18 @@ def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport
         If the directory holds no run.
     """
     run = RunContext(run_dir)
-    m = run.manifest
+    spec, slide, sampling = run.spec, run.slide, run.spec.sampling
     lines = [
-        f"run {m.run_id}: {m.slide['width']}x{m.slide['height']} px at {m.slide['mpp']} um/px, seed {m.sampling['seed']}",
-        f"model {m.model_hash[:12]} on {m.device}, guidance {m.sampling['guidance']}, eta {m.sampling['eta']}",
+        f"run {spec.run_id}: {slide.width}x{slide.height} px at {slide.mpp} um/px, seed {sampling.seed}",
+        f"model {spec.model_sha256[:12]} on {spec.device}, guidance {sampling.guidance}, eta {sampling.eta}",
+        *([f"layout: {spec.layout_title}"] if spec.layout_title else []),
+        *map(_pass_line, run.passes),
+        f"decode: {len(run.spool.done())} of {len(slide.grid)} blocks",
     ]
-    if m.inputs.get("layout"):
-        lines.append(f"layout: {m.inputs['layout']}")
-    drawn = None
-    for part in run.passes:
-        lines.append(_pass_line(run, part))
-        if run.store.has_pass(part.plan.index):
-            drawn = part
-    lines.append(f"decode: {len(run.spool.done())} of {len(run.slide.grid)} blocks")
-    if drawn is None:
+    begun = [pass_ for pass_ in run.passes if run.store.has_pass(pass_.plan.index)]
+    if not begun:
         return RunReport([*lines, "nothing was started yet"], None)
-    png = _png(timestep_map(run, drawn), drawn.plan.steps)
+    png = _png(timestep_map(begun[-1]), begun[-1].plan.steps)
     if picture is not None:
         write_atomic(Path(picture), png)
     else:
@@ -75,37 +70,37 @@ def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport
     return RunReport([*lines, f"timestep map: {target}"], target)
 
 
-def steps_done(part: PassContext) -> dict[tuple[int, int], int]:
+def steps_done(pass_: PassContext) -> dict[tuple[int, int], int]:
     """The state y[s] every active chunk has reached; -1 before its start."""
-    record = part.state.record()
-    active = np.argwhere(part.state.activity).tolist()
+    record = pass_.state.record()
+    active = np.argwhere(pass_.state.activity).tolist()
     return {(i, j): max((h // 2 for h in record.get((i, j), set()) if h % 2 == 0), default=-1) for i, j in active}
 
 
-def timestep_map(run: RunContext, part: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int32]:
+def timestep_map(pass_: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int32]:
     """The number of steps still to go at every pixel of a small map: L(i) = S - steps done of its chunk.
 
     Returns int32 ``[h, w]`` with h, w at most ``side``: 0 finished .. S at the start, S + 1 not yet started, -1 glass.
     """
-    plan = part.plan
-    done = steps_done(part)
+    plan = pass_.plan
+    done = steps_done(pass_)
     scale = max(1, -(-max(plan.height, plan.width) // side))
     out = np.full((-(-plan.height // scale), -(-plan.width // scale)), -1, dtype=np.int32)
     for ij, step in done.items():
         box = plan.grid.box(ij)
         rows = np.arange(-(-box.y0 // scale) * scale, box.y1, scale)
         columns = np.arange(-(-box.x0 // scale) * scale, box.x1, scale)
-        glass = held_pixels(run, part, box)[np.ix_(rows - box.y0, columns - box.x0)]
+        glass = pass_.held(box)[np.ix_(rows - box.y0, columns - box.x0)]
         out[np.ix_(rows // scale, columns // scale)] = np.where(glass, -1, plan.steps - step)
     return out
 
 
-def _pass_line(run: RunContext, part: PassContext) -> str:
-    plan = part.plan
+def _pass_line(pass_: PassContext) -> str:
+    plan, run = pass_.plan, pass_.run
     title = f"pass {plan.index} ({plan.mode}, {run.slide.mpp * plan.scale:g} um/px, {plan.width}x{plan.height} latents)"
     if not run.store.has_pass(plan.index):
         return f"{title}: not started"
-    done = steps_done(part)
+    done = steps_done(pass_)
     if not done:
         return f"{title}: nothing but glass"
     steps = list(done.values())

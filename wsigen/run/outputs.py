@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
-from wsigen.run.manifest import json_hash
+from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.annotations import write_annotations
 from wsigen.slide.ome import ome_xml
@@ -81,85 +79,49 @@ def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tu
     goes first and the new one comes last, so that a slide with a manifest is complete. ``note`` is called after every block of
     the slide that was read.
     """
-    part = run.passes[-1]
-    card = check_bundle(Path(run.manifest.model))
+    card = check_bundle(Path(run.spec.model))
     files.manifest.unlink(missing_ok=True)
     for path in files.all:
         remove_leftovers(path)
     write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
     digest = level0_sha256(files.slide)
-    areas = export_annotations(run, part, card.table, files.annotations)
+    areas = export_annotations(run.passes[-1], card.table, files.annotations)
     write_thumbnail(files.slide, files.thumbnail)
     write_atomic(files.script, import_script().encode())
-    write_manifest(files.manifest, _record(run, card, files, digest, areas))
+    beside = {path.name: sha256(path) for path in files.all if path != files.manifest}
+    manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
+    write_manifest(files.manifest, manifest.model_dump(mode="json"))
     return digest, areas
 
 
-def export_annotations(run: RunContext, part: PassContext, table: ClassTable, path: Path) -> dict[str, float]:
+def export_annotations(pass_: PassContext, table: ClassTable, path: Path) -> dict[str, float]:
     """Write the class map that was used, not the one that was asked for; the area of every class in px."""
+    plan, slide = pass_.plan, pass_.run.slide
     return write_annotations(
         path,
-        part.state.read_classes,
-        (part.plan.height, part.plan.width),
-        part.plan.factor,
-        (run.slide.height, run.slide.width),
+        pass_.state.read_classes,
+        (plan.height, plan.width),
+        plan.factor,
+        (slide.height, slide.width),
         table,
-        int(run.manifest.sampling["seed"]),
-        run.slide.mpp,
+        plan.seed,
+        slide.mpp,
     )
 
 
 def _statements(run: RunContext, card: BundleCard) -> dict[str, str]:
     """What the slide's own metadata says of its making."""
-    sampling = run.manifest.sampling
-    drawn = run.manifest.inputs["layout"] if run.manifest.identity.get("sampled_layout") else None
+    spec, plan = run.spec, run.passes[-1].plan
     return {
-        **({"layout": drawn} if drawn else {}),
+        **({"layout": spec.layout_title} if spec.drawn_layout and spec.layout_title else {}),
         "synthetic": "true",
-        "generator": f"wsigen {run.manifest.versions['wsigen']}",
+        "generator": f"wsigen {spec.versions['wsigen']}",
         "model": card.name,
-        "model_sha256": run.manifest.model_hash,
-        "mode": run.passes[-1].plan.mode,
-        "seed": str(sampling["seed"]),
-        "steps": str(run.passes[-1].plan.steps),
-        "guidance": str(sampling["guidance"]),
-        "run": run.manifest.run_id,
+        "model_sha256": spec.model_sha256,
+        "mode": plan.mode,
+        "seed": str(spec.sampling.seed),
+        "steps": str(plan.steps),
+        "guidance": str(spec.sampling.guidance),
+        "run": spec.run_id,
         "not_for": card.not_for,
-    }
-
-
-def _record(run: RunContext, card: BundleCard, files: Files, digest: str, areas: dict[str, float]) -> dict[str, Any]:
-    """The manifest beside the slide."""
-    m = run.manifest
-    return {
-        "synthetic": True,
-        "statement": f"Synthetic slide made by wsigen {m.versions['wsigen']}; it shows no patient. {card.not_for}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run_id": m.run_id,
-        "identity": m.identity,
-        "identity_sha256": json_hash(m.identity),
-        "settings": m.settings,
-        "sampling": m.sampling,
-        "passes": m.passes,
-        "slide": m.slide,
-        "classes": [{"name": c.name, "color": list(c.color), "background": c.background} for c in card.table],
-        "area_px": areas,
-        "model": {
-            "name": card.name,
-            "title": card.title,
-            "licence": card.licence,
-            "sha256": m.model_hash,
-            "training_data": [source.model_dump(mode="json", exclude_none=True) for source in card.training_data],
-        },
-        "device": m.device,
-        "precision": m.precision,
-        "versions": m.versions,
-        "inputs": m.inputs,
-        "sha256": {
-            "level0_tiles": digest,
-            files.slide.name: sha256(files.slide),
-            files.annotations.name: sha256(files.annotations),
-            files.thumbnail.name: sha256(files.thumbnail),
-            files.script.name: sha256(files.script),
-        },
     }

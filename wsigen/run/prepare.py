@@ -1,24 +1,22 @@
-"""From a configuration to a manifest: every choice made, every input checked, before any work starts."""
+"""From a configuration to a run specification: every choice made, every input checked, before any work starts."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsigen.base.errors import BundleError, ConfigError, RunError
 from wsigen.base.geometry import Box
-from wsigen.base.version import __version__
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard
 from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
-from wsigen.run.manifest import Manifest, first_difference, package_versions
+from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
 from wsigen.sampling.passes import DEFAULT_TAPER, PassPlan, cascade_scales, default_chunk, default_overlap
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
@@ -39,12 +37,12 @@ _CHUNK_WORKERS = 8
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is about to do: its configuration, inputs and manifest."""
+    """What a run is about to do: its configuration, inputs and specification."""
 
     config: RunConfig
     card: BundleCard
     layout: Layout
-    manifest: Manifest
+    spec: RunSpec
     note: str = ""
     """What the user should know of the inputs, in one line."""
 
@@ -63,44 +61,32 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     card = check_bundle(folder)
     mpp = _slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
-    layout = chosen.layout
     _check_reference(config)
-    spec = _slide(config, layout, mpp)
+    slide = _slide(config, chosen.layout, mpp)
     model = _load(folder, config)
-    plans = _passes(config, card, spec, model)
-    guidance = card.guidance if config.guidance is None else config.guidance
-    batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
-    passes = [plan.to_json() for plan in plans]
-    sampling = {"guidance": guidance, "sampler": config.sampler, "eta": _eta(config, card), "batch": batch, "seed": config.seed}
-    digest = bundle_hash(folder)
-    identity = {
-        "settings": _settled(config, passes, sampling, spec),
-        "model": digest,
-        "layout": sha256(config.layout_file) if config.layout_file else None,
-        "layout_classes": sha256(config.layout_classes) if config.layout_classes else None,
-        "subtypes": sha256(config.subtypes) if config.subtypes else None,
-        "sampled_layout": chosen.source,
-        "reference": sha256(config.reference) if config.reference else None,
-        "device": config.device.split(":")[0],
-        "wsigen": __version__,
-    }
-    manifest = Manifest(
-        identity=identity,
+    absolute = _with_absolute_paths(config)
+    spec = RunSpec(
+        sampling=_sampling(config, card),
+        passes=_passes(config, card, slide, model),
+        slide=slide,
+        glass=_glass(card, model),
+        precision=config.precision,
+        model_sha256=bundle_hash(folder),
+        inputs=InputHashes(
+            layout=_hash(config.layout_file),
+            layout_classes=_hash(config.layout_classes),
+            subtypes=_hash(config.subtypes),
+            reference=_hash(config.reference),
+        ),
+        drawn_layout=chosen.source,
+        settings=absolute,
         output=str(output.absolute()),
         model=str(folder.absolute()),
-        model_hash=digest,
         device=config.device,
-        precision=config.precision,
-        passes=passes,
-        slide=_spec_fields(spec),
-        sampling=sampling,
-        glass=_glass(card, model),
-        inputs={"layout": chosen.title or _absolute(config.layout_file), "reference": _absolute(config.reference)},
+        layout_title=chosen.title or (str(absolute.layout) if absolute.layout else None),
         versions=package_versions(),
-        settings=_with_absolute_paths(config).model_dump(mode="json"),
-        run_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
     )
-    return Prepared(config, card, layout, manifest, chosen.note)
+    return Prepared(config, card, chosen.layout, spec, chosen.note)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
@@ -108,7 +94,7 @@ def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> n
     return layout.class_map(plan.grid.box(ij), plan.cell_px)
 
 
-def reread_layout(config: RunConfig, card: BundleCard, manifest: Manifest) -> Layout:
+def reread_layout(config: RunConfig, card: BundleCard, spec: RunSpec) -> Layout:
     """The layout of an existing run (``config`` names the kept copies).
 
     Raises
@@ -116,15 +102,18 @@ def reread_layout(config: RunConfig, card: BundleCard, manifest: Manifest) -> La
     RunError
         If a layout that is drawn again is not the one the run began with.
     """
-    size = (manifest.slide["height"], manifest.slide["width"])
-    chosen = choose_layout(config, Path(manifest.model), card.table, manifest.slide["mpp"], size)
-    difference = first_difference(chosen.source, manifest.identity["sampled_layout"], "sampled_layout")
+    chosen = choose_layout(config, Path(spec.model), card.table, spec.slide.mpp, (spec.slide.height, spec.slide.width))
+    difference = first_difference(chosen.source, spec.drawn_layout, "drawn_layout")
     if difference:
         raise RunError(f"the layout drawn again is not the run's ({difference}); restore what drew it, or start anew")
     return chosen.layout
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _hash(path: Path | None) -> str | None:
+    return None if path is None else sha256(path)
 
 
 def _slide_mpp(config: RunConfig, card: BundleCard) -> float:
@@ -169,10 +158,10 @@ def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:
     return PyramidSpec(layout.width, layout.height, mpp, magnification, config.compression, config.quality)
 
 
-def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model) -> list[PassPlan]:
+def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Model) -> tuple[PassPlan, ...]:
     f, side = card.latent.factor, card.crop_latent
-    if min(spec.width, spec.height) < side * f:
-        raise ConfigError(f"setting 'size': {spec.width}x{spec.height} px is below the model's crop of {side * f} px a side")
+    if min(slide.width, slide.height) < side * f:
+        raise ConfigError(f"setting 'size': {slide.width}x{slide.height} px is below the model's crop of {side * f} px a side")
     overlap = default_overlap(config.mode, side) if config.overlap is None else config.overlap
     if overlap >= side:
         raise ConfigError(f"setting 'overlap': {overlap} is not below the model's crop side, {side} latent px")
@@ -180,10 +169,10 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model
     if wanted > len(card.levels):
         names = ", ".join(level.name for level in card.levels)
         raise ConfigError(f"setting 'levels': {wanted}, but bundle {card.name!r} has {len(card.levels)} ({names})")
-    chosen = cascade_scales([level.mpp for level in card.levels], wanted, spec.width, spec.height, side * f)
+    chosen = cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f)
     plans = []
     for index, (level, scale) in enumerate(chosen):
-        height, width = (math.ceil(extent / (scale * f)) for extent in (spec.height, spec.width))
+        height, width = (math.ceil(extent / (scale * f)) for extent in (slide.height, slide.width))
         first = "reference" if config.reference else "noise"
         start = "previous" if index else first
         strength = 1.0 if start == "noise" else config.strength
@@ -209,14 +198,15 @@ def _passes(config: RunConfig, card: BundleCard, spec: PyramidSpec, model: Model
         )
     if any(plan.chunk < side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
-    return plans
+    return tuple(plans)
 
 
-def _eta(config: RunConfig, card: BundleCard) -> float:
-    """The noise of each step: as set, or the bundle's if the sampler knows any."""
-    if config.eta is not None:
-        return config.eta
-    return card.eta if config.sampler == "ddim" else 0.0
+def _sampling(config: RunConfig, card: BundleCard) -> Sampling:
+    """As set; else guidance and noise of each step are the bundle's (no noise where the sampler knows none)."""
+    guidance = card.guidance if config.guidance is None else config.guidance
+    eta = config.eta if config.eta is not None else card.eta if config.sampler == "ddim" else 0.0
+    batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
+    return Sampling(guidance=guidance, sampler=config.sampler, eta=eta, batch=batch, seed=config.seed)
 
 
 def _schedule(config: RunConfig, card: BundleCard, model: Model, strength: float) -> Schedule:
@@ -226,27 +216,13 @@ def _schedule(config: RunConfig, card: BundleCard, model: Model, strength: float
         raise ConfigError(f"setting 'steps': {error}") from None
 
 
-def _glass(card: BundleCard, model: Model) -> dict[str, Any]:
+def _glass(card: BundleCard, model: Model) -> Glass:
     """Index, colour and latent of bare glass: the centre of an encoded plain image."""
-    rgb = tuple(card.glass_rgb or PLAIN_GLASS)
+    red, green, blue = card.glass_rgb or PLAIN_GLASS
     side = 16 * card.latent.factor
-    latent = model.autoencoder.encode(np.full((side, side, 3), rgb, dtype=np.uint8))
+    latent = model.autoencoder.encode(np.full((side, side, 3), (red, green, blue), dtype=np.uint8))
     centre = latent[:, latent.shape[1] // 2, latent.shape[2] // 2]
-    return {"index": card.table.background, "rgb": [int(v) for v in rgb], "latent": [float(v) for v in centre]}
-
-
-def _settled(config: RunConfig, passes: list[dict[str, Any]], sampling: dict[str, Any], spec: PyramidSpec) -> dict[str, Any]:
-    """The settings with every default filled in: what decides the pixels."""
-    inputs = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "model", "device"}
-    given = {key: value for key, value in config.identity().items() if key not in inputs}
-    chosen = {key: passes[-1][key] for key in ("overlap", "taper", "chunk")}
-    return {**given, **sampling, **chosen, "size": [spec.width, spec.height], "mpp": spec.mpp, "passes": passes}
-
-
-def _spec_fields(spec: PyramidSpec) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(spec)
+    return Glass(index=card.table.background, rgb=(red, green, blue), latent=tuple(float(v) for v in centre))
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -255,7 +231,3 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     if config.scheduler and is_queue_file(config.scheduler):
         paths["scheduler"] = str(Path(config.scheduler).absolute())
     return config.model_copy(update=paths)
-
-
-def _absolute(path: Path | None) -> str | None:
-    return str(path.absolute()) if path else None

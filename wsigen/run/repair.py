@@ -18,17 +18,16 @@ from wsigen.run.tasks.context import PassContext, RunContext
 T = TypeVar("T")
 
 
-def prepare_pass(run: RunContext, part: PassContext, layout: Layout) -> None:
+def prepare_pass(pass_: PassContext, layout: Layout) -> None:
     """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
-    plan = part.plan
-    channels = len(run.manifest.glass["latent"])
-    history = run.manifest.sampling["sampler"] == "dpm++"
-    if run.store.has_pass(plan.index):
-        run.store.restore_metadata(plan.index, plan.grid, channels, plan.steps, plan.side, history)
+    plan, spec, store = pass_.plan, pass_.run.spec, pass_.run.store
+    arrays = (plan.index, plan.grid, len(spec.glass.latent), plan.steps, plan.side, spec.sampling.looks_back)
+    if store.has_pass(plan.index):
+        store.restore_metadata(*arrays)
         return
-    state = run.store.create_pass(plan.index, plan.grid, channels, plan.steps, plan.side, history)
-    _write_classes(part, layout)
-    state.write_activity(_activity(run, part))
+    state = store.create_pass(*arrays)
+    _write_classes(pass_, layout)
+    state.write_activity(_activity(pass_))
 
 
 def with_repairs(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
@@ -54,29 +53,27 @@ def _repair(run: RunContext, layout: Layout, key: str) -> None:
         run.spool.discard_damaged()  # a power cut takes many at a time
         return
     index, once, half_step, ij = place_of_key(key)
-    part = run.passes[index]
+    pass_ = run.passes[index]
     if once == "norm":
-        part.state.delete_norm()
+        pass_.state.delete_norm()
     elif once == "classes":
-        _write_classes(part, layout)
+        _write_classes(pass_, layout)
     elif once == "activity":
-        part.state.write_activity(_activity(run, part))
+        pass_.state.write_activity(_activity(pass_))
     else:
-        part.state.delete(half_step, ij)
+        pass_.state.delete(half_step, ij)
 
 
-def _write_classes(part: PassContext, layout: Layout) -> None:
-    for ij in part.plan.grid:
-        part.state.write_classes(ij, class_map_of_chunk(layout, part.plan, ij))
+def _write_classes(pass_: PassContext, layout: Layout) -> None:
+    for ij in pass_.plan.grid:
+        pass_.state.write_classes(ij, class_map_of_chunk(layout, pass_.plan, ij))
 
 
-def _activity(run: RunContext, part: PassContext) -> np.ndarray:
-    """Which chunks have a pixel to denoise in them or within half a crop of them."""
-    from wsigen.run.tasks.state import held_pixels
-
-    grid = part.plan.grid
+def _activity(pass_: PassContext) -> np.ndarray:
+    """Which chunks have a pixel to denoise in them or within half a crop of them, bool ``(I, J)``."""
+    grid = pass_.plan.grid
     active = np.zeros((grid.rows, grid.columns), dtype=bool)
     for ij in grid:
-        reach = grid.box(ij).dilate(part.state.margin).intersect(grid.canvas)
-        active[ij] = not held_pixels(run, part, reach).all()
+        reach = grid.box(ij).dilate(pass_.state.margin).intersect(grid.canvas)
+        active[ij] = not pass_.held(reach).all()
     return active

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from wsigen.base.errors import OutputError, RunError
-from wsigen.run.config import SAMPLE, RunConfig
-from wsigen.run.manifest import FAILURES, FILE, LOCK, WORK, Manifest, first_difference, package_versions, version_differences
+from wsigen.base.state import State, parse_state
+from wsigen.run.config import RunConfig
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared
+from wsigen.run.spec import FAILURES, LOCK, WORK, RunSpec, package_versions, version_differences
 from wsigen.storage.files import sha256, target_of_leftover
-from wsigen.storage.folder import Folder
+from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import is_url, open_folder, why_not_usable
 
 INPUTS = "wsigen-inputs"
@@ -27,7 +26,7 @@ BEGUN = "outputs-begun"
 FINISHED = "finished.json"
 """A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to."""
 
-_OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, FILE, LOCK, FINISHED)
+_OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, RUN_SPEC, LOCK, FINISHED)
 """All a run makes in its directory besides its work folder."""
 
 _LAST = {LOCK: 1, FINISHED: 2}
@@ -49,7 +48,7 @@ def make_run_dir(place: str | Path, output: Path) -> Folder:
     except OSError as error:
         raise OutputError(f"{place}: cannot be made ({error.strerror}); choose another --run-dir") from None
     demand_usable(folder)
-    foreign = [] if folder.has(FILE) else sorted(name for name in folder.top() if not _own(name))
+    foreign = [] if folder.has(RUN_SPEC) else sorted(name for name in folder.top() if not _own(name))
     if foreign:
         raise RunError(f"{place}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
     return folder
@@ -73,87 +72,95 @@ def claim(folder: Folder, prepared: Prepared) -> None:
     RunError
         If the directory holds another run (the message names the first setting that differs).
     """
-    if finished(folder) is not None or not folder.has(FILE):
+    if finished(folder) is not None or not folder.has(RUN_SPEC):
         _discard_all(folder, keep=LOCK)  # also what was written late, by workers of a run that is over
-    if folder.has(FILE):
-        there = Manifest.load(folder)
-        difference = first_difference(prepared.manifest.identity, there.identity)
+    if folder.has(RUN_SPEC):
+        there = RunSpec.load(folder)
+        difference = prepared.spec.difference(there)
         if difference:
             advice = "resume it, delete it, or choose another --run-dir"
             raise RunError(f"{folder.name}: holds another run ({difference}); {advice}")
         _check_versions(folder, there)
-        if there.output != prepared.manifest.output:
-            prepared.manifest.save(folder)
+        if there.output != prepared.spec.output:
+            prepared.spec.save(folder)
         return
     _keep_inputs(prepared.config, folder)
-    prepared.manifest.save(folder)
+    prepared.spec.save(folder)
 
 
-def clear(folder: Folder, outcome: dict[str, Any]) -> None:
+class Outcome(State):
+    """What a run came to (``finished.json``): its files, the SHA-256 of level 0, the areas of classes, its layout in words."""
+
+    files: tuple[str, ...]
+    level0_sha256: str
+    area_px: dict[str, float]
+    layout: str | None
+
+
+def clear(folder: Folder, outcome: Outcome) -> None:
     """Remove what the run made, and the directory if nothing else lies in it.
 
     Parameters
     ----------
-    outcome:
-        What the run came to, in plain values: if clearing is cut short, ``finished`` gives it back.
+    outcome : Outcome
+        What the run came to: if clearing is cut short, `finished` gives it back.
     """
-    folder.write(FINISHED, json.dumps(outcome).encode())
+    folder.write(FINISHED, outcome.model_dump_json().encode())
     _discard_all(folder)
     folder.leave()
 
 
-def finished(folder: Folder) -> dict[str, Any] | None:
-    """The outcome of a run that was killed while it was cleared; None for any other."""
+def finished(folder: Folder) -> Outcome | None:
+    """The outcome of a run that was killed while it was cleared; None for any other, and if its slide is gone."""
     try:
-        found = json.loads(folder.read(FINISHED))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        outcome = parse_state(Outcome, folder.read(FINISHED), FINISHED, RunError)
+    except (FileNotFoundError, NotADirectoryError, RunError):
         return None
-    there = isinstance(found, dict) and all(Path(str(path)).exists() for path in found.get("files", []))
-    return found if there else None
+    return outcome if all(Path(path).exists() for path in outcome.files) else None
 
 
-def kept_inputs(folder: Folder, settings: dict[str, object]) -> dict[str, str]:
+def kept_inputs(folder: Folder, settings: RunConfig) -> dict[str, str]:
     """The kept copies of the layout, its class table and the user's subtypes, as settings (RunError if one is missing)."""
-    found = {}
+    copies = {}
     for key in _KEPT:
-        if settings.get(key) in (None, SAMPLE):
+        path = getattr(settings, key)
+        if not isinstance(path, Path):
             continue
-        name = f"{INPUTS}/{key}{Path(str(settings[key])).suffix}"
+        name = f"{INPUTS}/{key}{path.suffix}"
         if not folder.has(name):
             raise RunError(f"{folder.name}: the {key} kept as {name} is missing; put it back or start anew")
-        found[key] = str(folder.local(name))
-    return found
+        copies[key] = str(folder.local(name))
+    return copies
 
 
-def check_unchanged(folder: Folder, manifest: Manifest, config: RunConfig, model_hash: str) -> None:
+def check_unchanged(folder: Folder, spec: RunSpec, config: RunConfig, model_sha256: str) -> None:
     """Refuse to go on with other inputs, another model or other package versions than the run began with (RunError)."""
-    now = {"model": model_hash}
-    for key in (*_KEPT, "reference"):
+    if model_sha256 != spec.model_sha256:
+        raise RunError(f"{folder.name}: the model at {spec.model} has changed since the run began; restore it or start anew")
+    for key, digest in spec.inputs:
         path = getattr(config, key)
-        if isinstance(path, Path):
-            now[key] = sha256(path) if path.exists() else "missing"
-    for key, digest in now.items():
-        if digest == "missing":
-            raise RunError(f"{folder.name}: the {key} at {getattr(config, key)} is missing; put it back or start anew")
-        if digest != manifest.identity[key]:
-            where = manifest.model if key == "model" else getattr(config, key)
-            raise RunError(f"{folder.name}: the {key} at {where} has changed since the run began; restore it or start anew")
-    _check_versions(folder, manifest)
+        if not isinstance(path, Path):
+            continue
+        if not path.exists():
+            raise RunError(f"{folder.name}: the {key} at {path} is missing; put it back or start anew")
+        if sha256(path) != digest:
+            raise RunError(f"{folder.name}: the {key} at {path} has changed since the run began; restore it or start anew")
+    _check_versions(folder, spec)
 
 
-def _check_versions(folder: Folder, manifest: Manifest) -> None:
-    differences = version_differences(manifest, package_versions())
-    if differences and not manifest.mixed:
+def _check_versions(folder: Folder, spec: RunSpec) -> None:
+    differences = version_differences(spec, package_versions())
+    if differences and not spec.mixed:
         raise RunError(
             f"{folder.name}: here is {', '.join(differences)}, which may change pixels in the middle of a slide; "
             "install the old version or start anew"
         )
 
 
-def begin_outputs(folder: Folder, manifest: Manifest, overwrite: bool) -> None:
+def begin_outputs(folder: Folder, spec: RunSpec, overwrite: bool) -> None:
     """Refuse to replace files that appeared since the run began (OutputError); from then on those there are the run's."""
     if not folder.has(BEGUN) and not overwrite:
-        for path in files_of(Path(manifest.output)).all:
+        for path in files_of(Path(spec.output)).all:
             if path.exists():
                 raise OutputError(f"{path}: was put there since the run began; move it away, then resume")
     folder.write(BEGUN, b"")
@@ -166,9 +173,9 @@ def _own(name: str) -> bool:
 
 
 def _discard_all(folder: Folder, keep: str = "") -> None:
-    """Remove all that runs made here; the manifest first, without which nobody writes into an object store any more."""
-    if folder.has(FILE):
-        folder.discard(FILE)
+    """Remove all that runs made here; ``run.json`` first, without which nobody writes into an object store any more."""
+    if folder.has(RUN_SPEC):
+        folder.discard(RUN_SPEC)
     found = {target_of_leftover(name) or name for name in folder.top() if _own(name)} - {keep}
     for name in sorted(found, key=lambda name: (_LAST.get(name, 0), name)):
         folder.discard(name)

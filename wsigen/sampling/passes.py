@@ -7,11 +7,8 @@ window; larger slides repeat this per level. A run without a cascade is the same
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from wsigen.base.geometry import ChunkGrid
 from wsigen.sampling.pathup import PathUpPlan
@@ -99,25 +96,6 @@ class PassPlan:
         if self.mode == "random-patch":
             return RandomPatchPlan(h, w, self.seed, self.index, p, self.steps, self.weighted_last, self.taper)
         return ShiftedPlan(h, w, self.seed, self.index, p, self.overlap, self.taper)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as manifests hold them."""
-        values: dict[str, Any] = _JSON.dump_python(self, mode="json")
-        return values
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> PassPlan:
-        """Build a pass from what `to_json` gave.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing or of another type (pydantic's ``ValidationError``).
-        """
-        return _JSON.validate_python(values)
-
-
-_JSON = TypeAdapter(PassPlan)
 
 
 DEFAULT_TAPER = "linear"

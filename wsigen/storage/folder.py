@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MANIFEST = "run.json"
-"""The one name every run has; where it is gone, the run is over, and who writes late must fail."""
+RUN_SPEC = "run.json"
+"""The specification of a run, the one name every run has; where it is gone, the run is over, and who writes late must fail."""
 
 
 class Lock(Protocol):

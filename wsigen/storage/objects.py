@@ -1,7 +1,7 @@
 """A run's folder as a prefix of an object store: any that fsspec knows (``s3://``, ``gs://``, ``abfs://``).
 
 What the store must give: a PUT that appears whole or not at all, and listings and reads that show it from then on (S3, GCS
-and Azure do, as do MinIO and Ceph). Folders are no things of their own there, so what late writers find gone is the manifest.
+and Azure do, as do MinIO and Ceph). Folders are no things of their own there, so what late writers find gone is ``run.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.base.errors import ConfigError, RunError
 from wsigen.storage.files import lock_file, target_of_leftover
-from wsigen.storage.folder import MANIFEST, Lock
+from wsigen.storage.folder import RUN_SPEC, Lock
 from wsigen.storage.lease import hold
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ObjectFolder:
     system, root:
         fsspec's file system, and the prefix in it.
     guard:
-        An object without which nothing is written: the run's manifest, in folders of a run.
+        An object without which nothing is written: ``run.json``, in folders of a run.
     """
 
     def __init__(self, name: str, system: Any, root: str, guard: str | None = None) -> None:
@@ -96,7 +96,7 @@ class ObjectFolder:
 
     def sub(self, name: str) -> ObjectFolder:
         """A prefix below this one."""
-        guard = self._guard or f"{self._root}/{MANIFEST}"
+        guard = self._guard or f"{self._root}/{RUN_SPEC}"
         return ObjectFolder(f"{self.name}/{name}", self._system, f"{self._root}/{name}", guard)
 
     @_as_os_error

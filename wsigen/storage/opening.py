@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsigen.storage.files import leftover_name
-from wsigen.storage.folder import MANIFEST, Folder
+from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.local import LocalFolder
 
 
@@ -52,7 +52,7 @@ def open_nearest(place: str | Path) -> Folder:
 
 def why_not_usable(folder: Folder) -> str:
     """Put a value, read it back and remove it; why that fails in this process, empty if it does not."""
-    probe, content = leftover_name(MANIFEST), b"wsigen"  # if this process is killed here, it is known as a run's own
+    probe, content = leftover_name(RUN_SPEC), b"wsigen"  # if this process is killed here, it is known as a run's own
     try:
         folder.write(probe, content)
         return "" if folder.read(probe) == content else "does not give back what was written"

@@ -47,7 +47,7 @@ class ChunkObjects(FsspecStore):
     Attributes
     ----------
     guard : str or None
-        Path of an object without which no chunk is written: the run's manifest. (A worker that was thought dead and writes
+        Path of an object without which no chunk is written: ``run.json``. (A worker that was thought dead and writes
         after the run was cleared would otherwise leave an object that nobody removes.)
     """
 

@@ -12,12 +12,12 @@ from wsigen.run.engine import run
 from wsigen.run.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.run.engine.dispatch import FIRST_WAIT_S, GIVEN_UP, LOSSES, PATIENCE_S, TRIES, Dispatcher, GivenUp, patiently
 from wsigen.run.engine.stage import NOTE_EVERY_S, Notes
-from wsigen.run.manifest import FAILURES
+from wsigen.run.spec import FAILURES
 from wsigen.run.tasks.perform import Report, Task
 from wsigen.storage.local import LocalFolder
 
 TASK = Task("denoise", 1, (0, 2), 3)
-MANIFEST = SimpleNamespace(run_id="r1", hash="h")
+SPEC = SimpleNamespace(run_id="r1", hash="h")
 
 
 class Results:
@@ -100,7 +100,7 @@ def test_a_scheduler_that_is_there_is_not_waited_for(error, tries):
 @pytest.fixture
 def driven(tmp_path):
     """A run whose folder can be written to."""
-    return SimpleNamespace(folder=LocalFolder(tmp_path), manifest=MANIFEST)
+    return SimpleNamespace(folder=LocalFolder(tmp_path), spec=SPEC)
 
 
 def test_a_task_is_given_up_by_name(driven):
@@ -263,7 +263,7 @@ def test_the_driver_waits_for_its_own_store_too(clock):
 )
 def test_no_worker_is_sent_away_for_a_run_that_is_gone(driven, monkeypatch, there, words):
     if there:
-        monkeypatch.setattr("wsigen.run.engine.dispatch.Manifest.load", lambda folder: SimpleNamespace(**there))
+        monkeypatch.setattr("wsigen.run.engine.dispatch.RunSpec.load", lambda folder: SimpleNamespace(**there))
     unfit = UnfitWorkerError("worker on h7: cannot open the run (no such file)")
     unfit.worker = "tcp://h7:1"
     sent_away = []
@@ -279,7 +279,7 @@ def test_no_worker_is_sent_away_for_a_run_that_is_gone(driven, monkeypatch, ther
 
 
 def test_a_worker_that_cannot_take_part_is_left_out_and_the_last_one_ends_the_run(driven, monkeypatch):
-    monkeypatch.setattr("wsigen.run.engine.dispatch.Manifest.load", lambda folder: SimpleNamespace(hash="h", model="."))
+    monkeypatch.setattr("wsigen.run.engine.dispatch.RunSpec.load", lambda folder: SimpleNamespace(hash="h", model="."))
     unfit = UnfitWorkerError("worker on h7: cannot open the run (no such file)")
     unfit.worker = "tcp://h7:1"
     unfit = pickle.loads(pickle.dumps(unfit))

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
 from wsigen.run.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.run.engine.stage import Notes
-from wsigen.run.manifest import FAILURES, Manifest
+from wsigen.run.spec import FAILURES, RunSpec
 from wsigen.run.tasks.context import RunContext
 from wsigen.run.tasks.perform import Report, Task, perform
 
@@ -116,9 +116,9 @@ class Dispatcher:
             self._sent += 1
             heapq.heappush(self._put_off, (due, self._sent, task))
             return
-        manifest = self.run.manifest
-        name = f"{task.kind}-run.{manifest.run_id}-pass.{task.part}-{task.ij[0]}.{task.ij[1]}-{task.step}"
-        args = (self.run.folder.name, manifest.hash, self.threads, task, self.calls_at_once)
+        spec = self.run.spec
+        name = f"{task.kind}-run.{spec.run_id}-pass.{task.pass_index}-{task.ij[0]}.{task.ij[1]}-{task.step}"
+        args = (self.run.folder.name, spec.hash, self.threads, task, self.calls_at_once)
         self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
 
     def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:
@@ -184,8 +184,8 @@ class Dispatcher:
 
     def _demand_run(self) -> None:
         """Make sure that this process can open the run: what it cannot either is no worker's fault (RunError, OSError)."""
-        here = Manifest.load(self.run.folder)
-        if here.hash != self.run.manifest.hash:
+        here = RunSpec.load(self.run.folder)
+        if here.hash != self.run.spec.hash:
             raise RunError(f"{self.run.folder.name}: holds another run now; nothing more is done for this one")
         if not Path(here.model).is_dir():
             raise RunError(f"{here.model}: the model is gone; restore it, then resume the run")
@@ -209,7 +209,7 @@ class Dispatcher:
         folder = self.run.folder
         with suppress(OSError):
             before = folder.read(FAILURES) if folder.has(FAILURES) else b""
-            folder.write(FAILURES, before + f"{self.run.manifest.run_id} {task.name}\n{text}\n".encode())
+            folder.write(FAILURES, before + f"{self.run.spec.run_id} {task.name}\n{text}\n".encode())
 
     def drain(self) -> None:
         """Let all tasks in flight end, whatever they bring."""

@@ -69,7 +69,7 @@ def run_independent(dispatcher: Dispatcher, name: str, tasks: list[Task], total:
     progress.look()
 
 
-def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> None:
+def run_pass(dispatcher: Dispatcher, index: int, name: str, watch: Watcher) -> None:
     """Denoise one pass: from whatever its keys say is done to its last state.
 
     A damaged chunk is made again from what it was made from. If that is damaged or gone as well, the pass starts over.
@@ -85,11 +85,11 @@ def run_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher) -> No
     damages: Counter[str] = Counter()
     for _ in range(TRIES):
         try:
-            return _go_on_with_pass(dispatcher, part, name, watch, damages)
+            return _go_on_with_pass(dispatcher, index, name, watch, damages)
         except _BeyondRepairError as error:
             dispatcher.drain()
             dispatcher.confirm()
-            dispatcher.run.passes[part].state.delete_all()
+            dispatcher.run.passes[index].state.delete_all()
             watch(Stage(name, 0, note=f"{error}; what it was made from is gone, too: the pass starts over"))
     raise RunError(f"{name}: damaged beyond repair {TRIES} times; is the disk failing? Start anew on another one")
 
@@ -98,8 +98,8 @@ class _BeyondRepairError(Exception):
     """A chunk is damaged, and so is what it was made from."""
 
 
-def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watcher, damages: Counter[str]) -> None:
-    context = dispatcher.run.passes[part]
+def _go_on_with_pass(dispatcher: Dispatcher, index: int, name: str, watch: Watcher, damages: Counter[str]) -> None:
+    context = dispatcher.run.passes[index]
     state = context.state
     wave = Wavefront(context.plan.grid, _active(context), context.plan.steps, state.record())
     _sweep(wave, state)
@@ -107,7 +107,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
     due = _Deletions(state, dispatcher.notes)
     while not wave.finished:
         while not dispatcher.full and (ready := wave.next()):
-            dispatcher.send(_task_of(part, ready))
+            dispatcher.send(_task_of(index, ready))
         if not dispatcher.in_flight:
             break  # all that is left waits for a task that was given up
         task, result = progress.take()
@@ -117,7 +117,7 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
             progress.stage.done = wave.completed
         elif not isinstance(result, GivenUp):
             if isinstance(result, DamagedChunkError):
-                _mend(wave, part, state, result, damages)
+                _repair(wave, index, state, result, damages)
                 dispatcher.notes.add("damage", f"{result}; it is made again")
             wave.retry(half_step, task.ij)
         progress.look()
@@ -129,9 +129,9 @@ def _go_on_with_pass(dispatcher: Dispatcher, part: int, name: str, watch: Watche
 
 def sweep_passes(run: RunContext, notes: Notes) -> None:
     """Delete what workers that were thought dead wrote since their pass ended; last states stay."""
-    for part in run.passes:
-        wave = Wavefront(part.plan.grid, _active(part), part.plan.steps, part.state.record())
-        patiently(partial(_sweep, wave, part.state), notes)
+    for pass_ in run.passes:
+        wave = Wavefront(pass_.plan.grid, _active(pass_), pass_.plan.steps, pass_.state.record())
+        patiently(partial(_sweep, wave, pass_.state), notes)
 
 
 class _Deletions:
@@ -166,8 +166,8 @@ class _Deletions:
         self._due = []
 
 
-def _active(part: PassContext) -> list[tuple[int, int]]:
-    return [(int(i), int(j)) for i, j in zip(*part.state.activity.nonzero(), strict=True)]
+def _active(pass_: PassContext) -> list[tuple[int, int]]:
+    return [(int(i), int(j)) for i, j in zip(*pass_.state.activity.nonzero(), strict=True)]
 
 
 def _sweep(wave: Wavefront, state: PassState) -> None:
@@ -176,10 +176,10 @@ def _sweep(wave: Wavefront, state: PassState) -> None:
     state.delete_all_of(wave.leftovers(state.record()))
 
 
-def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
+def _repair(wave: Wavefront, index: int, state: PassState, damage: DamagedChunkError, damages: Counter[str]) -> None:
     """Let the damaged chunk be made again, or say that it cannot be; damage in an earlier pass is passed on."""
-    index, once, h, ij = place_of_key(damage.key)
-    if once or index != part:
+    owner, once, h, ij = place_of_key(damage.key)
+    if once or owner != index:
         raise damage
     if not wave.reached(h, ij):
         return  # another task met the same damage first: the chunk is being made again
@@ -193,11 +193,11 @@ def _mend(wave: Wavefront, part: int, state: PassState, damage: DamagedChunkErro
     state.delete(h, ij)
 
 
-def _task_of(part: int, ready: HalfStep) -> Task:
+def _task_of(index: int, ready: HalfStep) -> Task:
     h, ij = ready
     step, odd = divmod(h - 1, 2)
     kind: Kind = "start" if h == 0 else "assemble" if odd else "denoise"
-    return Task(kind, part, ij, max(0, step))
+    return Task(kind, index, ij, max(0, step))
 
 
 def _half_step_of(task: Task) -> int:

@@ -79,13 +79,13 @@ def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozense
     cell = max(1, min(CELL, plan.side // 8))
     canvas = Box(0, 0, -(-plan.height // cell), -(-plan.width // cell))
     tissue = layout.class_map(canvas, cell * plan.cell_px) != glass
-    found = set()
+    active = set()
     for ij in plan.grid:
         reach = plan.grid.box(ij).dilate(plan.side // 2)
         cells = Box(reach.y0 // cell, reach.x0 // cell, -(-reach.y1 // cell), -(-reach.x1 // cell)).intersect(canvas)
         if tissue[cells.slices].any():
-            found.add(ij)
-    return frozenset(found)
+            active.add(ij)
+    return frozenset(active)
 
 
 def expected_rows(

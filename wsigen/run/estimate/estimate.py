@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +23,14 @@ from wsigen.run.config import RunConfig, RunSettings, with_settings
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import active_chunks, count_calls
-from wsigen.run.estimate.memory import Projection, existing_parent, gib
-from wsigen.run.estimate.projection import plans_of, project_run, tissue_share
-from wsigen.run.estimate.rehearsal import Clock
-from wsigen.run.estimate.speed import Speed, measure_speed
+from wsigen.run.estimate.memory import Projection, existing_parent, gib, project_run, tissue_share
+from wsigen.run.estimate.speed import Clock, Speed, measure_speed
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.rundir import run_dir_of
 from wsigen.run.tasks.context import load_shared_model
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 from wsigen.sampling.passes import PassPlan
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.opening import as_place
 
 if TYPE_CHECKING:
@@ -119,14 +117,13 @@ def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
     workers = Workers.of(config)
     speed = measure_speed(prepared, workers.threads, clock, _scratch(run_dir_of(config, output)))
-    projection = project_run(prepared.manifest, prepared.card, prepared.layout)
-    plans = plans_of(prepared.manifest)
-    calls = [count_rows(prepared, plan) for plan in plans]
-    model = load_shared_model(prepared.manifest.model, prepared.manifest.device, prepared.manifest.precision)
-    run = _Run(prepared, model, workers, speed, plans)
+    spec = prepared.spec
+    projection = project_run(spec, prepared.card, prepared.layout)
+    calls = [count_rows(prepared, plan) for plan in spec.passes]
+    run = _Run(prepared, load_shared_model(spec.model, spec.device, spec.precision), workers, speed)
     if workers.processes and workers.scheduler is None:
         started += process_seconds(prepared)
-    seconds = started + sum(map(run.denoising, plans, calls)) + run.decoding(projection.blocks) + run.driver
+    seconds = started + sum(map(run.denoising, spec.passes, calls)) + run.decoding(projection.blocks) + run.driver
     return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers, prepared.note)
 
 
@@ -138,13 +135,16 @@ class _Run:
     model: Model
     workers: Workers
     speed: Speed
-    plans: list[PassPlan]
+
+    @property
+    def plans(self) -> tuple[PassPlan, ...]:
+        """The passes."""
+        return self.prepared.spec.passes
 
     @property
     def glass(self) -> int | None:
         """The class that costs nothing."""
-        index: int | None = self.prepared.manifest.glass["index"]
-        return index
+        return self.prepared.spec.glass.index
 
     @property
     def halo(self) -> float:
@@ -159,26 +159,26 @@ class _Run:
     @cached_property
     def blocks(self) -> tuple[int, int]:
         """Blocks of the slide with such windows in them, and those of bare glass."""
-        grid, side, found = PyramidSpec(**self.prepared.manifest.slide).grid, WINDOW * self.plans[-1].factor, 0
+        grid, side, tissue = self.prepared.spec.slide.grid, WINDOW * self.plans[-1].factor, 0
         for ij in grid:
             box = grid.box(ij)
-            found += bool(self.windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
-        return found, len(grid) - found
+            tissue += bool(self.windows[box.y0 // side : -(-box.y1 // side), box.x0 // side : -(-box.x1 // side)].any())
+        return tissue, len(grid) - tissue
 
     def denoising(self, plan: PassPlan, rows: int) -> float:
         """A pass, its class map drawn before."""
-        active, beside = active_chunks(self.prepared.layout, plan, self.glass), self.speed.beside
+        active, other = active_chunks(self.prepared.layout, plan, self.glass), self.speed.non_model
         share = tissue_share(self.prepared.layout, self.glass)
-        called = rows * (self.speed.call + beside.row) + share * guide_seconds(self.plans, plan.index, self.halo, self.speed)
+        called = rows * self.speed.call + share * guide_seconds(self.plans, plan.index, self.halo, self.speed)
         area = sum(math.prod(plan.grid.box(ij).shape) for ij in active)
-        each = beside.start + plan.steps * (beside.denoise + beside.assemble)
+        each = other.start + plan.steps * (other.denoise + other.assemble)
         tasks = len(active) * (2 * plan.steps + 1)
-        return plan.height * plan.width * beside.prepare + self._shared(called, area * each, tasks, len(active))
+        return plan.height * plan.width * other.prepare + self._shared(called, area * each, tasks, len(active))
 
     def decoding(self, most: int) -> float:
         """All blocks, ``most`` of them at once, and the statistics they share before."""
-        area, (tissue, bare), beside = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.beside
-        encoded = tissue * beside.tissue_block + bare * beside.glass_block
+        area, (tissue, bare), other = _decoded_area(self.windows, self.plans[-1], self.halo), self.blocks, self.speed.non_model
+        encoded = tissue * other.tissue_block + bare * other.glass_block
         measured = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in self.plans)
         measured *= self.model.autoencoder.has_norms
         return measured * self.speed.calibrate + self._shared(area * self.speed.decode, encoded, tissue + bare, most)
@@ -186,29 +186,28 @@ class _Run:
     @property
     def driver(self) -> float:
         """What no worker shares: the slide's file and its annotations."""
-        (tissue, bare), beside, last = self.blocks, self.speed.beside, self.plans[-1]
-        return tissue * beside.tissue_file + bare * beside.glass_file + last.height * last.width * beside.annotate
+        (tissue, bare), other, last = self.blocks, self.speed.non_model, self.plans[-1]
+        return tissue * other.tissue_file + bare * other.glass_file + last.height * last.width * other.annotate
 
-    def _shared(self, called: float, beside: float, tasks: int, most: int) -> float:
+    def _shared(self, called: float, other: float, tasks: int, most: int) -> float:
         """Work that no more than ``most`` workers share: model calls and all else, and what tasks cost whoever passes them on.
 
         Where tasks share an accelerator, one calls the model while another reads and writes; on a CPU one waits for the other.
         """
-        m, workers = self.prepared.manifest, self.workers
-        here = workers.scheduler is None and m.device.startswith("cpu")
-        beside += tasks * (TASK_S + (DISPATCH_S + DRIVER_S) * here)  # driver and scheduler take these cores, too
-        work = max(called, beside) if workers.accelerated and workers.tasks_at_once > 1 else called + beside
-        return max(work / max(1, min(_at_once(workers, m.device), most)), tasks * DISPATCH_S)
+        device, workers = self.prepared.spec.device, self.workers
+        here = workers.scheduler is None and device.startswith("cpu")
+        other += tasks * (TASK_S + (DISPATCH_S + DRIVER_S) * here)  # driver and scheduler take these cores, too
+        work = max(called, other) if workers.accelerated and workers.tasks_at_once > 1 else called + other
+        return max(work / max(1, min(_at_once(workers, device), most)), tasks * DISPATCH_S)
 
 
 def count_rows(prepared: Prepared, plan: PassPlan) -> int:
     """Rows of model calls of one pass of a prepared run."""
-    sampling = prepared.manifest.sampling
-    glass = prepared.manifest.glass["index"]
-    return count_calls(prepared.card, prepared.layout, plan, glass, float(sampling["guidance"]), int(sampling["batch"]))
+    spec = prepared.spec
+    return count_calls(prepared.card, prepared.layout, plan, spec.glass.index, spec.sampling.guidance, spec.sampling.batch)
 
 
-def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) -> float:
+def guide_seconds(plans: Sequence[PassPlan], index: int, halo: float, speed: Speed) -> float:
     """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
 
     Parameters
@@ -231,8 +230,8 @@ def guide_seconds(plans: list[PassPlan], index: int, halo: float, speed: Speed) 
 
 def process_seconds(prepared: Prepared) -> float:
     """Wall seconds until a worker process has loaded the model (onto the CPU); all start at once."""
-    m = prepared.manifest
-    load = f"from wsigen.run.tasks.context import load_shared_model as load; load({m.model!r}, 'cpu', {m.precision!r})"
+    spec = prepared.spec
+    load = f"from wsigen.run.tasks.context import load_shared_model as load; load({spec.model!r}, 'cpu', {spec.precision!r})"
     begin = perf_counter()
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import distributed; {load}"], check=False, capture_output=True, text=True
@@ -255,8 +254,8 @@ def _scratch(run_dir: str | Path) -> Path | None:
     place = as_place(run_dir)
     if not isinstance(place, Path):
         return None
-    found = existing_parent(place)
-    return found if os.access(found, os.W_OK) else None
+    folder = existing_parent(place)
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np.bool_]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from wsigen.base.errors import ResourceError
+from wsigen.base.geometry import Box
+from wsigen.base.machine import memory_left
+from wsigen.layout.layout import Layout
 from wsigen.models.attention import PART
-from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX
+from wsigen.models.autoencoder import PIECE
+from wsigen.models.card import BundleCard, read_config
+from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX, attention_of, last_halo
+from wsigen.run.config import RunConfig
+from wsigen.run.spec import RunSpec
+from wsigen.run.tasks.decode import WINDOW
+from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
 from wsigen.sampling.passes import PassPlan
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.writer import scratch_bytes
 from wsigen.storage.opening import as_place
 
@@ -38,20 +49,11 @@ BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
 
+LOADED = ("unet", "vae", "text_encoder")
+"""Parts of a bundle that stay in memory."""
 
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo; bytes of
-    the features of a latent pixel where they are held (decoders with attention); the encoder's first width; whether the decoder
-    has norms."""
-
-    weights: int
-    unet_width: int
-    decoder_width: int
-    halo: int
-    features: int = 0
-    encoder_width: int = 0
-    norms: bool = False
+SAMPLE_SIDE = 256
+"""Cells per side of the coarse class map from which the share of tissue is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,69 +100,59 @@ class Projection:
         return self.driver + tasks + (1 + others) * (PROCESS + self.weights)
 
 
-def project(
-    passes: Sequence[PassPlan],
-    channels: int,
-    batch: int,
-    model: ModelSize,
-    slide: PyramidSpec,
-    active_share: float,
-    decode_window: int,
-    encode_window: int,
-) -> Projection:
+def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
     """Project memory of one worker's tasks, the driver's books, and the disk a run needs.
-
-    Parameters
-    ----------
-    passes, channels, batch:
-        Plans of all passes, latent channels, crops per model call.
-    active_share:
-        Share of the slide that is tissue, 0 .. 1.
-    decode_window, encode_window:
-        Sides of a decoded window and of an encoded one with its halo, in latent px.
 
     Notes
     -----
-    An autoencoder also takes the windows of the decoder's shared statistics, and those of a picture that a pass starts from.
-
     A denoising task holds its chunk's reach (chunk + crop side, squared) as state, noise and sum, plus a chunk in transit, and
     the activations of a batch. A decoding task holds those of a window with its halo, and a block of the slide; with attention
-    in the decoder also what the windows of a part of the block are decoded from.
+    in the decoder also what the windows of a part of the block are decoded from. An autoencoder also takes the windows of the
+    decoder's shared statistics, and those of a picture that a pass starts from.
     """
+    folder, slide = Path(spec.model), spec.slide
+    model = model_size(folder)
+    in_pieces = spec.device == "cpu" and attention_of(read_config(folder, "vae")) == "none"
+    decode_window, encode_window = PIECE if in_pieces else WINDOW, ENCODE_WINDOW + 2 * ENCODE_HALO
+    active_share, channels = tissue_share(layout, spec.glass.index), card.latent.channels
     denoise = decode = state = 0
-    for part in passes:
-        extent = max(part.height, part.width)
-        reach = (min(part.chunk, extent) + part.side) ** 2 * channels * 4
-        unet = batch * part.side**2 * model.unet_width * 4 * UNET_PLANES + UNET_FIXED
+    for plan in spec.passes:
+        reach = (min(plan.chunk, max(plan.height, plan.width)) + plan.side) ** 2 * channels * 4
+        unet = spec.sampling.batch * plan.side**2 * model.unet_width * 4 * UNET_PLANES + UNET_FIXED
         denoise = max(denoise, 5 * reach + unet)
-        window = math.prod(_window(side, decode_window, model.halo) * part.factor for side in (part.height, part.width))
-        held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO) for side in (part.height, part.width)) * model.features
-        if model.norms:
-            window = max(window, min(POOLED_PX, len(part.grid) * part.side**2) * part.factor**2)
-        planes = window * model.decoder_width * 4 * DECODER_PLANES
-        if part.start != "noise":
-            encoded = math.prod(min(side, encode_window) * part.factor for side in (part.height, part.width))
-            planes = max(planes, encoded * model.encoder_width * 4 * ENCODER_PLANES)
-        decode = max(decode, planes + DECODER_FIXED + held)
-        chunks = math.ceil(part.height / part.chunk) * math.ceil(part.width / part.chunk)
-        live = 6 * part.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
+        decode = max(decode, _autoencoder(plan, model, decode_window, encode_window))
+        chunks = len(plan.grid)
+        live = 6 * plan.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
     bytes_per_px = 0.5 if slide.compression == "jpeg" else 3.0
-    row = (
-        (slide.width + slide.block) * min(slide.block, slide.height) * bytes_per_px
-    )  # the writer holds a row of blocks, and one
+    # the writer holds a row of blocks, and one
+    row = (slide.width + slide.block) * min(slide.block, slide.height) * bytes_per_px
     output = int(slide.width * slide.height * 4 / 3 * bytes_per_px * max(active_share, 0.05))
     return Projection(
         denoise=denoise,
         decode=decode + min(slide.block, max(slide.width, slide.height)) ** 2 * 3 * BLOCK_COPIES,
-        chunks=max(len(part.grid) for part in passes),
+        chunks=max(len(plan.grid) for plan in spec.passes),
         blocks=len(slide.grid),
         weights=model.weights,
-        driver=sum(len(part.grid) for part in passes) * DRIVER_PER_CHUNK + int(row),
+        driver=sum(len(plan.grid) for plan in spec.passes) * DRIVER_PER_CHUNK + int(row),
         disk_state=state,
         disk_output=2 * output,
         disk_scratch=scratch_bytes(slide, bytes_per_px * max(active_share, 0.05)),
     )
+
+
+def _autoencoder(plan: PassPlan, model: ModelSize, decode_window: int, encode_window: int) -> int:
+    """Activations of a decoded window, or of an encoded one if that takes more, bytes; windows in latent px."""
+    sides = (plan.height, plan.width)
+    window = math.prod(_window(side, decode_window, model.halo) * plan.factor for side in sides)
+    held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO) for side in sides) * model.features
+    if model.norms:
+        window = max(window, min(POOLED_PX, len(plan.grid) * plan.side**2) * plan.factor**2)
+    planes = window * model.decoder_width * 4 * DECODER_PLANES
+    if plan.start != "noise":
+        encoded = math.prod(min(side, encode_window) * plan.factor for side in sides)
+        planes = max(planes, encoded * model.encoder_width * 4 * ENCODER_PLANES)
+    return planes + DECODER_FIXED + held
 
 
 def _window(extent: int, side: int, halo: int) -> int:
@@ -177,6 +169,16 @@ def demand_memory(projection: Projection, workers: int, processes: bool, allowed
             f"projected memory {gib(needed)} for {workers} worker(s) exceeds the allowed {gib(allowed)}; "
             "use fewer --workers or --tasks-at-once, a smaller --chunk or --batch, or raise --memory-gb"
         )
+
+
+def allowed_memory(config: RunConfig) -> int:
+    """Bytes all local workers may use: as set, or what this machine and this process's control groups have left."""
+    import psutil
+
+    if config.memory_gb:
+        return int(config.memory_gb * 2**30)
+    machine, group = int(psutil.virtual_memory().available), memory_left()
+    return machine if group is None else min(machine, group)
 
 
 def demand_disk(projection: Projection, run_dir: str | Path, output: Path, there: int = 0) -> None:
@@ -220,3 +222,54 @@ def existing_parent(path: Path) -> Path:
 def gib(size: float) -> str:
     """Bytes as text, e.g. ``"1.5 GiB"``."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def tissue_share(layout: Layout, glass: int | None) -> float:
+    """Share of the slide that is not glass, from a coarse class map."""
+    if glass is None:
+        return 1.0
+    cell = max(1, -(-max(layout.height, layout.width) // SAMPLE_SIDE))
+    box = Box(0, 0, -(-layout.height // cell), -(-layout.width // cell))
+    return float(np.mean(layout.class_map(box, cell) != glass))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo; bytes of
+    the features of a latent pixel where they are held (decoders with attention); the encoder's first width; whether the decoder
+    has norms."""
+
+    weights: int
+    unet_width: int
+    decoder_width: int
+    halo: int
+    features: int = 0
+    encoder_width: int = 0
+    norms: bool = False
+
+
+def model_size(folder: Path) -> ModelSize:
+    """Weights in bytes once loaded as float32, and the widths that decide the activations."""
+    weights = 4 * sum(_parameters(path) for part in LOADED for path in (folder / part).glob("*.safetensors"))
+    unet = _widths(folder / "unet" / "config.json", "block_out_channels")
+    decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
+    vae = read_config(folder, "vae")
+    attention = attention_of(vae)
+    halo = 0 if attention == "more" else last_halo(vae)  # cut off on the way to where most memory is taken
+    features = 4 * decoder[-1] if attention == "middle" else 0
+    encoder = _widths(folder / "vae" / "config.json", "block_out_channels", "encoder_block_out_channels")
+    norms = vae.get("_class_name") != "AutoencoderTiny"
+    return ModelSize(weights, unet[0], decoder[0], halo, features, encoder[0], norms)
+
+
+def _parameters(path: Path) -> int:
+    """Numbers in a safetensors file, whatever their type: its header is JSON with the shape of each tensor."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _widths(path: Path, *keys: str) -> list[int]:
+    content = json.loads(path.read_text())
+    return next((list(content[key]) for key in keys if content.get(key)), [64])

@@ -1,32 +1,80 @@
-"""How fast this machine is: a short measurement of a worker's model calls, and of all that a run does beside them."""
+"""How fast this machine is: a worker's model calls, and everything else a run does, measured in a few seconds.
+
+Everything else is what a small slide takes whose model costs nothing: one pass over two by two chunks of tissue, in a scratch
+folder. Its costs hardly depend on the slide: they are those of a latent pixel or of a block.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import ResourceError
-from wsigen.run.estimate.rehearsal import BesideModel, Clock, measure_beside
-from wsigen.run.prepare import Prepared
-from wsigen.run.tasks.context import load_shared_model
-from wsigen.run.tasks.decode import WINDOW
+from wsigen.layout.layout import UniformLayout
+from wsigen.run.outputs import export_annotations
+from wsigen.run.prepare import Prepared, class_map_of_chunk
+from wsigen.run.repair import prepare_pass
+from wsigen.run.tasks.context import RunContext, load_shared_model
+from wsigen.run.tasks.decode import WINDOW, decode_block
+from wsigen.run.tasks.denoise import assemble, denoise, start
+from wsigen.sampling.schedule import Schedule
+from wsigen.slide.ome import ome_xml
+from wsigen.slide.tiles import encode_block
+from wsigen.slide.writer import level0_sha256, write_slide
+from wsigen.storage.files import sha256
+from wsigen.storage.local import LocalFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from wsigen.models.model import Model
 
-MEASURED_BATCHES = 5
+BATCHES = 5
+"""Model calls that are timed; the first call of a process is slow and is not."""
 
+STEPS = 2
+"""Steps of the small slide: solvers that look back do so from the second on."""
+
+LARGEST_CHUNK = 512
+"""Side of the small slide's chunks at most, latent px."""
+
+Clock = Callable[[], float]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NonModelCost:
+    """Seconds of what a run does besides calling its model.
+
+    Attributes
+    ----------
+    start, denoise, assemble : float
+        A worker's, for a latent px of a chunk: noise, state read, checked, merged, written and flushed; batches filled.
+    tissue_block, glass_block : float
+        A worker's, for a block of the slide that is decoded, and for one of bare glass: rounded, encoded, spooled.
+    prepare, annotate : float
+        The driver's, for a latent px: the class map drawn, written and looked through for active chunks; annotations.
+    tissue_file, glass_file : float
+        The driver's, for a block, from the spool into the slide, with its checksums.
+    """
+
+    start: float = 0.0
+    denoise: float = 0.0
+    assemble: float = 0.0
+    tissue_block: float = 0.0
+    glass_block: float = 0.0
+    prepare: float = 0.0
+    annotate: float = 0.0
+    tissue_file: float = 0.0
+    glass_file: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,45 +83,50 @@ class Speed:
 
     Attributes
     ----------
-    call:
+    call : float
         A row of a model call.
-    decode:
-        A latent pixel decoded (of a window with `Autoencoder.equal_halo` around it).
-    encode:
-        A latent pixel encoded; 0 if no pass starts from a picture.
-    calibrate:
-        A latent pixel of the windows whose statistics the decoder's norms share.
-    beside:
-        All else.
+    decode : float
+        A latent px decoded (of a window with `Autoencoder.equal_halo` around it).
+    encode : float
+        A latent px encoded; 0 if no pass starts from a picture.
+    calibrate : float
+        A latent px of the windows whose statistics the decoder's norms share.
+    non_model : NonModelCost
+        Everything else.
     """
 
     call: float
     decode: float
     encode: float = 0.0
     calibrate: float = 0.0
-    beside: BesideModel = field(default_factory=BesideModel)
+    non_model: NonModelCost = field(default_factory=NonModelCost)
 
 
 def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | None = None) -> Speed:
-    """Measure on random latents: the median of some batches, one window each way, and tasks without the model.
+    """Measure on random latents: the median of some batches, one window each way, and a small slide without the model.
 
     Parameters
     ----------
-    threads:
+    threads : int
         torch's, as a worker has.
-    clock:
+    clock : callable
         What seconds are.
-    place:
+    place : Path, optional
         A folder on the disk that will hold state and slide, for a moment's scratch files (the system's if there is none).
+
+    Raises
+    ------
+    ResourceError
+        If the scratch files cannot be written.
     """
     import torch
 
     torch.set_num_threads(threads)
-    m = prepared.manifest
-    model, card = load_shared_model(m.model, m.device, m.precision), prepared.card
+    spec, card = prepared.spec, prepared.card
+    model, last = load_shared_model(spec.model, spec.device, spec.precision), spec.passes[-1]
     autoencoder = model.autoencoder
     around = autoencoder.halo if autoencoder.is_local else 0
-    extent = min(WINDOW + 2 * around, *(int(m.passes[-1][name]) for name in ("height", "width")))
+    extent = min(WINDOW + 2 * around, last.height, last.width)
     halo = around if extent == WINDOW + 2 * around else 0
     window = _noise(model, (), extent)
     crops = [window[:, : card.crop_latent, : card.crop_latent]] * 2
@@ -84,32 +137,154 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     decode, picture = _timed(clock, lambda: autoencoder.decode(window, (halo,) * 4))
     autoencoder.freeze_norm(None)
     decoded = (WINDOW + 2 * autoencoder.equal_halo(WINDOW)) ** 2 if halo else extent**2
-    guided = any(part["start"] != "noise" for part in m.passes)
+    guided = any(plan.start != "noise" for plan in spec.passes)
     encode = _timed(clock, lambda: autoencoder.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
     encoded = picture.shape[0] * picture.shape[1] / card.latent.factor**2
     calibrated = len(crops) * card.crop_latent**2
     call = _call(prepared, model, clock)
     try:
         with TemporaryDirectory(dir=place, prefix=".wsigen-") as scratch:
-            beside = measure_beside(prepared, model, picture, clock, Path(scratch))
+            non_model = measure_non_model(prepared, NullModel(model, picture), clock, Path(scratch))
     except OSError as error:
         where = place or "the system's folder for temporary files"
         raise ResourceError(f"{where}: cannot hold the estimate's scratch files ({error.strerror}); free some space") from None
-    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, beside)
+    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, non_model)
+
+
+class NullModel:
+    """A model whose calls cost nothing; all else is the real one's.
+
+    Parameters
+    ----------
+    picture : ndarray
+        What it decodes, float32 ``(h, w, 3)`` in 0 .. 255, repeated where a window is larger: how long a tile takes to encode
+        depends on it.
+    """
+
+    def __init__(self, model: Model, picture: NDArray[np.float32]) -> None:
+        self._model = model
+        self.autoencoder = _NullAutoencoder(model, picture)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict(self, latents: NDArray[np.float32], *_: object) -> NDArray[np.float32]:
+        """Nothing."""
+        return np.zeros_like(latents)
+
+
+class _NullAutoencoder:
+    """See `NullModel`."""
+
+    splits = False  # features would be computed by the real one
+
+    def __init__(self, model: Model, picture: NDArray[np.float32]) -> None:
+        self._autoencoder, self._factor = model.autoencoder, model.card.latent.factor
+        side = WINDOW * self._factor
+        times = [-(-side // extent) for extent in picture.shape[:2]]
+        self._pixels = np.tile(picture, (*times, 1)).astype(np.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._autoencoder, name)
+
+    def decode(self, latents: NDArray[np.float32], halo: tuple[int, int, int, int] = (0, 0, 0, 0)) -> NDArray[np.float32]:
+        """The same picture, as fresh values."""
+        height, width = latents.shape[1] - halo[0] - halo[1], latents.shape[2] - halo[2] - halo[3]
+        return self._pixels[: height * self._factor, : width * self._factor].copy()
+
+    def freeze_norm(self, *_: object) -> None:
+        """Nothing to freeze."""
+
+
+def measure_non_model(prepared: Prepared, model: NullModel, clock: Clock, place: Path) -> NonModelCost:
+    """Make the small slide; of every kind of task the median.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The run: its last pass's chunks, crops and sampler are those of the small slide.
+    place : Path
+        An empty folder on the disk that will hold the run; what is written there stays.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, work: Callable[..., object], *args: Any) -> None:
+        times[name].append(_timed(clock, lambda: work(*args))[0])
+
+    folder, slide_file = LocalFolder(place / "run"), place / "slide.ome.tiff"
+    run, layout = _small_run(prepared, folder)
+    run.model = cast("Model", model)
+    pass_, slide = run.passes[0], run.slide
+    timed("prepare", prepare_pass, pass_, layout)
+    for ij in pass_.plan.grid:
+        timed("start", start, pass_, ij)
+    for step in range(pass_.plan.steps):
+        for ij in pass_.plan.grid:
+            timed("denoise", denoise, pass_, ij, step)
+        for ij in pass_.plan.grid:
+            timed("assemble", assemble, pass_, ij, step)
+    pass_.state.write_norm(np.empty(0))
+    timed("annotate", export_annotations, pass_, prepared.card.table, place / "slide.geojson")
+    glass = np.full((slide.block, slide.block, 3), run.spec.glass.rgb, np.uint8)
+
+    def decode_glass(ij: tuple[int, int]) -> None:
+        run.spool.write(ij, encode_block(slide, ij, glass))
+
+    def write() -> None:
+        write_slide(slide_file, slide, run.spool, ome_xml(slide, slide_file.name, {}))
+        level0_sha256(slide_file)
+        sha256(slide_file)
+
+    for ij in slide.grid:
+        timed("tissue_block", decode_block, pass_, ij)
+    timed("tissue_file", write)
+    for ij in slide.grid:
+        timed("glass_block", decode_glass, ij)
+    timed("glass_file", write)
+    chunk, canvas, blocks = pass_.plan.chunk**2, pass_.plan.height * pass_.plan.width, len(slide.grid)
+    units = {"start": chunk, "denoise": chunk, "assemble": chunk, "tissue_block": 1, "glass_block": 1, "prepare": canvas}
+    units |= {"annotate": canvas, "tissue_file": blocks, "glass_file": blocks}
+    cost = NonModelCost(**{name: median(times[name]) / unit for name, unit in units.items()})
+    return replace(cost, prepare=cost.prepare + _class_maps(prepared, clock))
+
+
+def _small_run(prepared: Prepared, folder: LocalFolder) -> tuple[RunContext, UniformLayout]:
+    """The small slide's run before its first task: one pass from noise, whole blocks, nothing but tissue."""
+    spec, last = prepared.spec, prepared.spec.passes[-1]
+    block = spec.slide.block // last.factor
+    chunk = -(-max(last.side, min(last.chunk, LARGEST_CHUNK)) // block) * block
+    timesteps, abar = last.schedule.timesteps[:STEPS], last.schedule.abar[:STEPS]
+    schedule = Schedule(timesteps, (*abar, 1.0))
+    plan = replace(
+        last, index=0, height=2 * chunk, width=2 * chunk, chunk=chunk, scale=1, start="noise", strength=1.0, schedule=schedule
+    )
+    slide = replace(spec.slide, height=plan.height * plan.factor, width=plan.width * plan.factor)
+    tissue = next((index for index, c in enumerate(prepared.card.table) if not c.background), 0)
+    folder.make()
+    spec.changed(passes=(plan,), slide=slide).save(folder)
+    run = RunContext(folder.path, folder)
+    run.spool.make()
+    return run, UniformLayout(slide.height, slide.width, tissue)
+
+
+def _class_maps(prepared: Prepared, clock: Clock) -> float:
+    """Seconds of a latent px of the run's own class map, from some of its chunks: a layout that is drawn takes long."""
+    plan = prepared.spec.passes[-1]
+    chunks = list(plan.grid)
+    sampled = [chunks[k] for k in sorted({0, len(chunks) // 3, 2 * len(chunks) // 3, len(chunks) - 1})]
+    seconds, _ = _timed(clock, lambda: [class_map_of_chunk(prepared.layout, plan, ij) for ij in sampled])
+    return seconds / sum(math.prod(plan.grid.box(ij).shape) for ij in sampled)
 
 
 def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
     """Seconds of a row of a model call."""
     from wsigen.models.conditioning import conditions_of
 
-    m, card = prepared.manifest, prepared.card
-    batch, side = int(m.sampling["batch"]), card.crop_latent
-    condition = conditions_of(card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
-    latents, timestep = _noise(model, (batch,), side), int(m.passes[-1]["schedule"]["timesteps"][0])
-    times = [
-        _timed(clock, lambda: model.predict(latents, timestep, [condition] * batch, 0))[0] for _ in range(1 + MEASURED_BATCHES)
-    ]
-    return median(times[1:]) / batch  # the first call of a process is slow
+    side, batch = prepared.card.crop_latent, prepared.spec.sampling.batch
+    condition = conditions_of(prepared.card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
+    latents, timestep = _noise(model, (batch,), side), prepared.spec.passes[-1].schedule.timesteps[0]
+    times = [_timed(clock, lambda: model.predict(latents, timestep, [condition] * batch, 0))[0] for _ in range(1 + BATCHES)]
+    return median(times[1:]) / batch
 
 
 def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float32]:
@@ -120,5 +295,5 @@ def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float3
 def _timed(clock: Clock, work: Callable[[], T]) -> tuple[float, T]:
     """Seconds that work took, and what it gave."""
     begin = clock()
-    found = work()
-    return clock() - begin, found
+    result = work()
+    return clock() - begin, result

@@ -1,4 +1,4 @@
-"""What a worker keeps between tasks: the manifest, the open store and the loaded model of a run."""
+"""What a worker keeps between tasks: the specification, the open store and the loaded model of a run."""
 
 from __future__ import annotations
 
@@ -13,31 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
-from wsigen.run.manifest import FILE, Manifest, package_versions, version_differences
+from wsigen.base.geometry import Box
+from wsigen.base.noise import Stream, normal_field
+from wsigen.run.spec import RunSpec, package_versions, version_differences
 from wsigen.run.store import PassState, RunStore
+from wsigen.sampling.known import hold
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
-from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.storage.folder import Folder
+from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import open_folder
 
 if TYPE_CHECKING:
     from wsigen.models.model import Model
     from wsigen.slide.reading import ImageSource
 
+Array = NDArray[np.float32]
+
 
 class PassContext:
-    """One pass as tasks see it: its plan, its schedule, its arrays."""
+    """One pass as tasks see it: its plan, its arrays, and its state with bare glass in place.
 
-    def __init__(self, plan: PassPlan, store: RunStore) -> None:
-        self.plan, self.schedule = plan, plan.schedule
-        self._store = store
+    Parameters
+    ----------
+    run : RunContext
+        The run it belongs to.
+    plan : PassPlan
+        What the specification says of it.
+    """
+
+    def __init__(self, run: RunContext, plan: PassPlan) -> None:
+        self.run, self.plan = run, plan
 
     @cached_property
     def state(self) -> PassState:
         """The arrays (they exist once the driver has prepared the pass)."""
-        return self._store.open_pass(self.plan.index, self.plan.grid)
+        return self.run.store.open_pass(self.plan.index, self.plan.grid)
 
     @cached_property
     def norm(self) -> NDArray[np.float64] | None:
@@ -49,22 +60,57 @@ class PassContext:
         """The crops of every step."""
         return self.plan.crop_plan()
 
+    def held(self, box: Box) -> NDArray[np.bool_]:
+        """Where glass is on ``box``, bool ``(h, w)``: pixels that are held and never denoised."""
+        classes = self.state.read_classes(box)
+        glass = self.run.spec.glass.index
+        return np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
+
+    def start_noise(self, box: Box) -> Array:
+        """The start field on ``box``, float32 ``(C, h, w)``."""
+        return normal_field(self.run.spec.sampling.seed, Stream.START, box, self.state.channels, level=self.plan.index)
+
+    def read(self, step: int, box: Box) -> tuple[Array, NDArray[np.bool_]]:
+        """Read y[step] on ``box`` and the mask of held pixels, which follow the forward process of glass.
+
+        Returns
+        -------
+        y, held : ndarray
+            float32 ``(C, h, w)`` and bool ``(h, w)``.
+
+        Raises
+        ------
+        DamagedChunkError
+            If a chunk is damaged, or a pixel that is not held was never written (a key was missing).
+        """
+        held = self.held(box)
+        nothing = np.empty((self.state.channels, *box.shape), dtype=np.float32)
+        y = nothing if held.all() else self.state.read_latents(step, box)
+        if held.any():
+            abar = self.plan.schedule.abar[step]
+            noise = self.start_noise(box) if abar < 1.0 else np.zeros_like(y)
+            y = hold(y, held, self.run.glass_latent, noise, abar)
+        for ij in self.plan.grid.overlapping(box):
+            chunk = self.plan.grid.box(ij).intersect(box).relative_to(box)
+            self.state.demand_finite(y[(slice(None), *chunk.slices)], 2 * step, ij)
+        return y, held
+
 
 class RunContext:
     """A run as a worker sees it.
 
     Parameters
     ----------
-    run_dir:
+    run_dir : str or Path
         Folder or URL with ``run.json``, ``work-*/state.zarr`` and ``work-*/spool``.
-    folder:
+    folder : Folder, optional
         The same, if it is open already.
 
     Attributes
     ----------
-    differences:
+    differences : list of str
         What of this process differs from the run and was let pass (``mixed_workers``), a line each.
-    calls_at_once:
+    calls_at_once : int or None
         Tasks of this process that may call the model at the same time; None: all. An execution setting, set with every task.
     """
 
@@ -72,11 +118,11 @@ class RunContext:
         self.differences: list[str] = []
         self.calls_at_once: int | None = None
         self.folder = folder or open_folder(run_dir)
-        self.manifest = Manifest.load(self.folder)
-        work = self.folder.sub(self.manifest.work)
+        self.spec = RunSpec.load(self.folder)
+        work = self.folder.sub(self.spec.work)
         self.store = RunStore(work.sub("state.zarr"))
-        self.passes = [PassContext(PassPlan.from_json(values), self.store) for values in self.manifest.passes]
-        self.slide = PyramidSpec(**self.manifest.slide)
+        self.passes = [PassContext(self, plan) for plan in self.spec.passes]
+        self.slide = self.spec.slide
         self.spool = Spool(work.sub("spool"))
 
     @cached_property
@@ -92,23 +138,23 @@ class RunContext:
         """
         from wsigen.models.bundle import bundle_hash
 
-        folder = Path(self.manifest.model)
-        if not folder.is_dir() or bundle_hash(folder) != self.manifest.model_hash:
+        folder = Path(self.spec.model)
+        if not folder.is_dir() or bundle_hash(folder) != self.spec.model_sha256:
             raise UnfitWorkerError(f"{_here()}: {folder} is not the model the run began with; restore it there, or start anew")
-        return load_shared_model(self.manifest.model, self._device(), self.manifest.precision)
+        return load_shared_model(self.spec.model, self._device(), self.spec.precision)
 
     def model_slot(self) -> AbstractContextManager[object]:
         """Wait until this task may call the model: enter it with everything read, and write after it."""
-        helps = self.model.device != self.manifest.device  # a CPU in an accelerator's place: each of its threads computes
+        helps = self.model.device != self.spec.device  # a CPU in an accelerator's place: each of its threads computes
         return self.model.calls.slot(None if helps else self.calls_at_once)
 
     def _device(self) -> str:
         """The run's device, or *cpu* where it is missing and that is let pass."""
-        device = self.manifest.device
+        device = self.spec.device
         if has_device(device):
             return device
         problem = f"no {device} on {socket.gethostname()}"
-        if not self.manifest.mixed:
+        if not self.spec.mixed:
             raise RunError(f"{problem}; keep such workers out of the run, or let them help: --mixed-workers warn")
         self.differences.append(f"{problem}: its CPU helps")
         return "cpu"
@@ -118,23 +164,12 @@ class RunContext:
         """The user's reference image."""
         from wsigen.slide.reading import open_image
 
-        return open_image(str(self.manifest.inputs["reference"]))
-
-    @property
-    def glass_index(self) -> int | None:
-        """The class whose pixels are held at glass."""
-        return self.manifest.glass["index"]
+        return open_image(str(self.spec.settings.reference))
 
     @cached_property
-    def glass_latent(self) -> NDArray[np.float32]:
-        """The latent of bare glass, float32 ``[C, 1, 1]``."""
-        return np.asarray(self.manifest.glass["latent"], dtype=np.float32)[:, None, None]
-
-    @property
-    def glass_rgb(self) -> tuple[int, int, int]:
-        """The colour of bare glass."""
-        red, green, blue = self.manifest.glass["rgb"]
-        return red, green, blue
+    def glass_latent(self) -> Array:
+        """The latent of bare glass, float32 ``(C, 1, 1)``."""
+        return np.asarray(self.spec.glass.latent, dtype=np.float32)[:, None, None]
 
 
 def has_device(device: str) -> bool:
@@ -183,7 +218,7 @@ def run_context(run_dir: str, run_hash: str) -> RunContext:
     Raises
     ------
     UnfitWorkerError
-        If there is no run, or one whose manifest is not the one of ``run_hash``.
+        If there is no run, or one whose specification is not the one of ``run_hash``.
     RunError
         If a package that decides bits has another version here.
     OSError
@@ -192,7 +227,7 @@ def run_context(run_dir: str, run_hash: str) -> RunContext:
     try:
         with _contexts_lock:
             folder = _opened(run_dir)
-        key = (run_dir, run_hash, folder.stamp(FILE))
+        key = (run_dir, run_hash, folder.stamp(RUN_SPEC))
         with _contexts_lock:
             if key not in _contexts:
                 while len(_contexts) >= _MOST_CONTEXTS:
@@ -212,15 +247,15 @@ def _opened(run_dir: str) -> Folder:
 
 
 def _same_run(run: RunContext, run_hash: str) -> RunContext:
-    if run.manifest.hash != run_hash:
-        raise RunError(f"{run.folder.name}/{FILE} is not the driver's; do they share the file system?")
-    found = version_differences(run.manifest, package_versions())
-    run.differences += [f"{socket.gethostname()} has {', '.join(found)}"] if found else []
+    if run.spec.hash != run_hash:
+        raise RunError(f"{run.folder.name}/{RUN_SPEC} is not the driver's; do they share the file system?")
+    differences = version_differences(run.spec, package_versions())
+    run.differences += [f"{socket.gethostname()} has {', '.join(differences)}"] if differences else []
     return run
 
 
 def _demand_versions(run: RunContext) -> None:
-    if run.differences and not run.manifest.mixed:
+    if run.differences and not run.spec.mixed:
         raise RunError(
             f"{run.differences[0]}, which may change pixels; install one version everywhere ('wsigen worker-check' compares "
             "them), or let such workers help: --mixed-workers warn"

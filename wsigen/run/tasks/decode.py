@@ -24,8 +24,7 @@ from wsigen.base.geometry import Box
 from wsigen.models.attention import PART, attention_windows
 from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.halo import sides
-from wsigen.run.tasks.context import PassContext, RunContext
-from wsigen.run.tasks.state import held_pixels, read_state
+from wsigen.run.tasks.context import PassContext
 from wsigen.sampling.plan import lattice_crops, lattice_starts
 from wsigen.slide.tiles import encode_block
 
@@ -48,83 +47,81 @@ NORM_WINDOWS = 8
 """Windows whose statistics a pass's decoder shares."""
 
 
-def decode_block(run: RunContext, part: PassContext, ij: tuple[int, int]) -> int:
-    """Decode, encode and spool one block of the slide. Returns 0 (model calls)."""
-    block = run.slide.grid.box(ij)
-    f = part.plan.factor
+def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
+    """Decode, encode and spool one block of the slide."""
+    block = pass_.run.slide.grid.box(ij)
+    f = pass_.plan.factor
     latents = Box(block.y0 // f, block.x0 // f, -(-block.y1 // f), -(-block.x1 // f))
-    rgb = decode_region(run, part, latents)
+    rgb = decode_region(pass_, latents)
     rgb = rgb[block.y0 - latents.y0 * f :, block.x0 - latents.x0 * f :][: block.height, : block.width]
-    run.spool.write(ij, encode_block(run.slide, ij, rgb))
-    return 0
+    pass_.run.spool.write(ij, encode_block(pass_.run.slide, ij, rgb))
 
 
-def decode_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
+def decode_region(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
     """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
-    if not run.model.autoencoder.halo:
-        return _blended_region(run, part, box)
-    f = part.plan.factor
+    if not pass_.run.model.autoencoder.halo:
+        return _blended_region(pass_, box)
+    f = pass_.plan.factor
     out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
-    out[:] = np.asarray(run.glass_rgb, dtype=np.uint8)
-    for shared in _lattice(box, PART):
-        cores = [core for window in _lattice(shared, WINDOW) if (core := _tissue_part(run, part, window)) is not None]
-        features = _features(run, part, cores) if run.model.autoencoder.splits and cores else None
+    out[:] = np.asarray(pass_.run.spec.glass.rgb, dtype=np.uint8)
+    for shared in lattice_windows(box, PART):
+        cores = [core for window in lattice_windows(shared, WINDOW) if (core := _tissue_part(pass_, window)) is not None]
+        features = _features(pass_, cores) if pass_.run.model.autoencoder.splits and cores else None
         for core in cores:
-            out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(run, part, core, core, features))
+            out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(pass_, core, core, features))
     return out
 
 
-def _blended_region(run: RunContext, part: PassContext, box: Box) -> NDArray[np.uint8]:
+def _blended_region(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
     """The same by overlapping windows."""
-    f = part.plan.factor
+    f = pass_.plan.factor
     total = np.zeros((box.height * f, box.width * f, 3), dtype=np.float32)
-    for window, weight in _blended(box, part.plan.grid.canvas, f):
+    for window, weight in _blended(box, pass_.plan.grid.canvas, f):
         inner = window.intersect(box)
         share = weight[inner.relative_to(window).scale(f).slices]
-        total[inner.relative_to(box).scale(f).slices] += _with_glass(run, part, window, inner) * share
+        total[inner.relative_to(box).scale(f).slices] += _with_glass(pass_, window, inner) * share
     return _rounded(total)
 
 
-def calibrate(run: RunContext, part: PassContext) -> int:
+def calibrate(pass_: PassContext) -> None:
     """Estimate the statistics that all windows of this pass share, from windows spread over its tissue."""
-    boxes = [part.plan.grid.box((i, j)) for i, j in np.argwhere(part.state.activity).tolist()]
+    boxes = [pass_.plan.grid.box((i, j)) for i, j in np.argwhere(pass_.state.activity).tolist()]
     chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
-    windows = [_fullest_window(run, part, box) for box in chosen]
-    latents = [read_state(run, part, part.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
+    windows = [_fullest_window(pass_, box) for box in chosen]
+    latents = [pass_.read(pass_.plan.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
     statistics = np.empty(0)
     if latents:
-        with run.model_slot():
-            statistics = run.model.autoencoder.norm_statistics(latents)
-    part.state.write_norm(statistics)
-    return 0
+        with pass_.run.model_slot():
+            statistics = pass_.run.model.autoencoder.norm_statistics(latents)
+    pass_.state.write_norm(statistics)
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
 
 
-def _lattice(box: Box, side: int) -> Iterator[Box]:
+def lattice_windows(box: Box, side: int) -> Iterator[Box]:
     """Windows of the global lattice of ``side`` that cover ``box`` without overlap."""
     for y in range(box.y0 // side * side, box.y1, side):
         for x in range(box.x0 // side * side, box.x1, side):
             yield Box(y, x, y + side, x + side).intersect(box)
 
 
-def _features(run: RunContext, part: PassContext, cores: list[Box]) -> Features:
+def _features(pass_: PassContext, cores: list[Box]) -> Features:
     """What ``cores`` are decoded from where there is attention."""
-    autoencoder = _frozen(run, part)
-    canvas = part.plan.grid.canvas
+    autoencoder = _frozen(pass_)
+    canvas = pass_.plan.grid.canvas
     needed = [core.dilate(autoencoder.halo).intersect(canvas) for core in cores]
     boxes = [window.around for window in attention_windows(canvas, needed)]
-    latents = {box: read_state(run, part, part.schedule.steps, box)[0] for box in boxes}
-    with run.model_slot():
+    latents = {box: pass_.read(pass_.plan.schedule.steps, box)[0] for box in boxes}
+    with pass_.run.model_slot():
         return autoencoder.features(latents.__getitem__, canvas, needed)
 
 
-def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
+def _tissue_part(pass_: PassContext, window: Box) -> Box | None:
     """The smallest box of a window outside which all is plain glass; None if nothing else is in it."""
-    near = window.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
-    held = held_pixels(run, part, near)
+    near = window.dilate(FADE_MARGIN).intersect(pass_.plan.grid.canvas)
+    held = pass_.held(near)
     if not held.any():
         return window
     shown = ndimage.distance_transform_edt(held) < FADE_TO + 1.0
@@ -134,16 +131,14 @@ def _tissue_part(run: RunContext, part: PassContext, window: Box) -> Box | None:
     return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1).shift(window.y0, window.x0)
 
 
-def _with_glass(
-    run: RunContext, part: PassContext, window: Box, inner: Box, features: Features | None = None
-) -> NDArray[np.float32]:
+def _with_glass(pass_: PassContext, window: Box, inner: Box, features: Features | None = None) -> NDArray[np.float32]:
     """Pixels of ``inner``, decoded as part of ``window``, faded into plain glass away from tissue."""
-    f, glass = part.plan.factor, np.asarray(run.glass_rgb, dtype=np.float32)
-    near = inner.dilate(FADE_MARGIN).intersect(part.plan.grid.canvas)
-    held = held_pixels(run, part, near)
+    f, glass = pass_.plan.factor, np.asarray(pass_.run.spec.glass.rgb, dtype=np.float32)
+    near = inner.dilate(FADE_MARGIN).intersect(pass_.plan.grid.canvas)
+    held = pass_.held(near)
     if held.all():
         return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
-    rgb = _decode_window(run, part, window, features)[inner.relative_to(window).scale(f).slices]
+    rgb = _decode_window(pass_, window, features)[inner.relative_to(window).scale(f).slices]
     return rgb + _glass_share(held, inner.relative_to(near), f) * (glass - rgb) if held.any() else rgb
 
 
@@ -157,23 +152,24 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
             yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]
 
 
-def _decode_window(run: RunContext, part: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
+def _decode_window(pass_: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
     """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
-    autoencoder = _frozen(run, part)
-    around = window.dilate(autoencoder.halo).intersect(part.plan.grid.canvas)
+    autoencoder = _frozen(pass_)
+    around = window.dilate(autoencoder.halo).intersect(pass_.plan.grid.canvas)
     halo = sides(window, around)
     if features is not None:
-        with run.model_slot():
+        with pass_.run.model_slot():
             return autoencoder.decode_features(features, around, halo)
-    latents, _ = read_state(run, part, part.schedule.steps, around)
-    with run.model_slot():
+    latents, _ = pass_.read(pass_.plan.schedule.steps, around)
+    with pass_.run.model_slot():
         return autoencoder.decode(latents, halo)
 
 
-def _frozen(run: RunContext, part: PassContext) -> Autoencoder:
+def _frozen(pass_: PassContext) -> Autoencoder:
     """The autoencoder with this pass's decoder statistics."""
-    run.model.autoencoder.freeze_norm(part.norm)
-    return run.model.autoencoder
+    autoencoder = pass_.run.model.autoencoder
+    autoencoder.freeze_norm(pass_.norm)
+    return autoencoder
 
 
 def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:
@@ -187,10 +183,10 @@ def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.floa
     return smooth[..., None]
 
 
-def _fullest_window(run: RunContext, part: PassContext, chunk: Box) -> Box:
+def _fullest_window(pass_: PassContext, chunk: Box) -> Box:
     """The crop-sized window of a chunk with most tissue, the first of equals."""
-    canvas, side = part.plan.grid.canvas, part.plan.side
-    held = held_pixels(run, part, chunk)
+    canvas, side = pass_.plan.grid.canvas, pass_.plan.side
+    held = pass_.held(chunk)
     best, most = chunk, -1
     for y in range(chunk.y0, chunk.y1, side // 2):
         for x in range(chunk.x0, chunk.x1, side // 2):

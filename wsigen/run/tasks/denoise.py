@@ -8,103 +8,98 @@ import numpy as np
 
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.run.tasks.context import PassContext, RunContext
-from wsigen.run.tasks.guide import encode_region, guide_of
+from wsigen.run.tasks.context import PassContext
+from wsigen.run.tasks.guide import encode_guide
 from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
-from wsigen.run.tasks.state import demand_finite, held_pixels, read_state, start_noise
 from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 
 Index = tuple[int, int]
 
 
-def start(run: RunContext, part: PassContext, ij: Index) -> int:
-    """Half-step 0: write y[0] of a chunk, noise or the re-noised guide. Returns the model calls made (0)."""
-    box = part.plan.grid.box(ij)
-    y = start_noise(run, part, box)
-    if part.plan.start != "noise":
-        x0 = encode_region(run, guide_of(run, part), box, part.plan)
-        y = add_noise(x0, y, part.schedule.abar[0])
-    part.state.write_latents(0, ij, y)
-    return 0
+def start(pass_: PassContext, ij: Index) -> None:
+    """Half-step 0: write y[0] of a chunk, noise or the re-noised guide."""
+    box = pass_.plan.grid.box(ij)
+    y = pass_.start_noise(box)
+    if pass_.plan.start != "noise":
+        y = add_noise(encode_guide(pass_, box), y, pass_.plan.schedule.abar[0])
+    pass_.state.write_latents(0, ij, y)
 
 
-def denoise(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
+def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     """Half-step 2 step + 1: run the crops centred in a chunk and write their weighted sum. Returns the model calls.
 
     Crops without a pixel to denoise never reach the model, nor is the state read where no other crop lies. The sum covers the
     chunk dilated by half a crop.
     """
-    chunk = part.plan.grid.box(ij)
-    reach = chunk.dilate(part.state.margin)
-    inside = reach.intersect(part.plan.grid.canvas)
-    _previous_estimate(run, part, step, ij)  # damage is found now, while what it was made from is there
-    held = held_pixels(run, part, inside)
-    crops = [c for c in part.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
-    total = np.zeros((part.state.channels, *reach.shape), dtype=np.float32)
+    chunk = pass_.plan.grid.box(ij)
+    reach = chunk.dilate(pass_.state.margin)
+    inside = reach.intersect(pass_.plan.grid.canvas)
+    _previous_estimate(pass_, step, ij)  # damage is found now, while what it was made from is there
+    held = pass_.held(inside)
+    crops = [c for c in pass_.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
+    total = np.zeros((pass_.state.channels, *reach.shape), dtype=np.float32)
     if not crops:
-        part.state.write_partial(step, ij, total)
+        pass_.state.write_partial(step, ij, total)
         return 0
-    settings = step_settings(run, part, step)
+    settings = step_settings(pass_, step)
     around = reduce(Box.union, (c.box for c in crops))
-    y, _ = read_state(run, part, step, around)
-    classes = part.state.read_classes(around)
+    y, _ = pass_.read(step, around)
+    classes = pass_.state.read_classes(around)
     windows = [c.box.relative_to(around).slices for c in crops]
     pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
-    with run.model_slot():
-        for crop, x0 in zip(crops, estimate_crops(run.model, settings, pairs), strict=True):
+    with pass_.run.model_slot():
+        for crop, x0 in zip(crops, estimate_crops(pass_.run.model, settings, pairs), strict=True):
             total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
-    part.state.write_partial(step, ij, total)
-    return sum(len(calls_of_crop(run.model.card, c, settings.guidance)) for _, c in pairs)
+    pass_.state.write_partial(step, ij, total)
+    return sum(len(calls_of_crop(pass_.run.model.card, c, settings.guidance)) for _, c in pairs)
 
 
-def assemble(run: RunContext, part: PassContext, ij: Index, step: int) -> int:
-    """Half-step 2 step + 2: merge the 3x3 partials in row-major order and write y[step + 1]. Returns 0."""
-    chunk = part.plan.grid.box(ij)
-    y, held = read_state(run, part, step, chunk)
+def assemble(pass_: PassContext, ij: Index, step: int) -> None:
+    """Half-step 2 step + 2: merge the 3x3 partials in row-major order and write y[step + 1]."""
+    chunk = pass_.plan.grid.box(ij)
+    y, held = pass_.read(step, chunk)
     x0 = np.zeros_like(y)
-    near = [n for n in part.plan.grid.neighbourhood(ij) if part.state.activity[n]]
-    common = {n: part.plan.grid.box(n).dilate(part.state.margin).intersect(chunk) for n in near}
-    for (neighbour, box), partial in zip(common.items(), part.state.read_partials(step, common), strict=True):
-        demand_finite(partial, part, 2 * step + 1, neighbour)
+    near = [n for n in pass_.plan.grid.neighbourhood(ij) if pass_.state.activity[n]]
+    common = {n: pass_.plan.grid.box(n).dilate(pass_.state.margin).intersect(chunk) for n in near}
+    for (neighbour, box), partial in zip(common.items(), pass_.state.read_partials(step, common), strict=True):
+        pass_.state.demand_finite(partial, 2 * step + 1, neighbour)
         x0[(slice(None), *box.relative_to(chunk).slices)] += partial
-    x0 = np.where(held[None], run.glass_latent, x0)
-    following = _reverse_step(run, part, step, ij, y, x0)
-    part.state.write_history(step, ij, x0)
-    part.state.write_latents(step + 1, ij, following)
-    return 0
+    x0 = np.where(held[None], pass_.run.glass_latent, x0)
+    following = _reverse_step(pass_, step, ij, y, x0)
+    pass_.state.write_history(step, ij, x0)
+    pass_.state.write_latents(step + 1, ij, following)
 
 
-def step_settings(run: RunContext, part: PassContext, step: int) -> StepSettings:
+def step_settings(pass_: PassContext, step: int) -> StepSettings:
     """What all crops of ``step`` share."""
-    sampling = run.manifest.sampling
+    sampling = pass_.run.spec.sampling
     return StepSettings(
-        timestep=part.schedule.timesteps[step],
-        abar=part.schedule.abar[step],
-        guidance=float(sampling["guidance"]),
-        level=part.plan.level,
-        batch=int(sampling["batch"]),
+        timestep=pass_.plan.schedule.timesteps[step],
+        abar=pass_.plan.schedule.abar[step],
+        guidance=sampling.guidance,
+        level=pass_.plan.level,
+        batch=sampling.batch,
     )
 
 
-def _reverse_step(run: RunContext, part: PassContext, step: int, ij: Index, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
+def _reverse_step(pass_: PassContext, step: int, ij: Index, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
     """DDIM or DPM-Solver++ from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
-    eta = float(run.manifest.sampling["eta"])
-    chunk = part.plan.grid.box(ij)
-    here, there = part.schedule.abar[step], part.schedule.abar[step + 1]
-    previous = _previous_estimate(run, part, step, ij)
+    sampling = pass_.run.spec.sampling
+    chunk = pass_.plan.grid.box(ij)
+    here, there = pass_.plan.schedule.abar[step], pass_.plan.schedule.abar[step + 1]
+    previous = _previous_estimate(pass_, step, ij)
     if previous is not None:
-        x0 = extrapolate(x0, previous, part.schedule.abar[step - 1], here, there)
+        x0 = extrapolate(x0, previous, pass_.plan.schedule.abar[step - 1], here, there)
     noise = None
-    if ddim_sigma(here, there, eta) > 0.0:
-        seed = run.manifest.sampling["seed"]
-        noise = normal_field(seed, Stream.STEP, chunk, y.shape[0], level=part.plan.index, step=step)
-    return ddim_step(y, x0, here, there, eta, noise)
+    if ddim_sigma(here, there, sampling.eta) > 0.0:
+        noise = normal_field(sampling.seed, Stream.STEP, chunk, y.shape[0], level=pass_.plan.index, step=step)
+    return ddim_step(y, x0, here, there, sampling.eta, noise)
 
 
-def _previous_estimate(run: RunContext, part: PassContext, step: int, ij: Index) -> np.ndarray | None:
+def _previous_estimate(pass_: PassContext, step: int, ij: Index) -> np.ndarray | None:
     """x0[step - 1] of a chunk, for samplers that look back; None at the first step and for all others."""
-    if step == 0 or run.manifest.sampling["sampler"] == "ddim":
+    if step == 0 or not pass_.run.spec.sampling.looks_back:
         return None
-    previous = part.state.read_history(step - 1, ij)
-    demand_finite(previous, part, 2 * step, ij)
+    previous = pass_.state.read_history(step - 1, ij)
+    pass_.state.demand_finite(previous, 2 * step, ij)
     return previous

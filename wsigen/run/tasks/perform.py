@@ -16,7 +16,7 @@ class Task:
     """What to do: a kind, the pass, the chunk (or block) and the step."""
 
     kind: Kind
-    part: int
+    pass_index: int
     ij: tuple[int, int]
     step: int = 0
 
@@ -25,7 +25,7 @@ class Task:
         """For people: e.g. ``"denoise step 3 of chunk (0, 2) in pass 1"``."""
         where = f"block {self.ij}" if self.kind == "decode" else f"chunk {self.ij}"
         when = f" step {self.step}" if self.kind in ("denoise", "assemble") else ""
-        return f"{self.kind}{when} of {where} in pass {self.part}"
+        return f"{self.kind}{when} of {where} in pass {self.pass_index}"
 
     @property
     def calls_model(self) -> bool:
@@ -39,9 +39,11 @@ class Report:
 
     Attributes
     ----------
-    calls, seconds:
-        Model calls made, time taken.
-    differences:
+    calls : int
+        Rows of model calls made (one crop under one condition is one).
+    seconds : float
+        Time taken.
+    differences : tuple of str
         What of the worker differs from the run and was let pass.
     """
 
@@ -55,11 +57,11 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task, calls_
 
     Parameters
     ----------
-    run_dir, run_hash:
-        Where the run is, and the hash its manifest must have.
-    threads:
+    run_dir, run_hash : str
+        Where the run is, and the hash its specification must have.
+    threads : int or None
         Torch threads of this worker (None: as it is).
-    calls_at_once:
+    calls_at_once : int or None
         Tasks of this process that may call the model at the same time (None: all).
     """
     from wsigen.run.tasks.decode import calibrate, decode_block
@@ -70,17 +72,18 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task, calls_
     if threads is not None:
         _limit_threads(threads)
     run.calls_at_once = calls_at_once
-    part = run.passes[task.part]
+    pass_ = run.passes[task.pass_index]
+    calls = 0
     if task.kind == "start":
-        calls = start(run, part, task.ij)
+        start(pass_, task.ij)
     elif task.kind == "denoise":
-        calls = denoise(run, part, task.ij, task.step)
+        calls = denoise(pass_, task.ij, task.step)
     elif task.kind == "assemble":
-        calls = assemble(run, part, task.ij, task.step)
+        assemble(pass_, task.ij, task.step)
     elif task.kind == "calibrate":
-        calls = calibrate(run, part)
+        calibrate(pass_)
     else:
-        calls = decode_block(run, part, task.ij)
+        decode_block(pass_, task.ij)
     return Report(calls, perf_counter() - begin, tuple(run.differences))
 
 
