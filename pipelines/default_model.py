@@ -15,11 +15,18 @@ import json
 from pathlib import Path
 
 from pipelines.her2st.card import model_card
-from pipelines.her2st.features import section_features
+from pipelines.her2st.labels import (
+    dense_labels,
+    fit_classifier,
+    opacity_map,
+    paint_spots,
+    picture,
+    section_features,
+    spot_labels,
+    weed_and_add,
+    write_section,
+)
 from pipelines.her2st.sections import GLASS_RGB, prepare_section, read_index
-from pipelines.her2st.seeds import paint_spots, spot_labels, weed_and_add
-from pipelines.her2st.slides import write_section
-from pipelines.her2st.weak_labels import dense_labels, fit_classifier, opacity_map, picture
 from pipelines.steps import open_data, read_arguments, read_pipeline, train_models
 from wsigen.models.card import read_card
 

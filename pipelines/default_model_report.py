@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines.her2st.crops import twin_crops
+from pipelines.her2st.crops import SIDE, Batched, cut_sides, held_out_places, reconstructed, twin_crops, with_own_detail
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
-from pipelines.her2st.pictures import draw
-from pipelines.her2st.sides import SIDE, Batched, cut_sides, held_out_places, reconstructed, with_own_detail
-from pipelines.her2st.tables import fidelity_table, memorisation_table, probe_table
+from pipelines.her2st.report import draw, fidelity_table, memorisation_table, probe_table
 from pipelines.steps import open_data, read_pipeline
 from wsigen.evaluation.extractors.extractors import open_extractor
 

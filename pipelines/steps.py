@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import wsigen
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
@@ -24,6 +27,7 @@ from wsigen.training.make_mask import fit_mask
 from wsigen.training.make_mask import identity as mask_identity
 from wsigen.training.mask_data import read_maps
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, MaskRecipe
+from wsigen.training.snapshot import Identity
 
 
 class SlideSettings(Settings):
@@ -123,14 +127,16 @@ def train_models(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume:
 
     What is finished is not done again; TrainingError if it was made of other data or settings.
     """
-    autoencoder = Path(plan.autoencoder["use"]) if _kept(plan) else _autoencoder(plan, dataset, out, resume)
+    autoencoder = out / "autoencoder"
+    if _kept(plan):
+        autoencoder = Path(plan.autoencoder["use"])
+    else:
+        first = AutoencoderRecipe.model_validate({**plan.autoencoder, "dataset": out})
+        make = partial(make_autoencoder, first, dataset, autoencoder)
+        _once(make, autoencoder / "vae", resume, lambda: autoencoder_identity(first, dataset.key))
     recipe = DenoiserRecipe.model_validate({**plan.denoiser, "dataset": out, "autoencoder": autoencoder})
-    folder = out / "denoiser"
-    if not (folder / "bundle").exists():
-        make_denoiser(recipe, dataset, folder, resume=resume and _begun(folder))
-    elif _begun(folder):
-        check_folder(folder, denoiser_identity(recipe, data_key(recipe, dataset, load_vae(autoencoder))), resume=True)
-    return folder / "bundle"
+    make, bundle = partial(make_denoiser, recipe, dataset, out / "denoiser"), out / "denoiser" / "bundle"
+    return _once(make, bundle, resume, lambda: denoiser_identity(recipe, data_key(recipe, dataset, load_vae(autoencoder))))
 
 
 def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume: bool) -> Path | None:
@@ -140,20 +146,7 @@ def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume
     folder, recipe = out / "mask", MaskRecipe.model_validate({**plan.mask, "dataset": out})
     data = read_maps(recipe, dataset)
     print(data.describe(recipe.side), flush=True)
-    if not (folder / MASK).exists():
-        fit_mask(recipe, data, folder, resume=resume and _begun(folder))
-    elif _begun(folder):
-        check_folder(folder, mask_identity(recipe, data), resume=True)
-    return folder
-
-
-def _autoencoder(plan: PipelineSettings, dataset: Dataset, out: Path, resume: bool) -> Path:
-    folder = out / "autoencoder"
-    recipe = AutoencoderRecipe.model_validate({**plan.autoencoder, "dataset": out})
-    if not (folder / "vae").exists():
-        make_autoencoder(recipe, dataset, folder, resume=resume and _begun(folder))
-    elif _begun(folder):
-        check_folder(folder, autoencoder_identity(recipe, dataset.key), resume=True)
+    _once(partial(fit_mask, recipe, data, folder), folder / MASK, resume, lambda: mask_identity(recipe, data))
     return folder
 
 
@@ -161,29 +154,29 @@ def _kept(plan: PipelineSettings) -> bool:
     return "use" in plan.autoencoder
 
 
-def _begun(folder: Path) -> bool:
-    return (folder / CHECKPOINT).exists()
+def _once(make: Callable[..., object], result: Path, resume: bool, identity: Callable[[], Identity]) -> Path:
+    """Train what gives ``result``, or, if that is there, see that it was made of the same data and settings."""
+    begun = (result.parent / CHECKPOINT).exists()
+    if not result.exists():
+        make(resume=resume and begun)
+    elif begun:
+        check_folder(result.parent, identity(), resume=True)
+    return result
 
 
 def evaluate_slides(plan: PipelineSettings, dataset: Dataset, out: Path) -> None:
     """Compare the slides with images that training never saw, and with those it saw; write ``out/report``."""
-    from wsigen.evaluation.evaluate import evaluate
-    from wsigen.evaluation.extractors.extractors import open_extractor
-    from wsigen.evaluation.report.report import write_report
-    from wsigen.evaluation.results import Settings
-
-    chosen = plan.evaluation
-    settings = Settings(
-        real=dataset_file(out),
-        synthetic=out / "slides",
-        training=Path(f"{dataset_file(out)}#training"),
+    chosen, file = plan.evaluation, dataset_file(out)
+    found = wsigen.evaluate(
+        file,
+        out / "slides",
+        training=f"{file}#training",
+        features=chosen.features,
         crops=chosen.crops,
-        size_px=chosen.size_px,
+        size=chosen.size_px,
         mpp=dataset.levels[0].mpp,
-        cache=out / "report" / "features",
+        report=out / "report",
     )
-    found = evaluate(settings, open_extractor(chosen.features))
-    for path in write_report(found, out / "report"):
-        print("wrote", path)
+    print("wrote", out / "report")
     for name in ("fid", "kid", "precision", "recall", "density", "coverage"):
         print(f"{name:12}{found.numbers[name]:.4g}")

@@ -12,9 +12,8 @@ from drawing import feature, square, write_layout
 from scipy.ndimage import gaussian_filter
 
 from pipelines.her2st import made_slides
-from pipelines.her2st.crops import Crops, twin_crops
+from pipelines.her2st.crops import Crops, held_out_places, twin_crops, with_own_detail
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
-from pipelines.her2st.sides import held_out_places, with_own_detail
 from wsigen.dataset.dataset import open_dataset
 from wsigen.slide.reading import open_image
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.her2st.labels import GLASS, STROMA, TUMOR, UNKNOWN, write_section
 from pipelines.her2st.sections import PATCH_MPP, Section
-from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN
-from pipelines.her2st.slides import write_section
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.base.geometry import Box
 from wsigen.dataset import open_dataset

@@ -7,10 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.her2st.features import NAMES, SCALES, section_features
+from pipelines.her2st.labels import (
+    GLASS,
+    NAMES,
+    SCALES,
+    STROMA,
+    TUMOR,
+    UNKNOWN,
+    dense_labels,
+    opacity_map,
+    paint_spots,
+    picture,
+    section_features,
+    spot_labels,
+)
 from pipelines.her2st.sections import Section
-from pipelines.her2st.seeds import GLASS, STROMA, TUMOR, UNKNOWN, paint_spots, spot_labels
-from pipelines.her2st.weak_labels import dense_labels, opacity_map, picture
 
 pytest.importorskip("sklearn")
 WHITE = (243, 241, 244)
@@ -29,7 +40,7 @@ def made_section() -> Section:
 
 
 def labelled() -> tuple[Section, np.ndarray]:
-    from pipelines.her2st.weak_labels import fit_classifier
+    from pipelines.her2st.labels import fit_classifier
 
     section = made_section()
     features = section_features(section, WHITE)
