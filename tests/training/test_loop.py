@@ -68,8 +68,8 @@ def test_a_killed_training_resumes_to_the_same_curve(tmp_path: Path) -> None:
 
 def test_minutes_stop_early_and_the_parts_of_a_step_are_resumed(tmp_path: Path) -> None:
     first = train_autoencoder(tmp_path / "a", minutes=1e-6, micro_batch=1, steps=8)
-    assert (first.step, first.finished) == (1, False)
-    assert train_autoencoder(tmp_path / "a", resume=True, micro_batch=1, steps=8).finished
+    assert (first.step, first.result) == (1, None)
+    assert train_autoencoder(tmp_path / "a", resume=True, micro_batch=1, steps=8).result
     train_autoencoder(tmp_path / "b", micro_batch=1, steps=8)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
@@ -79,7 +79,7 @@ def test_resuming_what_is_finished_keeps_its_figures(tmp_path: Path) -> None:
     said = (tmp_path / "bundle" / "README.md").read_text()
     assert all(f"- {name}: " in said for name in ("steps", "loss", "mse", "entropy"))
     outcome = make_denoiser(tmp_path, resume=True, entropy={"enabled": True})
-    assert (outcome.step, outcome.finished) == (6, True)
+    assert (outcome.step, outcome.result) == (6, tmp_path / "bundle")
     assert (tmp_path / "bundle" / "README.md").read_text() == said
 
 
@@ -112,7 +112,7 @@ def test_a_discriminator_that_loses_its_numbers_is_never_kept(
     kept = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 6
     assert all(torch.isfinite(v).all() for v in kept["state"]["module.adversary"].values())
-    assert train_autoencoder(tmp_path / "a", steps=10, resume=True).finished
+    assert train_autoencoder(tmp_path / "a", steps=10, resume=True).result
     train_autoencoder(tmp_path / "b", steps=10)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
@@ -144,7 +144,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
     monkeypatch.undo()
-    assert make_denoiser(tmp_path, resume=True).finished
+    assert make_denoiser(tmp_path, resume=True).result
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:

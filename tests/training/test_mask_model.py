@@ -70,7 +70,7 @@ def one_thread():
 def trained(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("trained")
-    assert fit_mask(recipe(checkpoint_minutes=9), DATA, out).finished
+    assert fit_mask(recipe(checkpoint_minutes=9), DATA, out).result
     return out
 
 
@@ -110,7 +110,7 @@ def test_a_stopped_training_resumes_to_the_same_losses_and_weights(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     fit_mask(recipe(steps=7, batch=8, micro_batch=4), DATA, whole)
     first = fit_mask(recipe(steps=7, batch=8, micro_batch=4, minutes=1e-6), DATA, stopped)
-    assert (first.step, first.finished, (stopped / "mask").exists()) == (1, False, False)
+    assert (first.step, first.result, (stopped / "mask").exists()) == (1, None, False)
     with pytest.raises(TrainingError, match=r"made with p_unc 0\.2, the recipe says 0\.5"):
         fit_mask(recipe(0.5, steps=7, batch=8, micro_batch=4), DATA, stopped, resume=True)
     fit_mask(recipe(steps=7, batch=8, micro_batch=4, sample_every=5), DATA, stopped, resume=True)

@@ -45,7 +45,7 @@ def data(
         print(f"{label + ':':15}{folder / name}")
 
 
-def _add(function: Callable[..., api.Trained], file: str) -> None:
+def _add(function: Callable[..., Any], file: str) -> None:
     """Add the command of a training."""
     name = function.__name__.removeprefix("train_")
 

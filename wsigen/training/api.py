@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +14,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """How a training ended.
-
-    Attributes
-    ----------
-    result : Path or None
-        Folder of the model; None if the training was stopped before its last step (go on with ``resume=True``).
-    step : int
-        Steps done.
-    scalars : dict of str to float
-        Losses of the last step.
-    """
-
-    result: Path | None
-    step: int
-    scalars: dict[str, float]
-
-
 def train_autoencoder(
     recipe: str | Path,
     *,
@@ -42,7 +22,7 @@ def train_autoencoder(
     cache: str | Path | None = None,
     skip_bad: bool = False,
     say: Say | None = None,
-) -> Trained:
+) -> Outcome:
     """Train an autoencoder on your own slides; writes OUT/vae.
 
     Parameters
@@ -70,7 +50,7 @@ def train_autoencoder(
     settings, dataset = _read(AutoencoderRecipe, recipe, cache, skip_bad, say)
     from wsigen.training.make_autoencoder import make_autoencoder
 
-    return _ended(make_autoencoder(settings, dataset, Path(out), resume=resume), Path(out) / "vae")
+    return make_autoencoder(settings, dataset, Path(out), resume=resume)
 
 
 def train_denoiser(
@@ -81,7 +61,7 @@ def train_denoiser(
     cache: str | Path | None = None,
     skip_bad: bool = False,
     say: Say | None = None,
-) -> Trained:
+) -> Outcome:
     """Train a denoiser on your own slides; writes OUT/bundle, which 'wsigen generate --model' takes.
 
     Parameters and errors are those of `train_autoencoder`.
@@ -91,7 +71,7 @@ def train_denoiser(
     settings, dataset = _read(DenoiserRecipe, recipe, cache, skip_bad, say)
     from wsigen.training.make_denoiser import make_denoiser
 
-    return _ended(make_denoiser(settings, dataset, Path(out), resume=resume), Path(out) / "bundle")
+    return make_denoiser(settings, dataset, Path(out), resume=resume)
 
 
 def train_mask(
@@ -102,7 +82,7 @@ def train_mask(
     cache: str | Path | None = None,
     skip_bad: bool = False,
     say: Say | None = None,
-) -> Trained:
+) -> Outcome:
     """Train a model that draws layouts of whole slides; writes OUT/mask, which 'wsigen generate --mask-model' takes.
 
     Parameters and errors are those of `train_autoencoder`.
@@ -116,7 +96,7 @@ def train_mask(
     data = read_maps(settings, dataset)
     if say:
         say(data.describe(settings.side))
-    return _ended(fit_mask(settings, data, Path(out), resume=resume), Path(out) / "mask")
+    return fit_mask(settings, data, Path(out), resume=resume)
 
 
 def _read(
@@ -132,7 +112,3 @@ def _read(
         for note in dataset.notes:
             say(f"note: {note}")
     return settings, dataset
-
-
-def _ended(outcome: Outcome, result: Path) -> Trained:
-    return Trained(result if outcome.finished else None, outcome.step, outcome.scalars)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class AutoencoderTask(Task):
     """See `task.Task`; players: the autoencoder, and (if weighted) the discriminator."""
 
-    name = "autoencoder"
+    name, result = "autoencoder", "vae"
 
     def __init__(self, recipe: AutoencoderRecipe, stream: Stream[CropBatch]) -> None:
         torch.manual_seed(recipe.seed)

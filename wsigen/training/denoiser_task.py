@@ -31,7 +31,7 @@ NOISE, QUARTERS = 1, 2
 class DenoiserTask(Task):
     """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory."""
 
-    name = "denoiser"
+    name, result = "denoiser", "bundle"
 
     def __init__(
         self,

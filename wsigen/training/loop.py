@@ -37,10 +37,20 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a training ended: steps done, whether these are all, the last step's scalars."""
+    """How a training ended.
 
+    Attributes
+    ----------
+    result : Path or None
+        Folder of the model; None if the training stopped before its last step (go on with ``resume=True``).
+    step : int
+        Steps done.
+    scalars : dict of str to float
+        Losses of the last step.
+    """
+
+    result: Path | None
     step: int
-    finished: bool
     scalars: dict[str, float]
 
 
@@ -75,14 +85,14 @@ def train(
         reports = Reports(folder, task.name, columns, first, settings.steps, settings.log_every)
     try:
         with together():
-            outcome = _run(trainer, reports, path, identity, Outcome(first, first == settings.steps, scalars))
+            done, scalars = _run(trainer, reports, path, identity, first, scalars)
     except OSError as error:
         raise TrainingError(f"{folder}: {error}; mend the cause and go on with --resume") from None
     finally:
         if reports is not None:
             reports.close()
     trainer.use_average()
-    return outcome
+    return Outcome(folder / task.result if done == settings.steps else None, done, scalars)
 
 
 def check_folder(folder: Path, identity: Identity, resume: bool) -> None:
@@ -103,10 +113,17 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
     return Accelerator(mixed_precision=settings.precision)
 
 
-def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identity, begun: Outcome) -> Outcome:
-    """Step by step; a step's scalars are read while the next one is on the device."""
+def _run(
+    trainer: Trainer, reports: Reports | None, path: Path, identity: Identity, done: int, values: dict[str, float]
+) -> tuple[int, dict[str, float]]:
+    """Go on after ``done`` steps, the last of which gave ``values``; a step's scalars are read while the next one computes.
+
+    Returns
+    -------
+    steps done, and what the last one gave
+    """
     settings, begin, saved = trainer.settings, monotonic(), monotonic()
-    done, values, waiting = begun.step, begun.scalars, None
+    waiting: tuple[int, dict[str, Tensor]] | None = None
 
     def settle(pending: tuple[int, Mapping[str, Tensor]] | None) -> dict[str, float]:
         """Check and report the step that is pending."""
@@ -135,7 +152,7 @@ def _run(trainer: Trainer, reports: Reports | None, path: Path, identity: Identi
                 _sample(trainer, reports, done)
             if out_of_time:
                 break
-    return Outcome(done, done >= settings.steps, values)
+    return done, values
 
 
 def _agreed(trainer: Trainer, due: bool) -> bool:

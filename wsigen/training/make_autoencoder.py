@@ -33,8 +33,8 @@ def make_autoencoder(recipe: AutoencoderRecipe, dataset: Dataset, out: Path, *, 
     stream = dataset.crops("training", recipe.crop_px, recipe.seed, shares, unlabelled_share=recipe.unlabelled_share)
     task = AutoencoderTask(recipe, stream)
     outcome = train(task, recipe.loop, out, identity(recipe, dataset.key), seed=recipe.seed, resume=resume)
-    if outcome.finished and is_main():
-        with whole_folder(out / "vae") as beside:
+    if outcome.result and is_main():
+        with whole_folder(outcome.result) as beside:
             save_network(task.vae, beside)
         if len(dataset.split_patches("held_out")):
             write_figures(task.vae, recipe, dataset, out, outcome.step)

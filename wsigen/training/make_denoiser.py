@@ -78,10 +78,10 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, o
     unet, conditioner = _network(recipe, card, text)
     task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
     outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
-    if outcome.finished and is_main():
+    if outcome.result and is_main():
         figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
         figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
-        publish_bundle(TrainedParts(vae, unet, scheduler, figures, text), card, out / "bundle", recipe.bundle.half)
+        publish_bundle(TrainedParts(vae, unet, scheduler, figures, text), card, outcome.result, recipe.bundle.half)
     return outcome
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from wsigen.base.classes import UNKNOWN
 from wsigen.dataset.dataset import Dataset
 from wsigen.layout.cleaning import touching
-from wsigen.models.mask_bundle import CARD_NAME, FOLDER, MaskCard
+from wsigen.models.mask_bundle import CARD_NAME, MaskCard
 from wsigen.training.denoiser import unet_of
 from wsigen.training.loop import Outcome, train
 from wsigen.training.mask_data import MaskData, MaskStream, read_maps
@@ -42,8 +42,8 @@ def fit_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = Fa
     network = build_mask_network(recipe, len(data.table), len(data.subtypes))
     task = MaskTask(recipe, network, stream, card, data.table)
     outcome = train(task, recipe.loop, out, identity(recipe, data), seed=recipe.seed, resume=resume)
-    if outcome.finished and is_main():
-        with whole_folder(out / FOLDER) as beside:
+    if outcome.result and is_main():
+        with whole_folder(outcome.result) as beside:
             save_network(network, beside / "unet")
             build_mask_scheduler().save_pretrained(str(beside / "scheduler"))
             save_card(card, beside, CARD_NAME)

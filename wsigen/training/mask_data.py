@@ -178,16 +178,7 @@ def view(cells: NDArray[np.uint8], side: int, padding: int, rng: np.random.Gener
     """
     turned = np.rot90(cells, int(rng.integers(4)))
     turned = turned[:, ::-1] if rng.integers(2) else turned
-    out = np.full((side, side), padding, np.uint8)
-    source, target = zip(*(_overlap(extent, side, rng) for extent in turned.shape), strict=True)
-    out[target] = turned[source]
-    return out
-
-
-def _overlap(extent: int, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Which part of an axis of ``extent`` goes where on one of ``side``."""
-    shift = int(rng.integers(abs(extent - side) + 1))
-    common = min(extent, side)
-    source = shift if extent > side else 0
-    target = shift if side > extent else 0
-    return slice(source, source + common), slice(target, target + common)
+    shifts = [(size, int(rng.integers(abs(size - side) + 1))) for size in turned.shape]
+    cut = turned[tuple(slice(shift, shift + side) if size > side else slice(None) for size, shift in shifts)]
+    margins = [(0, 0) if size > side else (shift, side - size - shift) for size, shift in shifts]
+    return np.pad(cut, margins, constant_values=padding)

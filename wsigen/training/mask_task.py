@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.dataset.summary import paint
-from wsigen.models.mask_bundle import MaskCard
+from wsigen.models.mask_bundle import FOLDER, MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells
 from wsigen.training.denoiser_task import Noising
 from wsigen.training.mask_data import MaskStream
@@ -62,7 +62,7 @@ class MaskTask(Task):
         The classes' colours.
     """
 
-    name = "mask model"
+    name, result = "mask model", FOLDER
     columns: tuple[str, ...] = ()
 
     def __init__(self, recipe: MaskRecipe, network: nn.Module, stream: MaskStream, card: MaskCard, table: ClassTable) -> None:

@@ -34,10 +34,12 @@ class Task(Protocol):
     Attributes
     ----------
     name : for people
+    result : folder, within that of the training, of what is published
     columns : the scalars `loss` gives, besides the loss of the first player
     """
 
     name: str
+    result: str
     columns: tuple[str, ...]
 
     def players(self) -> dict[str, Player]:
