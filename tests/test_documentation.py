@@ -129,8 +129,9 @@ def test_links_outside_the_site_lead_to_files(page):
 def test_the_reading_path_is_a_chain_of_imports():
     """From ``wsigen generate`` to the first model call: at most 12 files, each of which imports the next."""
     text = (ROOT / "docs" / "architecture.md").read_text()
+    text = text.partition("to the first model call\n")[2].partition("\n## ")[0]
     path = re.findall(r"^\d+\. `(wsigen/[\w/]+)\.py`", text, re.MULTILINE)
-    assert 2 <= len(path) <= 12
+    assert 2 <= len(path) <= len(set(re.findall(r"wsigen/[\w/]+\.py", text))) <= 12
     for here, following in pairwise(path):
         source = (ROOT / f"{here}.py").read_text()
         package, name = following.replace("/", ".").rsplit(".", 1)
