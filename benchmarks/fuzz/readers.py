@@ -1,0 +1,268 @@
+"""Every reader of files that come from elsewhere: a good file for it, how files of its kind are spoiled, and how it is called."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.fuzz.mutations import Spoiled, spoil_bytes, spoil_json, spoil_yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader under test.
+
+    Attributes
+    ----------
+    make : Callable[[Path], list[Path]]
+        Writes good files below an empty folder; returns those to spoil.
+    spoil : Spoiled
+        Spoils one of them.
+    read : Callable[[Path], object]
+        Reads the spoiled file (or the folder it lies in) as wsigen does.
+    weight : int
+        How many cases it gets for each of another's.
+    """
+
+    make: Callable[[Path], list[Path]]
+    spoil: Spoiled
+    read: Callable[[Path], object]
+    weight: int = 1
+
+
+def readers() -> dict[str, Reader]:
+    """All readers by name."""
+    return {
+        "settings": Reader(_settings, spoil_yaml, _read_settings, 3),
+        "geojson": Reader(_geojson, spoil_json, _read_layout, 3),
+        "label-raster": Reader(_rasters, spoil_bytes, _read_layout, 2),
+        "class-table": Reader(_class_tables, spoil_yaml, _read_class_table),
+        "subtypes": Reader(_subtypes, spoil_yaml, _read_subtypes),
+        "reference": Reader(_images, spoil_bytes, _read_image, 3),
+        "card": Reader(_card, spoil_yaml, _read_bundle, 2),
+        "model-config": Reader(_model_configs, spoil_json, _read_bundle, 2),
+        "run-spec": Reader(_run_spec, spoil_json, _read_run_spec, 3),
+        "spool": Reader(_spool, spoil_bytes, _read_spool, 2),
+        "dataset": Reader(_dataset, spoil_yaml, _read_dataset, 2),
+        "recipe": Reader(_recipes, spoil_yaml, _read_recipe),
+        "queue": Reader(_queue, spoil_yaml, _read_queue),
+    }
+
+
+# -- settings and tables -------------------------------------------------------------------------------------------------
+
+
+def _written(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _settings(folder: Path) -> list[Path]:
+    full = "size: 1024x1024\nclass: Tumor\nmode: shifted\nsteps: 10\nguidance: 0.5\neta: 1.0\nseed: 3\nmpp: 0.5\nquality: 90\n"
+    return [_written(folder / "full.yaml", full), _written(folder / "demo.yaml", (ROOT / "configs/demo.yaml").read_bytes())]
+
+
+def _read_settings(path: Path) -> object:
+    from wsigen.run.config import make_config
+
+    return make_config({}, path)
+
+
+def _class_tables(folder: Path) -> list[Path]:
+    return [_written(folder / "table.yaml", "0: Glass\n1: Tumor\n2: Stroma\n")]
+
+
+def _read_class_table(path: Path) -> object:
+    from wsigen.layout.class_table import read_class_table
+
+    return read_class_table(path)
+
+
+def _subtypes(folder: Path) -> list[Path]:
+    return [_written(folder / "subtypes.yaml", (ROOT / "wsigen/layout/subtypes.yaml").read_bytes())]
+
+
+def _read_subtypes(path: Path) -> object:
+    from wsigen.layout.subtypes import known_subtypes
+
+    return known_subtypes(_table(), path)
+
+
+def _queue(folder: Path) -> list[Path]:
+    return [_written(folder / "slurm.yaml", (ROOT / "configs/slurm.yaml").read_bytes())]
+
+
+def _read_queue(path: Path) -> object:
+    from wsigen.run.engine.queue import read_queue_file
+
+    return read_queue_file(path)
+
+
+# -- layouts and images --------------------------------------------------------------------------------------------------
+
+
+def _table() -> Any:
+    from wsigen.models.bundle import DEFAULT_FOLDER
+    from wsigen.models.card import read_card
+
+    return read_card(DEFAULT_FOLDER).table
+
+
+def _geojson(folder: Path) -> list[Path]:
+    return [_written(folder / "layout.geojson", (ROOT / "examples/demo-small.geojson").read_bytes())]
+
+
+def _rasters(folder: Path) -> list[Path]:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = Image.fromarray(np.kron(np.array([[0, 1], [2, 3]], np.uint8), np.ones((40, 40), np.uint8)))
+    paths = [folder / "labels.png", folder / "labels.tif"]
+    for path in paths:
+        labels.save(path)
+    return paths
+
+
+def _read_layout(path: Path) -> object:
+    from wsigen.base.geometry import Box
+    from wsigen.layout.read import read_layout
+
+    layout = read_layout(path, _table(), (1024, 1024), 0, 1.0, None)
+    return layout.region(Box(0, 0, 64, 64), (128, 128)) if hasattr(layout, "region") else layout
+
+
+def _images(folder: Path) -> list[Path]:
+    import tifffile
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    for name in ("reference.png", "reference.jpg", "reference.bmp"):
+        Image.fromarray(pixels).save(folder / name)
+    with tifffile.TiffWriter(folder / "reference.ome.tif") as tiff:
+        tiff.write(pixels, tile=(64, 64), photometric="rgb", compression="deflate", subifds=1)
+        tiff.write(pixels[::2, ::2], tile=(64, 64), photometric="rgb", compression="deflate", subfiletype=1)
+    return sorted(folder.iterdir())
+
+
+def _read_image(path: Path) -> object:
+    from wsigen.base.geometry import Box
+    from wsigen.slide.reference import open_reference
+
+    return open_reference(path).region(Box(0, 0, 64, 64), (128, 128))
+
+
+# -- models --------------------------------------------------------------------------------------------------------------
+
+
+def _bundle(folder: Path) -> Path:
+    from wsigen.models.bundle import DEFAULT_FOLDER
+
+    copy = folder / "bundle"
+    shutil.copytree(DEFAULT_FOLDER, copy, ignore=shutil.ignore_patterns("*.safetensors"))
+    for weights in DEFAULT_FOLDER.rglob("*.safetensors"):
+        (copy / weights.relative_to(DEFAULT_FOLDER)).symlink_to(weights)
+    return copy
+
+
+def _card(folder: Path) -> list[Path]:
+    return [_bundle(folder) / "wsigen.yaml"]
+
+
+def _model_configs(folder: Path) -> list[Path]:
+    return sorted(_bundle(folder).rglob("*config.json"))
+
+
+def _read_bundle(path: Path) -> object:
+    from wsigen.models.bundle import check_bundle
+
+    return check_bundle(path.parent if path.name == "wsigen.yaml" else path.parent.parent)
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------------
+
+
+def _run_spec(folder: Path) -> list[Path]:
+    """A run that was prepared and claimed, before its first task."""
+    from wsigen.run.config import RunConfig
+    from wsigen.run.prepare import prepare
+    from wsigen.run.rundir import claim, make_run_dir
+    from wsigen.run.spec import FILE
+
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / "slide.ome.tiff"
+    prepared = prepare(RunConfig(size=(512, 512), class_name="Tumor", steps=2), output)
+    run = folder / "slide.run"
+    claim(make_run_dir(run, output), prepared)
+    return [run / FILE]
+
+
+def _read_run_spec(path: Path) -> object:
+    """Read it twice: as it is, and with a hash that fits, as whoever alters it would write it."""
+    from wsigen.base.errors import WsigenError
+    from wsigen.run.spec import RunSpec, json_hash
+    from wsigen.storage.opening import open_folder
+
+    try:
+        return RunSpec.load(open_folder(path.parent))
+    except WsigenError:
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            raise
+        if not isinstance(content, dict):
+            raise
+        content.pop("hash", None)
+        path.write_text(json.dumps({**content, "hash": json_hash(content)}))
+        return RunSpec.load(open_folder(path.parent))
+
+
+def _spool(folder: Path) -> list[Path]:
+    from wsigen.slide.pyramid import PyramidSpec
+    from wsigen.slide.tiles import encode_block
+
+    spec = PyramidSpec(width=512, height=512, mpp=0.5)
+    pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
+    return [_written(folder / "block.blk", bytes(encode_block(spec, (0, 0), pixels)))]
+
+
+def _read_spool(path: Path) -> object:
+    from wsigen.slide.tiles import read_block, reseal
+
+    blob = path.read_bytes()
+    try:
+        return read_block(blob, path.name)
+    except Exception:
+        return read_block(reseal(blob), path.name)
+
+
+# -- training ------------------------------------------------------------------------------------------------------------
+
+
+def _dataset(folder: Path) -> list[Path]:
+    return [_written(folder / "dataset.yaml", (ROOT / "configs/dataset-example.yaml").read_bytes())]
+
+
+def _read_dataset(path: Path) -> object:
+    from wsigen.dataset.settings import read_settings
+
+    return read_settings(path)
+
+
+def _recipes(folder: Path) -> list[Path]:
+    return [_written(folder / name, (ROOT / "configs" / name).read_bytes()) for name in ("mask-small.yaml",)]
+
+
+def _read_recipe(path: Path) -> object:
+    from wsigen.training.recipes import MaskRecipe, read_recipe
+
+    return read_recipe(MaskRecipe, path)
