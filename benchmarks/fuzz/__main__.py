@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def run_campaign(cases: int, seed: int, names: list[str] | None = None) -> list[dict[str, Any]]:
-    """Every fault of a campaign: reader, case, kind (``traceback``, ``message``, ``slow``, ``memory``, ``hang``, ``died``), text."""
+    """Every fault: reader, case, kind (``traceback``, ``message``, ``slow``, ``memory``, ``hang``, ``died``) and text."""
     chosen = {name: reader for name, reader in readers().items() if not names or name in names}
     total = sum(reader.weight for reader in chosen.values())
     faults: list[dict[str, Any]] = []

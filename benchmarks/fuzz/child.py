@@ -1,4 +1,4 @@
-"""One reader and a range of cases, in a process of its own: a line of JSON for each fault on standard output, a dot for each case.
+"""One reader and a range of cases, in a process of its own: a line of JSON for each fault, a dot for each case.
 
     python -m benchmarks.fuzz.child READER SEED FIRST END FOLDER
 """

@@ -1,4 +1,4 @@
-"""Every reader of files that come from elsewhere: a good file for it, how files of its kind are spoiled, and how it is called."""
+"""Every reader of files that come from elsewhere: a good file for it, how such files are spoiled, how it is called."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _class_tables(folder: Path) -> list[Path]:
 
 
 def _read_class_table(path: Path) -> object:
-    from wsigen.layout.class_table import read_class_table
+    from wsigen.layout.raster import read_class_table
 
     return read_class_table(path)
 
@@ -193,10 +193,11 @@ def _read_bundle(path: Path) -> object:
 
 def _run_spec(folder: Path) -> list[Path]:
     """A run that was prepared and claimed, before its first task."""
+    from wsigen.run.spec import FILE
+
     from wsigen.run.config import RunConfig
     from wsigen.run.prepare import prepare
     from wsigen.run.rundir import claim, make_run_dir
-    from wsigen.run.spec import FILE
 
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "slide.ome.tiff"
@@ -208,8 +209,9 @@ def _run_spec(folder: Path) -> list[Path]:
 
 def _read_run_spec(path: Path) -> object:
     """Read it twice: as it is, and with a hash that fits, as whoever alters it would write it."""
-    from wsigen.base.errors import WsigenError
     from wsigen.run.spec import RunSpec, json_hash
+
+    from wsigen.base.errors import WsigenError
     from wsigen.storage.opening import open_folder
 
     try:

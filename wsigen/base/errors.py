@@ -16,17 +16,28 @@
     ├── TrainingError           a training recipe, its checkpoint, a loss that is not a number
     └── DamagedChunkError       a stored chunk that is missing, truncated or altered
 
-The command line prints ``str(error)`` as one line and exits with code 2.
+The command line prints ``str(error)`` as one line and exits with code 2. Messages quote files that come from elsewhere: control
+characters are escaped and long words are cut, so that nothing in a file can write to a person's terminal (`one_line`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+LONGEST_WORD = 300
+"""Characters of a word in a message; a longer one (a number of a thousand digits) is cut in its middle."""
+
+LONGEST_MESSAGE = 1500
 
 
 class WsigenError(Exception):
-    """An error with a cause a person can act on."""
+    """An error with a cause a person can act on; its message is one line of printable characters."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(WsigenError):
@@ -103,3 +114,42 @@ def suggest(name: str, known: Iterable[str]) -> str:
     choices = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(name.casefold(), list(choices), n=1, cutoff=0.5)
     return f" (did you mean '{choices[near[0]]}'?)" if near else ""
+
+
+def one_line(text: str) -> str:
+    """Return text as one printable line: white space joined, control characters escaped, long words and long texts cut."""
+    words = [_shortened(word, LONGEST_WORD) for word in re.split(r"\s+", text.strip())]
+    line = " ".join(words)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return _shortened(line, LONGEST_MESSAGE)
+
+
+def _shortened(text: str, most: int) -> str:
+    half = most // 2 - 1
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+@contextmanager
+def refusing(fault: type[WsigenError], source: object, advice: str) -> Iterator[None]:
+    """Turn whatever a foreign parser or library raises into one line; errors of wsigen's own pass as they are.
+
+    Libraries that read files raise what they like (`OverflowError` for a date, `RecursionError` for nesting, `struct.error`):
+    a list of expected exceptions is never complete. The original is the error's cause, which ``--debug`` shows.
+
+    Parameters
+    ----------
+    fault : type of WsigenError
+        What is raised instead.
+    source : object
+        The file, and where in it.
+    advice : str
+        What to do.
+    """
+    try:
+        yield
+    except WsigenError:
+        raise
+    except Exception as error:
+        text = one_line(str(error)) or type(error).__name__
+        raise fault(f"{source}: {text}; {advice}") from error

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from wsigen.base.classes import ClassTable
-from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.base.errors import ConfigError, LayoutError, refusing
 from wsigen.base.geometry import Box
+from wsigen.base.yaml_file import parse_yaml
 from wsigen.layout.layout import MAX_SIDE_PX, inner_box
 
 STRIP_PX = 2**24
@@ -257,12 +258,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _parse(text: str, path: Path) -> Any:
-    import yaml
-
-    try:
-        return json.loads(text) if path.suffix.casefold() == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as e:
-        raise LayoutError(f"{path}: the class table cannot be parsed ({str(e).splitlines()[0]}); {HELP}") from None
+    with refusing(LayoutError, f"{path}: the class table cannot be parsed", HELP):
+        return json.loads(text) if path.suffix.casefold() == ".json" else parse_yaml(text)
 
 
 def _pairs(data: Any, path: Path) -> list[tuple[Any, Any]]:
