@@ -61,7 +61,7 @@ def run_reader(name: str, seed: int, cases: int) -> list[dict[str, Any]]:
 def _run_child(arguments: list[str], first: int, faults: list[dict[str, Any]]) -> int:
     """Watch one process; returns the first case that it did not do."""
     command = [sys.executable, "-m", "benchmarks.fuzz.child", *arguments]
-    following = first
+    following, began = first, False
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         assert child.stdout is not None
         with selectors.DefaultSelector() as waiting:
@@ -74,11 +74,14 @@ def _run_child(arguments: list[str], first: int, faults: list[dict[str, Any]]) -
                 line = child.stdout.readline()
                 if not line:
                     break
+                began = True
                 if line.startswith("."):
                     following = int(line[1:]) + 1
                 else:
                     faults.append(json.loads(line))
         code = child.wait()
+    if not began:
+        raise SystemExit(f"{arguments[0]}: does not take its good files; see: {' '.join(command)}")
     if code != 0:
         faults.append({"reader": arguments[0], "case": following, "kind": "died", "text": f"exit code {code}"})
         return following + 1

@@ -31,6 +31,7 @@ def main() -> None:
     files = reader.make(folder / "good")
     for file in files:
         reader.read(file)  # a good file must be taken, and loads what every later one needs
+    print(".", first - 1, flush=True)
     start = _peak_mib()
     for case in range(first, end):
         for kind, text in faults(reader, files, name, seed, case):
