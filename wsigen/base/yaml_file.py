@@ -93,11 +93,12 @@ def parse_yaml(text: str) -> Any:
     """
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not read; write the value out")
+            raise ValueError(f"line {line}: aliases (*{event.anchor}) are not read; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
-            raise ValueError(f"line {event.start_mark.line + 1}: nested more than {MOST_DEPTH} levels deep")
+            raise ValueError(f"line {line}: nested more than {MOST_DEPTH} levels deep")
     loader = _Loader(text)
     try:
         return loader.get_single_data()
