@@ -1,26 +1,37 @@
-"""Passes: the same after a way through JSON."""
+"""Which levels a cascade has, and how canvases are cut into chunks."""
 
-import json
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wsigen.sampling.passes import PassPlan
-from wsigen.sampling.schedule import make_schedule
-
-PASS = PassPlan(
-    index=1, level=0, height=128, width=160, scale=1, factor=8, chunk=64, side=32,
-    schedule=make_schedule([0.999, 0.9, 0.7, 0.4, 0.1, 1e-12], steps=4, strength=0.5), start="previous", strength=0.5,
-    mode="shifted", overlap=8, taper="linear", weighted_last=0, seed=7,
-)  # fmt: skip
+from wsigen.sampling.passes import cascade_scales, default_chunk
 
 
-def test_json_gives_an_equal_pass():
-    values = json.loads(json.dumps(PASS.to_json()))
-    assert values == PASS.to_json()
-    assert PassPlan.from_json(values) == PASS
+@pytest.mark.parametrize(
+    ("mpps", "levels", "size", "chosen"),
+    [
+        ([0.7], 1, 4000, [(0, 1)]),
+        ([0.7, 1.4, 2.8], 3, 4000, [(2, 4), (1, 2), (0, 1)]),
+        ([0.7, 1.4, 2.8], 2, 4000, [(1, 2), (0, 1)]),
+        ([0.7, 1.4, 2.8], 3, 1500, [(1, 2), (0, 1)]),  # an overview of 375 px is below a crop
+        ([0.7, 1.0, 2.8], 3, 4000, [(2, 4), (0, 1)]),  # 1.43 times is no whole multiple
+        ([0.5, 1.0, 1.5], 3, 4000, [(1, 2), (0, 1)]),  # nor is 3 one of 2
+        ([None], 1, 4000, [(0, 1)]),
+    ],
+)
+def test_levels_of_a_cascade(mpps, levels, size, chosen):
+    assert cascade_scales(mpps, levels, size, size, 512) == chosen
 
 
-@pytest.mark.parametrize("change", [{"start": "nothing"}, {"side": "wide"}, {"schedule": {"timesteps": [9]}}])
-def test_a_pass_of_another_version_is_refused(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        PassPlan.from_json({**PASS.to_json(), **change})
+sides = st.integers(4, 64).map(lambda half: 2 * half)
+
+
+@given(height=st.integers(64, 100_000), width=st.integers(64, 100_000), side=sides, workers=st.integers(1, 64))
+def test_chunks_hold_whole_crops_and_every_worker_has_some(height, width, side, workers):
+    chunk = default_chunk(height, width, side, workers)
+    assert chunk in (2 * side, 4 * side, 8 * side)
+    chunks = math.ceil(height / chunk) * math.ceil(width / chunk)
+    assert chunk <= 4 * side or chunks >= 2 * workers
+    assert chunks > 1 or max(height, width) <= 2 * side
