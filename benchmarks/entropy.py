@@ -15,7 +15,7 @@ import json
 import os
 from pathlib import Path
 from statistics import mean, pstdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,11 +63,12 @@ def _measure(
     plan: PipelineSettings, dataset: Dataset, bundle: Path, folder: Path, side: int, extractor: Extractor
 ) -> dict[str, float]:
     """Make a slide per class, and compare its crops with the held-out ones."""
+    from pipelines.her2st.crops import joined, tiles
     from wsigen.evaluation.fidelity import fidelity_numbers
 
     size = plan.evaluation.size_px
     real, labels = _real(dataset, size, plan.evaluation.crops)
-    made, classes = [], []
+    made = []
     for index, tissue in enumerate(dataset.table):
         if tissue.background:
             continue
@@ -75,16 +76,15 @@ def _measure(
         path.parent.mkdir(exist_ok=True)
         if not path.exists():
             wsigen.generate(path, model=str(bundle), class_name=tissue.name, size=(side, side), seed=index)
-        crops = _tiles(path, size)
-        made.append(crops)
-        classes += [index] * len(crops)
-    synthetic = extractor.features(np.concatenate(made))
-    held_out = extractor.features(real)
+        made.append(tiles(path, size, index))
+    crops = joined(made)
+    synthetic, held_out = extractor.features(crops.images), extractor.features(real)
     numbers = fidelity_numbers(held_out, synthetic, 0)
     return {
-        "spread": spread(synthetic, np.array(classes)),
+        "spread": spread(synthetic, crops.classes),
         "spread_real": spread(held_out, labels),
-        **{name: float(numbers[name]) for name in SHOWN[1:]},
+        **{name: float(numbers[name]) for name in ("recall", "precision")},
+        "kid": 1000 * float(numbers["kid"]),
     }
 
 
@@ -103,15 +103,6 @@ def _real(dataset: Dataset, size: int, count: int) -> tuple[NDArray[np.uint8], N
     votes = np.stack([(batch.class_maps == c).sum(axis=(1, 2)) for c in range(len(dataset.table))], axis=1)
     known = votes.max(axis=1) > 0
     return batch.images[known], votes.argmax(axis=1)[known]
-
-
-def _tiles(path: Path, size: int) -> NDArray[np.uint8]:
-    import tifffile
-
-    image = tifffile.imread(path)
-    rows, columns = image.shape[0] // size, image.shape[1] // size
-    cut: NDArray[Any] = image[: rows * size, : columns * size].reshape(rows, size, columns, size, 3)
-    return cut.swapaxes(1, 2).reshape(-1, size, size, 3)
 
 
 def _print(rows: dict[str, list[dict[str, float]]]) -> None:

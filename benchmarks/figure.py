@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any, Protocol
+from typing import Any
 
 from wsigen.run.engine.stage import Stage
 
@@ -75,14 +75,6 @@ class Figure:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**asdict(self), "reached": self.reached}
-
-
-class Benchmark(Protocol):
-    """A function that measures one figure, or some that belong together."""
-
-    def __call__(self, options: Options) -> Figure | list[Figure]:
-        """Measure; may take minutes."""
-        ...
 
 
 @dataclass(slots=True)

@@ -11,63 +11,43 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import wsigen
+from benchmarks.crops import SIZE_PX, crops_per_step
 from benchmarks.document import rewrite, table
 
 COMMAND = "python -m benchmarks.quality"
+Seam = tuple[float, float]
+"""Seam score and its standard error."""
+
 LAST = 8
 """Steps whose windows count: earlier ones leave no visible borders."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A way to place and weigh windows: settings of ``wsigen.generate``."""
-
-    name: str
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-CASES = (
-    Case("tiles side by side, no overlap", {"mode": "pathup", "overlap": 0, "taper": "flat"}),
-    Case("pathup without weights (flat)", {"mode": "pathup", "taper": "flat"}),
-    Case("pathup, weights of the paper", {"mode": "pathup", "taper": "pathup"}),
-    Case("pathup, linear", {"mode": "pathup", "taper": "linear"}),
-    Case("pathup, hann", {"mode": "pathup", "taper": "hann"}),
-    Case("pathup, gaussian", {"mode": "pathup", "taper": "gaussian"}),
-    Case("random-patch", {"mode": "random-patch"}),
-    Case("random-patch, last 2 steps weighted", {"mode": "random-patch", "weighted_last": 2}),
-    Case("random-patch, last 5 steps weighted", {"mode": "random-patch", "weighted_last": 5}),
-    Case("shifted, overlap 4", {"mode": "shifted", "overlap": 4}),
-    Case("shifted, overlap 8", {"mode": "shifted", "overlap": 8}),
-    Case("shifted, overlap 16", {"mode": "shifted", "overlap": 16}),
-    Case("shifted, overlap 8, hann", {"mode": "shifted", "overlap": 8, "taper": "hann"}),
-    Case("shifted, overlap 8, flat", {"mode": "shifted", "overlap": 8, "taper": "flat"}),
-)
-
+CASES: dict[str, dict[str, Any]] = {
+    "tiles side by side, no overlap": {"mode": "pathup", "overlap": 0, "taper": "flat"},
+    "pathup without weights (flat)": {"mode": "pathup", "taper": "flat"},
+    "pathup, weights of the paper": {"mode": "pathup", "taper": "pathup"},
+    "pathup, linear": {"mode": "pathup", "taper": "linear"},
+    "pathup, hann": {"mode": "pathup", "taper": "hann"},
+    "pathup, gaussian": {"mode": "pathup", "taper": "gaussian"},
+    "random-patch": {"mode": "random-patch"},
+    "random-patch, last 2 steps weighted": {"mode": "random-patch", "weighted_last": 2},
+    "random-patch, last 5 steps weighted": {"mode": "random-patch", "weighted_last": 5},
+    "shifted, overlap 4": {"mode": "shifted", "overlap": 4},
+    "shifted, overlap 8": {"mode": "shifted", "overlap": 8},
+    "shifted, overlap 16": {"mode": "shifted", "overlap": 16},
+    "shifted, overlap 8, hann": {"mode": "shifted", "overlap": 8, "taper": "hann"},
+    "shifted, overlap 8, flat": {"mode": "shifted", "overlap": 8, "taper": "flat"},
+}
+"""Ways to place and weigh windows: settings of ``wsigen.generate``."""
 
 SAMPLING: dict[str, Any] = {"guidance": 0.5, "eta": 0.0}
 """Of every case, whatever the bundle prefers: no fresh noise that would hide what a step leaves."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was found of a case.
-
-    Attributes
-    ----------
-    calls : crops per step over the fewest tiles that cover the canvas, at 8192 px
-    last, late : seam score and its standard error: windows of the last step, and of the last `LAST`
-    """
-
-    case: Case
-    calls: float
-    last: tuple[float, float]
-    late: tuple[float, float]
 
 
 def main() -> None:
@@ -75,13 +55,13 @@ def main() -> None:
     args = _arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = []
-    for case in CASES:
-        if args.only and not any(word in case.name for word in args.only):
+    for name, case in CASES.items():
+        if args.only and not any(word in name for word in args.only):
             continue
-        row = measure(case, args.side, args.slides, args.steps, args.model)
-        found = any(abs(score - 1) > 3 * error for score, error in (row.last, row.late))
-        cells = [f"{score:.3f} ± {error:.3f}" for score, error in (row.last, row.late)]
-        rows.append([case.name, f"{row.calls:.2f}", *cells, "yes" if found else "no"])
+        calls, *seams = measure(case, args.side, args.slides, args.steps, args.model)
+        found = any(abs(score - 1) > 3 * error for score, error in seams)
+        cells = [f"{score:.3f} ± {error:.3f}" for score, error in seams]
+        rows.append([name, f"{calls:.2f}", *cells, "yes" if found else "no"])
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     head = ["windows", "calls per step / fewest tiles", "seams of the last step", f"of the last {LAST} steps", "found?"]
     what = f"{args.slides} slides of {args.side} px, {args.steps} steps of DDIM, guidance 0.5, model `{args.model}`, lossless"
@@ -91,8 +71,14 @@ def main() -> None:
         rewrite(args.out, COMMAND, text)
 
 
-def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
-    """Generate slides of one class with seeds 0, 1, ... and pool their seams."""
+def measure(case: dict[str, Any], side: int, slides: int, steps: int, model: str) -> tuple[float, Seam, Seam]:
+    """Generate slides of one class with seeds 0, 1, ...
+
+    Returns
+    -------
+    tuple
+        Crops per step over the fewest tiles, at 8192 px; the seams of the last step's windows, and of the last `LAST`.
+    """
     from wsigen.evaluation.seams import read_manifest
 
     last, late = [], []
@@ -101,7 +87,7 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
             path = Path(folder) / f"{seed}.ome.tiff"
             wsigen.generate(
                 path, model=model, size=(side, side), class_name=("Tumor", "Stroma")[seed % 2], seed=seed, steps=steps,
-                compression="deflate", **SAMPLING, **case.settings,
+                compression="deflate", **SAMPLING, **case,
             )  # fmt: skip
             scores = window_seams(path)
             last.append(pooled(scores[-1:]))
@@ -109,18 +95,10 @@ def measure(case: Case, side: int, slides: int, steps: int, model: str) -> Row:
         manifest = read_manifest(path)
     assert manifest is not None  # made here
     plan = manifest.passes[-1]
-    return Row(case, calls_per_step(plan), _over_slides(last), _over_slides(late))
-
-
-def calls_per_step(plan: Any, side_px: int = 8192) -> float:
-    """Crops of a step over the fewest tiles, for a large slide: a small one pays for its edges."""
-    from wsigen.base.geometry import Box
-
-    extent = side_px // plan.factor
+    extent = SIZE_PX // plan.factor  # of a large slide: a small one pays for its edges
     large = replace(plan, height=extent, width=extent)
-    crops = large.crop_plan()
-    canvas = Box(0, 0, extent, extent)
-    return mean(len(crops.crops(step, canvas)) for step in range(plan.steps)) / math.ceil(extent / plan.side) ** 2
+    calls = crops_per_step(large.crop_plan(), extent, plan.side, plan.steps)
+    return calls, _over_slides(last), _over_slides(late)
 
 
 def window_seams(slide: Path) -> list[Any]:
@@ -133,14 +111,14 @@ def window_seams(slide: Path) -> list[Any]:
     return [score for score in slide_seams(open_image(slide), manifest) if "windows" in score.name]
 
 
-def pooled(scores: Sequence[Any]) -> tuple[float, float]:
+def pooled(scores: Sequence[Any]) -> Seam:
     """Mean over the steps of one slide, and a standard error that holds if all steps have the same borders (pathup)."""
     known = [s for s in scores if math.isfinite(s.score)]
     total = sum(s.pieces for s in known)
     return sum(s.pieces * s.score for s in known) / total, sum(s.pieces * s.noise for s in known) / total
 
 
-def _over_slides(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _over_slides(scores: Sequence[Seam]) -> Seam:
     """Mean over slides, which are independent, and its standard error."""
     return mean(score for score, _ in scores), math.sqrt(sum(error**2 for _, error in scores)) / len(scores)
 

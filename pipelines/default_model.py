@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipelines.her2st.card import model_card
 from pipelines.her2st.labels import (
     dense_labels,
     fit_classifier,
@@ -29,6 +28,8 @@ from pipelines.her2st.labels import (
 from pipelines.her2st.sections import GLASS_RGB, prepare_section, read_index
 from pipelines.steps import open_data, read_arguments, read_pipeline, train_models
 from wsigen.models.card import read_card
+
+CARD = Path(__file__).parent / "her2st" / "card.md"
 
 
 def main() -> None:
@@ -61,9 +62,19 @@ def write_slides(data: Path, folder: Path) -> None:
 
 
 def write_card(bundle: Path, out: Path) -> None:
-    """Put the model's own card in place of the general one."""
-    figures = json.loads((out / "autoencoder" / "figures.json").read_text(encoding="utf-8"))
-    (bundle / "README.md").write_text(model_card(read_card(bundle), figures), encoding="utf-8")
+    """Put the model's own card in place of the general one: what it learned from, what it is not for, its figures."""
+    card, figures = read_card(bundle), json.loads((out / "autoencoder" / "figures.json").read_text(encoding="utf-8"))
+    data = (f"{d.name}. {d.attribution}. Images from <{d.url}>, licence {d.licence}." for d in card.training_data)
+    text = CARD.read_text(encoding="utf-8").format(
+        name=card.name,
+        data=" ".join(data),
+        mpps=" and ".join(f"{level.mpp:g}" for level in card.levels),
+        classes=", ".join(c.name for c in card.classes),
+        channels=card.latent.channels,
+        guidance=card.guidance,
+        **figures,
+    )
+    (bundle / "README.md").write_text(text, encoding="utf-8")
     print("bundle:", bundle)
 
 

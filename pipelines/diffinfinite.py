@@ -13,12 +13,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-import wsigen
-from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_layouts, train_models
-
-MODE: Final = "random-patch"
+from pipelines.steps import evaluate_slides, make_slides, open_data, read_arguments, read_pipeline, train_layouts, train_models
 
 
 def main() -> None:
@@ -28,16 +25,10 @@ def main() -> None:
     dataset = open_data(plan, args.data, args.out, args.skip_bad)
     masks = train_layouts(plan, dataset, args.out, resume=args.resume)
     bundle = train_models(plan, dataset, args.out, resume=args.resume)
-    folder = args.out / "slides"
-    folder.mkdir(exist_ok=True)
     drawn: dict[str, dict[str, Any]] = {path.stem: {"layout": path} for path in plan.slides.layouts}
-    sampled: dict[str, dict[str, Any]] = {
-        name: {"layout": "sample", "subtype": name, "mask_model": masks} for name in plan.slides.subtypes
-    }
-    for name, layout in {**drawn, **sampled}.items():
-        output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
-        wsigen.generate(output, model=str(bundle), mode=MODE, overwrite=True, **layout, **plan.slides.settings)
-        print("generated", output, flush=True)
+    sampled: dict[str, Any] = {"layout": "sample", "mask_model": masks}
+    slides = drawn | {name: {**sampled, "subtype": name} for name in plan.slides.subtypes}
+    make_slides(plan, bundle, args.out, "random-patch", slides)
     evaluate_slides(plan, dataset, args.out)
 
 

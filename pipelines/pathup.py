@@ -11,12 +11,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import wsigen
-from pipelines.steps import evaluate_slides, open_data, read_arguments, read_pipeline, train_models
-
-MODE: Final = "pathup"
+from pipelines.steps import evaluate_slides, make_slides, open_data, read_arguments, read_pipeline, train_models
 
 
 def main() -> None:
@@ -25,12 +20,7 @@ def main() -> None:
     plan = read_pipeline(args.config)
     dataset = open_data(plan, args.data, args.out, args.skip_bad)
     bundle = train_models(plan, dataset, args.out, resume=args.resume)
-    for name in plan.slides.classes:
-        folder = args.out / "slides"
-        folder.mkdir(exist_ok=True)
-        output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
-        wsigen.generate(output, model=str(bundle), class_name=name, mode=MODE, overwrite=True, **plan.slides.settings)
-        print("generated", output, flush=True)
+    make_slides(plan, bundle, args.out, "pathup", {name: {"class_name": name} for name in plan.slides.classes})
     evaluate_slides(plan, dataset, args.out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
+from wsigen.run.config import Mode
 from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder import load_vae
 from wsigen.training.loop import CHECKPOINT, check_folder
@@ -162,6 +163,15 @@ def _once(make: Callable[..., object], result: Path, resume: bool, identity: Cal
     elif begun:
         check_folder(result.parent, identity(), resume=True)
     return result
+
+
+def make_slides(plan: PipelineSettings, bundle: Path, out: Path, mode: Mode, slides: Mapping[str, dict[str, Any]]) -> None:
+    """Generate slides, named and each by its own settings, into ``out/slides``."""
+    (folder := out / "slides").mkdir(exist_ok=True)
+    for name, how in slides.items():
+        output = folder / f"{name.replace(' ', '-').lower()}.ome.tiff"
+        wsigen.generate(output, model=str(bundle), mode=mode, overwrite=True, **how, **plan.slides.settings)
+        print("generated", output, flush=True)
 
 
 def evaluate_slides(plan: PipelineSettings, dataset: Dataset, out: Path) -> None:

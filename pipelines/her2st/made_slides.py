@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,29 +53,27 @@ def make_twin(dataset: Dataset, data: Path, slides: Slides) -> None:
     (section,) = dataset.held_out
     height, width = section.canvas(mpp)
     layout = data / f"{Path(section.name).stem}.geojson"
-    asked = f"{section.name} {hashlib.sha256(layout.read_bytes()).hexdigest()} {width}x{height} {mpp}"
     # what nobody labelled lies inside the tissue: stroma there, not holes
     how = {"layout": layout, "background": "Stroma", "size": (width, height), "mpp": mpp, "seed": 1}
-    _make(slides.twin, asked, how | slides.settings)
+    _make(slides.twin, how | slides.settings, hashlib.sha256(layout.read_bytes()).hexdigest())
 
 
 def make_class_slides(dataset: Dataset, slides: Slides) -> None:
     """Generate a slide of every class that is not there."""
-    mpp = dataset.mpps[0]
     for index, tissue in enumerate(dataset.table):
         if not tissue.background:
-            how = {"class_name": tissue.name, "size": (slides.px, slides.px), "mpp": mpp, "seed": index}
-            _make(slides.of(tissue.name), f"{tissue.name} {slides.px}x{slides.px} {mpp} {index}", how | slides.settings)
+            how = {"class_name": tissue.name, "size": (slides.px, slides.px), "mpp": dataset.mpps[0], "seed": index}
+            _make(slides.of(tissue.name), how | slides.settings)
 
 
-def _make(slide: Path, asked: str, settings: dict[str, Any]) -> None:
-    """Generate a slide, unless the note beside it says that it was made of what is asked for."""
-    made_of = slide.with_name(f"{slide.name.removesuffix(''.join(slide.suffixes))}-of.txt")
-    if slide.exists() and made_of.exists() and made_of.read_text() == asked:
+def _make(slide: Path, settings: dict[str, Any], drawing: str = "") -> None:
+    """Generate a slide, unless the note beside it says that it was made so, of this drawing (its SHA-256)."""
+    note, asked = slide.with_suffix("").with_suffix(".of.json"), json.dumps([settings, drawing], default=str)
+    if slide.exists() and note.exists() and note.read_text() == asked:
         return
-    made_of.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
     wsigen.generate(slide, overwrite=True, **settings)
-    made_of.write_text(asked)
+    note.write_text(asked)
 
 
 def picture_of(slide: Path) -> Path:
