@@ -57,6 +57,7 @@ def test_a_log_for_programs(bundle, tmp_path):
     assert {line["run"] for line in lines} == {run_id}
     ended = {line["name"]: line for line in lines if line["finished"]}
     assert ended["write slide"]["done"] == ended["write slide"]["total"]
+    assert all(0 < line["seconds"] < 110 for line in ended.values())
     assert any(name.startswith("denoise") and line["calls"] > 0 for name, line in ended.items())
     done = wsigen("resume", "nowhere", "--log", "json", cwd=tmp_path)
     assert done.returncode == 2

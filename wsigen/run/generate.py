@@ -127,7 +127,7 @@ def resume(
     """
     from wsigen.models.bundle import bundle_hash, check_bundle
 
-    for name in settings.keys() - ResumeSettings.__annotations__:
+    for name in settings.keys() & RunConfig.model_fields.keys() - ResumeSettings.__annotations__:
         raise ConfigError(f"setting '{name}': cannot change when a run goes on; start another run, or leave it out")
     folder = open_folder(run_dir)
     if is_url(folder.name):
