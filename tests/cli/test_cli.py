@@ -44,7 +44,7 @@ def test_generate_in_every_mode(bundle, tmp_path, mode):
     assert {path.name for path in tmp_path.iterdir()} == names
     for name in names - {"layout.geojson"}:
         assert name in done.stdout
-    assert re.search(r"denoise .*: 100 %", done.stderr)
+    assert re.search(r"denoise.*: 100 %", done.stderr)
 
 
 def test_a_log_for_programs(bundle, tmp_path):
