@@ -65,15 +65,15 @@ class SeamScore:
 
     Attributes
     ----------
-    name:
+    name : str
         Which borders.
-    score, noise:
+    score, noise : float
         The ratio and its standard error; NaN where there was nothing to compare.
-    pieces:
+    pieces : int
         Pieces of border measured.
-    left_out:
+    left_out : int
         Pieces without a place to be compared with, because other borders lie all around them.
-    profile:
+    profile : tuple of float
         Mean gradient at ``-REACH_PX .. REACH_PX`` px from the borders, over that of the places compared with.
     """
 
@@ -106,11 +106,11 @@ def seam_scores(read: ReadBox, size: tuple[int, int], groups: dict[str, list[Bor
 
     Parameters
     ----------
-    read:
-        Returns uint8 ``[h, w, 3]`` of a box of the image.
-    size:
+    read : callable
+        Returns uint8 ``(h, w, 3)`` of a box of the image.
+    size : tuple of int
         ``(height, width)``, px.
-    groups:
+    groups : dict
         Borders by name. Other borders of a group that run beside a piece are kept clear of; those of other groups are not.
     """
     sums = {name: _Sums() for name in groups}

@@ -28,11 +28,11 @@ class FeatureSet:
 
     Attributes
     ----------
-    features:
-        float32 ``[n, d]``, finite.
-    crops:
+    features : ndarray
+        float32 ``(n, d)``, finite.
+    crops : list of Crop
         The ``n`` crops, in the same order; empty if the features came as a file.
-    classes:
+    classes : list
         Class of each crop, or None.
     """
 
@@ -50,9 +50,9 @@ def extract(
 
     Parameters
     ----------
-    cache:
+    cache : Path or None
         Folder of feature files, or None.
-    tick:
+    tick : callable or None
         Called with the number of crops done, and of all, after each batch.
 
     Raises

@@ -91,8 +91,8 @@ def frechet_distance(real: Features, synthetic: Features) -> float:
 
     Parameters
     ----------
-    real, synthetic:
-        ``[n, d]`` and ``[m, d]``, at least two samples each; computed in float64.
+    real, synthetic : ndarray
+        ``(n, d)`` and ``(m, d)``, at least two samples each; computed in float64.
 
     Returns
     -------
@@ -169,8 +169,8 @@ def inception_score(probabilities: Features, splits: int = 10) -> tuple[float, f
 
     Parameters
     ----------
-    probabilities:
-        ``[n, classes]``, rows adding up to 1; samples in random order.
+    probabilities : ndarray
+        ``(n, classes)``, rows adding up to 1; samples in random order.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     parts = np.array_split(p, min(splits, len(p)))

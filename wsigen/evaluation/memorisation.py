@@ -35,10 +35,10 @@ class DataCopying:
 
     Attributes
     ----------
-    score:
+    score : float
         Mean z-score: far below 0 (under -3) samples lie nearer to the training data than unseen real data do, about 0
         neither, far above 0 they keep away from it (underfitting). NaN where no cell held enough samples.
-    cells, used:
+    cells, used : int
         Cells asked for, and those with `LEAST_OF_A_CELL` samples of either kind.
     """
 

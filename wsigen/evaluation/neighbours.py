@@ -31,7 +31,7 @@ def tiles(count: int) -> Iterator[slice]:
 
 
 def squared_distances(x: F64, y: F64) -> F64:
-    """Return squared Euclidean distances float64 ``[len(x), len(y)]`` of one tile."""
+    """Return squared Euclidean distances float64 ``(len(x), len(y))`` of one tile."""
     norms = (x * x).sum(1)[:, None] + (y * y).sum(1)[None, :]
     squared = norms - 2.0 * (x @ y.T)
     rows, columns = np.nonzero(squared < _CANCELS * norms)
@@ -42,7 +42,7 @@ def squared_distances(x: F64, y: F64) -> F64:
 
 
 def kth_distance(x: F64, k: int) -> F64:
-    """Return the distance of every sample to its ``k``-th nearest other sample, float64 ``[n]``.
+    """Return the distance of every sample to its ``k``-th nearest other sample, float64 ``(n,)``.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def kth_distance(x: F64, k: int) -> F64:
 
 
 def nearest(x: F64, y: F64) -> tuple[F64, Index]:
-    """Return the distance of every ``x`` to its nearest ``y``, float64 ``[n]``, and which one that is, int64 ``[n]``."""
+    """Return the distance of every ``x`` to its nearest ``y``, float64 ``(n,)``, and which one that is, int64 ``(n,)``."""
     distance, index = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
     for rows in tiles(len(x)):
         for columns in tiles(len(y)):
@@ -78,7 +78,7 @@ def nearest(x: F64, y: F64) -> tuple[F64, Index]:
 
 
 def balls_around(x: F64, centres: F64, radii: F64) -> Index:
-    """Count, for every ``x``, the balls of ``radii`` around ``centres`` that hold it, int64 ``[len(x)]``."""
+    """Count, for every ``x``, the balls of ``radii`` around ``centres`` that hold it, int64 ``(len(x),)``."""
     counts = np.zeros(len(x), np.int64)
     for rows in tiles(len(x)):
         for columns in tiles(len(centres)):

@@ -52,7 +52,7 @@ def borders_of(plans: Sequence[PassPlan], size: tuple[int, int]) -> dict[str, li
 
     Parameters
     ----------
-    size:
+    size : tuple of int
         ``(height, width)`` of level 0, px.
     """
     groups: dict[str, list[Border]] = {}

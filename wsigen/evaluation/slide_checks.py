@@ -34,12 +34,12 @@ class LevelAgreement:
 
     Attributes
     ----------
-    downsample:
+    downsample : float
         Pixels of level 0 per pixel of the level.
-    difference:
+    difference : float
         Mean absolute difference in grey levels (0-255) to the area mean of level 0; a pyramid made by averaging and saved
         as JPEG has 1 to 3.
-    psnr:
+    psnr : float
         Peak signal to noise ratio in dB, infinite for equal pixels.
     """
 
@@ -84,7 +84,7 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
 
     Parameters
     ----------
-    period:
+    period : int or None
         Also measure borders every so many px of level 0, on any image.
 
     Returns
@@ -199,13 +199,13 @@ class PooledSeam:
 
     Attributes
     ----------
-    seam:
+    seam : SeamScore
         Means over slides, weighted by their pieces of border; the noise is that of this mean. Counts are sums.
-    slides:
+    slides : int
         How many slides have such borders.
-    visible_on:
+    visible_on : int
         On how many of them they are visible.
-    worst:
+    worst : tuple
         Path of the slide whose score is farthest from 1 in standard errors, and that score.
     """
 

@@ -24,7 +24,7 @@ TEST_BATCH = 32
 WEIGHT_DECAY, WARM_UP = 0.01, 0.2
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images uint8 ``[B, P, P, 3]`` and targets int64: ``[B]`` classes or ``[B, P, P]`` masks."""
+"""Images uint8 ``(B, P, P, 3)`` and targets int64: ``(B,)`` classes or ``(B, P, P)`` masks."""
 
 
 class Batches:
@@ -35,9 +35,9 @@ class Batches:
 
     Parameters
     ----------
-    parts:
+    parts : list
         Samples and the positions in them that may be drawn.
-    size:
+    size : int
         Crops of a batch.
     """
 
@@ -85,9 +85,9 @@ def fit(
 
     Parameters
     ----------
-    make:
+    make : callable
         Builds the network, with random weights from torch's generator.
-    tick:
+    tick : callable or None
         Called with the steps done, and all of them.
 
     Raises
@@ -133,7 +133,7 @@ def _loss(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 def confusion(
     network: nn.Module, scratch: Scratch, samples: Samples, chosen: NDArray[np.int64], classes: int, device: str
 ) -> NDArray[np.int64]:
-    """Count predictions on some samples: int64 ``[classes, classes]`` (true, predicted) of crops or labelled pixels."""
+    """Count predictions on some samples: int64 ``(classes, classes)`` (true, predicted) of crops or labelled pixels."""
     total = np.zeros((classes, classes), np.int64)
     for start in range(0, len(chosen), TEST_BATCH):
         part = chosen[start : start + TEST_BATCH]

@@ -34,7 +34,7 @@ class Residual(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, out) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inside, h, w]`` -> ``[B, out, h / 2, w / 2]``."""
+        """``(B, inside, h, w)`` -> ``(B, out, h / 2, w / 2)``."""
         inner = functional.relu(self.norms[0](self.first(x)))
         return functional.relu(self.norms[1](self.second(inner)) + self.norms[2](self.short(x)))
 
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         self.encoder, self.head = Encoder(), nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, 3, P, P]`` -> logits ``[B, classes]``."""
+        """``(B, 3, P, P)`` -> logits ``(B, classes)``."""
         return self.head(self.encoder(x)[-1].mean((2, 3)))
 
 
@@ -76,7 +76,7 @@ class Segmenter(nn.Module):
 
     Parameters
     ----------
-    channels, step:
+    channels, step : sequence of int, int
         Channels of the maps, fine to coarse, and pixels of a picture per pixel of the finest one.
     """
 
@@ -92,7 +92,7 @@ class Segmenter(nn.Module):
         self.head = nn.Conv2d(widths[0], classes * step**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, 3, P, P]`` -> logits ``[B, classes, P, P]``."""
+        """``(B, 3, P, P)`` -> logits ``(B, classes, P, P)``."""
         *skips, y = self.encoder(x)
         for join, skip in zip(self.joins, reversed(skips), strict=True):
             y = join(torch.cat([functional.interpolate(y, skip.shape[2:], mode="nearest"), skip], dim=1))
@@ -104,7 +104,7 @@ class Prepared(nn.Module):
 
     Attributes
     ----------
-    rate:
+    rate : float
         Largest learning rate it is trained with.
     """
 
@@ -118,7 +118,7 @@ class Prepared(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Uint8 ``[B, P, P, 3]`` -> logits."""
+        """Uint8 ``(B, P, P, 3)`` -> logits."""
         x = images.permute(0, 3, 1, 2).float() / 255
         x = x if self._side is None else resized(x, self._side, antialias=True)
         return self.network((x - self.mean) / self.std)
@@ -134,7 +134,7 @@ def open_network(text: str, task: Task, classes: int) -> Prepared:
 
     Parameters
     ----------
-    text:
+    text : str
         * ``small`` - 0.6 M parameters, from random weights (a decoder of 0.3 M more for masks);
         * ``timm:NAME`` - any timm model from its published weights, ``timm:NAME@FILE`` from a file, ``timm:NAME@random``.
 

@@ -127,12 +127,12 @@ class Run:
 
     Attributes
     ----------
-    fold:
+    fold : int or None
         Which part of REAL it was not trained on, or None: it saw none of REAL (the synthetic arm), or all of it.
-    tested:
+    tested : int or None
         The fold of REAL it was tested on, or None (``test`` names another side).
-    confusion:
-        int64 ``[classes, classes]`` (true, predicted) of crops or labelled pixels.
+    confusion : ndarray
+        int64 ``(classes, classes)`` (true, predicted) of crops or labelled pixels.
     """
 
     arm: Arm
@@ -154,14 +154,14 @@ class Downstream:
 
     Attributes
     ----------
-    sides, counts:
+    sides, counts : dict
         By name: ``real``, ``synthetic``, and the tests by their paths; crops of each class.
-    steps:
+    steps : int
         Optimiser steps of every network, whatever its arm.
-    used:
+    used : tuple of int
         Real and synthetic crops a network is trained on (the mean over folds of the former).
-    examples:
-        By side and class: uint8 ``[P, P, 3]`` of some crops.
+    examples : dict
+        By side and class: uint8 ``(P, P, 3)`` of some crops.
     """
 
     settings: Settings

@@ -45,14 +45,14 @@ class Samples:
 
     Attributes
     ----------
-    side:
+    side : Side
         Where they are from.
-    crops:
+    crops : list of Crop
         Their places.
-    shares:
-        float64 ``[n, classes]``, share of a crop each class covers.
-    rows:
-        int64 ``[n]``, their rows in the scratch file.
+    shares : ndarray
+        float64 ``(n, classes)``, share of a crop each class covers.
+    rows : ndarray
+        int64 ``(n,)``, their rows in the scratch file.
     """
 
     side: Side
@@ -65,11 +65,11 @@ class Samples:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64 ``[n]``, the class that covers most of each crop."""
+        """int64 ``(n,)``, the class that covers most of each crop."""
         return self.shares.argmax(axis=1)
 
     def present(self, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """int64 ``[classes]``: how many crops (of those chosen) show each class."""
+        """int64 ``(classes,)``: how many crops (of those chosen) show each class."""
         shares = self.shares if chosen is None else self.shares[chosen]
         return np.asarray((shares > 0).sum(axis=0), np.int64)
 
@@ -168,11 +168,11 @@ class Scratch:
 
     Parameters
     ----------
-    folder:
+    folder : Path or None
         Where the file lies (it has no name and is gone when closed), or None: the system's place.
-    side_px:
+    side_px : int
         Side of a crop (px).
-    masks:
+    masks : bool
         Whether each crop has a mask.
     """
 
@@ -203,11 +203,11 @@ class Scratch:
         self._file.flush()
 
     def image(self, row: int) -> U8:
-        """uint8 ``[P, P, 3]`` RGB."""
+        """uint8 ``(P, P, 3)`` RGB."""
         return self._read(row, 0, 3).reshape(self._side, self._side, 3)
 
     def mask(self, row: int) -> U8:
-        """uint8 ``[P, P]``, class indices or `classes.UNKNOWN`."""
+        """uint8 ``(P, P)``, class indices or `classes.UNKNOWN`."""
         return self._read(row, 3, 1).reshape(self._side, self._side)
 
     def _read(self, row: int, first: int, planes: int) -> U8:
@@ -230,7 +230,7 @@ def crop_groups(samples: Samples, pattern: str | None) -> list[str]:
 
     Parameters
     ----------
-    pattern:
+    pattern : str or None
         Regular expression on the image's path below the side; without it a dataset's groups, folders between class and tile,
         or slides.
 

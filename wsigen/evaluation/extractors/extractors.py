@@ -18,11 +18,11 @@ class Extractor(Protocol):
 
     Attributes
     ----------
-    name, version:
+    name, version : str
         What a report prints; the version also says how pictures are prepared.
-    sha256:
+    sha256 : str
         Of the weights that run.
-    dimension:
+    dimension : int
         Length d of a feature vector.
     """
 
@@ -43,10 +43,10 @@ class Extractor(Protocol):
         """Length of a feature vector."""
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]`` RGB."""
+        """Return float32 ``(n, d)`` of uint8 ``(n, P, P, 3)`` RGB."""
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
-        """Return class probabilities ``[n, classes]`` of features, or None if the extractor knows no classes."""
+        """Return class probabilities ``(n, classes)`` of features, or None if the extractor knows no classes."""
 
 
 def identity(extractor: Extractor) -> dict[str, str]:
@@ -59,7 +59,7 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
 
     Parameters
     ----------
-    text:
+    text : str
         * ``embedded`` - the default model's encoder; ``embedded:FOLDER`` that of another bundle;
         * ``imagenet`` - EfficientNet-Lite0 from a package of the Python index; ``imagenet:FILE`` its weights from a file;
         * ``inception`` - the network of FID, downloaded once; ``inception:FILE`` its weights from a file;

@@ -24,12 +24,12 @@ class TorchExtractor:
 
     Attributes
     ----------
-    network:
+    network : nn.Module
         What is hashed; it runs on ``device``.
-    run:
-        float32 ``[n, 3, P, P]`` in 0 .. 1 -> ``[n, d]``; it prepares the pictures, too.
-    head:
-        ``[classes, d]`` and ``[classes]`` of a linear layer on the features, or None.
+    run : callable
+        float32 ``(n, 3, P, P)`` in 0 .. 1 -> ``(n, d)``; it prepares the pictures, too.
+    head : tuple or None
+        ``(classes, d)`` and ``(classes,)`` of a linear layer on the features, or None.
     """
 
     name: str
@@ -53,13 +53,13 @@ class TorchExtractor:
         return int(self.features(np.zeros((1, 64, 64, 3), np.uint8)).shape[1])
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 ``[n, d]`` of uint8 ``[n, P, P, 3]``."""
+        """Return float32 ``(n, d)`` of uint8 ``(n, P, P, 3)``."""
         with torch.inference_mode():
             pictures = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
             return np.ascontiguousarray(self.run(pictures).float().cpu().numpy())
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64] | None:
-        """Softmax of the head, float64 ``[n, classes]``, or None."""
+        """Softmax of the head, float64 ``(n, classes)``, or None."""
         if self.head is None:
             return None
         weight, bias = self.head

@@ -45,15 +45,15 @@ class PackedMask:
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> PackedMask:
-        """Pack bool ``[h, w]``."""
+        """Pack bool ``(h, w)``."""
         return cls(np.packbits(mask, axis=1), (mask.shape[0], mask.shape[1]), int(mask.sum()))
 
     def rows(self, y0: int, y1: int) -> NDArray[np.bool_]:
-        """Unpack some rows to bool ``[y1 - y0, w]``."""
+        """Unpack some rows to bool ``(y1 - y0, w)``."""
         return np.unpackbits(self.bits[y0:y1], axis=1, count=self.shape[1]).astype(bool)
 
     def array(self) -> NDArray[np.bool_]:
-        """Unpack to bool ``[h, w]``."""
+        """Unpack to bool ``(h, w)``."""
         return self.rows(0, self.shape[0])
 
 
@@ -74,10 +74,10 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
 
     Parameters
     ----------
-    path:
+    path : Path
         A slide, or a folder of slides or tiles. Sub-folders are taken as classes of tiles (`TILE_PX`), ``CLASS/TILE``, and what
         lies between as their patient or slide, ``CLASS/PATIENT/TILE``; of slides they are the patients, ``PATIENT/SLIDE``.
-    stated_mpp:
+    stated_mpp : float or None
         um/px of files that do not say it, and instead of what they say.
 
     Returns

@@ -40,7 +40,7 @@ def place_crops(side: Side, count: int, side_px: int, mpp: float | None, seed: i
 
     Parameters
     ----------
-    side_px:
+    side_px : int
         Side of a crop at ``mpp`` (px).
 
     Returns
@@ -93,7 +93,7 @@ def place_training(side: Side, most: int, least: int, side_px: int, mpp: float |
 
     Parameters
     ----------
-    most, least:
+    most, least : int
         Crops; a side whose lattice has fewer than ``least`` gets as many random ones (`place_crops`).
 
     Memory bound: ``most`` places and those of one image.
@@ -162,11 +162,11 @@ class Field:
 
     Parameters
     ----------
-    mask:
+    mask : PackedMask
         Tissue on a small view of the image.
-    canvas:
+    canvas : tuple of int
         ``(height, width)`` of the image at the evaluation's um/px (px).
-    side_px:
+    side_px : int
         Side of a crop, at most the canvas (px).
     """
 
@@ -207,7 +207,7 @@ class Field:
         return np.cumsum([int(self.mask.rows(y, y + 1).sum()) for y in range(self.mask.shape[0])])
 
     def tissue_at(self, y0: int, x0s: NDArray[np.int64], share: float = TISSUE_SHARE) -> NDArray[np.bool_]:
-        """Whether crops that begin in row ``y0`` at each of ``x0s`` show tissue on so large a share, bool ``[len(x0s)]``."""
+        """Whether crops that begin in row ``y0`` at each of ``x0s`` show tissue on so large a share, bool ``(len(x0s),)``."""
         rows, columns = (n / c for n, c in zip(self.mask.shape, self.canvas, strict=True))
         top = int(y0 * rows)
         bottom = max(top + 1, round((y0 + self.side_px) * rows))
@@ -217,7 +217,7 @@ class Field:
         return np.asarray(counted[right] - counted[left] >= share * (bottom - top) * (right - left), dtype=bool)
 
     def lattice(self, stride_px: int, share: float) -> NDArray[np.int64]:
-        """Corners (y0, x0) of the crops every ``stride_px`` and at the far edges that show so much tissue, int64 ``[n, 2]``."""
+        """Corners (y0, x0) of the crops every ``stride_px`` and at the far edges that show so much tissue, int64 ``(n, 2)``."""
         ys, xs = (np.unique([*range(0, c - self.side_px, stride_px), c - self.side_px]) for c in self.canvas)
         kept = [xs[self.tissue_at(int(y), xs, share)] for y in ys]
         rows = np.repeat(ys, [len(k) for k in kept])

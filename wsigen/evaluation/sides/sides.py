@@ -188,9 +188,9 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
 
     Parameters
     ----------
-    path:
+    path : Path
         A dataset is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
-    watch:
+    watch : callable or None
         Called while the index of a dataset is built.
 
     Raises
