@@ -5,12 +5,12 @@ from PIL import Image
 from scipy import ndimage
 
 
-def texture(height, width, seed, sigma=1.0, contrast=18.0):
+def texture(height, width, seed, sigma=1.0, contrast=18.0, colour=(205, 140, 180)):
     """Smooth stained noise, uint8 [h, w, 3], pink like eosin."""
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (sigma, sigma, 0))
     noise = noise / noise.std() * contrast
-    return np.clip(np.rint(noise + np.array([205, 140, 180])), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(noise + np.array(colour)), 0, 255).astype(np.uint8)
 
 
 def slide_with_tissue(height=600, width=800, seed=0, box=(100, 150, 450, 600)):

@@ -7,6 +7,9 @@ from metric_pictures import save, texture
 SIGMAS = {"Tumor": 0.7, "Stroma": 3.0}
 """Fine and coarse noise: no colour tells them apart, no turn or stain changes them."""
 
+DEEP = {"contrast": 30.0, "colour": (170, 80, 150)}
+"""Deeply stained: no place of the coarse noise is as bright and grey as glass."""
+
 
 def tiles(folder, patients=4, each=10, seed=0, swap=0.0, side=64, classes=("Tumor", "Stroma")):
     """``CLASS/PATIENT/TILE.png``; a share ``swap`` of the tiles lies in a random class's folder."""
@@ -15,7 +18,7 @@ def tiles(folder, patients=4, each=10, seed=0, swap=0.0, side=64, classes=("Tumo
         for patient in range(patients):
             for i in range(each):
                 place = classes[int(rng.integers(len(classes)))] if rng.random() < swap else name
-                pixels = texture(side, side, [seed, k, patient, i], sigma=SIGMAS[name])
+                pixels = texture(side, side, [seed, k, patient, i], sigma=SIGMAS[name], **DEEP)
                 save(folder / place / f"P{patient}" / f"{k}_{i}.png", pixels)
     return folder
 
@@ -23,7 +26,7 @@ def tiles(folder, patients=4, each=10, seed=0, swap=0.0, side=64, classes=("Tumo
 def slides(folder, count=3, seed=0, side=512, mpp=0.5):
     """Slides whose left half is tumour and whose right half is stroma, with their annotations."""
     for i in range(count):
-        halves = [texture(side, side // 2, [seed, i, k], sigma=s) for k, s in enumerate(SIGMAS.values())]
+        halves = [texture(side, side // 2, [seed, i, k], sigma=s, **DEEP) for k, s in enumerate(SIGMAS.values())]
         save(folder / f"s{i}.tiff", np.concatenate(halves, axis=1), mpp)
         tumour = feature("Tumor", [[0, 0], [side // 2, 0], [side // 2, side], [0, side]])
         write_layout(folder / f"s{i}.geojson", tumour, feature("Stroma", square(0, 0, side)))  # the smaller one wins
