@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dataset.dataset_making import CLASSES
-from evaluation.downstream_making import slides, tiles
+from evaluation.downstream.downstream_making import DEEP, slides, tiles
 from metric_pictures import save, texture
 
 import wsigen
@@ -101,7 +101,7 @@ def test_masks_of_annotated_slides_are_learnt(tmp_path):
         tmp_path / "real",
         tmp_path / "synthetic",
         task="segmentation",
-        crops=40,
+        crops=48,
         folds=2,
         seeds=1,
         epochs=24,
@@ -207,12 +207,12 @@ def tiles_without_patients(folder):
 def test_classes_of_one_side_are_left_out_and_said(sides, tmp_path):
     tiles(tmp_path / "real", seed=4)
     for i in range(25):
-        save(tmp_path / "real" / "Fat" / f"P{i % 3}" / f"{i}.png", texture(64, 64, [9, i]))
+        save(tmp_path / "real" / "Fat" / f"P{i % 3}" / f"{i}.png", texture(64, 64, [9, i], **DEEP))
     found = run_downstream(Settings(tmp_path / "real", sides / "like", **{**QUICK, "epochs": 1}))
     assert found.classes == ["Stroma", "Tumor"]
     assert any("class Fat is left out: 25 real and 0 synthetic crops" in w for w in found.warnings)
     for i in range(25):
-        save(tmp_path / "fat" / "Fat" / "P0" / f"{i}.png", texture(64, 64, [9, i]))
+        save(tmp_path / "fat" / "Fat" / "P0" / f"{i}.png", texture(64, 64, [9, i], **DEEP))
     refused(r"no two classes .*real has .*Tumor \(40\).*synthetic has Fat \(25\)", sides / "real", tmp_path / "fat")
 
 
