@@ -143,7 +143,7 @@ def test_a_run_in_an_object_store_deletes_many_keys_with_one_request(bundle, tmp
     monkeypatch.setattr(ObjectFolder, "delete_all", counted)
     delete = ObjectFolder.delete
     monkeypatch.setattr(ObjectFolder, "delete", lambda folder, key: alone.append(key) or delete(folder, key))
-    monkeypatch.setattr("wsigen.storage.objects.DELETED", 20)
+    monkeypatch.setattr("wsigen.storage.objects.ObjectFolder.delete_at_once", 20)
     monkeypatch.setattr("wsigen.run.engine.dispatch.sleep", lambda seconds: None)
     settings = settings_of(bundle, tmp_path, steps=3, sampler="dpm++")
     place = f"memory://{tmp_path.name}/a.run"
@@ -378,7 +378,7 @@ def test_a_dead_holder_of_this_machine_is_not_waited_for(monkeypatch):
         objects.write("lock", json.dumps({**dead, key: "another"}).encode())
         with pytest.raises(RunError, match="held by another driver"), lease.hold(objects, "lock"):
             pass
-    monkeypatch.setattr(lease, "_boot", lambda: None)
+    monkeypatch.setattr(lease, "_machine", lambda: {"host": dead["host"], "boot": None})
     objects.write("lock", json.dumps({**dead, "boot": None}).encode())
     with pytest.raises(RunError, match="held by another driver"), lease.hold(objects, "lock"):
         pass

@@ -14,17 +14,19 @@ RUN_SPEC = "run.json"
 """The specification of a run, the one name every run has; where it is gone, the run is over, and who writes late must fail."""
 
 
-class Lock(Protocol):
-    """A folder held by one driver."""
+class Lock:
+    """A folder held by one driver; by the operating system, if not said otherwise, and nobody can take it away.
 
-    @property
-    def lost(self) -> str:
-        """Who took it away; empty while it is held."""
-        ...
+    Attributes
+    ----------
+    lost : str
+        Who took it away; empty while it is held.
+    """
+
+    lost = ""
 
     def confirm(self) -> None:
         """Make sure that it is held right now (RunError if it is not)."""
-        ...
 
 
 class Folder(Protocol):
@@ -35,13 +37,18 @@ class Folder(Protocol):
 
     Attributes
     ----------
-    name:
-        Path or URL, by which another process opens the same folder.
+    delete_at_once : int
+        Values that are to be collected before they are deleted; 1 where each costs the same alone.
+    answers_late : bool
+        Whether every request costs a round trip, so that several are better sent together.
     """
+
+    delete_at_once: int = 1
+    answers_late: bool = False
 
     @property
     def name(self) -> str:
-        """Path or URL."""
+        """Path or URL, by which another process opens the same folder."""
         ...
 
     def sub(self, name: str) -> Folder:
@@ -74,17 +81,8 @@ class Folder(Protocol):
 
     def delete_all(self, keys: Sequence[str]) -> None:
         """Remove several values; not an error if any is gone. A store may leave some and not say so."""
-        ...
-
-    @property
-    def delete_at_once(self) -> int:
-        """Values that are to be collected before they are deleted; 1 where each costs the same alone."""
-        ...
-
-    @property
-    def answers_late(self) -> bool:
-        """Whether every request costs a round trip, so that several are better sent together."""
-        ...
+        for key in keys:
+            self.delete(key)
 
     def stamp(self, key: str) -> str:
         """A word that changes whenever the value is set (FileNotFoundError if there is none)."""
@@ -104,19 +102,19 @@ class Folder(Protocol):
 
     def make(self) -> None:
         """Make the folder, where folders are things of their own."""
-        ...
+        return
 
     def sweep(self) -> None:
         """Remove what writers that were killed left unfinished; nobody may be writing now, or it is made again."""
-        ...
+        return
 
     def discard(self, name: str) -> None:
         """Remove the value or the folder of this name, and what killed writers left of it; late writers do not make it anew."""
         ...
 
     def leave(self) -> None:
-        """Remove the folder itself, if nothing is in it."""
-        ...
+        """Remove the folder itself, if it is a thing of its own and nothing is in it."""
+        return
 
     def size(self) -> int:
         """Bytes of all values."""

@@ -25,6 +25,7 @@ import psutil
 
 from wsigen.base.errors import RunError
 from wsigen.storage.files import leftover_name
+from wsigen.storage.folder import Folder, Lock
 
 RENEW_S = 10.0
 """Seconds between renewals."""
@@ -36,41 +37,21 @@ SETTLE_S = 1.0
 """Seconds after which two that took over at the same moment see who was last."""
 
 
-class Objects(Protocol):
+class Objects(Folder, Protocol):
     """What a lease needs of an object store."""
 
-    name: str
-
-    def read(self, key: str) -> bytes:
-        """Bytes of an object."""
-        ...
-
-    def write(self, key: str, data: bytes) -> None:
-        """Put it."""
-        ...
-
     def create(self, key: str, data: bytes) -> bool:
-        """Put it if there is none."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Remove it."""
+        """Put an object if there is none; whether it was put."""
         ...
 
     def modified(self, key: str) -> datetime:
-        """When it was put."""
+        """When an object was put."""
         ...
 
 
 @dataclass
-class Lease:
-    """A folder held by this process.
-
-    Attributes
-    ----------
-    lost:
-        Who took it away; empty while it is held.
-    """
+class Lease(Lock):
+    """A folder held by this process until another driver takes over."""
 
     folder: Objects
     key: str
@@ -84,11 +65,11 @@ class Lease:
 
     def renew(self) -> None:
         """Put the object again, unless another driver has taken over."""
-        found = _read(self.folder, self.key)
-        if found.get("token") == self.token:
+        holder = _read(self.folder, self.key)
+        if holder.get("token") == self.token:
             self.folder.write(self.key, self.text)
         else:
-            self.lost = _holder(found)
+            self.lost = _named(holder)
 
     def confirm(self) -> None:
         """Ask the store whether it is still held, before something is done that another driver would suffer from.
@@ -135,20 +116,20 @@ def _take(lease: Lease) -> None:
     """Put the lock if there is none, or if its holder is dead; then make sure that nobody else did so as well."""
     if lease.folder.create(lease.key, lease.text):
         return
-    found = _read(lease.folder, lease.key)
-    if found.get("token") == lease.token:
+    holder = _read(lease.folder, lease.key)
+    if holder.get("token") == lease.token:
         return  # the client sent it twice, as the first answer got lost
     age = _age(lease.folder, lease.key)
-    if age < EXPIRES_S and not _is_dead(found):
+    if age < EXPIRES_S and not _is_dead(holder):
         raise RunError(
-            f"{lease.folder.name}: held by another driver ({_holder(found)}, heard of {age:.0f} s ago); stop it, or, if it is "
+            f"{lease.folder.name}: held by another driver ({_named(holder)}, heard of {age:.0f} s ago); stop it, or, if it is "
             f"dead, wait {EXPIRES_S - age:.0f} s"
         )
     lease.folder.write(lease.key, lease.text)
     sleep(SETTLE_S)
-    found = _read(lease.folder, lease.key)
-    if found.get("token") != lease.token:
-        raise RunError(f"{lease.folder.name}: another driver ({_holder(found)}) was faster; wait for it or stop it")
+    holder = _read(lease.folder, lease.key)
+    if holder.get("token") != lease.token:
+        raise RunError(f"{lease.folder.name}: another driver ({_named(holder)}) was faster; wait for it or stop it")
 
 
 def _keep(lease: Lease, stop: Event) -> None:
@@ -159,34 +140,26 @@ def _keep(lease: Lease, stop: Event) -> None:
 
 def _read(folder: Objects, key: str) -> dict[str, Any]:
     try:
-        found = json.loads(folder.read(key))
+        holder = json.loads(folder.read(key))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return holder if isinstance(holder, dict) else {}
 
 
-def _is_dead(found: dict[str, Any]) -> bool:
+def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether the holder was a process of this machine that is no more; of other machines nobody knows."""
     here = _machine()
-    same = None not in here.values() and all(found.get(key) == value for key, value in here.items())
-    return same and not psutil.pid_exists(int(found.get("process", -1)))
+    same = None not in here.values() and all(holder.get(key) == value for key, value in here.items())
+    return same and not psutil.pid_exists(int(holder.get("process", -1)))
 
 
 def _machine() -> dict[str, str | None]:
     """Where numbers of processes mean what they mean here: containers and clones of a machine share its name, not these."""
-    return {"host": socket.gethostname(), "boot": _boot(), "processes": _namespace()}
-
-
-def _boot() -> str | None:
+    boot = processes = None
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None
-
-
-def _namespace() -> str | None:
-    with suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink())
-    return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    return {"host": socket.gethostname(), "boot": boot, "processes": processes}
 
 
 def _age(folder: Objects, key: str) -> float:
@@ -201,5 +174,5 @@ def _age(folder: Objects, key: str) -> float:
         folder.delete(probe)
 
 
-def _holder(found: dict[str, Any]) -> str:
-    return f"process {found['process']} on {found['host']}" if "process" in found and "host" in found else "another process"
+def _named(holder: dict[str, Any]) -> str:
+    return f"process {holder['process']} on {holder['host']}" if "process" in holder and "host" in holder else "another process"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wsigen.base.errors import RunError
 from wsigen.storage.files import lock_file, make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
+from wsigen.storage.folder import Folder, Lock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -21,17 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldLock:
-    """A lock of the operating system: nobody can take it away."""
-
-    lost: str = ""
-
-    def confirm(self) -> None:
-        """Nothing to ask."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFolder:
+class LocalFolder(Folder):
     """Values are files, written beside, flushed if they must be, and renamed (``wsigen.storage.files``).
 
     Attributes
@@ -62,7 +53,7 @@ class LocalFolder:
         write_atomic(target, data, "all" if flush else "nothing")
 
     def has(self, key: str) -> bool:
-        """Whether the file is there (OSError if that cannot be told: a "no" lets callers delete)."""
+        """Whether the file is there (OSError if that is not known: a "no" lets callers delete)."""
         try:
             return stat.S_ISREG((self.path / key).stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -81,25 +72,10 @@ class LocalFolder:
         with suppress(FileNotFoundError, NotADirectoryError):
             (self.path / key).unlink()
 
-    def delete_all(self, keys: Sequence[str]) -> None:
-        """Remove files."""
-        for key in keys:
-            self.delete(key)
-
-    @property
-    def delete_at_once(self) -> int:
-        """At once: a file costs no round trip, and a disk fills up."""
-        return 1
-
-    @property
-    def answers_late(self) -> bool:
-        """No: a page of the cache is there at once."""
-        return False
-
     def stamp(self, key: str) -> str:
         """Time and inode of the file."""
-        found = (self.path / key).stat()
-        return f"{found.st_mtime_ns} {found.st_ino}"
+        now = (self.path / key).stat()
+        return f"{now.st_mtime_ns} {now.st_ino}"
 
     def local(self, key: str) -> Path:
         """The file itself."""
@@ -145,7 +121,7 @@ class LocalFolder:
         return total
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[HeldLock]:
+    def lock(self, key: str) -> Iterator[Lock]:
         """Hold the folder; the operating system releases it with the process, however that ends.
 
         Raises
@@ -172,12 +148,9 @@ class LocalFolder:
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-            yield HeldLock()
+            yield Lock()
 
     def _files(self, prefix: str) -> list[str]:
         """All files below a folder in which others may write and delete."""
-        found = []
-        for folder, _, names in os.walk(self.path / prefix):
-            inner = Path(folder).relative_to(self.path)
-            found += [str(inner / name) for name in names]
-        return found
+        walk = os.walk(self.path / prefix)
+        return [str((Path(folder) / name).relative_to(self.path)) for folder, _, names in walk for name in names]

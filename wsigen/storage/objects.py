@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.base.errors import ConfigError, RunError
 from wsigen.storage.files import lock_file, target_of_leftover
-from wsigen.storage.folder import RUN_SPEC, Lock
+from wsigen.storage.folder import RUN_SPEC, Folder, Lock
 from wsigen.storage.lease import hold
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 OPTIONS = {"use_listings_cache": False, "skip_instance_cache": True}
 """Other processes write there: what was listed a moment ago is no longer true."""
-
-DELETED = 250
-"""Objects deleted with one request: fewer than any store takes (Azure 256, S3 1000)."""
 
 
 def open_objects(url: str) -> ObjectFolder:
@@ -74,8 +71,8 @@ def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
     return translated
 
 
-class ObjectFolder:
-    """Values are objects.
+class ObjectFolder(Folder):
+    """Values are objects; prefixes are no things of their own, and a PUT that was cut short leaves nothing.
 
     Parameters
     ----------
@@ -87,12 +84,21 @@ class ObjectFolder:
         An object without which nothing is written: ``run.json``, in folders of a run.
     """
 
+    answers_late = True
+    delete_at_once = 250
+    """One request takes hardly longer for many, but fewer than any store takes (Azure 256, S3 1000)."""
+
     def __init__(self, name: str, system: Any, root: str, guard: str | None = None) -> None:
-        self.name = name
+        self._name = name
         self._system = system
         self._root = root
         self._guard = guard
         self._scratch: Scratch | None = None
+
+    @property
+    def name(self) -> str:
+        """The URL."""
+        return self._name
 
     def sub(self, name: str) -> ObjectFolder:
         """A prefix below this one."""
@@ -169,16 +175,6 @@ class ObjectFolder:
             for key in keys:
                 self.delete(key)
 
-    @property
-    def delete_at_once(self) -> int:
-        """A request for many takes hardly longer than for one (tens of ms), while the driver's loop waits."""
-        return DELETED
-
-    @property
-    def answers_late(self) -> bool:
-        """Yes: tens of ms."""
-        return True
-
     @_as_os_error
     def stamp(self, key: str) -> str:
         """The object's ETag and time."""
@@ -213,12 +209,6 @@ class ObjectFolder:
         with hold(self, key) as lease:
             yield lease
 
-    def make(self) -> None:
-        """Nothing to do: prefixes are no things of their own."""
-
-    def sweep(self) -> None:
-        """Nothing to do: a PUT that was cut short leaves no object."""
-
     @_as_os_error
     def discard(self, name: str) -> None:
         """Remove an object, or all below a prefix."""
@@ -227,9 +217,6 @@ class ObjectFolder:
                 self.delete(other)
         with suppress(FileNotFoundError):
             self._system.rm(self._path(name), recursive=True)
-
-    def leave(self) -> None:
-        """Nothing to do: prefixes are no things of their own."""
 
     @_as_os_error
     def size(self) -> int:

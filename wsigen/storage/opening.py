@@ -24,8 +24,8 @@ def as_place(place: str | Path) -> str | Path:
 
 def absolute_place(place: str | Path) -> str | Path:
     """The same from any working directory."""
-    found = as_place(place)
-    return found.absolute() if isinstance(found, Path) else found
+    place = as_place(place)
+    return place.absolute() if isinstance(place, Path) else place
 
 
 def open_folder(place: str | Path) -> Folder:
@@ -36,18 +36,18 @@ def open_folder(place: str | Path) -> Folder:
     ConfigError
         If nothing here knows URLs of this kind.
     """
-    found = as_place(place)
-    if isinstance(found, Path):
-        return LocalFolder(found)
+    place = as_place(place)
+    if isinstance(place, Path):
+        return LocalFolder(place)
     from wsigen.storage.objects import open_objects
 
-    return open_objects(found)
+    return open_objects(place)
 
 
 def open_nearest(place: str | Path) -> Folder:
     """Open a run's folder, or, where a path is not there yet, the folder it will be made in."""
-    found = as_place(place)
-    return open_folder(found if not isinstance(found, Path) or found.is_dir() else found.parent)
+    place = as_place(place)
+    return open_folder(place if not isinstance(place, Path) or place.is_dir() else place.parent)
 
 
 def why_not_usable(folder: Folder) -> str:
