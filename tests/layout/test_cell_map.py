@@ -21,7 +21,7 @@ def test_a_box_drawn_alone_equals_the_whole(y, x, h, w):
 
 
 def test_strips_do_not_show(monkeypatch):
-    monkeypatch.setattr("wsigen.layout.cell_map.STRIP_CELLS", 700)
+    monkeypatch.setattr("wsigen.layout.cell_map.CellMapLayout.strip_cells", 700)
     assert np.array_equal(LAYOUT.class_map(Box(0, 0, 125, 188), 8), WHOLE)
 
 

@@ -36,7 +36,7 @@ def test_a_box_drawn_alone_equals_the_whole(y, x, h, w):
 
 
 def test_strips_do_not_show(monkeypatch):
-    monkeypatch.setattr("wsigen.layout.sampled.STRIP_CELLS", 1000)
+    monkeypatch.setattr("wsigen.layout.sampled.SampledLayout.strip_cells", 1000)
     assert np.array_equal(whole(LAYOUT), WHOLE)
 
 

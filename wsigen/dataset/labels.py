@@ -19,7 +19,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
-from wsigen.layout.layout import Layout, UniformLayout, inner_box
+from wsigen.layout.layout import Layout, StripLayout, UniformLayout
 from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
@@ -162,7 +162,7 @@ class PointLabels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PointLayout:
+class PointLayout(StripLayout):
     """Discs of one radius; where discs of different classes overlap the class is unknown. See `layout.Layout`.
 
     Attributes
@@ -179,24 +179,23 @@ class PointLayout:
     labels: NDArray[np.uint8]
     radius: float
 
-    def class_map(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
-        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
-        out = np.full(inner.shape, UNKNOWN, np.uint8)
-        contested = np.zeros(inner.shape, bool)
-        for which in np.flatnonzero(self._near(inner, cell_px)):
+    def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
+        """Paint the discs near a box (`StripLayout.classes`)."""
+        out = np.full(box.shape, UNKNOWN, np.uint8)
+        contested = np.zeros(box.shape, bool)
+        for which in np.flatnonzero(self._near(box, cell_px)):
             (x, y), label = self.centres[which], self.labels[which]
-            part = self._cells(x, y, cell_px).intersect(inner)
+            part = self._cells(x, y, cell_px).intersect(box)
             if part.empty:
                 continue
             py = (np.arange(part.y0, part.y1) + 0.5) * cell_px - y
             px = (np.arange(part.x0, part.x1) + 0.5) * cell_px - x
             disc = py[:, None] ** 2 + px[None] ** 2 <= self.radius**2
-            here = part.relative_to(inner).slices
+            here = part.relative_to(box).slices
             contested[here] |= disc & (out[here] != UNKNOWN) & (out[here] != label)
             out[here][disc] = label
         out[contested] = UNKNOWN
-        return out[np.ix_(rows, columns)]
+        return out
 
     def _cells(self, x: float, y: float, cell_px: int) -> Box:
         y0, x0 = math.floor((y - self.radius) / cell_px), math.floor((x - self.radius) / cell_px)

@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.layout.layout import inner_box
+from wsigen.layout.layout import StripLayout
 from wsigen.layout.smooth_noise import SplineTaps, spline_grid, spline_taps
-
-STRIP_CELLS = 2**20
-"""Cells computed at a time: bounds the memory of a read, whatever box is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class CellMapLayout:
+class CellMapLayout(StripLayout):
     """A class map of few cells, stretched over the slide; see `Layout`.
 
     Every class is interpolated for itself (cubic B-spline of its one-hot map) and the largest wins, so that borders are
@@ -34,20 +31,10 @@ class CellMapLayout:
     width: int
     cells: NDArray[np.uint8]
 
-    def class_map(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
-        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
-        out = np.zeros(inner.shape, np.uint8)
-        xs = _taps(inner.x0, inner.x1, cell_px, self.width, self.cells.shape[1])
-        step = max(1, STRIP_CELLS // max(1, inner.width))
-        for start in range(0, inner.height, step):
-            stop = min(start + step, inner.height)
-            ys = _taps(inner.y0 + start, inner.y0 + stop, cell_px, self.height, self.cells.shape[0])
-            out[start:stop] = self._largest(ys, xs)
-        return out[np.ix_(rows, columns)]
-
-    def _largest(self, ys: SplineTaps, xs: SplineTaps) -> NDArray[np.uint8]:
-        """The class of the greatest weight where rows and columns cross."""
+    def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
+        """The class of the greatest weight where rows and columns cross (`StripLayout.classes`)."""
+        ys = _taps(box.y0, box.y1, cell_px, self.height, self.cells.shape[0])
+        xs = _taps(box.x0, box.x1, cell_px, self.width, self.cells.shape[1])
         i, j = (np.clip(np.arange(*taps.span), 0, side - 1) for taps, side in zip((ys, xs), self.cells.shape, strict=True))
         nodes = self.cells[np.ix_(i, j)]
         best = np.full((len(ys.first), len(xs.first)), -1.0)

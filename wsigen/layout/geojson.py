@@ -23,10 +23,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError, suggest
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson_features import Feature, Polygon, declared_unit, load_json, read_features, renamed
-from wsigen.layout.layout import MAX_SIDE_PX, inner_box
-
-STRIP_CELLS = 2**21
-"""Cells filled at a time: bounds the memory of filling, whatever box is asked for."""
+from wsigen.layout.layout import MAX_SIDE_PX, StripLayout
 
 SMALL_PX = 512
 """A drawing smaller than this cannot be a slide in pixels: it was written in another unit."""
@@ -51,7 +48,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class GeoJsonLayout:
+class GeoJsonLayout(StripLayout):
     """Polygons on a background; see `Layout`.
 
     Attributes
@@ -75,18 +72,14 @@ class GeoJsonLayout:
     ignored: int = 0
     guessed: bool = False
 
-    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
-        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
-        out = np.full(inner.shape, self.background, np.uint8)
-        strip_rows = max(1, STRIP_CELLS // max(1, inner.width))
-        for y in range(inner.y0, inner.y1, strip_rows):
-            strip = Box(y, inner.x0, y + strip_rows, inner.x1).intersect(inner)
-            for area in self.areas:
-                part = area.cells(cell_px).intersect(strip)
-                if not part.empty:
-                    out[part.relative_to(inner).slices][_inside(area.edges, part, cell_px)] = area.class_index
-        return out[np.ix_(rows, columns)]
+    def classes(self, box: Box, cell_px: int) -> np.ndarray:
+        """Paint one polygon after the other (`StripLayout.classes`)."""
+        out = np.full(box.shape, self.background, np.uint8)
+        for area in self.areas:
+            part = area.cells(cell_px).intersect(box)
+            if not part.empty:
+                out[part.relative_to(box).slices][_inside(area.edges, part, cell_px)] = area.class_index
+        return out
 
 
 def read_geojson(

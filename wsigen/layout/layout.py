@@ -66,22 +66,36 @@ class UniformLayout:
         return np.full(box.shape, self.class_index, np.uint8)
 
 
-def inner_box(box: Box, cell_px: int, height: int, width: int) -> tuple[Box, np.ndarray, np.ndarray]:
-    """Map the cells of ``box`` to the nearest ones whose centre lies on the slide.
+class StripLayout:
+    """What layouts share that compute their cells: only those inside the slide, and a strip of rows at a time.
 
-    Returns
-    -------
-    inner:
-        The smallest box of cells that holds all of them.
-    rows, columns:
-        int ``[box.height]`` and ``[box.width]``: each cell's nearest inside cell, relative to ``inner``.
+    Attributes
+    ----------
+    strip_cells : int
+        Cells computed at a time: bounds the memory of a read, whatever box is asked for.
     """
-    rows = np.clip(np.arange(box.y0, box.y1), 0, _centres_inside(height, cell_px) - 1)
-    columns = np.clip(np.arange(box.x0, box.x1), 0, _centres_inside(width, cell_px) - 1)
-    if not len(rows) or not len(columns):
-        return Box(0, 0, 0, 0), rows, columns
-    inner = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    return inner, rows - inner.y0, columns - inner.x0
+
+    height: int
+    width: int
+    strip_cells = 2**20
+
+    def classes(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return the class at the centre of every cell of a box whose centres lie on the slide, uint8 ``[h, w]``."""
+        raise NotImplementedError
+
+    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
+        rows = np.clip(np.arange(box.y0, box.y1), 0, _centres_inside(self.height, cell_px) - 1)
+        columns = np.clip(np.arange(box.x0, box.x1), 0, _centres_inside(self.width, cell_px) - 1)
+        if box.empty:
+            return np.zeros((len(rows), len(columns)), np.uint8)
+        inner = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        out = np.empty(inner.shape, np.uint8)
+        step = max(1, self.strip_cells // inner.width)
+        for y in range(inner.y0, inner.y1, step):
+            strip = Box(y, inner.x0, y + step, inner.x1).intersect(inner)
+            out[strip.relative_to(inner).slices] = self.classes(strip, cell_px)
+        return out[np.ix_(rows - inner.y0, columns - inner.x0)]
 
 
 def _centres_inside(side_px: int, cell_px: int) -> int:

@@ -20,7 +20,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
-from wsigen.layout.layout import MAX_SIDE_PX, inner_box
+from wsigen.layout.layout import MAX_SIDE_PX, StripLayout
 
 STRIP_PX = 2**24
 """Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
@@ -29,7 +29,7 @@ HELP = 'write lines like \'1: Tumor\' (YAML), {"1": "Tumor"} (JSON) or 1,Tumor (
 
 
 @dataclass(frozen=True, slots=True)
-class RasterLayout:
+class RasterLayout(StripLayout):
     """A label image stretched over the slide by nearest neighbour; see `Layout`.
 
     Holds no pixels: every process opens the file for itself and reads the part it needs.
@@ -54,14 +54,11 @@ class RasterLayout:
     values: np.ndarray
     indices: np.ndarray
 
-    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
-        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
-        out = np.zeros(inner.shape, np.uint8)
-        if inner.empty:
-            return out[np.ix_(rows, columns)]
-        ys = _nearest(np.arange(inner.y0, inner.y1), cell_px, self.height, self.raster_height)
-        xs = _nearest(np.arange(inner.x0, inner.x1), cell_px, self.width, self.raster_width)
+    def classes(self, box: Box, cell_px: int) -> np.ndarray:
+        """Read the labels under the centres, a strip of the raster at a time (`StripLayout.classes`)."""
+        out = np.empty(box.shape, np.uint8)
+        ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.height, self.raster_height)
+        xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.width, self.raster_width)
         span = int(xs[-1] - xs[0]) + 1
         start = 0
         while start < len(ys):
@@ -70,7 +67,7 @@ class RasterLayout:
             labels = self._read(window)[np.ix_(ys[start:end] - ys[start], xs - xs[0])]
             out[start:end] = self._classes(labels)
             start = end
-        return out[np.ix_(rows, columns)]
+        return out
 
     def _read(self, window: Box) -> np.ndarray:
         import pyvips

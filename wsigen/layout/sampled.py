@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.geometry import Box
-from wsigen.layout.layout import inner_box
+from wsigen.layout.layout import StripLayout
 from wsigen.layout.nesting import Nesting, make_nesting
 from wsigen.layout.section import Section, make_section
 from wsigen.layout.subtypes import Subtype, mixture_of
@@ -23,12 +23,9 @@ from wsigen.layout.subtypes import Subtype, mixture_of
 SAMPLE = 400
 """Places per side at which the thresholds are read: 160,000 on a slide of any size, an error of areas below 0.2 %."""
 
-STRIP_CELLS = 2**19
-"""Cells drawn at a time: bounds the memory of a read, whatever box is asked for (about 250 bytes a cell)."""
-
 
 @dataclass(frozen=True, slots=True)
-class SampledLayout:
+class SampledLayout(StripLayout):
     """A layout made of smooth random fields; see `Layout`.
 
     Attributes
@@ -49,19 +46,12 @@ class SampledLayout:
     nesting: Nesting
     glass: int
 
-    def class_map(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
-        inner, rows, columns = inner_box(box, cell_px, self.height, self.width)
-        out = np.full(inner.shape, self.glass, np.uint8)
-        ys = (np.arange(inner.y0, inner.y1, dtype=np.float64) + 0.5) * cell_px
-        xs = (np.arange(inner.x0, inner.x1, dtype=np.float64) + 0.5) * cell_px
-        step = max(1, STRIP_CELLS // max(1, inner.width))
-        for start in range(0, inner.height, step):
-            strip = ys[start : start + step]
-            out[start : start + step] = self._draw(strip, xs)
-        return out[np.ix_(rows, columns)]
+    strip_cells = 2**19  # about 250 bytes a cell
 
-    def _draw(self, ys: NDArray[np.float64], xs: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
+        """Draw the tissue and, in it, the classes (`StripLayout.classes`)."""
+        ys = (np.arange(box.y0, box.y1, dtype=np.float64) + 0.5) * cell_px
+        xs = (np.arange(box.x0, box.x1, dtype=np.float64) + 0.5) * cell_px
         tissue = self.section.tissue(ys, xs)
         out = np.full(tissue.shape, self.glass, np.uint8)
         i, j = np.nonzero(tissue)

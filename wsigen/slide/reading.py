@@ -1,7 +1,7 @@
 """The one reader of images and slides: a file's size, um/px and levels, and boxes of its pixels at any size.
 
-tiffslide reads tiled TIFF slides by region, libvips every other image. A further library is one more class with the members of
-`Reader`, and one more name in `_open`.
+tiffslide reads tiled TIFF slides by region, libvips every other image. A further library is one more class in `Reader`, with
+the same members.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,23 +127,6 @@ def open_image(path: str | os.PathLike[str]) -> ImageSource:
     return ImageSource(whole, height, width, reader.mpp)
 
 
-class Reader(Protocol):
-    """An opened file."""
-
-    levels: list[tuple[int, int]]
-    """``(height, width)`` of each level, finest first."""
-    mpp: float | None
-    by_region: bool
-
-    def read(self, level: int, box: Box) -> RGB:
-        """Return uint8 RGB ``[h, w, 3]`` of a box that lies on the level."""
-        ...
-
-    def missing_bytes(self) -> int:
-        """Return how many bytes the file lacks at its end, or raise if it cannot be read to its end."""
-        ...
-
-
 class TiffSlideReader:
     """A slide through tiffslide."""
 
@@ -229,6 +212,9 @@ class VipsReader:
 
         pyvips.Image.new_from_file(self.path, access="sequential", fail_on="error").avg()
         return 0
+
+
+Reader = TiffSlideReader | VipsReader
 
 
 def as_rgb(image: Any) -> Any:
