@@ -18,11 +18,10 @@ import numpy as np
 from benchmarks.evaluation import stained_noise
 from benchmarks.figure import Figure, Options, Spent, spread
 from wsigen.base.geometry import ChunkGrid
-from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import encode_block
+from wsigen.slide.tiles import RGB, area_mean, encode_block, encode_tile
 from wsigen.slide.writer import level0_sha256, write_slide
 
 SIZE_PX, QUICK_PX = 12288, 8192

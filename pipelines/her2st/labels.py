@@ -29,7 +29,7 @@ from pipelines.her2st.sections import F32, PATCH_MPP, U8, Section, area_mean
 from wsigen.base.classes import UNKNOWN as NOBODY_KNOWS
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.geometry import Box
-from wsigen.slide.annotations import write_annotations
+from wsigen.slide.sidecars import write_annotations
 from wsigen.storage.files import atomic_path
 
 if TYPE_CHECKING:

@@ -56,8 +56,8 @@ def test_the_fault_is_named(content, words):
     [
         ("a: [", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
-        ("- 1", "expected 'setting: value' lines, found list"),
-        ("", "expected 'setting: value' lines, found nothing"),
+        ("- 1", "expected 'setting: value' lines, got list"),
+        ("", "expected 'setting: value' lines, got nothing"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "no such file"),
     ],

@@ -16,7 +16,7 @@ from slide_making import smooth_field
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import LayoutError
 from wsigen.base.geometry import Box
-from wsigen.slide.annotations import write_annotations
+from wsigen.slide.sidecars import write_annotations
 from wsigen.storage.files import target_of_leftover
 
 TABLE = ClassTable(

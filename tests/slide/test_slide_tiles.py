@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from slide_making import exact_mean, tissue
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.slide.codec import area_mean, area_means, encode_tile
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import encode_block, read_block
+from wsigen.slide.tiles import area_mean, area_means, encode_block, encode_tile, read_block
 
 SPEC = PyramidSpec(2500, 2049, 0.5, 20)
 CORNER = encode_block(SPEC, (1, 1), tissue(1, 452))

@@ -14,10 +14,9 @@ from slide_making import exact_mean, fill, make_slide, tissue
 
 from wsigen.base.errors import DamagedChunkError, OutputError
 from wsigen.slide import writer
-from wsigen.slide.codec import encode_tile
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import EncodedBlock
+from wsigen.slide.tiles import EncodedBlock, encode_tile
 from wsigen.slide.writer import level0_sha256, link_subifds, scratch_bytes, write_slide
 from wsigen.storage.files import sha256
 

@@ -110,10 +110,10 @@ def _tiles(box: Box) -> list[tuple[tuple[int, int], tuple[slice, slice], tuple[s
     """Every global tile that meets ``box``: its index, its part inside the tile, its part inside the box."""
     if box.y0 < 0 or box.x0 < 0:
         raise ValueError(f"{box} starts before the field's origin")
-    found = []
+    parts = []
     for ty in range(box.y0 // TILE, -(-box.y1 // TILE)):
         for tx in range(box.x0 // TILE, -(-box.x1 // TILE)):
             tile = Box(ty * TILE, tx * TILE, (ty + 1) * TILE, (tx + 1) * TILE)
             common = tile.intersect(box)
-            found.append(((ty, tx), common.relative_to(tile).slices, common.relative_to(box).slices))
-    return found
+            parts.append(((ty, tx), common.relative_to(tile).slices, common.relative_to(box).slices))
+    return parts

@@ -77,7 +77,7 @@ def read_mapping(
     if content is None and may_be_empty:
         return {}
     if not isinstance(content, dict):
-        raise fault(f"{file}: expected {expected}, found {'nothing' if content is None else type(content).__name__}")
+        raise fault(f"{file}: expected {expected}, got {'nothing' if content is None else type(content).__name__}")
     return content
 
 

@@ -80,9 +80,9 @@ def remove_tiny(cells: Cells, smallest: int) -> Cells:
 
 def touching(maps: Iterable[Cells], classes: int) -> Pairs:
     """Which of so many classes touch over an edge anywhere in the maps: bool ``[classes, classes]``, symmetric."""
-    found = np.eye(256, dtype=bool)
+    touch = np.eye(256, dtype=bool)
     for cells in maps:
         for a, b in ((cells[:, :-1], cells[:, 1:]), (cells[:-1], cells[1:])):
-            found[a, b] = True
-            found[b, a] = True
-    return found[:classes, :classes]
+            touch[a, b] = True
+            touch[b, a] = True
+    return touch[:classes, :classes]

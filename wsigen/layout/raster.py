@@ -160,8 +160,8 @@ def read_class_table(path: str | Path) -> dict[int, str]:
 
 def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
     """Return the raster row (or column) under the centre of each cell, in whole numbers."""
-    found = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
-    return np.clip(found, 0, raster_px - 1)
+    nearest = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
+    return np.clip(nearest, 0, raster_px - 1)
 
 
 @functools.lru_cache(maxsize=4)
@@ -239,13 +239,13 @@ def _histogram(image: Any) -> Counter[int]:
     """Return how many pixels have each value."""
     counts: Counter[int] = Counter()
     if image.format in ("uchar", "ushort"):
-        found = image.hist_find().numpy().ravel()
-        counts.update({int(v): int(found[v]) for v in np.flatnonzero(found)})
+        histogram = image.hist_find().numpy().ravel()
+        counts.update({int(v): int(histogram[v]) for v in np.flatnonzero(histogram)})
         return counts
     rows = max(1, STRIP_PX // image.width)
     for y in range(0, image.height, rows):
-        values, found = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
-        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+        values, numbers = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     return counts
 
 

@@ -82,12 +82,12 @@ class Section:
 
     def tissue(self, ys: Floats, xs: Floats) -> Mask:
         """Whether there is tissue where rows ``ys [n]`` and columns ``xs [m]`` cross (slide px)."""
-        found = self.height_of(ys, xs) > self.outline_above
-        if found.any() and np.isfinite(self.holes_above):
-            found &= self.holes.grid(ys, xs) <= self.holes_above
-        if found.any() and np.isfinite(self.cracks_below):
-            found &= self.crack_of(ys, xs) >= self.cracks_below
-        return found
+        tissue = self.height_of(ys, xs) > self.outline_above
+        if tissue.any() and np.isfinite(self.holes_above):
+            tissue &= self.holes.grid(ys, xs) <= self.holes_above
+        if tissue.any() and np.isfinite(self.cracks_below):
+            tissue &= self.crack_of(ys, xs) >= self.cracks_below
+        return tissue
 
 
 def make_section(seed: int, height: int, width: int, shape: SectionShape, mpp: float, ys: Floats, xs: Floats) -> Section:
@@ -126,7 +126,7 @@ def _pieces(seed: int, height: int, width: int, shape: SectionShape) -> tuple[Pi
     along, across = max(height, width), min(height, width)
     rows = max(1, round((n * across / along) ** 0.5 * 0.8)) if n > 5 else 1
     columns = -(-n // rows)
-    found = []
+    pieces = []
     for k, (a, b, c, d, e) in enumerate(draws):
         row, column = divmod(k, columns)
         in_row = min(columns, n - row * columns)
@@ -137,8 +137,8 @@ def _pieces(seed: int, height: int, width: int, shape: SectionShape) -> tuple[Pi
         rv = 0.5 * step_v * (0.75 + 0.25 * d)
         sin = 0.5 * (e - 0.5) * min(1.0, ru / rv)
         cos = (1.0 - sin * sin) ** 0.5
-        found.append(Piece(v, u, rv, ru, cos, sin) if width >= height else Piece(u, v, ru, rv, cos, sin))
-    return tuple(found)
+        pieces.append(Piece(v, u, rv, ru, cos, sin) if width >= height else Piece(u, v, ru, rv, cos, sin))
+    return tuple(pieces)
 
 
 def _with_thresholds(section: Section, shape: SectionShape, ys: Floats, xs: Floats) -> Section:

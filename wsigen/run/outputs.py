@@ -12,9 +12,8 @@ from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
 from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
-from wsigen.slide.annotations import write_annotations
 from wsigen.slide.ome import ome_xml
-from wsigen.slide.sidecars import import_script, write_manifest, write_thumbnail
+from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_thumbnail
 from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.storage.files import remove_leftovers, sha256, write_atomic
 

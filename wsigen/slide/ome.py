@@ -1,4 +1,4 @@
-"""OME-XML: what every viewer is told about the slide."""
+"""OME-XML: what viewers read about the slide."""
 
 from __future__ import annotations
 

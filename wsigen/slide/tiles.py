@@ -1,4 +1,4 @@
-"""A block of pixels to its encoded tiles, packed into one self-describing blob of bytes, and back.
+"""Pixels to encoded tiles, and a block's tiles packed into one self-describing blob of bytes, and back.
 
 Layout of a blob: magic, payload, table (JSON), length of the table and CRC-32 of all before it (uint32, little-endian).
 The table says which block of which slide this is, and where in the payload each tile lies. Tiles may share bytes.
@@ -14,17 +14,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsigen.base.errors import DamagedChunkError
-from wsigen.slide.codec import RGB, area_means, encode_tile, is_plain
-from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 
-MAGIC = b"wsiblk2\n"
-_CURE = "delete it and it will be made again"
-_NUMBER = struct.Struct("<I")
+RGB = NDArray[np.uint8]
 
 TileKey = tuple[int, int, int]
 """``(level, row, column)``; row and column count the tiles of the whole level."""
+
+MAGIC = b"wsiblk2\n"
+
+STRIP = 128
+"""Rows that are shrunk at a time, so that the sums of a wide image stay in the cache (measured: 32 to 256)."""
+
+_CURE = "delete it and it will be made again"
+
+_NUMBER = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,9 @@ def read_block(blob: bytes | bytearray, key: str = "") -> EncodedBlock:
         raise DamagedChunkError(f"{name}: {len(blob)} bytes that are no encoded block; {_CURE}", key)
     data = memoryview(blob)
     end = len(blob) - 2 * _NUMBER.size
-    stored, found = _NUMBER.unpack(data[end + _NUMBER.size :])[0], _checksum(data[: end + _NUMBER.size])
-    if stored != found:
-        problem = f"CRC-32 is {found:08x}, expected {stored:08x}: truncated or altered"
+    stored, computed = _NUMBER.unpack(data[end + _NUMBER.size :])[0], _checksum(data[: end + _NUMBER.size])
+    if stored != computed:
+        problem = f"CRC-32 is {computed:08x}, expected {stored:08x}: truncated or altered"
         raise DamagedChunkError(f"{name}: {problem}; {_CURE}", key)
     table = json.loads(bytes(data[end - _NUMBER.unpack_from(blob, end)[0] : end]))
     tiles = {(k, r, c): bytes(data[at : at + size]) for k, r, c, at, size in table["tiles"]}
@@ -112,6 +119,73 @@ def read_block(blob: bytes | bytearray, key: str = "") -> EncodedBlock:
     pixels = zlib.decompress(data[at : at + size])
     i, j = table["ij"]
     return EncodedBlock((i, j), table["spec"], tiles, np.frombuffer(pixels, np.uint8).reshape(shape))
+
+
+def encode_tile(spec: PyramidSpec, rgb: RGB) -> bytes:
+    """Encode one tile as a viewer will find it in the file.
+
+    Parameters
+    ----------
+    rgb:
+        uint8 ``[h, w, 3]``, at most one tile; the missing rows and columns of an edge tile repeat the last
+        ones, which costs fewer bytes than a hard border and leaves no fringe.
+
+    Returns
+    -------
+    bytes
+        A whole JPEG stream (YCbCr 4:2:0: Bio-Formats converts the colours of 4:4:4 twice), or a zlib stream
+        of the horizontal differences (TIFF predictor 2).
+    """
+    import imagecodecs
+
+    h, w = rgb.shape[:2]
+    full = np.pad(rgb, ((0, spec.tile - h), (0, spec.tile - w), (0, 0)), mode="edge") if min(h, w) < spec.tile else rgb
+    full = np.ascontiguousarray(full)
+    if spec.compression == "jpeg":
+        return bytes(
+            imagecodecs.jpeg8_encode(full, level=spec.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
+        )
+    differences = imagecodecs.delta_encode(full, axis=-2)
+    return bytes(imagecodecs.deflate_encode(differences.tobytes(), level=6))
+
+
+def area_mean(rgb: RGB, factor: int) -> RGB:
+    """Shrink uint8 ``[h, w, 3]`` by an integer factor, each pixel the mean of those it covers, rounded once, halves upwards.
+
+    The result is ``[ceil(h / factor), ceil(w / factor), 3]``; a box that reaches over the edge is averaged
+    over the pixels that exist.
+    """
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).reduce(factor))
+
+
+def area_means(rgb: RGB) -> list[RGB]:
+    """Return the area means at 1/2, 1/4 and 1/8 of uint8 ``[h, w, 3]``, the same pixels as by `area_mean`.
+
+    Where they fit evenly the sums are shared, which takes half the time: shrinking by each factor for itself was a third of
+    packing a slide.
+    """
+    factor = 2**BLOCK_LEVELS
+    height, width = rgb.shape[:2]
+    if height % factor or width % factor:
+        return [area_mean(rgb, 2**k) for k in range(1, BLOCK_LEVELS + 1)]
+    means = [np.empty((height >> k, width >> k, 3), np.uint8) for k in range(1, BLOCK_LEVELS + 1)]
+    for y in range(0, height, STRIP):
+        sums: NDArray[Any] = rgb[y : y + STRIP].reshape(-1, 3 * width)
+        for k, mean in enumerate(means, start=1):
+            sums = np.add(sums[0::2], sums[1::2], dtype=np.uint16)  # 64 bytes add up to less than 2^16
+            pairs = sums.copy()
+            pairs[:, :-3] += sums[:, 3:]  # a sum at every pixel though each second is wanted: whole rows add far faster
+            sums = np.ascontiguousarray(pairs.view("V6")[:, ::2]).view(np.uint16)
+            rounded = (sums + np.uint16(1 << (2 * k - 1))) >> np.uint16(2 * k)
+            mean[y >> k : (y >> k) + len(sums)] = rounded.reshape(len(sums), -1, 3)
+    return means
+
+
+def is_plain(rgb: RGB) -> bool:
+    """Whether all pixels of uint8 ``[h, w, 3]`` have one colour (the first row alone gives tissue away)."""
+    return bool((rgb[0] == rgb[0, 0]).all() and (rgb == rgb[0]).all())
 
 
 class _Payload:

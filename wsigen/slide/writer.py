@@ -20,10 +20,9 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from wsigen.base.errors import DamagedChunkError, OutputError
-from wsigen.slide.codec import RGB, area_mean, encode_tile
 from wsigen.slide.pyramid import BLOCK_LEVELS, PyramidSpec
 from wsigen.slide.spool import Spool
-from wsigen.slide.tiles import EncodedBlock, TileKey
+from wsigen.slide.tiles import RGB, EncodedBlock, TileKey, area_mean, encode_tile
 from wsigen.storage.files import atomic_path
 
 STRIP = 512

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write beside, flush unless told otherwise, rename; and checksums."""
+"""Files that are either whole or not there: write beside, flush unless the caller says otherwise, rename; and checksums."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer, flush: Flush = "all
 
 def target_of_leftover(name: str) -> str | None:
     """The name of the file whose writer, killed half-way, left a file of this name; None for any other name."""
-    found = re.fullmatch(r"\.[0-9a-f]{12}\.(.+)", name)
-    return found[1] if found else None
+    match = re.fullmatch(r"\.[0-9a-f]{12}\.(.+)", name)
+    return match[1] if match else None
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
