@@ -74,9 +74,9 @@ def test_no_circle_of_modules():
         visit(name)
 
 
-def test_dask_is_known_to_two_modules():
+def test_dask_is_known_to_three_modules():
     users = {name for name in modules() if uses(name, {"dask", "distributed"})}
-    assert users == {"run.engine.cluster", "run.engine.workers"}
+    assert users == {"run.engine.cluster", "run.engine.local", "run.engine.workers"}
 
 
 def test_no_torch_in_the_engine_nor_at_import_time_elsewhere():

@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ def open_cluster(
     import dask
     from distributed import Client
 
+    from wsigen.run.engine.local import forget_servers, start_local
+
     for name in ("distributed", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
     nannies = dask.config.get(_NANNIES)
@@ -122,11 +125,14 @@ def open_cluster(
         nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
         if scheduler is None and not processes:
             keep_freed_memory()  # before the workers' threads are there
-    with dask.config.set({**_SETTINGS, _NANNIES: nannies}):
+    with (
+        tempfile.TemporaryDirectory(prefix="wsigen-workers-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set({**_SETTINGS, _NANNIES: nannies, "temporary-directory": scratch}),
+    ):
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
-            own = _local(workers, processes, tasks_at_once)
+            own = start_local(workers, processes, tasks_at_once, scratch)
         elif is_queue_file(scheduler):
             jobs = submit_jobs(Path(scheduler))
             own = jobs.cluster
@@ -149,22 +155,7 @@ def open_cluster(
             with suppress(Exception):
                 if own is not None:
                     own.close(timeout=patience_s)
-
-
-def _local(workers: int, processes: bool, threads: int) -> Any:
-    """Workers on this machine: threads of this process, or processes that listen on loopback alone."""
-    from distributed import LocalCluster
-
-    return LocalCluster(
-        n_workers=workers if processes else 1,
-        threads_per_worker=threads if processes else workers * threads,
-        processes=processes,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        host="127.0.0.1" if processes else None,
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-    )
+            forget_servers()
 
 
 def _connect(address: str) -> Any:
