@@ -69,5 +69,5 @@ def forget_servers() -> None:
     keeps the handlers, and with them every server there ever was: 1,000 objects a slide.
     """
     asked = getattr(distributed.core, "_expects_comm", None)
-    if hasattr(asked, "cache_clear"):
+    if asked is not None and hasattr(asked, "cache_clear"):
         asked.cache_clear()
