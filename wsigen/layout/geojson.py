@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from wsigen.base.classes import ClassTable
-from wsigen.base.errors import ConfigError, LayoutError, suggest
+from wsigen.base.errors import ConfigError, LayoutError, refusing, suggest
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson_features import Feature, Polygon, declared_unit, load_json, read_features, renamed
 from wsigen.layout.layout import MAX_SIDE_PX, StripLayout
@@ -114,11 +114,9 @@ def read_geojson(
         If the file, a feature or the whole cannot be used: what, where and what to do.
     """
     path = Path(path)
-    try:
-        data = load_json(path)
+    data = load_json(path)
+    with refusing(LayoutError, f"{path}: no GeoJSON that QuPath writes", "export the annotations anew"):
         features = renamed(read_features(data, path), names or {}, path)
-    except RecursionError:
-        raise LayoutError(f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath") from None
     height, width = _check_extent(path, features, size, scale, declared_unit(data))
     sized: list[tuple[float, Area]] = []
     skipped = sum(f.ignored for f in features)

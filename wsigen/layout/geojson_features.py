@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wsigen.base.errors import LayoutError
+from wsigen.base.errors import LayoutError, refusing
 
 MAX_BYTES = 512 * 2**20
 """The most text that is read, unpacked: a small packed file may hold terabytes."""
+
+_EXPORT = "export the annotations from QuPath with File > Export objects as GeoJSON"
 
 IGNORED = ("Point", "MultiPoint", "LineString", "MultiLineString")
 """Geometries without area: QuPath's points and lines say nothing about where a class is."""
@@ -58,21 +59,17 @@ def load_json(path: Path) -> Any:
     LayoutError
         If the file is missing, unreadable, too large, not text or not JSON.
     """
-    text = _read_text(path)
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise LayoutError(f"{path}: the JSON is nested too deeply; export the annotations anew from QuPath") from None
-    except json.JSONDecodeError as e:
+    data = read_start(path, MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
         raise LayoutError(
-            f"{path}: not JSON ({e.msg}, line {e.lineno} column {e.colno}); "
-            "export the annotations from QuPath as GeoJSON, or give a label image"
-        ) from None
-    except ValueError as e:
-        raise LayoutError(f"{path}: not JSON ({str(e).split(';')[0]}); export the annotations anew") from None
+            f"{path}: more than {MAX_BYTES >> 20} MiB of text, too large for a layout; "
+            "export only the annotations, not the detections"
+        )
+    with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", _EXPORT):
+        return json.loads(data.decode("utf-8-sig"))
 
 
-def read_start(path: Path, count: int = 256) -> bytes:
+def read_start(path: Path, count: int) -> bytes:
     """Return the first bytes of a file, unpacked if it is packed by gzip.
 
     Raises
@@ -80,7 +77,15 @@ def read_start(path: Path, count: int = 256) -> bytes:
     LayoutError
         If the file is missing or cannot be read.
     """
-    return _read(path, count)
+    if not path.exists():
+        raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
+    with refusing(LayoutError, f"{path}: cannot be read", "give a GeoJSON file or a label image"), path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return file.read(count)
+        with refusing(LayoutError, f"{path}: the gzip file is damaged", "export or copy it again"), gzip.open(file) as unpacked:
+            return unpacked.read(count)
 
 
 def read_features(data: Any, path: Path) -> list[Feature]:
@@ -139,36 +144,6 @@ def declared_unit(data: Any) -> str | None:
     return None
 
 
-def _read_text(path: Path) -> str:
-    data = _read(path, MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise LayoutError(
-            f"{path}: more than {MAX_BYTES >> 20} MiB of text, too large for a layout; "
-            "export only the annotations, not the detections"
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise LayoutError(f"{path}: not GeoJSON (no UTF-8 text); export the annotations from QuPath as GeoJSON") from None
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as f:
-            packed = f.read(2) == b"\x1f\x8b"
-            f.seek(0)
-            if not packed:
-                return f.read(limit)
-            with gzip.open(f) as g:
-                return g.read(limit)
-    except FileNotFoundError:
-        raise LayoutError(f"{path}: no such layout file; check the path given to --layout") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise LayoutError(f"{path}: the gzip file is damaged ({e}); export or copy it again") from None
-    except OSError as e:
-        raise LayoutError(f"{path}: cannot be read ({e.strerror or e}); give a GeoJSON file or a label image") from None
-
-
 def _items(data: Any, path: Path) -> list[Any]:
     if isinstance(data, dict):
         if data.get("type") == "FeatureCollection" and isinstance(data.get("features"), list):
@@ -177,10 +152,7 @@ def _items(data: Any, path: Path) -> list[Any]:
             return [data]
     elif isinstance(data, list) and all(isinstance(item, dict) for item in data):
         return data
-    raise LayoutError(
-        f"{path}: JSON, but not GeoJSON (no FeatureCollection, Feature or list of features); "
-        "export the annotations from QuPath with File > Export objects as GeoJSON"
-    )
+    raise LayoutError(f"{path}: JSON, but not GeoJSON (no FeatureCollection, Feature or list of features); {_EXPORT}")
 
 
 def _is_geometry(item: dict[str, Any]) -> bool:

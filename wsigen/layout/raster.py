@@ -70,13 +70,9 @@ class RasterLayout(StripLayout):
         return out
 
     def _read(self, window: Box) -> np.ndarray:
-        import pyvips
-
-        try:
+        with refusing(LayoutError, f"{self.path}: the label image cannot be read any more", "bring it back"):
             image = _open(self.path, Path(self.path).stat().st_mtime_ns)
             pixels = image.crop(window.x0, window.y0, window.width, window.height).numpy()
-        except (pyvips.Error, OSError) as e:
-            raise LayoutError(f"{self.path}: the label image cannot be read any more ({_first_line(e)})") from None
         return pixels.reshape(window.shape)
 
     def _classes(self, labels: np.ndarray) -> np.ndarray:
@@ -115,22 +111,16 @@ def read_label_raster(
         If the file is missing, no label image, truncated, of another shape than the slide, or holds unknown
         values.
     """
-    import pyvips
-
     path = Path(path)
     if not path.exists():
         raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
     known = _known(path, table, classes, background)
-    try:
+    advice = "export the annotations as GeoJSON, or a label image as PNG or TIFF"
+    with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
         image = _open(str(path.resolve()), path.stat().st_mtime_ns)
         _check_image(path, image)
         height, width = _slide_size(path, (image.height, image.width), size, scale)
         _check_values(path, image, known, table)
-    except (pyvips.Error, OSError) as e:
-        raise LayoutError(
-            f"{path}: neither GeoJSON nor an image that can be read to its end ({_first_line(e)}); "
-            "export the annotations as GeoJSON, or a label image as PNG or TIFF"
-        ) from None
     values = np.array(sorted(known), np.int64)
     indices = np.array([known[int(v)] for v in values], np.uint8)
     return RasterLayout(height, width, str(path.resolve()), image.height, image.width, values, indices)
@@ -148,12 +138,10 @@ def read_class_table(path: str | Path) -> dict[int, str]:
         If the file is missing, cannot be parsed, or a value is no whole number or appears twice.
     """
     path = Path(path)
-    try:
+    if not path.exists():
+        raise LayoutError(f"{path}: no such class table; check the path")
+    with refusing(LayoutError, f"{path}: the class table is not a readable text file", HELP):
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise LayoutError(f"{path}: no such class table; check the path") from None
-    except (OSError, UnicodeDecodeError):
-        raise LayoutError(f"{path}: the class table is not a readable text file; {HELP}") from None
     pairs = _csv_pairs(text, path) if path.suffix.casefold() in (".csv", ".tsv") else _pairs(_parse(text, path), path)
     return _mapping(pairs, path)
 
@@ -220,7 +208,7 @@ def _check_values(path: Path, image: Any, known: Mapping[int, int], table: Class
     Raises
     ------
     LayoutError
-        Naming the values, their pixels, and the known ones. A truncated file raises ``pyvips.Error``.
+        Naming the values, their pixels, and the known ones.
     """
     unknown = {v: n for v, n in _histogram(image).items() if v not in known}
     if not unknown:
@@ -247,11 +235,6 @@ def _histogram(image: Any) -> Counter[int]:
         values, numbers = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     return counts
-
-
-def _first_line(error: Exception) -> str:
-    detail = getattr(error, "detail", "") or str(error)
-    return (detail.strip().splitlines() or ["unreadable"])[0]
 
 
 def _parse(text: str, path: Path) -> Any:

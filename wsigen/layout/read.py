@@ -44,7 +44,7 @@ def read_layout(
         If the file is missing or cannot be used.
     """
     path = Path(path)
-    if _is_json(path, read_start(path)):
+    if _is_json(path, read_start(path, 256)):
         if class_table_path is not None:
             raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
         return read_geojson(path, table, size, background, scale, default_class)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import ImageError
+from wsigen.base.errors import ImageError, refusing
 from wsigen.base.geometry import Box
 from wsigen.slide.resample import apply, taps
 
@@ -118,10 +119,8 @@ def open_image(path: str | os.PathLike[str]) -> ImageSource:
     height, width = reader.levels[0]
     if min(height, width) < MIN_SIDE_PX:
         raise ImageError(f"{path}: the image is {width} x {height} px, too small; give one of at least {MIN_SIDE_PX} px")
-    try:
+    with _readable(whole):
         missing = reader.missing_bytes()
-    except Exception as error:
-        raise _unreadable(whole, error) from None
     if missing:
         raise ImageError(f"{path}: the slide is truncated, {missing} bytes are missing; copy it again")
     return ImageSource(whole, height, width, reader.mpp)
@@ -160,10 +159,8 @@ class TiffSlideReader:
         """Return uint8 RGB of a box."""
         down = self.slide.level_downsamples[level]
         corner = tuple(v if down == 1 else int((v + 0.5) * down) for v in (box.x0, box.y0))
-        try:
+        with _readable(self.path):
             pixels = self.slide.read_region(corner, level, (box.width, box.height), as_array=True)
-        except Exception as error:
-            raise _unreadable(self.path, error) from None
         return np.broadcast_to(pixels, (*box.shape, 3)) if pixels.shape[2] == 1 else pixels[..., :3]
 
     def missing_bytes(self) -> int:
@@ -187,24 +184,18 @@ class VipsReader:
         """Open an image (ImageError if it is none)."""
         import pyvips
 
-        try:
+        with _readable(path):
             image = pyvips.Image.new_from_file(path, access="random", fail_on="error")
             mpp = _plausible(1000.0 / image.xres) if image.xres > 0 else None
             image = as_rgb(image)
-        except pyvips.Error as error:
-            raise _unreadable(path, error) from None
         if image.bands != 3:
             raise ImageError(f"{path}: {image.bands} bands, not a colour image; save it as an RGB PNG or TIFF")
         return cls(path, image, mpp)
 
     def read(self, level: int, box: Box) -> RGB:
         """Return uint8 RGB of a box."""
-        import pyvips
-
-        try:
+        with _readable(self.path):
             return self.image.crop(box.x0, box.y0, box.width, box.height).numpy().reshape(*box.shape, 3)
-        except pyvips.Error as error:
-            raise _unreadable(self.path, error) from None
 
     def missing_bytes(self) -> int:
         """Decode the image to its end; libvips raises if there is too little."""
@@ -225,10 +216,8 @@ def as_rgb(image: Any) -> Any:
 
 def _reader(path: str) -> Reader:
     """Open a file, once per process."""
-    try:
+    with _readable(path):
         return _open(path, Path(path).stat().st_mtime_ns)
-    except OSError as error:
-        raise _unreadable(path, error) from None
 
 
 @functools.lru_cache(maxsize=32)
@@ -269,10 +258,7 @@ def _plausible(mpp: float) -> float | None:
     return mpp if PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1] else None
 
 
-def _unreadable(path: str, error: Exception) -> ImageError:
-    detail = (getattr(error, "detail", "") or str(error) or type(error).__name__).strip().splitlines()[0]
-    detail = detail.replace(f'"{path}"', "it").replace(path, "it")  # libvips names the file, too
-    return ImageError(
-        f"{path}: not an image, truncated or damaged ({detail}); give a slide or image that opens elsewhere, "
-        "or copy the file again"
-    )
+def _readable(path: str) -> AbstractContextManager[None]:
+    """Whatever goes wrong in a library becomes an `ImageError` of one line."""
+    advice = "give a slide or image that opens elsewhere, or copy the file again"
+    return refusing(ImageError, f"{path}: not an image, truncated or damaged", advice)
