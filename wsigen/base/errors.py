@@ -81,7 +81,7 @@ class UnfitWorkerError(RunError):
 
     Attributes
     ----------
-    worker:
+    worker : str
         Its address.
     """
 
@@ -97,7 +97,7 @@ class DamagedChunkError(WsigenError):
 
     Attributes
     ----------
-    key:
+    key : str
         The zarr key of the chunk, relative to the run's store.
     """
 

@@ -63,15 +63,15 @@ def normal_field(seed: int, stream: Stream, box: Box, channels: int, level: int 
 
     Parameters
     ----------
-    seed:
+    seed : int
         0 .. 2**64 - 1.
-    stream:
+    stream : Stream
         Which field.
-    box:
+    box : Box
         Latent pixels, non-negative coordinates.
-    channels:
+    channels : int
         Latent channels. Channel k of a field does not depend on how many channels are drawn.
-    level, step:
+    level, step : int
         Pass (0-255) and step of the run.
 
     Returns

@@ -54,11 +54,11 @@ def read_mapping(
 
     Parameters
     ----------
-    fault:
+    fault : type of WsigenError
         The error to raise.
-    missing, expected:
+    missing, expected : str
         What to say of a file that is not there, and of one that holds something else.
-    may_be_empty:
+    may_be_empty : bool
         Whether a file without content is a mapping without entries.
 
     Raises

@@ -21,9 +21,9 @@ class CellMapLayout(StripLayout):
 
     Attributes
     ----------
-    height, width:
+    height, width : int
         Of the slide (px).
-    cells:
+    cells : ndarray
         uint8 ``[h, w]``: class indices or ``UNKNOWN``.
     """
 

@@ -23,11 +23,11 @@ def clean(cells: Cells, adjacent: Pairs, smallest: int) -> Cells:
 
     Parameters
     ----------
-    cells:
+    cells : ndarray
         uint8 ``[h, w]``: class indices or ``UNKNOWN``.
-    adjacent:
+    adjacent : ndarray
         bool ``[K, K]``, symmetric: which classes may touch.
-    smallest:
+    smallest : int
         Regions of fewer cells (connected over edges) are removed.
 
     Returns

@@ -53,15 +53,15 @@ class GeoJsonLayout(StripLayout):
 
     Attributes
     ----------
-    height, width:
+    height, width : int
         Size of the slide (px).
-    background:
+    background : int
         Class index outside every polygon.
-    areas:
+    areas : tuple of Area
         In the order they are painted: large first.
-    ignored:
+    ignored : int
         Points, lines and polygons without area that were left out.
-    guessed:
+    guessed : bool
         Whether the size was guessed from the polygons.
     """
 
@@ -95,17 +95,17 @@ def read_geojson(
 
     Parameters
     ----------
-    table:
+    table : ClassTable
         The classes that annotations may have; case does not matter.
-    size:
+    size : tuple of int or None
         ``(height, width)`` of the slide (px), or None: it is guessed from the polygons, with equal margins on both sides.
-    background:
+    background : int
         Class index outside every polygon.
-    scale:
+    scale : float
         Slide pixels per unit of the file: the um/px the layout was drawn at over that of the slide.
-    default_class:
+    default_class : int or None
         Class index of polygons without a classification; None makes them an error.
-    names:
+    names : mapping of str to (str or None), optional
         Classification -> name of a class, or None: as if it were not drawn (`geojson_features.renamed`).
 
     Raises
@@ -158,7 +158,7 @@ def _downward_edges(rings: Sequence[np.ndarray]) -> np.ndarray:
 
     Parameters
     ----------
-    rings:
+    rings : list of ndarray
         Outline and holes, each float64 ``[n, 2]`` of (x, y), the last point equal to the first.
 
     Returns
@@ -178,9 +178,9 @@ def _inside(edges: np.ndarray, box: Box, cell_px: int) -> np.ndarray:
 
     Parameters
     ----------
-    edges:
+    edges : ndarray
         From `_downward_edges` (slide px).
-    box:
+    box : Box
         In cells of ``cell_px`` slide pixels.
 
     Returns

@@ -35,13 +35,13 @@ class Feature:
 
     Attributes
     ----------
-    where:
+    where : str
         How messages call it: file, position counted from 1, and its name.
-    class_name:
+    class_name : str or None
         The classification as written, or None.
-    polygons:
+    polygons : list of Polygon
         Everything of it that has an outline.
-    ignored:
+    ignored : int
         Points and lines left out.
     """
 

@@ -19,7 +19,7 @@ class Layout(Protocol):
 
     Attributes
     ----------
-    height, width:
+    height, width : int
         Size of the slide in pixels of the full resolution.
     """
 
@@ -40,9 +40,9 @@ class Layout(Protocol):
 
         Parameters
         ----------
-        box:
+        box : Box
             Counts cells of ``cell_px x cell_px`` slide pixels (8 for f8 latents of the full resolution).
-        cell_px:
+        cell_px : int
             Side of a cell (slide px).
 
         Returns

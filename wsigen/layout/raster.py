@@ -36,13 +36,13 @@ class RasterLayout(StripLayout):
 
     Attributes
     ----------
-    height, width:
+    height, width : int
         Size of the slide (px).
-    path:
+    path : str
         The label image.
-    raster_height, raster_width:
+    raster_height, raster_width : int
         Its size in its own pixels.
-    values, indices:
+    values, indices : ndarray
         Sorted label values, and the class index of each.
     """
 
@@ -94,15 +94,15 @@ def read_label_raster(
 
     Parameters
     ----------
-    table:
+    table : ClassTable
         The classes of the model.
-    classes:
+    classes : mapping of int to str or None
         Label value -> class name (an empty name is the background); None: values are indices in ``table``.
-    size:
+    size : tuple of int or None
         ``(height, width)`` of the slide (px): the raster is stretched over it. None: ``scale`` decides.
-    background:
+    background : int
         Class index of label values with an empty name.
-    scale:
+    scale : float
         Slide pixels per raster pixel where ``size`` is None.
 
     Raises

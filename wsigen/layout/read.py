@@ -27,15 +27,15 @@ def read_layout(
 
     Parameters
     ----------
-    size:
+    size : tuple of int or None
         ``(height, width)`` of the slide (px), or None: the layout's extent decides.
-    background:
+    background : int
         Class index where the layout says nothing.
-    scale:
+    scale : float
         Slide pixels per pixel of the layout.
-    class_table_path:
+    class_table_path : str or Path or None
         What the values of a label image mean (`read_class_table`).
-    default_class:
+    default_class : int or None
         Class index of GeoJSON polygons without a classification; None makes them an error.
 
     Raises

@@ -46,13 +46,13 @@ class SampledLayout(StripLayout):
 
     Attributes
     ----------
-    height, width:
+    height, width : int
         Of the slide (px).
-    section:
+    section : Section
         Where there is tissue.
-    nesting:
+    nesting : Nesting
         Which class it is.
-    glass:
+    glass : int
         Class index of bare glass.
     """
 
@@ -82,15 +82,15 @@ def sample_layout(
 
     Parameters
     ----------
-    seed:
+    seed : int
         0 .. 2**64 - 1.
-    size:
+    size : tuple of int
         ``(height, width)`` of the slide (px).
-    glass:
+    glass : int
         Index of the class around the tissue.
-    name, subtype:
+    name, subtype : str, Subtype
         Shares and shapes.
-    mpp:
+    mpp : float
         um per slide px.
 
     Raises
@@ -160,11 +160,11 @@ def make_nesting(
 
     Parameters
     ----------
-    mpp:
+    mpp : float
         um per slide px.
-    short_px:
+    short_px : int
         The slide's shorter side.
-    ys, xs:
+    ys, xs : ndarray
         ``[n]``, points of the tissue (slide px), evenly spread.
     """
     from dataclasses import replace

@@ -95,11 +95,11 @@ def make_section(seed: int, height: int, width: int, shape: SectionShape, mpp: f
 
     Parameters
     ----------
-    height, width:
+    height, width : int
         Of the slide (px).
-    mpp:
+    mpp : float
         um per slide px.
-    ys, xs:
+    ys, xs : ndarray
         Rows and columns (slide px) of the sample from which the thresholds are read, evenly spread over the slide.
     """
     short = min(height, width)

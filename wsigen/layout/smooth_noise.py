@@ -34,15 +34,15 @@ class SmoothField:
 
     Attributes
     ----------
-    seed:
+    seed : int
         Of the run.
-    number:
+    number : int
         Fields of different numbers are independent.
-    size_px:
+    size_px : float
         Distance of the nodes of the coarsest octave (slide px).
-    gain:
+    gain : float
         Amplitude of an octave over that of the one before: small is smooth, 0.7 is ragged.
-    octaves:
+    octaves : int
         At most so many; none finer than 24 px.
     """
 
@@ -87,9 +87,9 @@ class SplineTaps:
 
     Attributes
     ----------
-    first:
+    first : ndarray
         int64, the first node of each position.
-    weight:
+    weight : ndarray
         float64, the positions' shape and ``[4]`` behind it; each four add up to 1.
     """
 
@@ -124,9 +124,9 @@ def spline_grid(lattice: NDArray[np.float32], rows: SplineTaps, columns: SplineT
 
     Parameters
     ----------
-    lattice:
+    lattice : ndarray
         ``[h, w]``; its first node is the first of ``rows.span`` and of ``columns.span``.
-    rows, columns:
+    rows, columns : SplineTaps
         Taps of ``n`` row and ``m`` column positions.
 
     Returns

@@ -24,22 +24,22 @@ class SectionShape(Settings):
 
     Attributes
     ----------
-    tissue:
+    tissue : float
         Share of the slide that is tissue, in (0, 0.9].
-    pieces:
+    pieces : int
         Pieces side by side along the slide's longer side (biopsy cores: 3 to 6), 1 to 12.
-    slimness:
+    slimness : float
         Width of a piece over what its place on the slide allows, in (0, 1].
-    roughness:
+    roughness : float
         How far the outline leaves an ellipse, as a share of the piece's radius.
-    holes, hole_um:
+    holes, hole_um : float
         Share of the pieces that is holes (lumina, fat, tears), and their size.
-    cracks:
+    cracks : float
         Share of the pieces that is thin splits.
-    region_um, region_share:
+    region_um, region_share : float
         Size of the regions of a class that takes half the tissue, and the most of the slide's shorter side it may
         be, so that a small slide, too, holds every class.
-    mixing, mixing_um:
+    mixing, mixing_um : float
         How much the classes intermingle at their borders (0: smooth borders, 1: as many islands as regions), and how
         finely.
     """
@@ -62,15 +62,15 @@ class Subtype(Settings):
 
     Attributes
     ----------
-    title:
+    title : str
         For people.
-    shares:
+    shares : dict of str to float
         Class name -> weight of its area in the tissue; the weights need not add up to 1.
-    rest:
+    rest : float
         Weight of every class of the model that ``shares`` does not name.
-    within:
+    within : dict of str to str
         Class -> the class inside whose regions it lies (necrosis within tumour).
-    shape:
+    shape : SectionShape
         What the pieces look like.
     """
 
@@ -98,9 +98,9 @@ class Mixture:
 
     Attributes
     ----------
-    shares:
+    shares : dict of int to float
         Class index -> share of the tissue's area; they add up to 1.
-    within:
+    within : dict of int to int
         Class index -> index of the class it lies in; free of cycles.
     """
 

@@ -28,9 +28,9 @@ def ome_xml(spec: PyramidSpec, name: str, annotations: Mapping[str, str]) -> byt
 
     Parameters
     ----------
-    name:
+    name : str
         Name of the image.
-    annotations:
+    annotations : mapping of str to str
         Further keys and values, e.g. model, model hash and seed. A key ``synthetic`` cannot override the
         mark.
     """

@@ -31,17 +31,17 @@ class PyramidSpec:
 
     Attributes
     ----------
-    width, height:
+    width, height : int
         Level 0, pixels.
-    mpp:
+    mpp : float
         Micrometres per pixel of level 0.
-    magnification:
+    magnification : float
         Nominal magnification of the objective, e.g. 20.
-    compression, quality:
+    compression, quality : Compression, int
         ``"jpeg"`` (4:2:0, quality 1-100) or ``"deflate"`` (lossless; the quality is not used).
-    tile:
+    tile : int
         Side of a tile in pixels.
-    block:
+    block : int
         Side of a block, the unit that is encoded at once, in pixels: a multiple of four tiles, so that each
         block holds whole tiles of three levels.
 

@@ -48,18 +48,18 @@ def write_annotations(
 
     Parameters
     ----------
-    rows:
+    rows : ClassReader
         Reads a box of the class map (in cells), a full-width band of rows at a time.
-    shape:
+    shape : tuple of int
         ``(height, width)`` of the class map in cells; it covers the slide, and cells outside the slide are
         not read.
-    cell_px:
+    cell_px : int
         Side of a cell in pixels.
-    size_px:
+    size_px : tuple of int
         ``(height, width)`` of the slide in pixels; regions are cut there.
-    seed:
+    seed : int
         Makes the ids of two slides differ; equal input gives an equal file.
-    mpp:
+    mpp : float
         Micrometres per pixel, for the measured areas.
 
     Returns
@@ -162,9 +162,9 @@ def _regions(rows: ClassReader, shape: tuple[int, int], table: ClassTable, scrat
 
     Parameters
     ----------
-    shape:
+    shape : tuple of int
         ``(height, width)`` of the class map in cells.
-    scratch:
+    scratch : Path
         A file to be made for the time being; it is removed in the end, whatever happens.
 
     Raises

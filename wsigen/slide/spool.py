@@ -23,7 +23,7 @@ class Spool:
 
     Parameters
     ----------
-    folder:
+    folder : Folder or Path
         Of a run, or the path of a folder, which is then made.
     """
 

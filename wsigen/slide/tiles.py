@@ -40,13 +40,13 @@ class EncodedBlock:
 
     Attributes
     ----------
-    ij:
+    ij : tuple of int
         The block's position in ``PyramidSpec.grid``.
-    spec:
+    spec : dict of str to Any
         The fields of the `PyramidSpec` the block was encoded for.
-    tiles:
+    tiles : mapping of TileKey to bytes
         Tile bytes by ``(level, row, column)``.
-    remainder:
+    remainder : ndarray
         uint8 ``[ceil(h / 8), ceil(w / 8), 3]``: the block's part of level 3.
     """
 
@@ -63,7 +63,7 @@ def encode_block(spec: PyramidSpec, ij: tuple[int, int], rgb: RGB) -> bytearray:
 
     Parameters
     ----------
-    rgb:
+    rgb : ndarray
         uint8 ``[h, w, 3]``, the pixels of ``spec.grid.box(ij)``: cut at the slide's edge.
 
     Raises
@@ -126,7 +126,7 @@ def encode_tile(spec: PyramidSpec, rgb: RGB) -> bytes:
 
     Parameters
     ----------
-    rgb:
+    rgb : ndarray
         uint8 ``[h, w, 3]``, at most one tile; the missing rows and columns of an edge tile repeat the last
         ones, which costs fewer bytes than a hard border and leaves no fringe.
 

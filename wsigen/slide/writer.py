@@ -43,9 +43,9 @@ def write_slide(
 
     Parameters
     ----------
-    description:
+    description : bytes
         The OME-XML (`wsigen.slide.ome.ome_xml`).
-    note:
+    note : callable
         Called after every block that was read.
 
     Raises
@@ -88,7 +88,7 @@ def scratch_bytes(spec: PyramidSpec, bytes_per_px: float) -> int:
 
     Parameters
     ----------
-    bytes_per_px:
+    bytes_per_px : float
         Of an encoded tile.
     """
     areas = (math.prod(spec.level_size(level)) for level in range(1, min(spec.levels, BLOCK_LEVELS)))

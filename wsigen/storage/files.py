@@ -30,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str], flush: Flush = "all") -> Iterator[
 
     Parameters
     ----------
-    flush:
+    flush : Flush
         What must outlive a power cut from now on: ``all``; ``contents``, but perhaps not the rename (a file system may forget
         the newest ones, but in their order: what was deleted later is there, too); or ``nothing``: for files whose contents
         tell that they are damaged, and which can be made again.

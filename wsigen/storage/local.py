@@ -27,7 +27,7 @@ class LocalFolder(Folder):
 
     Attributes
     ----------
-    path:
+    path : Path
         The folder. It is made by ``make`` alone, never by who writes into it.
     """
 

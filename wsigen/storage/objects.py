@@ -76,11 +76,11 @@ class ObjectFolder(Folder):
 
     Parameters
     ----------
-    name:
+    name : str
         The URL.
-    system, root:
+    system, root : fsspec file system, str
         fsspec's file system, and the prefix in it.
-    guard:
+    guard : str or None
         An object without which nothing is written: ``run.json``, in folders of a run.
     """
 
@@ -248,7 +248,7 @@ class Scratch:
 
     Attributes
     ----------
-    path:
+    path : Path
         The folder.
     """
 
