@@ -8,6 +8,7 @@
     ├── ImageError              an image or slide to be read
     ├── DatasetError            training data: images, annotations, tables, splits
     ├── BundleError             a model bundle
+    ├── ModelOutputError        a network whose output is no picture
     ├── OutputError             where the slide is to be written
     ├── ResourceError           memory, disk, a scheduler that is not there
     ├── EvaluationError         a side, extractor or feature file of an evaluation
@@ -58,6 +59,10 @@ class DatasetError(WsigenError):
 
 class BundleError(WsigenError):
     """A model bundle is missing, unsafe or inconsistent."""
+
+
+class ModelOutputError(WsigenError):
+    """A network gives values that are not finite, or a picture of one colour: its weights or its card are wrong."""
 
 
 class OutputError(WsigenError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import ModelOutputError
 from wsigen.base.geometry import Box
 from wsigen.models.attention import SplitDecoder, attended_redundancy, attentions, can_split
 from wsigen.models.card import Config, Latent, read_config
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from wsigen.models.layers import Statistics
 
 Array = NDArray[np.float32]
+
+WHITE = 250.0
+"""Grey level from which a window of one colour is bare glass that a decoder drew, and no fault."""
 
 PIECE = 64
 """Latent px of a window that a CPU decodes at once: the activations then fit into caches and into a heap that keeps its memory.
@@ -114,7 +118,8 @@ class Autoencoder:
         with torch.inference_mode():
             encoded = self.vae.encode(self._tensor(x.transpose(2, 0, 1)[None]))
             raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-            return np.ascontiguousarray(((raw - self._mean) / self._std).float().cpu().numpy())[0]
+            latents = np.ascontiguousarray(((raw - self._mean) / self._std).float().cpu().numpy())[0]
+        return demand_finite(latents, "encoder")
 
     def decode(self, latents: Array, halo: Sides = (0, 0, 0, 0)) -> Array:
         """Decode standardised latents float32 ``(C, h, w)`` to RGB float32 ``(h f, w f, 3)`` in 0 .. 255.
@@ -244,7 +249,7 @@ class Autoencoder:
 
     def _window(self, latents: Array, halo: Sides) -> Array:
         """Decode at once."""
-        return self._rgb(lambda: self._decode(self._tensor(latents[None])), halo)
+        return _demand_picture(self._rgb(lambda: self._decode(self._tensor(latents[None])), halo), latents)
 
     def _rgb(self, decode: Callable[[], Tensor], halo: Sides) -> Array:
         """The window of a picture that is decoded with ``halo``, in 0 .. 255."""
@@ -252,13 +257,41 @@ class Autoencoder:
         with self._shrinking.around(halo):
             image = self._shrinking.core(decode())[0]
         image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
-        return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+        return demand_finite(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()), "decoder")
 
     def _tensor(self, values: Array) -> Tensor:
         import torch
 
         tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         return tensor.to(self._device, memory_format=torch.channels_last)
+
+
+def demand_finite(values: Array, network: str) -> Array:
+    """Return what a network gave, if it is numbers.
+
+    Raises
+    ------
+    ModelOutputError
+        If it is not: NaN would become black on a slide, without a word.
+    """
+    if not np.isfinite(values).all():
+        share = 1.0 - float(np.isfinite(values).mean())
+        raise ModelOutputError(
+            f"the {network} gives {share:.0%} values that are not finite; its weights, or latent.mean and latent.std of its "
+            "card, are wrong, or the precision is too low: try another --precision or --device, or another model"
+        )
+    return values
+
+
+def _demand_picture(rgb: Array, latents: Array) -> Array:
+    """Refuse a picture of one colour, white apart, that was decoded from latents of more than one value (ModelOutputError)."""
+    colour = rgb[0, 0]
+    if colour.min() < WHITE and np.ptp(latents) > 0.0 and (rgb == colour).all():
+        raise ModelOutputError(
+            f"the decoder gives one colour {colour.round().astype(int).tolist()} for all {rgb.shape[1]}x{rgb.shape[0]} px of a "
+            "window; its weights, or latent.mean and latent.std of its card, are wrong: try another model"
+        )
+    return rgb
 
 
 def _pieces(core: Box) -> Iterator[Box]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.machine import keep_freed_memory
-from wsigen.models.autoencoder import Autoencoder, load_autoencoder
+from wsigen.models.autoencoder import Autoencoder, demand_finite, load_autoencoder
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard, read_config
 from wsigen.models.conditioning import Condition
@@ -148,6 +148,11 @@ class Model:
         -------
         ndarray
             float32 ``(B, C, p, p)``: the raw output, to be read by ``prediction_type``.
+
+        Raises
+        ------
+        ModelOutputError
+            If it is not finite.
         """
         import torch
 
@@ -160,4 +165,5 @@ class Model:
             sample, extra = self.inputs(batch, conditions, level)
             sample = sample.contiguous(memory_format=torch.channels_last)
             output = self.unet(sample, timestep, return_dict=False, **extra)[0]
-            return np.ascontiguousarray(output.float().cpu().numpy())
+            predicted = np.ascontiguousarray(output.float().cpu().numpy())
+        return demand_finite(predicted, "denoiser")

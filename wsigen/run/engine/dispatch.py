@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-from wsigen.base.errors import DamagedChunkError, RunError, UnfitWorkerError, WsigenError
+from wsigen.base.errors import DamagedChunkError, ModelOutputError, RunError, UnfitWorkerError, WsigenError
 from wsigen.run.engine.cluster import Cluster, SchedulerLostError, WorkerLostError
 from wsigen.run.engine.stage import Notes
 from wsigen.run.spec import FAILURES, RunSpec
@@ -146,6 +146,8 @@ class Dispatcher:
             return task, result
         if isinstance(result, UnfitWorkerError):
             return task, self._without_worker(result)
+        if isinstance(result, ModelOutputError):
+            raise ModelOutputError(f"{task.name}: {result}")
         if isinstance(result, WsigenError):
             raise result
         if isinstance(result, SchedulerLostError):
