@@ -11,12 +11,11 @@ from drawing import feature, square, tumor_in_stroma, write_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsigen.base.errors import RunError
 from wsigen.models.card import BundleCard
 from wsigen.run.config import make_config
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.calls import calls_of_chunk, count_calls
-from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds, process_seconds
+from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds
 from wsigen.run.estimate.memory import Projection, model_size, project_run
 from wsigen.run.estimate.speed import NonModelCost, Speed, measure_speed
 from wsigen.run.generate import generate
@@ -120,17 +119,7 @@ def test_seconds_hold_what_is_done_besides_the_model(bundle, monkeypatch, name):
     plain = said(bundle, Speed(call=1.0, decode=0.01), monkeypatch, steps=steps)
     speed = Speed(call=1.0, decode=0.01, non_model=NonModelCost(**{name: 0.01}))
     more = said(bundle, speed, monkeypatch, steps=steps)
-    often = {
-        "start": area,
-        "denoise": steps * area,
-        "assemble": steps * area,
-        "tissue_block": 1,
-        "glass_block": 0,
-        "prepare": area,
-        "annotate": area,
-        "tissue_file": 1,
-        "glass_file": 0,
-    }
+    often = {"start": area, "step": steps * area, "tissue_block": 1, "glass_block": 0, "driver_block": 1}
     assert more.seconds - plain.seconds == pytest.approx(0.01 * often[name], abs=1e-9)
 
 
@@ -139,7 +128,7 @@ def test_glass_costs_a_block_and_its_file_and_no_model_call(bundle, tmp_path, mo
     layout = write_layout(tmp_path / "layout.geojson", feature("Tumor", square(300, 300, 600)))
     more = {"class_name": None, "layout": layout, "size": (6000, 4000), "chunk": 256, "steps": 1, "workers": 1}
     plain = said(bundle, Speed(1.0, 0.01), monkeypatch, **more)
-    for name, often in (("tissue_block", 1), ("tissue_file", 1), ("glass_block", 5), ("glass_file", 5)):
+    for name, often in (("tissue_block", 1), ("glass_block", 5), ("driver_block", 6)):
         found = said(bundle, Speed(1.0, 0.01, non_model=NonModelCost(**{name: 0.01})), monkeypatch, **more)
         assert found.seconds - plain.seconds == pytest.approx(0.01 * often), name
 
@@ -152,7 +141,7 @@ def test_tasks_that_share_an_accelerator_overlap_state_and_model(bundle, monkeyp
     for name in ("TASK_S", "DRIVER_S"):
         monkeypatch.setattr(f"wsigen.run.estimate.estimate.{name}", 0.0)
     model, state, both = (
-        said(bundle, Speed(call, 0.0, non_model=NonModelCost(assemble=pixel)), monkeypatch, steps=20).seconds
+        said(bundle, Speed(call, 0.0, non_model=NonModelCost(step=pixel)), monkeypatch, steps=20).seconds
         for call, pixel in ((1.0, 0.0), (1e-9, 1e-3), (1.0, 1e-3))
     )
     none = said(bundle, Speed(1e-9, 0.0), monkeypatch, steps=20).seconds  # the scheduler's, which are fewer than either
@@ -163,15 +152,15 @@ def test_tasks_that_share_an_accelerator_overlap_state_and_model(bundle, monkeyp
 
 
 def test_no_worker_shares_the_drivers_part(bundle, monkeypatch):
-    """The file and the annotations: twice the slide takes twice as long, whatever the number of workers."""
+    """Class map, file and annotations: twice the slide takes twice as long, whatever the number of workers."""
     base = Speed(call=1.0, decode=0.01)
 
     def of_driver(**more):
-        costly = replace(base, non_model=NonModelCost(annotate=0.01, tissue_file=2.0))
+        costly = replace(base, non_model=NonModelCost(driver_block=2.0))
         return said(bundle, costly, monkeypatch, **more).seconds - said(bundle, base, monkeypatch, **more).seconds
 
     alone = of_driver(size=(2048, 2048))
-    assert alone == pytest.approx(0.01 * 256**2 + 2.0)
+    assert alone == pytest.approx(2.0)
     assert of_driver(size=(2048, 2048), workers=8, scheduler="tcp://127.0.0.1:1") == pytest.approx(alone)
     assert of_driver(size=(2048, 4096)) == pytest.approx(2 * alone)
 
@@ -263,10 +252,8 @@ def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
     assert estimate._at_once(Workers(8, False, 1, "tcp://a:1", 2), "cpu") == 8
 
 
-def test_worker_processes_take_their_time_to_start(bundle, tmp_path):
-    """An interpreter with torch and a model: seconds, once, as all start together."""
-    prepared = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff")
-    assert process_seconds(prepared) > 0.5
-    broken = replace(prepared, spec=prepared.spec.changed(model=str(tmp_path / "nowhere")))
-    with pytest.raises(RunError, match="cannot load the model"):
-        process_seconds(broken)
+def test_worker_processes_take_their_time_to_start(bundle, monkeypatch):
+    """They import and load what the driver has, once, as all start together."""
+    speed = Speed(call=1.0, decode=0.01)
+    threads, processes = (said(bundle, speed, monkeypatch, processes=processes).seconds for processes in (False, True))
+    assert processes - threads == pytest.approx(1.0)

@@ -19,12 +19,12 @@ class ChosenLayout:
 
     Attributes
     ----------
-    source:
+    source : dict or None
         What a drawn layout depends on besides seed, size and um/px, and of a mask model's the cells drawn, in plain JSON
         values; part of the run's identity.
-    title:
+    title : str or None
         The same for people, in one line.
-    note:
+    note : str
         What the user should know of the layout, in one line; may be empty.
     """
 
@@ -41,11 +41,11 @@ def choose_layout(
 
     Parameters
     ----------
-    bundle:
+    bundle : Path
         Folder of the model.
-    mpp:
+    mpp : float
         um per slide px.
-    size:
+    size : tuple of int or None
         ``(height, width)`` of the slide (px); by default the setting's, the layout's own extent, or the reference's.
 
     Raises

@@ -154,7 +154,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{folder}: no such folder; make it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: not writable; choose another place for the slide")
-    for path in files.all:
+    for path in files:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; choose another name for the slide")
         if path.exists() and not overwrite:
@@ -166,7 +166,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def _spare_inputs(output: Path, config: RunConfig) -> None:
     """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
-    written = {path.resolve() for path in files_of(output).all}
+    written = {path.resolve() for path in files_of(output)}
     for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference):
         if path is not None and path.resolve() in written:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
@@ -199,7 +199,7 @@ def _work(
     spec = RunSpec.load(folder)
     look = _while_held(lock, spec, watch)
     cluster.notes.tell = lambda text: look(Stage("prepare", 0, note=text))
-    confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: told at once
+    confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: raised at once
     run = run_context(folder.name, spec.hash)
     run.spool.make()
     dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, workers.calls_at_once, confirm, notes=cluster.notes)
@@ -213,7 +213,7 @@ def _work(
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
         raise
-    named = tuple(str(path) for path in files.all)
+    named = tuple(str(path) for path in files)
     outcome = Outcome(files=named, level0_sha256=digest, area_px=areas, layout=spec.layout_title)
     confirm()
     if config.keep_run:

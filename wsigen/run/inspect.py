@@ -80,7 +80,7 @@ def steps_done(pass_: PassContext) -> dict[tuple[int, int], int]:
 def timestep_map(pass_: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int32]:
     """The number of steps still to go at every pixel of a small map: L(i) = S - steps done of its chunk.
 
-    Returns int32 ``[h, w]`` with h, w at most ``side``: 0 finished .. S at the start, S + 1 not yet started, -1 glass.
+    Returns int32 ``(h, w)`` with h, w at most ``side``: 0 finished .. S at the start, S + 1 not yet started, -1 glass.
     """
     plan = pass_.plan
     done = steps_done(pass_)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError
@@ -20,41 +20,14 @@ from wsigen.storage.files import remove_leftovers, sha256, write_atomic
 SUFFIXES = (".ome.tiff", ".ome.tif")
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Paths of one slide's files."""
+class Files(NamedTuple):
+    """Paths of one slide's files: GeoJSON of the classes, manifest, PNG of the whole slide, import script for QuPath."""
 
     slide: Path
-    base: str
-
-    def beside(self, suffix: str) -> Path:
-        """A file beside the slide, e.g. ``.geojson``."""
-        return self.slide.with_name(self.base + suffix)
-
-    @property
-    def annotations(self) -> Path:
-        """GeoJSON of the classes."""
-        return self.beside(".geojson")
-
-    @property
-    def manifest(self) -> Path:
-        """Every parameter, seed, version and checksum."""
-        return self.beside(".json")
-
-    @property
-    def thumbnail(self) -> Path:
-        """PNG of the whole slide."""
-        return self.beside(".png")
-
-    @property
-    def script(self) -> Path:
-        """Import script for QuPath."""
-        return self.beside(".groovy")
-
-    @property
-    def all(self) -> list[Path]:
-        """Every file."""
-        return [self.slide, self.annotations, self.manifest, self.thumbnail, self.script]
+    annotations: Path
+    manifest: Path
+    thumbnail: Path
+    script: Path
 
 
 def files_of(output: Path) -> Files:
@@ -67,7 +40,8 @@ def files_of(output: Path) -> Files:
     """
     for suffix in SUFFIXES:
         if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
-            return Files(output, output.name[: -len(suffix)])
+            base = output.name[: -len(suffix)]
+            return Files(output, *(output.with_name(base + end) for end in (".geojson", ".json", ".png", ".groovy")))
     raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
 
 
@@ -80,14 +54,14 @@ def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tu
     """
     card = check_bundle(Path(run.spec.model))
     files.manifest.unlink(missing_ok=True)
-    for path in files.all:
+    for path in files:
         remove_leftovers(path)
     write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
     digest = level0_sha256(files.slide)
     areas = export_annotations(run.passes[-1], card.table, files.annotations)
     write_thumbnail(files.slide, files.thumbnail)
     write_atomic(files.script, import_script().encode())
-    beside = {path.name: sha256(path) for path in files.all if path != files.manifest}
+    beside = {path.name: sha256(path) for path in files if path != files.manifest}
     manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
     write_manifest(files.manifest, manifest.model_dump(mode="json"))
     return digest, areas

@@ -90,7 +90,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
-    """The class map that conditions one chunk, uint8 ``[h, w]``."""
+    """The class map that conditions one chunk, uint8 ``(h, w)``."""
     return layout.class_map(plan.grid.box(ij), plan.cell_px)
 
 

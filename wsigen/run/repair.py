@@ -1,4 +1,4 @@
-"""What a pass has before its first task, and what is found damaged: deleted, or made again where no task makes it."""
+"""What a pass has before its first task, and the repair of what is damaged: deleted, or made again where no task makes it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _LAST = {LOCK: 1, FINISHED: 2}
 
 def run_dir_of(config: RunConfig, output: Path) -> str | Path:
     """Where the state of a run lies: as set, or ``NAME.run`` beside the slide."""
-    return config.run_dir or output.absolute().with_name(files_of(output).base + ".run")
+    return config.run_dir or files_of(output.absolute()).manifest.with_suffix(".run")
 
 
 def make_run_dir(place: str | Path, output: Path) -> Folder:
@@ -160,7 +160,7 @@ def _check_versions(folder: Folder, spec: RunSpec) -> None:
 def begin_outputs(folder: Folder, spec: RunSpec, overwrite: bool) -> None:
     """Refuse to replace files that appeared since the run began (OutputError); from then on those there are the run's."""
     if not folder.has(BEGUN) and not overwrite:
-        for path in files_of(Path(spec.output)).all:
+        for path in files_of(Path(spec.output)):
             if path.exists():
                 raise OutputError(f"{path}: was put there since the run began; move it away, then resume")
     folder.write(BEGUN, b"")
@@ -176,8 +176,8 @@ def _discard_all(folder: Folder, keep: str = "") -> None:
     """Remove all that runs made here; ``run.json`` first, without which nobody writes into an object store any more."""
     if folder.has(RUN_SPEC):
         folder.discard(RUN_SPEC)
-    found = {target_of_leftover(name) or name for name in folder.top() if _own(name)} - {keep}
-    for name in sorted(found, key=lambda name: (_LAST.get(name, 0), name)):
+    own = {target_of_leftover(name) or name for name in folder.top() if _own(name)} - {keep}
+    for name in sorted(own, key=lambda name: (_LAST.get(name, 0), name)):
         folder.discard(name)
 
 

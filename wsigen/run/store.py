@@ -49,7 +49,7 @@ class RunStore:
 
     Parameters
     ----------
-    folder:
+    folder : Folder
         Of the group, e.g. ``RUN/work-0123456789ab/state.zarr``.
     """
 
@@ -95,18 +95,18 @@ class PassState:
 
     Parameters
     ----------
-    group:
+    group : object
         The pass's zarr group.
-    grid:
+    grid : ChunkGrid
         Chunks of the latent canvas.
-    folder:
+    folder : Folder
         Where the group's keys lie.
 
     Attributes
     ----------
-    steps, channels:
+    steps, channels : int
         Transitions of the pass, latent channels.
-    margin:
+    margin : int
         Half a crop side: how far a chunk's crops reach beyond it, latent px.
     """
 
@@ -132,24 +132,24 @@ class PassState:
     # -- reading and writing -------------------------------------------------------------------------------------------
 
     def read_latents(self, step: int, box: Box) -> Array:
-        """State y[step] on ``box`` (inside the canvas), float32 ``[C, h, w]``; NaN where nothing was written."""
+        """State y[step] on ``box`` (inside the canvas), float32 ``(C, h, w)``; NaN where nothing was written."""
         out = np.full((self.channels, *box.shape), np.nan, dtype=np.float32)
         chunks = self.grid.overlapping(box)
-        parts = [self.grid.box(ij).intersect(box) for ij in chunks]
+        inside = [self.grid.box(ij).intersect(box) for ij in chunks]
         reads = [
-            (self.key(2 * step, ij), lambda p=part: self._latents[(step, slice(None), *p.slices)])
-            for ij, part in zip(chunks, parts, strict=True)
+            (self.key(2 * step, ij), lambda b=common: self._latents[(step, slice(None), *b.slices)])
+            for ij, common in zip(chunks, inside, strict=True)
         ]
-        for part, data in zip(parts, self._read_all(reads), strict=True):
-            out[(slice(None), *part.relative_to(box).slices)] = data
+        for common, data in zip(inside, self._read_all(reads), strict=True):
+            out[(slice(None), *common.relative_to(box).slices)] = data
         return out
 
     def write_latents(self, step: int, ij: Index, values: Array) -> None:
-        """Write state y[step] of chunk ``ij``, float32 ``[C, h, w]``."""
+        """Write state y[step] of chunk ``ij``, float32 ``(C, h, w)``."""
         self._to["latents"][(step, slice(None), *self._whole(ij).slices)] = self._padded(values)
 
     def read_history(self, step: int, ij: Index) -> Array:
-        """The merged estimate x0[step] of chunk ``ij``, float32 ``[C, h, w]``; NaN where nothing was written."""
+        """The merged estimate x0[step] of chunk ``ij``, float32 ``(C, h, w)``; NaN where nothing was written."""
         box = self.grid.box(ij)
         return self._checked(self._history_key(step, ij), lambda: self._history[(step, slice(None), *box.slices)])
 
@@ -167,13 +167,13 @@ class PassState:
         return self._read_all(reads)
 
     def write_partial(self, step: int, ij: Index, values: Array) -> None:
-        """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``[C, h + 2m, w + 2m]``."""
+        """Write chunk ``ij``'s weighted sum over its box dilated by the margin, float32 ``(C, h + 2m, w + 2m)``."""
         entry = np.zeros((self.channels, *self._partials.shape[-2:]), dtype=np.float32)
         entry[:, : values.shape[1], : values.shape[2]] = values
         self._to["partials"][(step, *ij)] = entry
 
     def read_classes(self, box: Box) -> NDArray[np.uint8]:
-        """The class map on ``box`` (inside the canvas), uint8 ``[h, w]``."""
+        """The class map on ``box`` (inside the canvas), uint8 ``(h, w)``."""
         classes = np.asarray(self._checked("classes", lambda: self._classes[box.slices]))
         if (classes == NO_CLASS).any():
             key = f"{self.group.path}/classes"
@@ -186,7 +186,7 @@ class PassState:
 
     @cached_property
     def activity(self) -> NDArray[np.bool_]:
-        """Chunks that take part, bool ``[I, J]``: a pixel to denoise lies in them or within half a crop of them."""
+        """Chunks that take part, bool ``(I, J)``: a pixel to denoise lies in them or within half a crop of them."""
         return self._checked("activity", lambda: self.group["activity"][:])
 
     def write_activity(self, activity: NDArray[np.bool_]) -> None:
@@ -340,13 +340,13 @@ def place_of_key(key: str) -> Place:
     RunError
         If it is the key of nothing that can be made again.
     """
-    parts = _PASS.fullmatch(key)
-    if parts and parts[2] in ("classes", "activity", "norm"):
-        return Place(int(parts[1]), parts[2])
-    place = _place_in_pass(parts[2]) if parts else None
-    if parts is None or place is None:
+    match = _PASS.fullmatch(key)
+    if match and match[2] in ("classes", "activity", "norm"):
+        return Place(int(match[1]), match[2])
+    place = _place_in_pass(match[2]) if match else None
+    if match is None or place is None:
         raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
-    return Place(int(parts[1]), "", *place)
+    return Place(int(match[1]), "", *place)
 
 
 def _place_in_pass(key: str) -> tuple[int, Index] | None:
@@ -390,7 +390,7 @@ def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: 
 
 
 def _tiled(before: tuple[int, ...], side: int) -> dict[str, Any]:
-    """Chunks of ``[*before, side, side]``, in tiles."""
+    """Chunks of ``(*before, side, side)``, in tiles."""
     tile = tile_side(side)
-    whole, part = (*before, side, side), (*before, tile, tile)
-    return {"chunks": whole} if tile == side else {"chunks": part, "shards": whole}
+    whole, tiles = (*before, side, side), (*before, tile, tile)
+    return {"chunks": whole} if tile == side else {"chunks": tiles, "shards": whole}

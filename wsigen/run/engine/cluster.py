@@ -60,19 +60,19 @@ class Cluster:
 
     Parameters
     ----------
-    connect:
+    connect : callable
         Makes a ``distributed.Client``; called again if the scheduler went away and came back.
-    jobs:
+    jobs : Jobs or None
         The jobs of a queue that are the workers, if they are.
-    accelerated:
+    accelerated : bool
         Tasks that call the model need an accelerator: if any worker declares the resource ``GPU``, they go to such workers
         alone, ``tasks_at_once`` at a time for each GPU.
-    tasks_at_once:
-        Threads that share an accelerator: while a task has its turn there (``tasks.context``), others read and write.
+    tasks_at_once : int
+        Threads that share an accelerator: while one task calls the model, others read and write.
 
     Attributes
     ----------
-    notes:
+    notes : Notes
         What happens to scheduler and workers, for a person.
     """
 
@@ -141,9 +141,9 @@ class Cluster:
 
         Parameters
         ----------
-        name:
+        name : str
             What scheduler and workers call it in their logs.
-        model:
+        model : bool
             Whether it calls the model.
         """
         needed = {GPU: _GPU_PARTS // self._tasks_at_once / _GPU_PARTS} if model and self._declared else None
@@ -220,7 +220,7 @@ class Cluster:
             self.notes.add("jobs", f"{ended} job(s) of the queue ended; as many were submitted again")
 
     def leave_out(self, address: str) -> bool:
-        """Go on without a worker, which is told to end; False if none there is can take its place and no job may bring others.
+        """Go on without a worker, which is asked to end; False if none there is can take its place and no job may bring others.
 
         In the place of one with a GPU comes only another with a GPU, where tasks need one.
         """

@@ -42,7 +42,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors that all tasks meet alike: the disk or the user's share of it is full."""
 
 LASTING = (*FULL, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS)
-"""Errors of a place that waiting does not mend; refused access is another."""
+"""Errors of a place that waiting does not end; refused access is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +63,23 @@ class Dispatcher:
 
     Attributes
     ----------
-    window:
+    window : int
         Tasks in flight per slot.
-    threads:
+    threads : int or None
         Torch threads of each worker.
-    calls_at_once:
+    calls_at_once : int or None
         Tasks of one process that may call the model at the same time; None: all it has.
-    confirm:
+    confirm : callable
         Makes sure that the run is still this driver's, before much of it is deleted (RunError if it is not).
-    tries, losses:
+    tries, losses : Counter
         How often each task failed, and how many workers it lost.
-    given_up:
+    given_up : list of GivenUp
         Tasks that are not tried again by this driver.
-    told:
-        Differences between workers and the run that a person was told of.
-    notes:
-        Where a person is told what happens.
-    waited:
+    reported : set of str
+        Differences between workers and the run that a person knows of.
+    notes : Notes
+        What happens, for a person.
+    waited : dict of Task to float
         Seconds for which a task was put off while the store did not answer.
     """
 
@@ -92,7 +92,7 @@ class Dispatcher:
     tries: Counter[Task] = field(default_factory=Counter)
     losses: Counter[Task] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
     notes: Notes = field(default_factory=Notes)
     waited: dict[Task, float] = field(default_factory=dict)
     _not_before: dict[Task, float] = field(default_factory=dict)
@@ -122,11 +122,11 @@ class Dispatcher:
         self.cluster.submit(task, perform, *args, name=name, model=task.calls_model)
 
     def take(self, idle: Callable[[], None] = lambda: None) -> Outcome:
-        """Wait for a task; errors that neither more tries nor other workers can mend are raised.
+        """Wait for a task; errors that neither more tries nor other workers repair are raised.
 
         Parameters
         ----------
-        idle:
+        idle : callable
             Called every few seconds in which no task ends.
         """
         while True:
@@ -178,8 +178,8 @@ class Dispatcher:
         patiently(self._demand_run, self.notes)
         if not self.cluster.leave_out(unfit.worker):
             raise RunError(
-                f"{unfit}; there is no other worker in its place: mend this ('wsigen worker-check' looks at all), then resume "
-                "the run"
+                f"{unfit}; there is no other worker in its place: repair this one ('wsigen worker-check' looks at all), then "
+                "resume the run"
             )
         self.notes.add(f"unfit {unfit}", f"{unfit}; the run goes on without it")
         return WorkerLostError(str(unfit))
@@ -196,14 +196,16 @@ class Dispatcher:
         """Stop if a task was given up (RunError): a stage has done all it could without it."""
         if self.given_up:
             more = f" (and {len(self.given_up) - 1} more tasks)" if len(self.given_up) > 1 else ""
-            advice = f"What is finished is kept: mend the cause, then resume the run (tracebacks: {FAILURES} in its directory)"
+            advice = (
+                f"What is finished is kept: remove the cause, then resume the run (tracebacks: {FAILURES} in its directory)"
+            )
             raise RunError(f"{self.given_up[0].reason}{more}. {advice}")
 
     def new_differences(self, report: Report) -> list[str]:
-        """What of a worker differs from the run and was not told before."""
-        found = [each for each in report.differences if each not in self.told]
-        self.told.update(found)
-        return found
+        """What of a worker differs from the run and was not reported before."""
+        new = [difference for difference in report.differences if difference not in self.reported]
+        self.reported.update(new)
+        return new
 
     def _keep_traceback(self, task: Task, error: Exception) -> None:
         """Put the worker's traceback beside those before it in the run's directory, if the disk lets us."""

@@ -23,11 +23,11 @@ class QueueSettings(Settings):
 
     Attributes
     ----------
-    queue:
+    queue : {"slurm", "pbs", "sge", "lsf", "moab", "oar", "htcondor"}
         Name of the queueing system.
-    jobs:
+    jobs : int
         Jobs to submit; those that the queue starts later, or never, only change the time a slide takes.
-    settings:
+    settings : dict
         Arguments of dask-jobqueue's cluster class of that queue (``cores``, ``processes``, ``memory``, ``walltime``, ...).
     """
 
@@ -61,11 +61,11 @@ class Jobs:
 
     Parameters
     ----------
-    cluster:
+    cluster : object
         dask-jobqueue's cluster.
-    count:
+    count : int
         Jobs there are to be.
-    where:
+    where : str
         What an error names.
     """
 
@@ -100,7 +100,7 @@ class Jobs:
 
         Parameters
         ----------
-        names:
+        names : set of str
             Of all workers there are now.
         """
         now, unfit = monotonic(), self._unfit()

@@ -34,7 +34,7 @@ class _Progress:
         self._watch(self.stage)
 
     def take(self) -> Outcome:
-        """The next task that ended; a report is counted, and a task given up is told."""
+        """The next task that ended; a report is counted, and a task given up is noted."""
         task, result = self._dispatcher.take(self.look)
         if isinstance(result, Report):
             self.stage.done += 1
@@ -77,7 +77,7 @@ def run_pass(dispatcher: Dispatcher, index: int, name: str, watch: Watcher) -> N
     Raises
     ------
     RunError
-        If a task failed three times (all that does not wait for it is done first), or a chunk turns out damaged however
+        If a task failed three times (all that does not wait for it is done first), or a chunk is damaged however
         often it is made.
     DamagedChunkError
         If a chunk of an earlier pass is damaged.
@@ -139,15 +139,15 @@ class _Deletions:
 
     They are no more than a folder deletes at a time. None of them is ever written again: what a damage lets be made again lies
     above all that is due (``Wavefront.roll_back``). So a request may be sent twice, and what a driver leaves that is killed, or
-    a store without saying so, is found by the sweep at the beginning and the end of a pass; histories among it, which nobody
+    a store without saying so, is deleted by the sweep at the beginning and the end of a pass; histories among it, which nobody
     reads without their state, stay until the run is cleared.
 
     Parameters
     ----------
-    state:
+    state : PassState
         The pass.
-    notes:
-        Where a person is told that the store does not answer.
+    notes : Notes
+        For a person, if the store does not answer.
     """
 
     def __init__(self, state: PassState, notes: Notes) -> None:

@@ -17,19 +17,19 @@ class Stage:
 
     Attributes
     ----------
-    name:
+    name : str
         E.g. ``"denoise, level 1 of 2 (0.7 um/px)"``.
-    total, done, before:
+    total, done, before : int
         Tasks; ``before`` were done by an earlier driver of the run.
-    calls:
+    calls : int
         Model calls made by this driver.
-    workers:
+    workers : int
         Workers; 0 while a scheduler has none yet.
-    seconds:
+    seconds : float
         Since the stage began.
-    note:
+    note : str
         Something that a person should know; then the numbers say nothing.
-    run:
+    run : str
         Id of the run.
     """
 
@@ -63,7 +63,7 @@ class Notes:
 
     Attributes
     ----------
-    tell:
+    tell : callable
         Where a line goes.
     """
 

@@ -39,13 +39,13 @@ class Wavefront:
 
     Parameters
     ----------
-    grid:
+    grid : ChunkGrid
         Chunks of the canvas.
-    active:
+    active : iterable of tuple of int
         Chunks that take part; all others are glass and count as finished.
-    steps:
+    steps : int
         Transitions S; the last half-step is 2 S.
-    record:
+    record : mapping of tuple of int to set of int or None
         Half-steps whose keys exist, by chunk (``PassState.record``), to go on from; inactive chunks are ignored.
     """
 
@@ -131,15 +131,15 @@ class Wavefront:
 
     def leftovers(self, record: Mapping[Index, set[int]]) -> list[HalfStep]:
         """Keys of ``record`` that no task will read again."""
-        found = []
+        unread = []
         for ij, steps in record.items():
             if ij in self._chunks:
                 dead = self._dead_up_to(ij)
-                found += [(h, ij) for h in sorted(steps) if h <= dead]
+                unread += [(h, ij) for h in sorted(steps) if h <= dead]
                 self._chunks[ij].swept = dead
             else:
-                found += [(h, ij) for h in sorted(steps)]
-        return found
+                unread += [(h, ij) for h in sorted(steps)]
+        return unread
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -94,15 +94,15 @@ def open_cluster(
 
     Parameters
     ----------
-    workers:
+    workers : int
         Local workers.
-    processes:
+    processes : bool
         Workers are processes of their own instead of threads of this one.
-    scheduler:
+    scheduler : str or None
         Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
-    accelerated:
+    accelerated : bool
         The run's device is no CPU; with a scheduler, its workers may declare the resource ``GPU``.
-    tasks_at_once:
+    tasks_at_once : int
         Threads of each local worker, or of each GPU of a scheduler's workers. Its CPU workers have the threads they have, each
         a worker.
 
@@ -186,6 +186,6 @@ _SETTINGS = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.deploy.lost-worker-timeout": "3650d",
 }
-"""A worker's death is told at once: the engine has its own limit of tries, and names the chunk. dask's own watch over itself
-(a profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured).
+"""A worker's death is reported at once: the engine has its own limit of tries, and names the chunk. dask's watch over itself (a
+profile every 10 ms, a tick every 20 ms, CPU and memory every 500 ms) is thinned out: it took 4.5 % of a core (measured).
 Jobs of a queue that ended are ours to submit again (``queue.Jobs``), so its half of that is put off for ever."""

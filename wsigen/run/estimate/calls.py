@@ -32,7 +32,7 @@ CELLS = 8
 """Cells of the coarse class map along the side of a crop."""
 
 CELL = 8
-"""Latent px of a cell of the class map from which it is told which chunks are active."""
+"""Latent px of a cell of the class map that shows which chunks are active."""
 
 Index = tuple[int, int]
 
@@ -44,9 +44,9 @@ def count_calls(
 
     Parameters
     ----------
-    glass:
+    glass : int or None
         The class whose crops cost nothing, if there is one.
-    guidance, batch:
+    guidance, batch : float, int
         Of the run: guidance takes a null pass more, and every batch is filled.
     """
     steps = _spread(plan.steps, SAMPLED_STEPS)
@@ -91,7 +91,7 @@ def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozense
 def expected_rows(
     card: BundleCard, layout: Layout, plan: PassPlan, glass: int | None, guidance: float, steps: list[int]
 ) -> NDArray[np.float64]:
-    """Rows of all ``steps`` per chunk ``[I, J]``, up to one factor, as a coarse class map shows them.
+    """Rows of all ``steps`` per chunk ``(I, J)``, up to one factor, as a coarse class map shows them.
 
     Windows of a lattice lie where they lie; random ones as densely everywhere, so that every cell stands for one.
     """

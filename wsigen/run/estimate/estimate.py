@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import RunError
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.run.config import RunConfig, RunSettings, with_settings
@@ -55,15 +52,15 @@ class Estimate:
 
     Attributes
     ----------
-    calls:
+    calls : int
         Rows of model calls over all passes and steps (one crop under one condition is one).
-    windows:
+    windows : int
         Decoded windows.
-    seconds:
+    seconds : float
         Of the run from its start to the slide, from a short measurement on this machine.
-    projection:
+    projection : Projection
         Memory and disk.
-    note:
+    note : str
         What the user should know of the inputs; may be empty.
     """
 
@@ -122,7 +119,7 @@ def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **
     calls = [count_rows(prepared, plan) for plan in spec.passes]
     run = _Run(prepared, load_shared_model(spec.model, spec.device, spec.precision), workers, speed)
     if workers.processes and workers.scheduler is None:
-        started += process_seconds(prepared)
+        started *= 2  # every worker process imports and loads the same, all at once
     seconds = started + sum(map(run.denoising, spec.passes, calls)) + run.decoding(projection.blocks) + run.driver
     return Estimate(sum(calls), int(run.windows.sum()), seconds, projection, workers, prepared.note)
 
@@ -166,14 +163,14 @@ class _Run:
         return tissue, len(grid) - tissue
 
     def denoising(self, plan: PassPlan, rows: int) -> float:
-        """A pass, its class map drawn before."""
+        """A pass of so many rows of model calls."""
         active, other = active_chunks(self.prepared.layout, plan, self.glass), self.speed.non_model
         share = tissue_share(self.prepared.layout, self.glass)
         called = rows * self.speed.call + share * guide_seconds(self.plans, plan.index, self.halo, self.speed)
         area = sum(math.prod(plan.grid.box(ij).shape) for ij in active)
-        each = other.start + plan.steps * (other.denoise + other.assemble)
+        each = other.start + plan.steps * other.step
         tasks = len(active) * (2 * plan.steps + 1)
-        return plan.height * plan.width * other.prepare + self._shared(called, area * each, tasks, len(active))
+        return self._shared(called, area * each, tasks, len(active))
 
     def decoding(self, most: int) -> float:
         """All blocks, ``most`` of them at once, and the statistics they share before."""
@@ -185,9 +182,8 @@ class _Run:
 
     @property
     def driver(self) -> float:
-        """What no worker shares: the slide's file and its annotations."""
-        (tissue, bare), other, last = self.blocks, self.speed.non_model, self.plans[-1]
-        return tissue * other.tissue_file + bare * other.glass_file + last.height * last.width * other.annotate
+        """What no worker shares: class map, annotations, the slide's file."""
+        return sum(self.blocks) * self.speed.non_model.driver_block
 
     def _shared(self, called: float, other: float, tasks: int, most: int) -> float:
         """Work that no more than ``most`` workers share: model calls and all else, and what tasks cost whoever passes them on.
@@ -212,7 +208,7 @@ def guide_seconds(plans: Sequence[PassPlan], index: int, halo: float, speed: Spe
 
     Parameters
     ----------
-    halo:
+    halo : float
         Of a decoded window, as if all layers decoded it: a pass that starts from the one before decodes its part of that with
         every window it encodes.
     """
@@ -226,20 +222,6 @@ def guide_seconds(plans: Sequence[PassPlan], index: int, halo: float, speed: Spe
         below = side * plan.scale // coarse.scale + 2 * halo
         seconds += min(below**2, coarse.height * coarse.width) * speed.decode
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
-
-
-def process_seconds(prepared: Prepared) -> float:
-    """Wall seconds until a worker process has loaded the model (onto the CPU); all start at once."""
-    spec = prepared.spec
-    load = f"from wsigen.run.tasks.context import load_shared_model as load; load({spec.model!r}, 'cpu', {spec.precision!r})"
-    begin = perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", f"import distributed; {load}"], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise RunError(f"a worker process cannot load the model: {last}")
-    return perf_counter() - begin
 
 
 def _at_once(workers: Workers, device: str) -> int:
@@ -259,7 +241,7 @@ def _scratch(run_dir: str | Path) -> Path | None:
 
 
 def tissue_windows(layout: Layout, factor: int, glass: int | None) -> NDArray[np.bool_]:
-    """Decoded windows that hold tissue, bool ``[I, J]``, from a coarse class map."""
+    """Decoded windows that hold tissue, bool ``(I, J)``, from a coarse class map."""
     side = WINDOW * factor
     box = Box(0, 0, -(-layout.height // side), -(-layout.width // side))
     fine = layout.class_map(Box(0, 0, box.height * 8, box.width * 8), side // 8)

@@ -62,15 +62,15 @@ class Projection:
 
     Attributes
     ----------
-    denoise, decode:
+    denoise, decode : int
         Arrays and activations of one task.
-    chunks, blocks:
+    chunks, blocks : int
         Tasks of either kind that there are: more workers than that have nothing to do.
-    weights:
+    weights : int
         Of the model, once per process.
-    driver:
+    driver : int
         The driver's books, and a row of encoded blocks while it writes the slide.
-    disk_state, disk_output, disk_scratch:
+    disk_state, disk_output, disk_scratch : int
         Of the run directory's state; of the spool and the slide together; beside the slide while it is put together.
     """
 
@@ -92,7 +92,7 @@ class Projection:
     def total(self, workers: int, processes: bool, tasks_at_once: int = 1) -> int:
         """Memory of ``workers`` local workers and the driver; threads share one process and one model.
 
-        Tasks of a worker take turns at the model, but the heap keeps what each had at its own turn.
+        Tasks of a worker call the model one after the other, but the heap keeps what each of them had.
         """
         under_way = workers * tasks_at_once
         tasks = min(under_way, self.chunks) * self.denoise + min(under_way, self.blocks) * self.decode
@@ -188,7 +188,7 @@ def demand_disk(projection: Projection, run_dir: str | Path, output: Path, there
 
     Parameters
     ----------
-    there:
+    there : int
         Bytes that a run to be gone on with has there already.
     """
     import shutil
@@ -250,7 +250,7 @@ class ModelSize:
 
 def model_size(folder: Path) -> ModelSize:
     """Weights in bytes once loaded as float32, and the widths that decide the activations."""
-    weights = 4 * sum(_parameters(path) for part in LOADED for path in (folder / part).glob("*.safetensors"))
+    weights = 4 * sum(_parameters(path) for name in LOADED for path in (folder / name).glob("*.safetensors"))
     unet = _widths(folder / "unet" / "config.json", "block_out_channels")
     decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
     vae = read_config(folder, "vae")

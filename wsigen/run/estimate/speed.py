@@ -7,9 +7,9 @@ folder. Its costs hardly depend on the slide: they are those of a latent pixel o
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -56,25 +56,20 @@ class NonModelCost:
 
     Attributes
     ----------
-    start, denoise, assemble : float
-        A worker's, for a latent px of a chunk: noise, state read, checked, merged, written and flushed; batches filled.
+    start, step : float
+        A worker's, for a latent px of a chunk, once and in every step: noise, state read, checked, merged, written and flushed;
+        batches filled.
     tissue_block, glass_block : float
         A worker's, for a block of the slide that is decoded, and for one of bare glass: rounded, encoded, spooled.
-    prepare, annotate : float
-        The driver's, for a latent px: the class map drawn, written and looked through for active chunks; annotations.
-    tissue_file, glass_file : float
-        The driver's, for a block, from the spool into the slide, with its checksums.
+    driver_block : float
+        The driver's, for a block: its class map drawn, written and looked through, its place in the file, its annotations.
     """
 
     start: float = 0.0
-    denoise: float = 0.0
-    assemble: float = 0.0
+    step: float = 0.0
     tissue_block: float = 0.0
     glass_block: float = 0.0
-    prepare: float = 0.0
-    annotate: float = 0.0
-    tissue_file: float = 0.0
-    glass_file: float = 0.0
+    driver_block: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,46 +201,38 @@ def measure_non_model(prepared: Prepared, model: NullModel, clock: Clock, place:
     place : Path
         An empty folder on the disk that will hold the run; what is written there stays.
     """
-    times: dict[str, list[float]] = defaultdict(list)
-
-    def timed(name: str, work: Callable[..., object], *args: Any) -> None:
-        times[name].append(_timed(clock, lambda: work(*args))[0])
-
-    folder, slide_file = LocalFolder(place / "run"), place / "slide.ome.tiff"
-    run, layout = _small_run(prepared, folder)
+    run, layout = _small_run(prepared, LocalFolder(place / "run"))
     run.model = cast("Model", model)
-    pass_, slide = run.passes[0], run.slide
-    timed("prepare", prepare_pass, pass_, layout)
-    for ij in pass_.plan.grid:
-        timed("start", start, pass_, ij)
-    for step in range(pass_.plan.steps):
-        for ij in pass_.plan.grid:
-            timed("denoise", denoise, pass_, ij, step)
-        for ij in pass_.plan.grid:
-            timed("assemble", assemble, pass_, ij, step)
-    pass_.state.write_norm(np.empty(0))
-    timed("annotate", export_annotations, pass_, prepared.card.table, place / "slide.geojson")
+    pass_, slide, path = run.passes[0], run.slide, place / "slide.ome.tiff"
+    chunks, steps, blocks = list(pass_.plan.grid), range(pass_.plan.steps), list(slide.grid)
     glass = np.full((slide.block, slide.block, 3), run.spec.glass.rgb, np.uint8)
 
-    def decode_glass(ij: tuple[int, int]) -> None:
-        run.spool.write(ij, encode_block(slide, ij, glass))
+    def timed(work: Callable[..., object], *cases: tuple[Any, ...]) -> float:
+        return median(_timed(clock, partial(work, *case))[0] for case in cases)
 
-    def write() -> None:
-        write_slide(slide_file, slide, run.spool, ome_xml(slide, slide_file.name, {}))
-        level0_sha256(slide_file)
-        sha256(slide_file)
+    def finish() -> None:
+        export_annotations(pass_, prepared.card.table, place / "slide.geojson")
+        write_slide(path, slide, run.spool, ome_xml(slide, path.name, {}))
+        level0_sha256(path)
+        sha256(path)
 
-    for ij in slide.grid:
-        timed("tissue_block", decode_block, pass_, ij)
-    timed("tissue_file", write)
-    for ij in slide.grid:
-        timed("glass_block", decode_glass, ij)
-    timed("glass_file", write)
-    chunk, canvas, blocks = pass_.plan.chunk**2, pass_.plan.height * pass_.plan.width, len(slide.grid)
-    units = {"start": chunk, "denoise": chunk, "assemble": chunk, "tissue_block": 1, "glass_block": 1, "prepare": canvas}
-    units |= {"annotate": canvas, "tissue_file": blocks, "glass_file": blocks}
-    cost = NonModelCost(**{name: median(times[name]) / unit for name, unit in units.items()})
-    return replace(cost, prepare=cost.prepare + _class_maps(prepared, clock))
+    driver = timed(prepare_pass, (pass_, layout))
+    begun = timed(start, *((pass_, ij) for ij in chunks))
+    stepped = [
+        timed(task, *((pass_, ij, step) for ij in chunks)) for step in steps for task in (denoise, assemble)
+    ]  # in this order, as each reads what the one before wrote
+    pass_.state.write_norm(np.empty(0))
+    decoded = timed(decode_block, *((pass_, ij) for ij in blocks))
+    driver += timed(finish, ())
+    bare = timed(lambda ij: run.spool.write(ij, encode_block(slide, ij, glass)), *((ij,) for ij in blocks))
+    area, block_area = pass_.plan.chunk**2, (slide.block // pass_.plan.factor) ** 2
+    return NonModelCost(
+        start=begun / area,
+        step=sum(stepped) / len(steps) / area,
+        tissue_block=decoded,
+        glass_block=bare,
+        driver_block=driver / len(blocks) + block_area * _class_maps(prepared, clock),
+    )
 
 
 def _small_run(prepared: Prepared, folder: LocalFolder) -> tuple[RunContext, UniformLayout]:

@@ -58,7 +58,7 @@ def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
 
 
 def decode_region(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
-    """Decode a box of final latents to uint8 ``[h f, w f, 3]``; bare glass costs no model call."""
+    """Decode a box of final latents to uint8 ``(h f, w f, 3)``; bare glass costs no model call."""
     if not pass_.run.model.autoencoder.halo:
         return _blended_region(pass_, box)
     f = pass_.plan.factor
@@ -153,7 +153,7 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
 
 
 def _decode_window(pass_: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
-    """Decode a window with its halo (blended ones overlap instead); float32 ``[h f, w f, 3]`` in 0 .. 255."""
+    """Decode a window with its halo (blended ones overlap instead); float32 ``(h f, w f, 3)`` in 0 .. 255."""
     autoencoder = _frozen(pass_)
     around = window.dilate(autoencoder.halo).intersect(pass_.plan.grid.canvas)
     halo = sides(window, around)
@@ -173,7 +173,7 @@ def _frozen(pass_: PassContext) -> Autoencoder:
 
 
 def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:
-    """How much of each pixel is plain glass, ``[h f, w f, 1]`` in [0, 1]: 0 on tissue and right beside it."""
+    """How much of each pixel is plain glass, ``(h f, w f, 1)`` in [0, 1]: 0 on tissue and right beside it."""
     distance = ndimage.distance_transform_edt(held)
     share = np.clip((distance - FADE_FROM) / (FADE_TO - FADE_FROM), 0.0, 1.0).astype(np.float32)
     share = np.pad(share, 1, mode="edge")

@@ -34,7 +34,7 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     chunk = pass_.plan.grid.box(ij)
     reach = chunk.dilate(pass_.state.margin)
     inside = reach.intersect(pass_.plan.grid.canvas)
-    _previous_estimate(pass_, step, ij)  # damage is found now, while what it was made from is there
+    _previous_estimate(pass_, step, ij)  # damage shows now, while what it was made from is there
     held = pass_.held(inside)
     crops = [c for c in pass_.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
     total = np.zeros((pass_.state.channels, *reach.shape), dtype=np.float32)

@@ -63,13 +63,13 @@ def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[A
 
     Parameters
     ----------
-    crops:
-        Pairs of y[s] float32 ``[C, p, p]`` and class map uint8 ``[p, p]``.
+    crops : sequence of tuple of ndarray
+        Pairs of y[s] float32 ``(C, p, p)`` and class map uint8 ``(p, p)``.
 
     Yields
     ------
     ndarray
-        float32 ``[C, p, p]``.
+        float32 ``(C, p, p)``.
     """
     pending: list[_Pending] = []
     calls: list[tuple[_Pending, Condition]] = []
