@@ -29,7 +29,6 @@ from wsigen.run.tasks.decode import WINDOW, decode_block
 from wsigen.run.tasks.denoise import assemble, denoise, start
 from wsigen.sampling.schedule import Schedule
 from wsigen.slide.ome import ome_xml
-from wsigen.slide.tiles import encode_block
 from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.storage.files import sha256
 from wsigen.storage.local import LocalFolder
@@ -205,7 +204,7 @@ def measure_non_model(prepared: Prepared, model: NullModel, clock: Clock, place:
     run.model = cast("Model", model)
     pass_, slide, path = run.passes[0], run.slide, place / "slide.ome.tiff"
     chunks, steps, blocks = list(pass_.plan.grid), range(pass_.plan.steps), list(slide.grid)
-    glass = np.full((slide.block, slide.block, 3), run.spec.glass.rgb, np.uint8)
+    glass = run.spec.glass.index
 
     def timed(work: Callable[..., object], *cases: tuple[Any, ...]) -> float:
         return median(_timed(clock, partial(work, *case))[0] for case in cases)
@@ -224,7 +223,9 @@ def measure_non_model(prepared: Prepared, model: NullModel, clock: Clock, place:
     pass_.state.write_norm(np.empty(0))
     decoded = timed(decode_block, *((pass_, ij) for ij in blocks))
     driver += timed(finish, ())
-    bare = timed(lambda ij: run.spool.write(ij, encode_block(slide, ij, glass)), *((ij,) for ij in blocks))
+    for ij in chunks if glass is not None else []:
+        pass_.state.write_classes(ij, np.full(pass_.plan.grid.box(ij).shape, glass, np.uint8))
+    bare = timed(decode_block, *((pass_, ij) for ij in blocks))
     area, block_area = pass_.plan.chunk**2, (slide.block // pass_.plan.factor) ** 2
     return NonModelCost(
         start=begun / area,
