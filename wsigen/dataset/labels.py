@@ -19,7 +19,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
-from wsigen.layout.layout import Layout, StripLayout, UniformLayout
+from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
@@ -162,7 +162,7 @@ class PointLabels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PointLayout(StripLayout):
+class PointLayout(Layout):
     """Discs of one radius; where discs of different classes overlap the class is unknown. See `layout.Layout`.
 
     Attributes
@@ -180,7 +180,7 @@ class PointLayout(StripLayout):
     radius: float
 
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Paint the discs near a box (`StripLayout.classes`)."""
+        """Paint the discs near a box (`Layout.classes`)."""
         out = np.full(box.shape, UNKNOWN, np.uint8)
         contested = np.zeros(box.shape, bool)
         for which in np.flatnonzero(self._near(box, cell_px)):

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.layout.layout import StripLayout
+from wsigen.layout.layout import Layout
 from wsigen.layout.smooth_noise import SplineTaps, spline_grid, spline_taps
 
 
 @dataclass(frozen=True, slots=True)
-class CellMapLayout(StripLayout):
-    """A class map of few cells, stretched over the slide; see `Layout`.
+class CellMapLayout(Layout):
+    """A class map of few cells, stretched over the slide.
 
     Every class is interpolated for itself (cubic B-spline of its one-hot map) and the largest wins, so that borders are
     smooth and no class grows at the cost of another one by its index.
@@ -32,7 +32,7 @@ class CellMapLayout(StripLayout):
     cells: NDArray[np.uint8]
 
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """The class of the greatest weight where rows and columns cross (`StripLayout.classes`)."""
+        """The class of the greatest weight where rows and columns cross (`Layout.classes`)."""
         ys = _taps(box.y0, box.y1, cell_px, self.height, self.cells.shape[0])
         xs = _taps(box.x0, box.x1, cell_px, self.width, self.cells.shape[1])
         i, j = (np.clip(np.arange(*taps.span), 0, side - 1) for taps, side in zip((ys, xs), self.cells.shape, strict=True))

@@ -23,7 +23,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError, refusing, suggest
 from wsigen.base.geometry import Box
 from wsigen.layout.geojson_features import Feature, Polygon, declared_unit, load_json, read_features, renamed
-from wsigen.layout.layout import MAX_SIDE_PX, StripLayout
+from wsigen.layout.layout import MAX_SIDE_PX, Layout
 
 SMALL_PX = 512
 """A drawing smaller than this cannot be a slide in pixels: it was written in another unit."""
@@ -48,8 +48,8 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class GeoJsonLayout(StripLayout):
-    """Polygons on a background; see `Layout`.
+class GeoJsonLayout(Layout):
+    """Polygons on a background.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class GeoJsonLayout(StripLayout):
     guessed: bool = False
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
-        """Paint one polygon after the other (`StripLayout.classes`)."""
+        """Paint one polygon after the other (`Layout.classes`)."""
         out = np.full(box.shape, self.background, np.uint8)
         for area in self.areas:
             part = area.cells(cell_px).intersect(box)

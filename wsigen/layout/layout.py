@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -14,24 +14,24 @@ MAX_SIDE_PX = 1_000_000
 """The longest side of a slide that a layout may ask for, in pixels of the full resolution."""
 
 
-class Layout(Protocol):
+class Layout:
     """The class of every place of a slide, read box by box.
 
     Attributes
     ----------
     height, width : int
         Size of the slide in pixels of the full resolution.
+    strip_cells : int
+        Cells computed at a time: bounds the memory of a read, whatever box is asked for.
     """
 
-    @property
-    def height(self) -> int:
-        """Rows of the slide (px)."""
-        ...
+    height: int
+    width: int
+    strip_cells = 2**20
 
-    @property
-    def width(self) -> int:
-        """Columns of the slide (px)."""
-        ...
+    @abstractmethod
+    def classes(self, box: Box, cell_px: int) -> np.ndarray:
+        """Return the class at the centre of every cell of a box whose centres lie on the slide, uint8 ``[h, w]``."""
 
     def class_map(self, box: Box, cell_px: int) -> np.ndarray:
         """Return the class index at the centre of every cell of ``box``.
@@ -50,41 +50,6 @@ class Layout(Protocol):
         uint8 ``[box.height, box.width]``. Cells whose centre lies outside the slide have the value of the
         nearest cell inside.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class UniformLayout:
-    """A slide of ``height x width`` pixels that is class ``class_index`` everywhere."""
-
-    height: int
-    width: int
-    class_index: int
-
-    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
-        """Return uint8 ``[box.height, box.width]``, all ``class_index``; see `Layout.class_map`."""
-        return np.full(box.shape, self.class_index, np.uint8)
-
-
-class StripLayout:
-    """What layouts share that compute their cells: only those inside the slide, and a strip of rows at a time.
-
-    Attributes
-    ----------
-    strip_cells : int
-        Cells computed at a time: bounds the memory of a read, whatever box is asked for.
-    """
-
-    height: int
-    width: int
-    strip_cells = 2**20
-
-    def classes(self, box: Box, cell_px: int) -> np.ndarray:
-        """Return the class at the centre of every cell of a box whose centres lie on the slide, uint8 ``[h, w]``."""
-        raise NotImplementedError
-
-    def class_map(self, box: Box, cell_px: int) -> np.ndarray:
-        """Return uint8 ``[box.height, box.width]``: the class at every cell's centre (`Layout.class_map`)."""
         rows = np.clip(np.arange(box.y0, box.y1), 0, _centres_inside(self.height, cell_px) - 1)
         columns = np.clip(np.arange(box.x0, box.x1), 0, _centres_inside(self.width, cell_px) - 1)
         if box.empty:
@@ -96,6 +61,19 @@ class StripLayout:
             strip = Box(y, inner.x0, y + step, inner.x1).intersect(inner)
             out[strip.relative_to(inner).slices] = self.classes(strip, cell_px)
         return out[np.ix_(rows - inner.y0, columns - inner.x0)]
+
+
+@dataclass(frozen=True, slots=True)
+class UniformLayout(Layout):
+    """A slide of ``height x width`` pixels that is class ``class_index`` everywhere."""
+
+    height: int
+    width: int
+    class_index: int
+
+    def classes(self, box: Box, cell_px: int) -> np.ndarray:
+        """All ``class_index``."""
+        return np.full(box.shape, self.class_index, np.uint8)
 
 
 def _centres_inside(side_px: int, cell_px: int) -> int:

@@ -20,7 +20,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
-from wsigen.layout.layout import MAX_SIDE_PX, StripLayout
+from wsigen.layout.layout import MAX_SIDE_PX, Layout
 
 STRIP_PX = 2**24
 """Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
@@ -29,8 +29,8 @@ HELP = 'write lines like \'1: Tumor\' (YAML), {"1": "Tumor"} (JSON) or 1,Tumor (
 
 
 @dataclass(frozen=True, slots=True)
-class RasterLayout(StripLayout):
-    """A label image stretched over the slide by nearest neighbour; see `Layout`.
+class RasterLayout(Layout):
+    """A label image stretched over the slide by nearest neighbour.
 
     Holds no pixels: every process opens the file for itself and reads the part it needs.
 
@@ -55,7 +55,7 @@ class RasterLayout(StripLayout):
     indices: np.ndarray
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
-        """Read the labels under the centres, a strip of the raster at a time (`StripLayout.classes`)."""
+        """Read the labels under the centres, a strip of the raster at a time (`Layout.classes`)."""
         out = np.empty(box.shape, np.uint8)
         ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.height, self.raster_height)
         xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.width, self.raster_width)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.geometry import Box
-from wsigen.layout.layout import StripLayout
+from wsigen.layout.layout import Layout
 from wsigen.layout.section import Section, make_section
 from wsigen.layout.smooth_noise import SmoothField
 from wsigen.layout.subtypes import Mixture, SectionShape, Subtype, mixture_of
@@ -41,8 +41,8 @@ _WARP = 0.45
 
 
 @dataclass(frozen=True, slots=True)
-class SampledLayout(StripLayout):
-    """A layout made of smooth random fields; see `Layout`.
+class SampledLayout(Layout):
+    """A layout made of smooth random fields.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class SampledLayout(StripLayout):
     strip_cells = 2**19  # about 250 bytes a cell
 
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Draw the tissue and, in it, the classes (`StripLayout.classes`)."""
+        """Draw the tissue and, in it, the classes (`Layout.classes`)."""
         ys = (np.arange(box.y0, box.y1, dtype=np.float64) + 0.5) * cell_px
         xs = (np.arange(box.x0, box.x1, dtype=np.float64) + 0.5) * cell_px
         tissue = self.section.tissue(ys, xs)

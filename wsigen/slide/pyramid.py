@@ -21,9 +21,6 @@ TOP_SIDE = 1024
 BLOCK_LEVELS = 3
 """A block yields complete tiles of levels 0, 1 and 2."""
 
-REMAINDER = 2**BLOCK_LEVELS
-"""A block's remainder image is smaller by this factor; it is the block's part of level 3."""
-
 
 @dataclass(frozen=True)
 class PyramidSpec:
