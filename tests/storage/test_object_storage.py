@@ -92,6 +92,7 @@ def test_a_killed_driver_goes_on_and_the_slide_is_the_same(bundle, tmp_path, ser
     assert re.search(r"pass 0 .* \d+ %", done.stdout), done.stderr
     done = wsigen("resume", place, cwd=tmp_path, env=server)
     assert done.returncode == 0, done.stderr
+    assert "Unclosed" not in done.stderr
     assert digest_of(tmp_path, "there") == digest_of(tmp_path, "local")
     assert (tmp_path / "there.geojson").read_bytes() == (tmp_path / "local.geojson").read_bytes()
     assert keys(server, "killed/") == []

@@ -6,6 +6,7 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OPTIONS = {"use_listings_cache": False, "skip_instance_cache": True}
+OPTIONS = {"use_listings_cache": False}
 """Other processes write there: what was listed a moment ago is no longer true."""
+
+CLOSE_S = 10.0
+"""Seconds for which the end of a session is waited for."""
 
 
 def open_objects(url: str) -> ObjectFolder:
@@ -51,9 +55,25 @@ def open_objects(url: str) -> ObjectFolder:
         raise ConfigError(f"{url}: object stores of this kind need another package: {package}") from None
     except ValueError as error:
         raise ConfigError(f"{url}: {error}; give a path or a URL like s3://bucket/prefix") from None
+    atexit.register(_close_session, system)
     if "/" not in root.strip("/"):
         raise ConfigError(f"{url}: names no place of its own in the bucket; add a prefix, e.g. {url}/slide.run")
     return ObjectFolder(url, system, root.rstrip("/"))
+
+
+def _close_session(system: Any) -> None:
+    """Close what S3's client has open; its own finalizer waits for a tenth of a second, and zarr's clients have none."""
+    from fsspec.asyn import sync
+    from zarr.core.sync import sync as sync_with_zarr
+
+    session = getattr(system, "_s3creator", None)
+    if session is None:
+        return
+    with suppress(Exception):  # the process ends, however that went
+        if system.asynchronous:
+            sync_with_zarr(session.__aexit__(None, None, None), timeout=CLOSE_S)
+        else:
+            sync(system.loop, session.__aexit__, None, None, None, timeout=CLOSE_S)
 
 
 def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
@@ -200,6 +220,7 @@ class ObjectFolder(Folder):
 
         store: ChunkObjects = ChunkObjects.from_url(self.name, storage_options=dict(OPTIONS))
         store.guard = self._guard
+        atexit.register(_close_session, store.fs)  # after zarr's own, so that its loop still runs
         return store
 
     @contextmanager
