@@ -164,11 +164,11 @@ def test_glass_never_reaches_the_model_and_is_exactly_glass(bundle, tmp_path):
 
 def generate_calls(bundle, tmp_path):
     """Model rows of a fully covered slide of 4096 px, by the plan."""
-    from wsigen.run.estimate.estimate import count_rows
+    from wsigen.run.estimate.estimate import count_pass
 
     config = make_config({"model": str(bundle), "steps": 2, "chunk": 32, "size": (4096, 4096), "class_name": "Tumor"})
     prepared = prepare(config, tmp_path / "b.ome.tiff")
-    return count_rows(prepared, prepared.spec.passes[-1])
+    return count_pass(prepared, prepared.spec.passes[-1]).rows
 
 
 def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):

@@ -15,7 +15,7 @@ from wsigen.models.card import BundleCard
 from wsigen.run.config import make_config
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.calls import calls_of_chunk, count_calls
-from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_rows, estimate, guide_seconds
+from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_pass, estimate, guide_seconds
 from wsigen.run.estimate.memory import Projection, model_size, project_run
 from wsigen.run.estimate.speed import NonModelCost, Speed, measure_speed
 from wsigen.run.generate import generate
@@ -46,7 +46,7 @@ def test_counted_rows_are_those_of_the_run(bundle, tmp_path):
         stages = {}
         settings = settings_of(bundle, mode=mode, layout=layout, steps=2, guidance=1.0, batch=1)
         prepared = prepare(make_config(settings), tmp_path / "x.ome.tiff")
-        counted = sum(count_rows(prepared, plan) for plan in prepared.spec.passes)
+        counted = sum(count_pass(prepared, plan).rows for plan in prepared.spec.passes)
         generate(tmp_path / f"{mode}.ome.tiff", watch=lambda s, stages=stages: stages.__setitem__(s.name, s.calls), **settings)
         assert counted == sum(stages.values())
 
@@ -95,7 +95,7 @@ def check_count(found, kind, guidance, mode):
     plan = PassPlan(0, 0, 768, 768, 1, 8, 48, 16, Schedule((999,), (0.0, 1.0)), "noise", 1.0, mode, overlap, taper, 0, 3)
     layout = Ellipses(768 * 8, 768 * 8, found)
     every = sum(calls_of_chunk(card, layout, plan, ij, 0, 0, guidance, 1) for ij in plan.grid)
-    assert count_calls(card, layout, plan, 0, guidance) == pytest.approx(every, rel=0.05)
+    assert count_calls(card, layout, plan, 0, guidance).rows == pytest.approx(every, rel=0.05)
 
 
 def said(bundle, speed, monkeypatch, **more):
@@ -195,15 +195,13 @@ def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
 
 def test_a_pass_that_starts_from_a_picture_takes_longer(bundle, tmp_path):
     plans = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff").spec.passes
-    speed = Speed(call=1.0, decode=0.01, encode=0.01)
+    speed = Speed(call=1.0, decode=0.01, encode=0.01, halo=8)
     fine = replace(plans[0], index=1, start="previous")
     coarse = replace(plans[0], scale=4, height=plans[0].height // 4, width=plans[0].width // 4)
-    costs = {
-        word: guide_seconds([coarse, replace(fine, start=word)], 1, 8, speed) for word in ("noise", "reference", "previous")
-    }
+    costs = {word: guide_seconds([coarse, replace(fine, start=word)], 1, speed) for word in ("noise", "reference", "previous")}
     assert costs["noise"] == 0 < costs["reference"] < costs["previous"]
     larger = [coarse, replace(fine, height=2 * fine.height)]
-    assert guide_seconds(larger, 1, 8, speed) > costs["previous"]
+    assert guide_seconds(larger, 1, speed) > costs["previous"]
 
 
 def test_a_run_stays_below_its_projected_disk(bundle, tmp_path):
@@ -244,12 +242,12 @@ def test_more_workers_need_more_memory_until_all_have_work(workers, chunks, bloc
     assert more > threads if workers < max(chunks, blocks) else more == threads
 
 
-def test_workers_share_the_cores_that_this_process_may_use(monkeypatch):
-    from wsigen.run.estimate import estimate
-
+def test_workers_share_the_cores_that_this_process_may_use(bundle, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3}, raising=False)
-    assert estimate._at_once(Workers(8, False, 1, None, 2), "cpu") == 1
-    assert estimate._at_once(Workers(8, False, 1, "tcp://a:1", 2), "cpu") == 8
+    speed = Speed(call=1.0, decode=0.01)
+    one, many = (said(bundle, speed, monkeypatch, workers=workers).seconds for workers in (1, 8))
+    there = said(bundle, speed, monkeypatch, workers=8, scheduler="tcp://a:1").seconds
+    assert one == many > 2 * there
 
 
 def test_worker_processes_take_their_time_to_start(bundle, monkeypatch):

@@ -10,6 +10,8 @@ differs, so that a few chunks do.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -31,16 +33,20 @@ SAMPLED_STEPS = 4
 CELLS = 8
 """Cells of the coarse class map along the side of a crop."""
 
-CELL = 8
-"""Latent px of a cell of the class map that shows which chunks are active."""
-
 Index = tuple[int, int]
+
+
+class PassCalls(NamedTuple):
+    """Rows of model calls of a pass (one crop under one condition is one, padding included), and the chunks that take part."""
+
+    rows: int
+    chunks: list[Index]
 
 
 def count_calls(
     card: BundleCard, layout: Layout, plan: PassPlan, glass: int | None, guidance: float = 0.0, batch: int = 1
-) -> int:
-    """Rows of model calls of one pass, padding included: exact if it has no more than ``SAMPLED_CHUNKS`` chunks of tissue.
+) -> PassCalls:
+    """Count the model calls of one pass: exactly if it has no more than `SAMPLED_CHUNKS` chunks of tissue.
 
     Parameters
     ----------
@@ -50,14 +56,14 @@ def count_calls(
         Of the run: guidance takes a null pass more, and every batch is filled.
     """
     steps = _spread(plan.steps, SAMPLED_STEPS)
-    expected = expected_rows(card, layout, plan, glass, guidance, steps)
+    expected = _expected_rows(card, layout, plan, glass, guidance, steps)
     chunks = sorted((ij for ij in plan.grid if expected[ij] > 0.0), key=lambda ij: (expected[ij], ij))
     if not chunks:
-        return 0
+        return PassCalls(0, [])
     picks = [chunks[k] for k in _spread(len(chunks), SAMPLED_CHUNKS)]
     counted = sum(calls_of_chunk(card, layout, plan, ij, step, glass, guidance, batch) for ij in picks for step in steps)
     share = sum(expected[ij] for ij in picks) / sum(expected[ij] for ij in chunks)
-    return round(counted / share * plan.steps / len(steps))
+    return PassCalls(round(counted / share * plan.steps / len(steps)), chunks)
 
 
 def calls_of_chunk(
@@ -72,23 +78,7 @@ def calls_of_chunk(
     return -(-rows // batch) * batch
 
 
-def active_chunks(layout: Layout, plan: PassPlan, glass: int | None) -> frozenset[Index]:
-    """Chunks with tissue in them or within half a crop of them, from a coarse class map."""
-    if glass is None:
-        return frozenset(plan.grid)
-    cell = max(1, min(CELL, plan.side // 8))
-    canvas = Box(0, 0, -(-plan.height // cell), -(-plan.width // cell))
-    tissue = layout.class_map(canvas, cell * plan.cell_px) != glass
-    active = set()
-    for ij in plan.grid:
-        reach = plan.grid.box(ij).dilate(plan.side // 2)
-        cells = Box(reach.y0 // cell, reach.x0 // cell, -(-reach.y1 // cell), -(-reach.x1 // cell)).intersect(canvas)
-        if tissue[cells.slices].any():
-            active.add(ij)
-    return frozenset(active)
-
-
-def expected_rows(
+def _expected_rows(
     card: BundleCard, layout: Layout, plan: PassPlan, glass: int | None, guidance: float, steps: list[int]
 ) -> NDArray[np.float64]:
     """Rows of all ``steps`` per chunk ``(I, J)``, up to one factor, as a coarse class map shows them.

@@ -45,6 +45,9 @@ STEPS = 2
 LARGEST_CHUNK = 512
 """Side of the small slide's chunks at most, latent px."""
 
+BLENDED_HALO = WINDOW / 2
+"""Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
+
 Clock = Callable[[], float]
 T = TypeVar("T")
 
@@ -84,7 +87,9 @@ class Speed:
     encode : float
         A latent px encoded; 0 if no pass starts from a picture.
     calibrate : float
-        A latent px of the windows whose statistics the decoder's norms share.
+        A latent px of the windows whose statistics the decoder's norms share; 0 if it has none.
+    halo : float
+        Context of a decoded window, as if all layers decoded it, latent px.
     non_model : NonModelCost
         Everything else.
     """
@@ -93,6 +98,7 @@ class Speed:
     decode: float
     encode: float = 0.0
     calibrate: float = 0.0
+    halo: float = 0.0
     non_model: NonModelCost = field(default_factory=NonModelCost)
 
 
@@ -142,7 +148,9 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     except OSError as error:
         where = place or "the system's folder for temporary files"
         raise ResourceError(f"{where}: cannot hold the estimate's scratch files ({error.strerror}); free some space") from None
-    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, non_model)
+    calibrate *= autoencoder.has_norms
+    context = autoencoder.equal_halo(WINDOW) if autoencoder.halo else BLENDED_HALO
+    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, context, non_model)
 
 
 class NullModel:
