@@ -72,7 +72,7 @@ def normal_field(seed: int, stream: Stream, box: Box, channels: int, level: int 
     channels : int
         Latent channels. Channel k of a field does not depend on how many channels are drawn.
     level, step : int
-        Pass (0-255) and step of the run.
+        Pass of the run (0-255; of a sampled layout: octave), and step.
 
     Returns
     -------

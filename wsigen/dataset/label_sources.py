@@ -39,7 +39,7 @@ def label_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> tuple
             notes += notes_of_table
         elif isinstance(source, AnnotatedSource):
             labels |= {f.name: _polygons(settings, source, f) for f in of_source}
-        else:
+        else:  # tiles of one class, and images without labels
             labels |= {f.name: WholeLabel(UNKNOWN if f.class_index is None else f.class_index) for f in of_source}
     return labels, notes
 

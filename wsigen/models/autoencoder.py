@@ -176,7 +176,8 @@ class Autoencoder:
         import torch
 
         with torch.inference_mode():
-            return self._rgb(lambda: self._splitter.decode(features.part(box)), halo)
+            given = features.part(box)
+            return _demand_picture(self._rgb(lambda: self._splitter.decode(given), halo), given)
 
     def norm_statistics(self, latents: Sequence[Array]) -> Statistics:
         """Measure the mean and variance of every group of every GroupNorm of the decoder.
@@ -208,7 +209,7 @@ class Autoencoder:
                 self._decode(self._tensor(batch))
             statistics = np.concatenate([collected[norm] for norm in self._norms])
             pools.append((batch[:, 0].size, statistics))
-        return pool(pools).ravel()
+        return demand_finite(pool(pools).ravel(), "decoder")
 
     def freeze_norm(self, stats: Statistics | None) -> None:
         """Make every GroupNorm of the decoder use ``stats`` of `norm_statistics` in this thread; None: each its own.
@@ -256,8 +257,9 @@ class Autoencoder:
         low, high = self.latent.image_range
         with self._shrinking.around(halo):
             image = self._shrinking.core(decode())[0]
-        image = image.float().sub_(low).mul_(255.0 / (high - low)).clamp_(0.0, 255.0)
-        return demand_finite(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()), "decoder")
+        image = image.float().sub_(low).mul_(255.0 / (high - low))
+        rgb = demand_finite(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()), "decoder")
+        return np.clip(rgb, 0.0, 255.0, out=rgb)
 
     def _tensor(self, values: Array) -> Tensor:
         import torch
@@ -283,10 +285,10 @@ def demand_finite(values: Array, network: str) -> Array:
     return values
 
 
-def _demand_picture(rgb: Array, latents: Array) -> Array:
-    """Refuse a picture of one colour, white apart, that was decoded from latents of more than one value (ModelOutputError)."""
+def _demand_picture(rgb: Array, given: Any) -> Array:
+    """Refuse a picture of one colour, white apart, that was decoded from more than one value (ModelOutputError)."""
     colour = rgb[0, 0]
-    if colour.min() < WHITE and np.ptp(latents) > 0.0 and (rgb == colour).all():
+    if colour.min() < WHITE and (rgb == colour).all() and float(given.max() - given.min()) > 0.0:
         raise ModelOutputError(
             f"the decoder gives one colour {colour.round().astype(int).tolist()} for all {rgb.shape[1]}x{rgb.shape[0]} px of a "
             "window; its weights, or latent.mean and latent.std of its card, are wrong: try another model"

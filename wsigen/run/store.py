@@ -242,7 +242,7 @@ class PassState:
         return there
 
     def demand_finite(self, values: Array, half_step: int, ij: Index) -> None:
-        """Name the key whose values are not finite: it was missing, or a model made NaN (DamagedChunkError)."""
+        """Name the key whose values are not finite: it was missing or cut short (DamagedChunkError)."""
         if not np.isfinite(values).all():
             key = f"{self.group.path}/{self.key(half_step, ij)}"
             raise DamagedChunkError(f"{key}: missing or not finite", key)

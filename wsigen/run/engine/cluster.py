@@ -1,7 +1,7 @@
 """dask's client, as the engine sees it: calls out, results in (``engine.workers`` makes one).
 
 The engine sees futures that bring a small report or an error, and never a dask graph: with one graph of all tasks nothing would
-run for minutes and the driver would hold gigabytes. No module but this and ``engine.workers`` knows dask.
+run for minutes and the driver would hold gigabytes. Only this module, ``engine.workers`` and ``engine.local`` know dask.
 """
 
 from __future__ import annotations
