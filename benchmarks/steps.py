@@ -187,7 +187,7 @@ def plot(cells: Sequence[Cell]) -> str:
     steps = sorted({cell.steps for cell in cells})
     found = {(cell.sampler, cell.steps): cell.kid[0] for cell in cells}
     series = [(title, [found.get((sampler, n), float("nan")) for n in steps]) for sampler, (title, _) in SAMPLERS.items()]
-    svg = lines(steps, series, "steps", "KID x 1000")
+    svg = str(lines(steps, series, "steps", "KID x 1000"))  # markup would escape what replaces a part of it
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:white" ', 1)
 
 

@@ -68,7 +68,7 @@ def test_another_mixture_of_the_same_name_is_another_run(bundle, tmp_path, own):
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "a.ome.tiff", watch=stop, **settings)
     own.write_text(OWN.replace("Tumor: 3", "Tumor: 2"))
-    with pytest.raises(RunError, match=r"sampled_layout\.shares\.Tumor|subtypes"):
+    with pytest.raises(RunError, match=r"drawn_layout\.shares\.Tumor|subtypes"):
         generate(tmp_path / "a.ome.tiff", **settings)
 
 

@@ -134,9 +134,9 @@ def test_resume_needs_the_same_mask_model(drawn, tmp_path, masks):
     card = own / "mask.yaml"
     text = card.read_text()
     card.write_text(text.replace("steps: 12", "steps: 11"))
-    with pytest.raises(RunError, match=r"not the run's \(sampled_layout\.(cells_sha256|mask_model)"):
+    with pytest.raises(RunError, match=r"not the run's \(drawn_layout\.(cells_sha256|mask_model)"):
         resume(tmp_path / "b.run")
-    with pytest.raises(RunError, match=r"holds another run .*sampled_layout"):
+    with pytest.raises(RunError, match=r"holds another run .*drawn_layout"):
         generate(tmp_path / "b.ome.tiff", **settings)
     card.rename(tmp_path / "away.yaml")
     with pytest.raises(BundleError, match="no mask model"):

@@ -156,5 +156,8 @@ def refusing(fault: type[WsigenError], source: object, advice: str) -> Iterator[
     except WsigenError:
         raise
     except Exception as error:
-        text = one_line(str(error)) or type(error).__name__
+        path = str(source).partition(": ")[0]
+        text = str(error) or type(error).__name__
+        for mention in (repr(path.encode()), f'"{path}"', path):  # said once is enough
+            text = text.replace(mention, "it")
         raise fault(f"{source}: {text}; {advice}") from error

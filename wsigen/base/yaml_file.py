@@ -19,6 +19,9 @@ MOST_BYTES = 8 * 2**20
 MOST_DEPTH = 20
 """Levels of nesting; settings need five."""
 
+MOST_VALUES = 200_000
+"""Values of a file, those that aliases stand for among them."""
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser, which takes a tenth of the time, where PyYAML was built with it."""
 
@@ -82,28 +85,47 @@ def read_mapping(
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text, which may neither nest deeply nor use aliases: a few lines of them stand for gigabytes.
+    """Return the value of a YAML text that neither nests deeply nor, by a few lines of aliases, stands for gigabytes.
 
     Raises
     ------
     ValueError
-        If it does.
+        If it does, or an alias refers to what it is part of.
     Exception
         Whatever PyYAML raises for text that is no YAML.
     """
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"line {line}: aliases (*{event.anchor}) are not read; write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_DEPTH:
-            raise ValueError(f"line {line}: nested more than {MOST_DEPTH} levels deep")
+    _demand_small(text)
     loader = _Loader(text)
     try:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def _demand_small(text: str) -> None:
+    """Count values with aliases written out, and levels of nesting, without making any (ValueError)."""
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []  # anchor, values counted before it
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"line {line}: *{event.anchor} refers to nothing that is complete")
+            count += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes |= {anchor: count - before} if anchor else {}
+        elif isinstance(event, yaml.NodeEvent):
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_.append((event.anchor, count))
+            elif event.anchor:
+                sizes[event.anchor] = 1
+            count += 1
+        if len(open_) > MOST_DEPTH:
+            raise ValueError(f"line {line}: nested more than {MOST_DEPTH} levels deep")
+        if count > MOST_VALUES:
+            raise ValueError(f"line {line}: stands for more than {MOST_VALUES:,} values")
 
 
 def validated(kind: type[T], content: Any, source: str, fault: type[WsigenError]) -> T:

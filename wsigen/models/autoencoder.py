@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsigen.models.layers import Statistics
 
 Array = NDArray[np.float32]
+Numbers = TypeVar("Numbers", bound=NDArray[Any])
 
 WHITE = 250.0
 """Grey level from which a window of one colour is bare glass that a decoder drew, and no fault."""
@@ -268,7 +269,7 @@ class Autoencoder:
         return tensor.to(self._device, memory_format=torch.channels_last)
 
 
-def demand_finite(values: Array, network: str) -> Array:
+def demand_finite(values: Numbers, network: str) -> Numbers:
     """Return what a network gave, if it is numbers.
 
     Raises

@@ -66,10 +66,15 @@ def test_a_link_laid_under_dasks_usual_files_leads_nowhere(own_tmp, processes):
     assert sorted(p.name for p in Path(own_tmp, "dask-scratch-space").iterdir()) == ["global.lock"]
 
 
+def servers():
+    gc.collect()
+    return {id(o) for o in gc.get_objects() if isinstance(o, Scheduler | Worker | Client)}
+
+
 def test_a_cluster_that_was_closed_is_gone():
+    before = servers()  # of other tests in this process
     for _ in range(2):
         with open_cluster(2, False, None) as cluster:
             work(cluster)
         del cluster
-    gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Scheduler | Worker | Client)]
+    assert not servers() - before

@@ -20,6 +20,8 @@ from typing import Any
 import distributed.core
 from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
 
+from wsigen.base.errors import ResourceError
+
 
 class _NoPages:
     """A dask server whose pages and metrics no port shows."""
@@ -49,6 +51,11 @@ def start_local(workers: int, processes: bool, tasks_at_once: int, scratch: str)
         Threads of each, which share its model.
     scratch : str
         A folder that no other user can enter; dask's ``temporary-directory`` has to be the same.
+
+    Raises
+    ------
+    ResourceError
+        If one of them ends before it has begun.
     """
     security = Security.temporary() if processes else None
     place = {"protocol": "tls://", "host": "127.0.0.1", "security": security} if processes else {"protocol": "inproc://"}
@@ -59,7 +66,11 @@ def start_local(workers: int, processes: bool, tasks_at_once: int, scratch: str)
     else:
         spec = {0: {"cls": QuietWorker, "options": {**options, "nthreads": workers * tasks_at_once}}}
     scheduler = {"cls": QuietScheduler, "options": {**place, "port": 0, "dashboard": False}}
-    return SpecCluster(workers=spec, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
+    try:
+        return SpecCluster(workers=spec, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
+    except (RuntimeError, OSError, TimeoutError) as error:
+        kind = "worker processes" if processes else "workers"
+        raise ResourceError(f"the {kind} of this machine cannot be started ({error}); try again, or with fewer") from error
 
 
 def forget_servers() -> None:
