@@ -212,9 +212,9 @@ def _readable(calm: Place, place: Place) -> Callable[[bool], list[Path]]:
 
     run = RunContext(calm.run_dir)
     passes = []
-    for part in run.passes:
-        active = frozenset((int(i), int(j)) for i, j in zip(*part.state.activity.nonzero(), strict=True))
-        passes.append(Pass(part.plan.grid, active, part.plan.steps))
+    for pass_ in run.passes:
+        active = frozenset((int(i), int(j)) for i, j in zip(*pass_.state.activity.nonzero(), strict=True))
+        passes.append(Pass(pass_.plan.grid, active, pass_.plan.steps))
     return lambda stopped: still_read(place.run_dir, passes, len(run.slide.grid), stopped)
 
 

@@ -48,12 +48,12 @@ def small_windows(monkeypatch):
 def test_any_box_shows_what_the_whole_slide_shows(attentive, tmp_path, small_windows):
     generate(tmp_path / "a.ome.tiff", workers=1, **settings_of(attentive))
     run = RunContext(tmp_path / "a.run")
-    part = run.passes[-1]
+    pass_ = run.passes[-1]
     assert run.model.autoencoder.splits
-    whole = decode_region(part, part.plan.grid.canvas).astype(int)
+    whole = decode_region(pass_, pass_.plan.grid.canvas).astype(int)
     for box in (Box(0, 0, 9, 9), Box(3, 20, 30, 41), Box(31, 15, 33, 49)):
-        box = box.intersect(part.plan.grid.canvas)
-        assert np.abs(decode_region(part, box) - whole[box.scale(8).slices]).max() <= 1
+        box = box.intersect(pass_.plan.grid.canvas)
+        assert np.abs(decode_region(pass_, box) - whole[box.scale(8).slices]).max() <= 1
 
 
 def test_same_pixels_for_one_worker_and_two(attentive, tmp_path, small_windows):
@@ -72,8 +72,8 @@ def test_attention_elsewhere_is_still_blended(attentive, tmp_path):
     AutoencoderKL.from_config(vae.config, up_block_types=blocks).save_pretrained(folder / "vae")
     generate(tmp_path / "a.ome.tiff", **settings_of(folder))
     run = RunContext(tmp_path / "a.run")
-    part = run.passes[-1]
+    pass_ = run.passes[-1]
     assert not run.model.autoencoder.halo
-    whole = decode_region(part, part.plan.grid.canvas).astype(int)
+    whole = decode_region(pass_, pass_.plan.grid.canvas).astype(int)
     box = Box(3, 5, 30, 21)
-    assert np.abs(decode_region(part, box) - whole[box.scale(8).slices]).max() <= 1
+    assert np.abs(decode_region(pass_, box) - whole[box.scale(8).slices]).max() <= 1

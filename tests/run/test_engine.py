@@ -28,10 +28,10 @@ MODES = ["pathup", "random-patch", "shifted"]
 
 def reference(run, steps):
     """Whole-array DDIM with merged windows: the equations and nothing else (no chunks, no store, no batches)."""
-    part, model = run.passes[-1], run.model
-    plan, schedule = part.plan, part.plan.schedule
+    pass_, model = run.passes[-1], run.model
+    plan, schedule = pass_.plan, pass_.plan.schedule
     canvas = Box(0, 0, plan.height, plan.width)
-    classes = part.state.read_classes(canvas)
+    classes = pass_.state.read_classes(canvas)
     glass = classes == run.spec.glass.index
     seed, w, eta = run.spec.sampling.seed, run.spec.sampling.guidance, run.spec.sampling.eta
     noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels)
@@ -40,7 +40,7 @@ def reference(run, steps):
         abar, nxt = schedule.abar[s], schedule.abar[s + 1]
         y = np.where(glass, np.sqrt(abar) * run.glass_latent + np.sqrt(1 - abar) * noise, y).astype(np.float32)
         x0 = np.zeros_like(y)
-        for crop in part.crop_plan.crops(s, canvas):
+        for crop in pass_.crop_plan.crops(s, canvas):
             window = (slice(None), *crop.box.slices)
             x0[window] += crop.weight * predict(model, y[window], classes[crop.box.slices], schedule.timesteps[s], w, abar)
         x0 = np.where(glass, run.glass_latent, x0)
@@ -83,10 +83,10 @@ def predict(model, y, classes, timestep, w, abar):
 def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, mode=mode, levels=1, **sampler))
     run = RunContext(tmp_path / "a.run")
-    part = run.passes[-1]
-    expected = reference(run, part.plan.steps)
-    tissue = part.state.read_classes(part.plan.grid.canvas) != run.spec.glass.index
-    got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
+    pass_ = run.passes[-1]
+    expected = reference(run, pass_.plan.steps)
+    tissue = pass_.state.read_classes(pass_.plan.grid.canvas) != run.spec.glass.index
+    got = pass_.state.read_latents(pass_.plan.steps, pass_.plan.grid.canvas)
     assert tissue.any()
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
 
@@ -94,10 +94,10 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
 def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
     generate(tmp_path / "a.ome.tiff", **settings_of(token_bundle, tmp_path, mode="random-patch", levels=1))
     run = RunContext(tmp_path / "a.run")
-    part = run.passes[-1]
-    tissue = part.state.read_classes(part.plan.grid.canvas) != run.spec.glass.index
-    got = part.state.read_latents(part.plan.steps, part.plan.grid.canvas)
-    assert np.allclose(got[:, tissue], reference(run, part.plan.steps)[:, tissue], atol=2e-3, rtol=1e-3)
+    pass_ = run.passes[-1]
+    tissue = pass_.state.read_classes(pass_.plan.grid.canvas) != run.spec.glass.index
+    got = pass_.state.read_latents(pass_.plan.steps, pass_.plan.grid.canvas)
+    assert np.allclose(got[:, tissue], reference(run, pass_.plan.steps)[:, tissue], atol=2e-3, rtol=1e-3)
 
 
 def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
@@ -285,8 +285,8 @@ def test_damaged_last_state_is_made_again_at_decoding(bundle, tmp_path):
     run_dir = tmp_path / "whole.run"
     for block in (work_of(run_dir) / "spool").iterdir():
         block.unlink()
-    part = RunContext(run_dir).passes[-1]
-    path = work_of(run_dir) / "state.zarr" / f"pass-{part.plan.index}" / part.state.key(2 * part.plan.steps, (1, 1))
+    pass_ = RunContext(run_dir).passes[-1]
+    path = work_of(run_dir) / "state.zarr" / f"pass-{pass_.plan.index}" / pass_.state.key(2 * pass_.plan.steps, (1, 1))
     data = bytearray(path.read_bytes())
     data[99] ^= 1
     path.write_bytes(bytes(data))
@@ -353,10 +353,10 @@ def made(folder):
 
 def damage_newest(run_dir, harm, array="state"):
     """Harm the key of the highest half-step of some chunk, or its newest history."""
-    part = RunContext(run_dir).passes[0]
-    record = part.state.record()
+    pass_ = RunContext(run_dir).passes[0]
+    record = pass_.state.record()
     ij = max(record, key=lambda c: max(record[c]))
-    path = work_of(run_dir) / "state.zarr" / "pass-0" / part.state.key(max(record[ij]), ij)
+    path = work_of(run_dir) / "state.zarr" / "pass-0" / pass_.state.key(max(record[ij]), ij)
     if array == "history":  # of a chunk whose next denoise is to come
         h, (i, j) = max((max(steps), c) for c, steps in record.items() if max(steps) % 2 == 0)
         path = work_of(run_dir) / "state.zarr" / "pass-0" / "history" / "c" / f"{h // 2 - 1}" / "0" / f"{i}" / f"{j}"
