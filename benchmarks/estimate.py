@@ -8,6 +8,7 @@ machine does; the wall's are of interest where it does nothing else.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,10 @@ def measure(options: Options) -> list[Figure]:
     sizes = (SMALL_PX, QUICK_PX) if options.quick else (SMALL_PX, LARGE_PX)
     ways = [(1, 4), (1, 16), (2, 4)] if options.quick else [(w, b) for w in (1, 2) for b in (1, 4, 16)]
     jobs = [Job(options.model, options.folder, size, 1, b, w) for size in sizes for w, b in ways]
-    found = [in_process(weigh, job) for job in jobs]
+    found = []
+    for job in jobs:
+        found.append(in_process(weigh, job))
+        print(f"estimate: {job.size} px, {job.workers} workers, batch {job.batch}: {found[-1]}", file=sys.stderr, flush=True)
     repetitions = 1 if options.quick else 3
     timed = in_process(time, Job(options.model, options.folder, TIMED_PX, TIMED_STEPS, 4, 1), repetitions)
     memory = [projected / peak for (projected, peak), _ in found]
