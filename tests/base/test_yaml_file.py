@@ -79,3 +79,23 @@ def test_a_mapping(tmp_path):
     assert read_mapping(path, ConfigError) == {"a": {"b": 1}}
     path.write_text("# nothing yet\n")
     assert read_mapping(path, ConfigError, may_be_empty=True) == {}
+
+
+def test_a_name_given_twice_is_refused(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("seed: 1\nsteps: 3\nseed: 2\n")
+    with pytest.raises(ConfigError, match="'seed' is given twice"):
+        read_mapping(path, ConfigError)
+
+
+def test_aliases_are_read_while_they_stand_for_few_values(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("a: &a {b: [1, 2]}\nc: *a\nd: [*a, *a]\n")
+    assert read_mapping(path, ConfigError)["d"] == [{"b": [1, 2]}] * 2
+    eights = (f"y{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 8)}]\n" for i in range(1, 9))
+    path.write_text("x: &x0 [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(eights))
+    with pytest.raises(ConfigError, match="stands for more than"):
+        read_mapping(path, ConfigError)
+    path.write_text("a: &a [*a]\n")
+    with pytest.raises(ConfigError, match="nothing that is complete"):
+        read_mapping(path, ConfigError)

@@ -133,3 +133,31 @@ def test_every_setting_is_described():
 def test_resume_refuses_what_would_change_pixels(tmp_path):
     with pytest.raises(ConfigError, match="'seed'"):
         wsigen.resume(tmp_path, seed=3)
+
+
+@pytest.mark.parametrize("config", ["settings.yaml", {"size": (512, 512)}, 5])
+def test_a_config_of_another_kind_is_refused(config):
+    for function in (lambda: wsigen.generate("a.ome.tiff", config), lambda: wsigen.estimate(config)):
+        with pytest.raises(ConfigError, match=r"give a RunConfig, of a file RunConfig\.read"):
+            function()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"size": 512}, "'size': 512 is not WIDTHxHEIGHT"),
+        ({"size": "512x512", "class_name": ""}, "'class_name'"),
+        ({"size": "512x512", "background": ""}, "'background'"),
+        ({"size": "512x512", "run_dir": ""}, "'run_dir': an empty path"),
+        ({"layout": 5}, "setting 'layout': "),
+    ],
+)
+def test_what_says_nothing_is_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        RunConfig(**settings)
+
+
+def test_two_spellings_of_one_setting_are_refused(tmp_path):
+    (tmp_path / "s.yaml").write_text("size: 512x512\nclass: Tumor\nclass_name: Stroma\n")
+    with pytest.raises(ConfigError, match="two spellings"):
+        RunConfig.read(tmp_path / "s.yaml")

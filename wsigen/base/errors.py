@@ -140,7 +140,7 @@ def refusing(fault: type[WsigenError], source: object, advice: str) -> Iterator[
     """Turn whatever a foreign parser or library raises into one line; errors of wsigen's own pass as they are.
 
     Libraries that read files raise what they like (`OverflowError` for a date, `RecursionError` for nesting, `struct.error`):
-    a list of expected exceptions is never complete. The original is the error's cause, which ``--debug`` shows.
+    a list of expected exceptions is never complete. The original is the error's cause (``__cause__``).
 
     Parameters
     ----------

@@ -22,8 +22,19 @@ MOST_DEPTH = 20
 MOST_VALUES = 200_000
 """Values of a file, those that aliases stand for among them."""
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser, which takes a tenth of the time, where PyYAML was built with it."""
+
+
+class _Loader(_Fastest):
+    """Refuses a name that is given twice, of which PyYAML would take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"line {node.start_mark.line + 1}: {twice!r} is given twice")
+        return super().construct_mapping(node, deep)
+
 
 _UNKNOWN = "unknown_setting"
 """Type of the error for a name that is none of a model's."""
@@ -149,5 +160,6 @@ def first_fault(error: ValidationError) -> str:
         context = first["ctx"]
         name = ".".join(str(part) for part in (*first["loc"], context["name"]))
         return f"unknown setting '{name}'{suggest(context['name'], context['known'])}; known: {', '.join(context['known'])}"
-    where, text = ".".join(str(part) for part in first["loc"]), str(first["msg"]).removeprefix("Value error, ")
+    parts = [part for part in map(str, first["loc"]) if "[" not in part]  # not the member of a union that did not fit either
+    where, text = ".".join(parts), str(first["msg"]).removeprefix("Value error, ")
     return f"setting '{where}': {text}" if where else text

@@ -182,6 +182,7 @@ def evaluate_downstream(
     EvaluationError
         If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
     """
+    test = [test] if isinstance(test, str | Path) else test
     _demand_paths(real, synthetic, *test)
     _demand_numbers(seed, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp, test_mpp=test_mpp)
     from wsigen.evaluation.downstream.experiment import run_downstream

@@ -8,9 +8,9 @@ decide the pixels and belong to a run's identity.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from pydantic import (
     Field,
@@ -89,8 +89,10 @@ class RunConfig(Settings):
         "Layout", "um/px of the image that the layout was drawn on", otherwise="the slide's", gt=0
     )
     layout_classes: Path | None = _setting("Layout", "table 'value: class' of a label image (YAML, JSON, CSV)")
-    class_name: str | None = _setting("Layout", "one class for the whole slide, instead of a layout", form="NAME")
-    background: str | None = _setting("Layout", "class outside every polygon", otherwise="the model's glass", form="NAME")
+    class_name: str | None = _setting("Layout", "one class for the whole slide, instead of a layout", form="NAME", min_length=1)
+    background: str | None = _setting(
+        "Layout", "class outside every polygon", otherwise="the model's glass", form="NAME", min_length=1
+    )
     subtype: str | None = _setting(
         "Layout", "kind of slide of a layout that is drawn ('wsigen models' lists them)", form="NAME", min_length=1
     )
@@ -194,6 +196,8 @@ class RunConfig(Settings):
     @classmethod
     def _parse_size(cls, value: object) -> object:
         if not isinstance(value, str):
+            if value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
+                raise ValueError(f"{value!r} is not WIDTHxHEIGHT in pixels, e.g. 4096x4096")
             return value
         parts = value.lower().replace("×", "x").split("x")
         if len(parts) != 2 or not all(p.strip().isdigit() for p in parts):
@@ -217,6 +221,8 @@ class RunConfig(Settings):
     @field_validator("run_dir")
     @classmethod
     def _parse_run_dir(cls, value: str | Path | None) -> str | Path | None:
+        if value is not None and not str(value).strip():
+            raise ValueError("an empty path; leave it out for OUT.run beside the slide")
         return None if value is None else as_place(value)
 
     @model_validator(mode="after")
@@ -329,16 +335,17 @@ _PATHS = frozenset(name for name, field in RunConfig.model_fields.items() if Pat
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def with_settings(names: Iterable[str]) -> Callable[[F], F]:
+def with_settings(names: Container[str]) -> Callable[[F], F]:
     """Spell out ``**settings`` in a function's signature: notebooks and ``help`` complete what they see there."""
 
     def spell_out(function: F) -> F:
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = [(name, RunConfig.model_fields[name]) for name in names]
+        kinds = get_type_hints(RunSettings)
         added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-            for name, field in fields
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[name])
+            for name, field in RunConfig.model_fields.items()
+            if name in names
         ]
         function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
         return function
@@ -360,6 +367,15 @@ def make_config(settings: Mapping[str, Any], file: Path | None = None) -> RunCon
     return RunConfig.read(file, **given) if file else RunConfig(**given)
 
 
+def config_of(config: RunConfig | None, settings: Mapping[str, Any]) -> RunConfig:
+    """A configuration with settings over it; without one, the settings alone (ConfigError)."""
+    if config is None:
+        return RunConfig.model_validate(settings)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"config is a {type(config).__name__}: give a RunConfig, of a file RunConfig.read(FILE)")
+    return config.merged(**settings)
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read a flat mapping from YAML, with field names as Python spells them."""
     content = read_mapping(file, ConfigError, "no such configuration file", may_be_empty=True)
@@ -367,6 +383,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         name = "class_name" if name == "class" else name
+        if name in found:
+            raise ConfigError(f"{file}: setting '{key}' is given twice, in two spellings; leave one")
         word = name == "layout" and value == SAMPLE
         if name in _PATHS and isinstance(value, str) and not word and not is_url(value):
             value = file.parent / value

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError
 from wsigen.layout.layout import Layout
-from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, with_settings
+from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, config_of, with_settings
 from wsigen.run.display import showing
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
@@ -84,7 +84,7 @@ def generate(
     --------
     >>> wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1, progress=True)
     """
-    config = config.merged(**settings) if config else RunConfig.model_validate(settings)
+    config = config_of(config, settings)
     output = Path(output)
     check_output(output, config.overwrite)
     _spare_inputs(output, config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.state import State, parse_state
 from wsigen.run.config import RunConfig
+from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared
 from wsigen.run.spec import FAILURES, LOCK, WORK, RunSpec, package_versions, version_differences
@@ -91,7 +92,7 @@ def claim(folder: Folder, prepared: Prepared) -> None:
 class Outcome(State):
     """What a run came to (``finished.json``): its files, the SHA-256 of level 0, the areas of classes, its layout in words."""
 
-    files: tuple[str, ...]
+    files: tuple[str, str, str, str, str]
     level0_sha256: str
     area_px: dict[str, float]
     layout: str | None
@@ -111,12 +112,18 @@ def clear(folder: Folder, outcome: Outcome) -> None:
 
 
 def finished(folder: Folder) -> Outcome | None:
-    """The outcome of a run that was killed while it was cleared; None for any other, and if its slide is gone."""
+    """The outcome of a run that was killed while it was cleared; None for any other, and if its slide is not there.
+
+    What is said in a file is believed if the slide's own manifest says the same: the rest of the run is deleted then.
+    """
     try:
         outcome = parse_state(Outcome, folder.read(FINISHED), FINISHED, RunError)
-    except (FileNotFoundError, NotADirectoryError, RunError):
+        files = files_of(Path(outcome.files[0]))
+        manifest = parse_state(Manifest, files.manifest.read_bytes(), str(files.manifest), RunError)
+    except (OSError, RunError, OutputError, ValueError):
         return None
-    return outcome if all(Path(path).exists() for path in outcome.files) else None
+    complete = tuple(map(str, files)) == outcome.files and all(path.is_file() for path in files)
+    return outcome if complete and manifest.sha256.get("level0_tiles") == outcome.level0_sha256 else None
 
 
 def kept_inputs(folder: Folder, settings: RunConfig) -> dict[str, str]:

@@ -201,7 +201,7 @@ class RunSpec(State):
             content = json.loads(folder.read(RUN_SPEC))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{folder.name}: not a run directory (there is no {RUN_SPEC})") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{where}: unreadable ({error}); start the run anew in another directory") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise RunError(f"{where}: field 'format' is not {FORMAT}; use the wsigen version that made the run")

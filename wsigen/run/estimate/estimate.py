@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.config import RunConfig, RunSettings, with_settings
+from wsigen.run.config import RunConfig, RunSettings, config_of, with_settings
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import PassCalls, count_calls
@@ -100,7 +100,7 @@ def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **
     >>> print(wsigen.estimate(layout="regions.geojson", mode="pathup"))
     """
     begin = clock()
-    config = config.merged(**settings) if config else RunConfig.model_validate(settings)
+    config = config_of(config, settings)
     output = Path("estimate.ome.tiff")
     prepared = prepare(config, output)
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
