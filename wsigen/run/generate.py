@@ -213,7 +213,8 @@ def _work(
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
         raise
-    named = tuple(str(path) for path in files)
+    slide, annotations, manifest, thumbnail, script = map(str, files)
+    named = (slide, annotations, manifest, thumbnail, script)
     outcome = Outcome(files=named, level0_sha256=digest, area_px=areas, layout=spec.layout_title)
     confirm()
     if config.keep_run:
