@@ -113,12 +113,15 @@ def read_block(blob: bytes | bytearray, key: str = "") -> EncodedBlock:
     if stored != computed:
         problem = f"CRC-32 is {computed:08x}, expected {stored:08x}: truncated or altered"
         raise DamagedChunkError(f"{name}: {problem}; {_CURE}", key)
-    table = json.loads(bytes(data[end - _NUMBER.unpack_from(blob, end)[0] : end]))
-    tiles = {(k, r, c): bytes(data[at : at + size]) for k, r, c, at, size in table["tiles"]}
-    *shape, at, size = table["remainder"]
-    pixels = zlib.decompress(data[at : at + size])
-    i, j = table["ij"]
-    return EncodedBlock((i, j), table["spec"], tiles, np.frombuffer(pixels, np.uint8).reshape(shape))
+    try:
+        table = json.loads(bytes(data[end - _NUMBER.unpack_from(blob, end)[0] : end]))
+        tiles = {(k, r, c): bytes(data[at : at + size]) for k, r, c, at, size in table["tiles"]}
+        *shape, at, size = table["remainder"]
+        pixels = zlib.decompress(data[at : at + size])
+        i, j = table["ij"]
+        return EncodedBlock((i, j), table["spec"], tiles, np.frombuffer(pixels, np.uint8).reshape(shape))
+    except Exception as error:  # a checksum that fits says nothing of who wrote the rest
+        raise DamagedChunkError(f"{name}: its content cannot be read ({type(error).__name__}); {_CURE}", key) from error
 
 
 def encode_tile(spec: PyramidSpec, rgb: RGB) -> bytes:
