@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ def open_cluster(
         nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
         if scheduler is None and not processes:
             keep_freed_memory()  # before the workers' threads are there
-    with (
-        tempfile.TemporaryDirectory(prefix="wsigen-workers-", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({**_SETTINGS, _NANNIES: nannies, "temporary-directory": scratch}),
-    ):
+    folder: AbstractContextManager[str] = nullcontext("")  # workers elsewhere have folders of their own
+    if scheduler is None or is_queue_file(scheduler):
+        folder = tempfile.TemporaryDirectory(prefix="wsigen-workers-", ignore_cleanup_errors=True)
+    with folder as scratch, dask.config.set({**_SETTINGS, _NANNIES: nannies} | ({_FOLDER: scratch} if scratch else {})):
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
@@ -175,6 +175,9 @@ def _connect(address: str) -> Any:
 
 _NANNIES = "distributed.nanny.pre-spawn-environ"
 """Variables of the environment that worker processes are started with."""
+
+_FOLDER = "temporary-directory"
+"""Where dask's processes write."""
 
 _SETTINGS = {
     "distributed.comm.timeouts.connect": "10s",
