@@ -26,7 +26,25 @@ LEAVE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Where the work is done: execution settings only, none of which changes a pixel."""
+    """Where the work is done: execution settings only, none of which changes a pixel.
+
+    Attributes
+    ----------
+    count : int
+        Local workers.
+    processes : bool
+        They are processes of their own instead of threads of this one.
+    threads : int
+        torch's, of each.
+    scheduler : str or None
+        Address or settings file of workers elsewhere.
+    window : int
+        Tasks in flight for each that can be under way.
+    accelerated : bool
+        The model runs on no CPU.
+    tasks_at_once : int
+        Tasks of a worker, one of which calls the model while the others read and write.
+    """
 
     count: int
     processes: bool

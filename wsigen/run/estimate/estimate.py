@@ -52,6 +52,8 @@ class Estimate:
         Of the run from its start to the slide, from a short measurement on this machine.
     projection : Projection
         Memory and disk.
+    workers : Workers
+        Who is to do it.
     note : str
         What the user should know of the inputs; may be empty.
     """
