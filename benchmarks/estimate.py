@@ -120,10 +120,13 @@ def weigh(job: Job) -> Weighed:
 
 def time(job: Job, repetitions: int) -> dict[str, list[float]]:
     """Estimated over measured seconds, by the CPU's clock and by the wall's."""
+    from wsigen.run.config import make_config
+    from wsigen.run.estimate.estimate import estimate_by
+
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}
 
     def said() -> dict[str, float]:
-        return {name: wsigen.estimate(clock=clock, **job.settings).seconds for name, clock in clocks.items()}
+        return {name: estimate_by(clock, make_config(job.settings)).seconds for name, clock in clocks.items()}
 
     ratios: dict[str, list[float]] = {name: [] for name in clocks}
     before = said()  # the first one also loads what the run then finds loaded

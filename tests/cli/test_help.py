@@ -43,6 +43,13 @@ def test_there_is_an_option_for_every_setting(name):
     assert "--class" in found["class_name"].opts
 
 
+def test_estimate_shows_what_decides_the_cost():
+    hidden = {name for name, option in options("estimate").items() if getattr(option, "hidden", False)}
+    assert hidden == {"overwrite", "keep_run", "quality"}
+    assert "--overwrite" not in page("estimate")
+    assert "--overwrite" in page("generate")
+
+
 def test_resume_takes_what_changes_no_pixel():
     found = options("resume")
     assert set(found) - {"run_dir", "log", "help"} == set(ResumeSettings.__annotations__)

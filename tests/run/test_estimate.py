@@ -15,7 +15,7 @@ from wsigen.models.card import BundleCard
 from wsigen.run.config import make_config
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.calls import calls_of_chunk, count_calls
-from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_pass, estimate, guide_seconds
+from wsigen.run.estimate.estimate import DISPATCH_S, DRIVER_S, TASK_S, count_pass, estimate_by, guide_seconds
 from wsigen.run.estimate.memory import Projection, model_size, project_run
 from wsigen.run.estimate.speed import NonModelCost, Speed, measure_speed
 from wsigen.run.generate import generate
@@ -101,7 +101,7 @@ def check_count(found, kind, guidance, mode):
 def said(bundle, speed, monkeypatch, **more):
     """The estimate on a machine of a given speed."""
     monkeypatch.setattr("wsigen.run.estimate.estimate.measure_speed", lambda *_: speed)
-    return estimate(make_config(settings_of(bundle, **{"class_name": "Tumor", **more})), clock=ticks())
+    return estimate_by(ticks(), make_config(settings_of(bundle, **{"class_name": "Tumor", **more})))
 
 
 def test_seconds_follow_from_the_calls(bundle, monkeypatch):
@@ -188,7 +188,7 @@ def test_the_machine_is_measured_where_the_run_will_lie(bundle, tmp_path, monkey
 def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     settings = settings_of(bundle, class_name="Tumor", steps=3)
-    found = {n: estimate(make_config(settings), clock=ticks(), workers=n) for n in (1, 2, 9)}
+    found = {n: estimate_by(ticks(), make_config({**settings, "workers": n})) for n in (1, 2, 9)}
     assert found[2].seconds < found[1].seconds < 2 * found[2].seconds
     assert found[9].seconds == found[2].seconds  # there are no more cores
 

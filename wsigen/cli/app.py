@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
 from wsigen.cli import evaluate, slides
-from wsigen.cli.options import ResumeCommand, SettingsCommand, examples
+from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
 from wsigen.cli.train import train
 
 
@@ -58,7 +58,7 @@ _add(
     "wsigen generate slide.ome.tiff --layout sample --subtype infiltrating --size 20000x14000",
     cls=SettingsCommand,
 )  # fmt: skip
-_add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode pathup", cls=SettingsCommand)
+_add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode pathup", cls=EstimateCommand)
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
 _add(slides.inspect, "Slides", "wsigen inspect slide.run --picture timesteps.png")
 _add(slides.models, "Models", "wsigen models", name="models")

@@ -56,6 +56,18 @@ class ResumeCommand(SettingsCommand):
     resumes = True
 
 
+class EstimateCommand(SettingsCommand):
+    """The same; it takes what ``generate`` takes and shows what decides the cost."""
+
+    @cached_property
+    def settings(self) -> list[Any]:
+        """The options of the settings."""
+        found = super().settings
+        for option in found:
+            option.hidden = option.name in ("overwrite", "keep_run", "quality")
+        return found
+
+
 def parameters_of(
     function: Callable[..., Any], groups: Mapping[str, str] | None = None, *, like: Callable[..., Any] | None = None
 ) -> Callable[[Any], Any]:

@@ -80,15 +80,13 @@ class Estimate:
 
 
 @with_settings(RunSettings.__annotations__)
-def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **settings: Unpack[RunSettings]) -> Estimate:
+def estimate(config: RunConfig | None = None, **settings: Unpack[RunSettings]) -> Estimate:
     """Say what a slide would cost: count and measure without generating anything.
 
     Parameters
     ----------
     config : RunConfig, optional
         Settings.
-    clock : callable
-        What seconds are: of wall time, or of this process alone (``time.process_time``).
     **settings
         As for `wsigen.generate`; they override those of ``config``.
 
@@ -101,8 +99,12 @@ def estimate(config: RunConfig | None = None, *, clock: Clock = perf_counter, **
     --------
     >>> print(wsigen.estimate(layout="regions.geojson", mode="pathup"))
     """
+    return estimate_by(perf_counter, config_of(config, settings))
+
+
+def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
+    """`estimate` in the seconds of a clock: those of the wall, or of this process alone (``time.process_time``)."""
     begin = clock()
-    config = config_of(config, settings)
     output = Path("estimate.ome.tiff")
     prepared = prepare(config, output)
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
