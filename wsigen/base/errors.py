@@ -136,7 +136,9 @@ def _shortened(text: str, most: int) -> str:
 
 
 @contextmanager
-def refusing(fault: type[WsigenError], source: object, advice: str) -> Iterator[None]:
+def refusing(
+    fault: type[WsigenError], source: object, advice: str, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turn whatever a foreign parser or library raises into one line; errors of wsigen's own pass as they are.
 
     Libraries that read files raise what they like (`OverflowError` for a date, `RecursionError` for nesting, `struct.error`):
@@ -150,12 +152,14 @@ def refusing(fault: type[WsigenError], source: object, advice: str) -> Iterator[
         The file, and where in it.
     advice : str
         What to do.
+    passing : tuple of type
+        Exceptions that the caller knows the meaning of; they pass as they are.
     """
     try:
         yield
-    except WsigenError:
-        raise
     except Exception as error:
+        if isinstance(error, (WsigenError, *passing)):
+            raise
         path = str(source).partition(": ")[0]
         text = str(error) or type(error).__name__
         for mention in (repr(path.encode()), f'"{path}"', path):  # said once is enough

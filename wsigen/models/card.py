@@ -6,7 +6,6 @@ so that no code has to know a family. A diffusers folder without a card gets one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
+from wsigen.base.json_file import read_json
 from wsigen.base.yaml_file import Settings, read_mapping, validated
 
 CARD_NAME = "wsigen.yaml"
@@ -215,11 +215,9 @@ def read_config(folder: Path, part: str) -> Config:
     name = "scheduler_config.json" if part == "scheduler" else "config.json"
     file = folder / part / name
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, BundleError, "copy the bundle again")
     except FileNotFoundError:
         raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{file}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content
