@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsigen.base.geometry import Box
 from wsigen.models import attention as lattice
-from wsigen.models.attention import PART, SIDE, SplitDecoder, attended_redundancy, attention_windows, can_split
+from wsigen.models.attention import PART, SIDE, SplitDecoder, attention_windows, can_split
 from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.halo import BEFORE_ATTENTION, ShrinkingHalo, attended_radius, decoder_radius, sides
 from wsigen.models.model import Model, load_model
@@ -201,7 +201,6 @@ def test_a_block_costs_less_than_a_third_more() -> None:
         found = [operations(lambda at=at: decode(Box(at, at, at + PART, at + PART))) for at in (256, 512, 768)]
     convolutions, everything = np.transpose(found / once)
     assert convolutions.max() <= 1.25
-    assert everything.mean() == pytest.approx(attended_redundancy(vae.config, SIDE), rel=0.02)
     assert everything.mean() <= 1.3
 
 

@@ -195,7 +195,7 @@ def test_two_workers_share_what_can_be_shared(bundle, monkeypatch):
 
 def test_a_pass_that_starts_from_a_picture_takes_longer(bundle, tmp_path):
     plans = prepare(make_config(settings_of(bundle, class_name="Tumor")), tmp_path / "x.ome.tiff").spec.passes
-    speed = Speed(call=1.0, decode=0.01, encode=0.01, halo=8)
+    speed = Speed(call=1.0, decode=0.01, encode=0.01)
     fine = replace(plans[0], index=1, start="previous")
     coarse = replace(plans[0], scale=4, height=plans[0].height // 4, width=plans[0].width // 4)
     costs = {word: guide_seconds([coarse, replace(fine, start=word)], 1, speed) for word in ("noise", "reference", "previous")}

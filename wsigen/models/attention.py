@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
-from wsigen.models.card import Config
-from wsigen.models.halo import BEFORE_ATTENTION, EFFECTIVE_HALO, attended_radius, work
+from wsigen.models.halo import BEFORE_ATTENTION
 from wsigen.sampling.plan import lattice_starts
 
 if TYPE_CHECKING:
@@ -205,31 +204,6 @@ def can_split(vae: Any) -> bool:
 def attentions(decoder: nn.Module) -> list[nn.Module]:
     """The attention layers of a decoder."""
     return [module for module in decoder.modules() if "Attention" in type(module).__name__]
-
-
-def attended_redundancy(vae: Config, window: int) -> float:
-    """Multiplications of decoding an inner part of a slide, attention and all, over those of one window of its area.
-
-    Averaged over where the part lies on the lattice. Attention has ``SIDE**2`` keys for every query either way.
-
-    Parameters
-    ----------
-    vae : dict
-        Config of the autoencoder.
-    window : int
-        Side of the windows in which the layers after the attention work, latent px.
-    """
-    halo = min(attended_radius(vae), EFFECTIVE_HALO)
-    before, _ = work(vae, 1, 0, end=BEFORE_ATTENTION)
-    after, once = (total / window**2 for total in work(vae, window, halo, BEFORE_ATTENTION))
-    width = list(vae.get("block_out_channels", (64,)))[-1]
-    projections, queries = 3 * width**2, width**2 + 2 * width * SIDE**2
-    reach, stride = PART + 2 * halo, SIDE - OVERLAP
-    windows = ((reach + SIDE - 1) / stride * SIDE / PART) ** 2
-    cells = ((reach + CELL - 1) * SIDE / stride / PART) ** 2
-    context = ((SIDE + 2 * BEFORE_ATTENTION) / SIDE) ** 2
-    done = windows * (before * context + projections) + cells * queries + after
-    return done / (before + projections + queries + once)
 
 
 @lru_cache(maxsize=8)

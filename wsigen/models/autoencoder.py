@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import ModelOutputError
 from wsigen.base.geometry import Box
-from wsigen.models.attention import SplitDecoder, attended_redundancy, attentions, can_split
+from wsigen.models.attention import SplitDecoder, attentions, can_split
 from wsigen.models.card import Config, Latent, read_config
-from wsigen.models.halo import EFFECTIVE_HALO, ShrinkingHalo, Sides, attended_radius, decoder_radius, redundancy, sides
+from wsigen.models.halo import EFFECTIVE_HALO, ShrinkingHalo, Sides, attended_radius, decoder_radius, sides
 from wsigen.models.loading import load_network
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Autoencoder:
         from wsigen.models.layers import activate_in_place, share_group_norms
 
         activate_in_place(vae)
-        self.vae, self._config, self.latent, self._device = vae, config, latent, device
+        self.vae, self.latent, self._device = vae, latent, device
         self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (latent.mean, latent.std))
         self._norms = share_group_norms(vae.decoder)
         self._shrinking = ShrinkingHalo(vae.decoder, config)
@@ -225,15 +224,6 @@ class Autoencoder:
             raise ValueError(f"{len(stats)} norm statistics; this decoder has {sum(sizes)}")
         for norm, end, size in zip(self._norms, np.cumsum(sizes), sizes, strict=True):
             norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
-
-    def equal_halo(self, window: int) -> float:
-        """Latent px around a decoded window of this side that would cost as much as its context, which shrinks, does.
-
-        With attention also as much as what its windows share; then `decode` of a window is the measure.
-        """
-        vae = self._config
-        cost = attended_redundancy(vae, window) if self.splits else redundancy(vae, window, self.halo)
-        return window * (math.sqrt(cost) - 1.0) / 2.0
 
     @property
     def _splitter(self) -> SplitDecoder:

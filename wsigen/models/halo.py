@@ -12,7 +12,6 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsigen.base.geometry import Box
@@ -36,20 +35,6 @@ the first one and a residual block."""
 
 _PX = 2**10
 """Pixels of the window that is followed back: any that every upsampling divides."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A 3x3 convolution and its multiplications per output pixel, or nearest upsampling (none)."""
-
-    work: int = 0
-
-    @property
-    def is_up(self) -> bool:
-        return self.work == 0
-
-
-_UP = _Layer()
 
 
 def sides(inner: Box, around: Box) -> Sides:
@@ -80,7 +65,7 @@ def upsamplings(vae: Config) -> list[tuple[int, int]]:
     """Context that is still needed before every upsampling of the decoder and after its convolution, in px there."""
     factor, layers = _layers(vae)
     needs = _needs(factor, layers)
-    return [(needs[k], needs[k + 2]) for k, layer in enumerate(layers) if layer.is_up]
+    return [(needs[k], needs[k + 2]) for k, is_up in enumerate(layers) if is_up]
 
 
 def last_halo(vae: Config) -> int:
@@ -88,35 +73,6 @@ def last_halo(vae: Config) -> int:
     factor, _ = _layers(vae)
     needs = upsamplings(vae)
     return -(-needs[-1][0] * factor // factor ** len(needs)) if needs else decoder_radius(vae)
-
-
-def redundancy(vae: Config, window: int, halo: int) -> float:
-    """Multiplications of decoding a window with ``halo`` on all sides, shrinking from layer to layer, over those without.
-
-    Parameters
-    ----------
-    window, halo : int
-        Latent px.
-    """
-    done, wanted = work(vae, window, halo)
-    return done / wanted
-
-
-def work(vae: Config, window: int, halo: int, first: int = 0, end: int | None = None) -> tuple[int, int]:
-    """Multiplications of layers ``first`` to ``end`` for a window with ``halo`` before the first, and for one without."""
-    factor, layers = _layers(vae)
-    needs = [*_needs(factor, layers), 0]
-    done = wanted = 0
-    scale, around = 1, halo
-    for k, layer in enumerate(layers):
-        if layer.is_up:
-            around, scale = factor * min(around, needs[k]), scale * factor
-        elif first <= k < (len(layers) if end is None else end):
-            done += layer.work * (window * scale + 2 * around) ** 2
-            wanted += layer.work * (window * scale) ** 2
-        if k and layers[k - 1].is_up:
-            around = min(around, needs[k + 1])
-    return done, wanted
 
 
 class _Current(threading.local):
@@ -186,15 +142,15 @@ def _upsampling_modules(decoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]
     return [(layer, layers[k + 1]) for k, layer in enumerate(layers) if isinstance(layer, nn.Upsample)]
 
 
-def _needs(factor: int, layers: list[_Layer]) -> list[int]:
+def _needs(factor: int, layers: list[bool]) -> list[int]:
     """Pixels of context that are needed before every layer.
 
     Followed back exactly from the output of a window, layer by layer: a 3x3 convolution widens it by one pixel, nearest
     upsampling halves its coordinates.
     """
     low, high, window, needs = 0, _PX - 1, _PX, []
-    for layer in reversed(layers):
-        if layer.is_up:
+    for is_up in reversed(layers):
+        if is_up:
             low, high, window = math.floor(low / factor), math.floor(high / factor), window // factor
         else:
             low, high = low - 1, high + 1
@@ -202,35 +158,20 @@ def _needs(factor: int, layers: list[_Layer]) -> list[int]:
     return needs[::-1]
 
 
-def _layers(vae: Config) -> tuple[int, list[_Layer]]:
-    """Upsampling factor and layers of a decoder."""
-    return _tiny_layers(vae) if vae.get("_class_name") == "AutoencoderTiny" else _kl_layers(vae)
+def _layers(vae: Config) -> tuple[int, list[bool]]:
+    """Upsampling factor of a decoder, and whether each of its layers is a nearest upsampling: all others are 3x3 convolutions.
 
-
-def _conv(inputs: int, outputs: int) -> _Layer:
-    return _Layer(9 * inputs * outputs)
-
-
-def _kl_layers(vae: Config) -> tuple[int, list[_Layer]]:
-    """``AutoencoderKL``'s decoder (two convolutions a residual block)."""
-    widths, per_block = list(vae.get("block_out_channels", (64,)))[::-1], vae.get("layers_per_block", 1)
-    before = widths[0]
-    layers = [_conv(vae.get("latent_channels", 4), before)] + [_conv(before, before)] * 4
-    for k, width in enumerate(widths):
-        for _ in range(per_block + 1):
-            layers += [_conv(before, width), _conv(width, width)]
-            before = width
-        if k < len(widths) - 1:
-            layers += [_UP, _conv(width, width)]
-    return 2, [*layers, _conv(before, 3)]
-
-
-def _tiny_layers(vae: Config) -> tuple[int, list[_Layer]]:
-    """``AutoencoderTiny``'s decoder (three convolutions in each block)."""
-    counts = vae.get("num_decoder_blocks", (3, 3, 3, 1))
-    widths = vae.get("decoder_block_out_channels", (64,) * len(counts))
-    layers = [_conv(vae.get("latent_channels", 4), widths[0])]
-    for k, (count, width) in enumerate(zip(counts, widths, strict=True)):
-        layers += [_conv(width, width)] * (3 * count)
-        layers += [_UP, _conv(width, width)] if k < len(counts) - 1 else [_conv(width, 3)]
-    return int(vae.get("upsampling_scaling_factor", 2)), layers
+    ``AutoencoderKL`` has two convolutions in a residual block, ``AutoencoderTiny`` three in a block.
+    """
+    convolution, upsampling = [False], [True]
+    if vae.get("_class_name") == "AutoencoderTiny":
+        blocks = [3 * count * convolution for count in vae.get("num_decoder_blocks", (3, 3, 3, 1))]
+        factor, first = int(vae.get("upsampling_scaling_factor", 2)), 1
+    else:
+        per_block = 2 * (vae.get("layers_per_block", 1) + 1)
+        blocks = [per_block * convolution for _ in vae.get("block_out_channels", (64,))]
+        factor, first = 2, 5
+    layers = first * convolution + blocks[0]
+    for block in blocks[1:]:
+        layers += [*upsampling, *convolution, *block]
+    return factor, layers + convolution

@@ -146,7 +146,7 @@ def _decoding(prepared: Prepared, workers: Workers, speed: Speed, windows: NDArr
     blocks = len(prepared.spec.slide.grid)
     tissue = int(_any_of(windows, max(1, prepared.spec.slide.block // (WINDOW * last.factor))).sum())
     calibrated = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans) * speed.calibrate
-    area = windows.sum() * _mean_window(last.height, speed.halo) * _mean_window(last.width, speed.halo)
+    area = windows.mean() * last.height * last.width
     encoded = tissue * other.tissue_block + (blocks - tissue) * other.glass_block
     return calibrated + _shared(prepared, workers, area * speed.decode, encoded, blocks, blocks) + blocks * other.driver_block
 
@@ -175,7 +175,7 @@ def guide_seconds(plans: Sequence[PassPlan], index: int, speed: Speed) -> float:
     seconds = min(side**2, plan.height * plan.width) * speed.encode
     if plan.start == "previous":
         coarse = plans[index - 1]
-        below = side * plan.scale // coarse.scale + 2 * speed.halo
+        below = side * plan.scale // coarse.scale
         seconds += min(below**2, coarse.height * coarse.width) * speed.decode
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
 
@@ -202,9 +202,3 @@ def _any_of(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     whole = np.pad(mask, [(0, -extent % side) for extent in mask.shape])
     squares = whole.reshape(whole.shape[0] // side, side, whole.shape[1] // side, side)
     return np.asarray(squares.any(axis=(1, 3)))
-
-
-def _mean_window(extent: int, halo: float) -> float:
-    """Mean side of the decoded windows along an axis, with halos where they border on each other, latent px."""
-    windows = -(-extent // WINDOW)
-    return (extent + 2 * halo * (windows - 1)) / windows

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import ResourceError
+from wsigen.base.geometry import Box
 from wsigen.layout.layout import UniformLayout
 from wsigen.run.outputs import export_annotations
 from wsigen.run.prepare import Prepared, class_map_of_chunk
@@ -34,6 +35,7 @@ from wsigen.storage.files import sha256
 from wsigen.storage.local import LocalFolder
 
 if TYPE_CHECKING:
+    from wsigen.models.autoencoder import Autoencoder
     from wsigen.models.model import Model
 
 BATCHES = 5
@@ -45,8 +47,8 @@ STEPS = 2
 LARGEST_CHUNK = 512
 """Side of the small slide's chunks at most, latent px."""
 
-BLENDED_HALO = WINDOW / 2
-"""Latent px around windows that are blended: a block of 256 takes 4 x 4 of them, a stride of 96 apart."""
+BLENDED = 4.0
+"""Times its area that a block decodes where windows are blended: of 128 px, 96 apart, 4 x 4 touch a block of 256."""
 
 Clock = Callable[[], float]
 T = TypeVar("T")
@@ -83,13 +85,11 @@ class Speed:
     call : float
         A row of a model call.
     decode : float
-        A latent px decoded (of a window with `Autoencoder.equal_halo` around it).
+        A latent px decoded, its share of the window's context included.
     encode : float
         A latent px encoded; 0 if no pass starts from a picture.
     calibrate : float
         A latent px of the windows whose statistics the decoder's norms share; 0 if it has none.
-    halo : float
-        Context of a decoded window, as if all layers decoded it, latent px.
     non_model : NonModelCost
         Everything else.
     """
@@ -98,7 +98,6 @@ class Speed:
     decode: float
     encode: float = 0.0
     calibrate: float = 0.0
-    halo: float = 0.0
     non_model: NonModelCost = field(default_factory=NonModelCost)
 
 
@@ -125,21 +124,20 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     spec, card = prepared.spec, prepared.card
     model, last = load_shared_model(spec.model, spec.device, spec.precision), spec.passes[-1]
     autoencoder = model.autoencoder
-    around = autoencoder.halo if autoencoder.is_local else 0
-    extent = min(WINDOW + 2 * around, last.height, last.width)
-    halo = around if extent == WINDOW + 2 * around else 0
+    extent = min(WINDOW + 2 * autoencoder.halo, last.height, last.width)
+    halo = autoencoder.halo if extent == WINDOW + 2 * autoencoder.halo else 0
     window = _noise(model, (), extent)
     crops = [window[:, : card.crop_latent, : card.crop_latent]] * 2
     autoencoder.norm_statistics(crops)
     calibrate, statistics = _timed(clock, lambda: autoencoder.norm_statistics(crops))
     autoencoder.freeze_norm(statistics)
-    autoencoder.decode(window, (halo,) * 4)  # the first call of a process is slow
-    decode, picture = _timed(clock, lambda: autoencoder.decode(window, (halo,) * 4))
+    _decoded(autoencoder, window, halo)  # the first call of a process is slow
+    decode, picture = _timed(clock, lambda: _decoded(autoencoder, window, halo))
     autoencoder.freeze_norm(None)
-    decoded = (WINDOW + 2 * autoencoder.equal_halo(WINDOW)) ** 2 if halo else extent**2
     guided = any(plan.start != "noise" for plan in spec.passes)
     encode = _timed(clock, lambda: autoencoder.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
-    encoded = picture.shape[0] * picture.shape[1] / card.latent.factor**2
+    area = picture.shape[0] * picture.shape[1] / card.latent.factor**2
+    decode *= 1.0 if autoencoder.halo or max(last.height, last.width) <= WINDOW else BLENDED
     calibrated = len(crops) * card.crop_latent**2
     call = _call(prepared, model, clock)
     try:
@@ -149,8 +147,16 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
         where = place or "the system's folder for temporary files"
         raise ResourceError(f"{where}: cannot hold the estimate's scratch files ({error.strerror}); free some space") from None
     calibrate *= autoencoder.has_norms
-    context = autoencoder.equal_halo(WINDOW) if autoencoder.halo else BLENDED_HALO
-    return Speed(call, decode / decoded, encode / encoded, calibrate / calibrated, context, non_model)
+    return Speed(call, decode / area, encode / area, calibrate / calibrated, non_model)
+
+
+def _decoded(autoencoder: Autoencoder, window: NDArray[np.float32], halo: int) -> NDArray[np.float32]:
+    """The inside of a window, decoded as a run does it."""
+    if not autoencoder.splits:
+        return autoencoder.decode(window, (halo,) * 4)
+    box = Box(0, 0, *window.shape[1:])
+    features = autoencoder.features(lambda part: window[(slice(None), *part.slices)], box, [box])
+    return autoencoder.decode_features(features, box, (halo,) * 4)
 
 
 class NullModel:
