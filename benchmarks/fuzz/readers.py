@@ -54,7 +54,7 @@ def readers() -> dict[str, Reader]:
         "subtypes": Reader(_subtypes, spoil_yaml, _read_subtypes),
         "reference": Reader(_images, spoil_bytes, _read_image, 3),
         "card": Reader(_card, spoil_yaml, _read_bundle, 2),
-        "model-config": Reader(_model_configs, spoil_json, _read_bundle, 2),
+        "model-config": Reader(_model_configs, spoil_json, _read_networks, 2),
         "run-spec": Reader(_run_spec, spoil_json, _read_run_spec, 3),
         "spool": Reader(_spool, spoil_bytes, _read_spool, 2),
         "dataset": Reader(_dataset, spoil_yaml, _read_dataset, 2),
@@ -192,6 +192,15 @@ def _read_bundle(path: Path) -> object:
     from wsigen.models.bundle import check_bundle
 
     return check_bundle(path.parent if path.name == "wsigen.yaml" else path.parent.parent)
+
+
+def _read_networks(path: Path) -> object:
+    """Check what a bundle's networks would be; loading then takes no more memory than the weights."""
+    from wsigen.models.loading import check_network, read_schedule
+
+    folder = path.parent.parent
+    _read_bundle(path)
+    return [check_network(folder / "vae"), check_network(folder / "unet"), read_schedule(folder)]
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 LONGEST_WORD = 300
-"""Characters of a word in a message; a longer one (a number of a thousand digits) is cut in its middle."""
+"""Characters of a word in a message, or of what a library says; a longer one (a thousand digits) is cut in its middle."""
 
 LONGEST_MESSAGE = 1500
 
@@ -164,4 +164,4 @@ def refusing(
         text = str(error) or type(error).__name__
         for mention in (repr(path.encode()), f'"{path}"', path):  # said once is enough
             text = text.replace(mention, "it")
-        raise fault(f"{source}: {text}; {advice}") from error
+        raise fault(f"{source}: {_shortened(text, LONGEST_WORD)}; {advice}") from error

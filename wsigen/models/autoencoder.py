@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from wsigen.base.errors import ModelOutputError
 from wsigen.base.geometry import Box
 from wsigen.models.attention import SplitDecoder, attentions, can_split
-from wsigen.models.card import Config, Latent, read_config
+from wsigen.models.card import Latent
 from wsigen.models.halo import EFFECTIVE_HALO, ShrinkingHalo, Sides, attended_radius, decoder_radius, sides
 from wsigen.models.loading import load_network
+from wsigen.models.network_config import Config, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +37,7 @@ It decodes 1.20 times the work and not 1.09, in less time and memory (``python -
 
 def load_autoencoder(folder: Path, latent: Latent, device: str) -> Autoencoder:
     """Load the autoencoder of a bundle whose card describes its latents (`loading.load_network`: BundleError)."""
-    import diffusers
-
-    config = read_config(folder, "vae")
-    return Autoencoder(load_network(getattr(diffusers, config["_class_name"]), folder / "vae", device), config, latent, device)
+    return Autoencoder(load_network(folder / "vae", device), read_config(folder, "vae"), latent, device)
 
 
 class Autoencoder:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.models.card import CARD_NAME, BundleCard, Config, read_card, read_config, vae_factor
+from wsigen.models.card import CARD_NAME, BundleCard, read_card, vae_factor
+from wsigen.models.network_config import Config, read_config
 from wsigen.sampling.schedule import PREDICTIONS
 from wsigen.storage.files import sha256_of
 

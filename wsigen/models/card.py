@@ -15,8 +15,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
-from wsigen.base.json_file import read_json
 from wsigen.base.yaml_file import Settings, read_mapping, validated
+from wsigen.models.network_config import Config, read_config
 
 CARD_NAME = "wsigen.yaml"
 
@@ -25,9 +25,6 @@ Rgb = tuple[Byte, Byte, Byte]
 Text = Annotated[str, Field(min_length=1)]
 Names = TypeVar("Names", bound=Sequence[str])
 Kind = Literal["class-map", "class-tokens", "text", "none"]
-
-Config = dict[str, Any]
-"""The JSON config of a network in diffusers' format."""
 
 
 def unique_names(names: Names) -> Names:
@@ -94,8 +91,8 @@ class Latent(Settings):
     ``factor x factor`` image px.
     """
 
-    channels: Annotated[int, Field(ge=1)]
-    factor: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1, le=1024)]
+    factor: Annotated[int, Field(ge=1, le=1024)]
     mean: tuple[float, ...] = Field(default=(0.0,), validate_default=True)
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), validate_default=True)
     image_range: tuple[float, float] = (-1.0, 1.0)
@@ -148,10 +145,10 @@ class BundleCard(Settings):
     not_for: Text
     training_data: tuple[DataSource, ...] = ()
     classes: Annotated[tuple[CardClass, ...], Field(min_length=1, max_length=UNKNOWN - 1)]
-    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100)]
     conditioning: Conditioning
     latent: Latent
-    crop_latent: Annotated[int, Field(ge=8)]
+    crop_latent: Annotated[int, Field(ge=8, le=4096)]
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -202,25 +199,6 @@ def read_card(folder: Path) -> BundleCard:
 def make_card(content: dict[str, Any], source: str) -> BundleCard:
     """Validate a card; ``source`` begins the message of a ``BundleError``."""
     return validated(BundleCard, content, source, BundleError)
-
-
-def read_config(folder: Path, part: str) -> Config:
-    """Read the config of ``vae``, ``unet``, ``scheduler`` or ``text_encoder``.
-
-    Raises
-    ------
-    BundleError
-        If the part is missing or its config is not a JSON object.
-    """
-    name = "scheduler_config.json" if part == "scheduler" else "config.json"
-    file = folder / part / name
-    try:
-        content = read_json(file, BundleError, "copy the bundle again")
-    except FileNotFoundError:
-        raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def vae_factor(vae: Config) -> int:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wsigen.base.geometry import Box
-from wsigen.models.card import Config
+from wsigen.models.network_config import Config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.models.card import BundleCard, Config
+from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import load_text
+from wsigen.models.network_config import Config
 
 Call = tuple[Tensor, dict[str, Any]]
 """The sample ``(B, channels, p, p)`` and the keyword arguments of a network."""

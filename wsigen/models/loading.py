@@ -8,18 +8,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import BundleError
+from wsigen.base.errors import BundleError, refusing
 from wsigen.models.bundle import weights_variant
-from wsigen.models.card import read_config
+from wsigen.models.network_config import read_config
+from wsigen.models.weights import demand_fit
+
+_ADVICE = "copy the bundle again"
 
 
-def load_network(kind: Any, folder: Path, device: str) -> Any:
-    """Load one network for inference; safetensors only (BundleError if they do not fit the config)."""
+def check_network(folder: Path) -> Any:
+    """Return diffusers' class of a network whose weights are there, in the shapes that its config says.
+
+    Parameters
+    ----------
+    folder : Path
+        ``unet`` or ``vae`` of a bundle that was checked.
+
+    Raises
+    ------
+    BundleError
+        If they are not.
+    """
+    import diffusers
+
+    config = read_config(folder.parent, folder.name)
+    kind = getattr(diffusers, config["_class_name"])
+    demand_fit(lambda: kind.from_config(config), folder)
+    return kind
+
+
+def load_network(folder: Path, device: str) -> Any:
+    """Load one network for inference; safetensors only (`check_network`: BundleError)."""
     import torch
 
     from wsigen.models.layers import replace_pointwise
 
-    try:
+    kind = check_network(folder)
+    with refusing(BundleError, f"{folder}: cannot be loaded", _ADVICE):
         network, info = kind.from_pretrained(
             str(folder),
             output_loading_info=True,
@@ -29,12 +54,7 @@ def load_network(kind: Any, folder: Path, device: str) -> Any:
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _unloadable(folder, error) from None
-    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if found := sorted(map(str, info.get(what) or ())):
-            faults = f"{len(found)} {what.replace('_', ' ')}, e.g. {found[0]}"
-            raise BundleError(f"{folder}: the weights do not fit the config ({faults}); copy the bundle again")
+    _demand_complete(folder, info, ("missing_keys", "mismatched_keys", "unexpected_keys"))
     network.requires_grad_(False)
     if device == "cpu":
         replace_pointwise(network)
@@ -44,38 +64,52 @@ def load_network(kind: Any, folder: Path, device: str) -> Any:
 def load_text(folder: Path, device: str) -> tuple[Any, Any]:
     """Load CLIP's tokenizer and text model from a folder that has both (BundleError)."""
     import torch
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    try:
+    encoder_folder = folder / "text_encoder"
+    demand_fit(lambda: CLIPTextModel(CLIPTextConfig(**read_config(folder, "text_encoder"))), encoder_folder)
+    with refusing(BundleError, f"{folder / 'tokenizer'}: cannot be loaded", _ADVICE):
         tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
-            str(folder / "text_encoder"),
+    with refusing(BundleError, f"{encoder_folder}: cannot be loaded", _ADVICE):
+        encoder, info = CLIPTextModel.from_pretrained(
+            str(encoder_folder),
+            output_loading_info=True,
             use_safetensors=True,
-            variant=weights_variant(folder / "text_encoder"),
+            variant=weights_variant(encoder_folder),
             local_files_only=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _unloadable(folder / "text_encoder", error) from None
+    _demand_complete(encoder_folder, info, ("missing_keys", "mismatched_keys"))
     return tokenizer, encoder.requires_grad_(False).eval().to(device)
+
+
+def _demand_complete(folder: Path, info: dict[str, Any], wrong: tuple[str, ...]) -> None:
+    """Refuse weights of which some are not there, or not of the network (BundleError)."""
+    for what in wrong:
+        if found := sorted(map(str, info.get(what) or ())):
+            faults = f"{len(found)} {what.replace('_', ' ')}, e.g. {found[0]}"
+            raise BundleError(f"{folder}: the weights do not fit the config ({faults}); copy the bundle again")
 
 
 def read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
     """Training noise levels, prediction type and x0 clamp of ``path/scheduler``, by diffusers' own scheduler.
 
     Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the same in all.
+
+    Raises
+    ------
+    BundleError
+        If they are no noise levels: numbers from 1 down to 0.
     """
     from diffusers import DDIMScheduler
 
     config = read_config(path, "scheduler")
-    scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), local_files_only=True)
-    abar = scheduler.alphas_cumprod.double().numpy().copy()
+    with refusing(BundleError, f"{path / 'scheduler'}: cannot be loaded", _ADVICE):
+        scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), local_files_only=True)
+        abar = scheduler.alphas_cumprod.double().numpy().copy()
+        if not (np.isfinite(abar).all() and abar.min() >= 0 and abar.max() <= 1 and (np.diff(abar) <= 0).all()):
+            raise ValueError("its betas give no noise levels that fall from 1 to 0")
     # A config silent about clipping belongs to a scheduler without it, unless it is one of these two.
     clips = config.get("clip_sample", config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler"))
-    clip = float(config.get("clip_sample_range", 1.0)) if clips else None
+    clip = float(config.get("clip_sample_range") or 1.0) if clips else None
     return abar, str(config.get("prediction_type", "epsilon")), clip
-
-
-def _unloadable(folder: Path, error: Exception) -> BundleError:
-    reason = " ".join(str(error).split())[:200]
-    return BundleError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason})")

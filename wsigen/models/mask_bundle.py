@@ -17,7 +17,8 @@ from wsigen.base.errors import BundleError, ConfigError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.layout.subtypes import choose_subtype
 from wsigen.models.bundle import SUFFIXES, check_scheduler, check_weights
-from wsigen.models.card import Text, read_config, unique_names
+from wsigen.models.card import Text, unique_names
+from wsigen.models.network_config import read_config
 from wsigen.storage.files import sha256_of
 
 FOLDER = "mask"

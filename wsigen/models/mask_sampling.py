@@ -149,11 +149,9 @@ def load_mask(folder: Path) -> MaskNetwork:
 @lru_cache(maxsize=2)
 def _load(folder: str, stamps: tuple[int, ...]) -> MaskNetwork:
     """Times of change are part of the key: a model trained anew is read anew."""
-    from diffusers import UNet2DModel
-
     from wsigen.models.loading import load_network, read_schedule
 
-    unet = load_network(UNet2DModel, Path(folder) / "unet", "cpu")
+    unet = load_network(Path(folder) / "unet", "cpu")
     abar, kind, _ = read_schedule(Path(folder))
     return MaskNetwork(unet, abar, kind)
 

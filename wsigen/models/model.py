@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from wsigen.base.machine import keep_freed_memory
 from wsigen.models.autoencoder import Autoencoder, demand_finite, load_autoencoder
 from wsigen.models.bundle import check_bundle
-from wsigen.models.card import BundleCard, read_config
+from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import load_network, read_schedule
+from wsigen.models.network_config import read_config
 
 if TYPE_CHECKING:
     from wsigen.models.inputs import Inputs
@@ -54,13 +55,11 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
         _demand_equal_bits()
     if device == "cpu":
         keep_freed_memory()
-    import diffusers
-
     from wsigen.models.inputs import make_inputs
 
     card, config = check_bundle(path), read_config(path, "unet")
     autoencoder = load_autoencoder(path, card.latent, device)
-    unet = load_network(getattr(diffusers, config["_class_name"]), path / "unet", device)
+    unet = load_network(path / "unet", device)
     inputs = make_inputs(path, card, config, device)
     return Model(card, unet, inputs, autoencoder, *read_schedule(path), device, precision)
 

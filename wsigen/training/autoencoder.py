@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsigen.base.errors import TrainingError
+from wsigen.base.errors import TrainingError, refusing
 from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.dataset.settings import CELL_PX
+from wsigen.models.weights import demand_fit
 from wsigen.training.recipes import AutoencoderNetwork
 
 if TYPE_CHECKING:
@@ -74,13 +75,11 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
     TrainingError
         If it cannot be loaded.
     """
-    try:
+    with refusing(TrainingError, f"{folder}: cannot be loaded as {kind.__name__}", "give a folder that diffusers wrote"):
+        demand_fit(lambda: kind.from_config(kind.load_config(str(folder), local_files_only=True)), folder)
         return kind.from_pretrained(
             str(folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(f"{folder}: cannot be loaded as {kind.__name__} ({reason})") from None
 
 
 def with_more_latents(vae: AutoencoderKL, added: int) -> AutoencoderKL:

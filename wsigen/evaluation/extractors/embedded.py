@@ -14,7 +14,7 @@ from torch import Tensor
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready
 from wsigen.models.bundle import check_bundle, find_bundle
-from wsigen.models.card import read_config
+from wsigen.models.loading import check_network
 
 
 def open_embedded(bundle: str, device: str) -> TorchExtractor:
@@ -25,12 +25,11 @@ def open_embedded(bundle: str, device: str) -> TorchExtractor:
     BundleError, EvaluationError
         If there is no such bundle or its autoencoder has no blocks to look at.
     """
-    import diffusers
-
     folder = find_bundle(bundle)
     card = check_bundle(folder)
-    kind = getattr(diffusers, read_config(folder, "vae")["_class_name"])
-    vae = kind.from_pretrained(str(folder / "vae"), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32)
+    vae = check_network(folder / "vae").from_pretrained(
+        str(folder / "vae"), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+    )
     encoder: Any = ready(vae.encoder, device)
     blocks = [*getattr(encoder, "down_blocks", [])]
     if not blocks:

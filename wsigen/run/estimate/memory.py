@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,10 @@ from wsigen.base.machine import memory_left
 from wsigen.layout.layout import Layout
 from wsigen.models.attention import PART
 from wsigen.models.autoencoder import PIECE
-from wsigen.models.card import BundleCard, read_config
+from wsigen.models.card import BundleCard
 from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX, attention_of, last_halo
+from wsigen.models.network_config import Config, read_config
+from wsigen.models.weights import read_shapes
 from wsigen.run.config import RunConfig
 from wsigen.run.spec import RunSpec
 from wsigen.run.tasks.decode import WINDOW
@@ -250,26 +250,17 @@ class ModelSize:
 
 def model_size(folder: Path) -> ModelSize:
     """Weights in bytes once loaded as float32, and the widths that decide the activations."""
-    weights = 4 * sum(_parameters(path) for name in LOADED for path in (folder / name).glob("*.safetensors"))
-    unet = _widths(folder / "unet" / "config.json", "block_out_channels")
-    decoder = _widths(folder / "vae" / "config.json", "block_out_channels", "decoder_block_out_channels")
+    weights = 4 * sum(math.prod(shape) for name in LOADED for shape in read_shapes(folder / name).values())
+    unet = _widths(read_config(folder, "unet"), "block_out_channels")
     vae = read_config(folder, "vae")
+    decoder = _widths(vae, "block_out_channels", "decoder_block_out_channels")
     attention = attention_of(vae)
     halo = 0 if attention == "more" else last_halo(vae)  # cut off on the way to where most memory is taken
     features = 4 * decoder[-1] if attention == "middle" else 0
-    encoder = _widths(folder / "vae" / "config.json", "block_out_channels", "encoder_block_out_channels")
+    encoder = _widths(vae, "block_out_channels", "encoder_block_out_channels")
     norms = vae.get("_class_name") != "AutoencoderTiny"
     return ModelSize(weights, unet[0], decoder[0], halo, features, encoder[0], norms)
 
 
-def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, whatever their type: its header is JSON with the shape of each tensor."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-
-
-def _widths(path: Path, *keys: str) -> list[int]:
-    content = json.loads(path.read_text())
-    return next((list(content[key]) for key in keys if content.get(key)), [64])
+def _widths(config: Config, *keys: str) -> list[int]:
+    return next((list(config[key]) for key in keys if config.get(key)), [64])
