@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -95,37 +94,20 @@ class Spent:
 
 
 class StageTimes:
-    """A watcher that keeps of every stage its wall and CPU seconds (of this process), its tasks, and all model rows."""
+    """A watcher that keeps the wall seconds of every stage, and all model rows."""
 
     def __init__(self) -> None:
         self._wall: dict[str, float] = {}
-        self._cpu: dict[str, float] = {}
-        self._tasks: dict[str, int] = {}
-        self._seen = process_time()
         self.rows = 0
 
     def __call__(self, stage: Stage) -> None:
         """Look at a stage."""
-        before, self._seen = self._seen, process_time()
-        self._wall[stage.name], self._tasks[stage.name] = stage.seconds, stage.total
-        self._cpu[stage.name] = self._cpu.get(stage.name, before - self._seen) + self._seen - before  # 0 as it begins
+        self._wall[stage.name] = stage.seconds
         self.rows += stage.calls * stage.finished
 
     def wall(self, *names: str) -> float:
         """Wall seconds of all stages whose names begin with one of ``names``."""
-        return _sum(self._wall, names)
-
-    def cpu(self, *names: str) -> float:
-        """CPU seconds of them."""
-        return _sum(self._cpu, names)
-
-    def tasks(self, *names: str) -> float:
-        """Tasks of them."""
-        return _sum(self._tasks, names)
-
-
-def _sum(values: Mapping[str, float], names: tuple[str, ...]) -> float:
-    return sum(value for name, value in values.items() if name.startswith(names))
+        return sum(seconds for name, seconds in self._wall.items() if name.startswith(names))
 
 
 def spread(values: list[float]) -> str:

@@ -42,8 +42,6 @@ FACTOR, CELL, WINDOW, BLOCK = 8, 8, 128, 256
 """Latent px: of 8 px each; of a cell of the tissue mask; of a decoded window; of a block of 2048 px."""
 GPU_WINDOW_S = 0.03
 """Assumed: a window of 128 latent px decoded on a GPU."""
-GLASS = 0.3
-"""What a block of glass costs to encode and to write, over one of tissue (measured: 0.34 and 0.28)."""
 STATISTICS = 3.5
 """The decoder's shared statistics, in decoded windows: 8 crops, 1.7 times as dear a pixel (measured)."""
 JPEG_BYTES = 0.5 * 4 / 3
@@ -163,7 +161,7 @@ def _decoding(tissue: NDArray[np.bool_], times: TaskTimes, window: float, store:
     windows = _sums(_sums(tissue, WINDOW // CELL) > 0, BLOCK // WINDOW)
     share = windows / _sums(np.ones_like(_sums(tissue, WINDOW // CELL)), BLOCK // WINDOW)
     moved = windows * WINDOW_TILES * WINDOW**2 * CHANNELS * 4 + share * (BLOCK * FACTOR) ** 2 * JPEG_BYTES
-    encode = times.block * (GLASS + (1 - GLASS) * share)
+    encode = times.glass_block + (times.tissue_block - times.glass_block) * share
     line = min(store.worker, store.total)
     seconds = times.task + encode + windows * (window + WINDOW_READS * store.latency) + moved / line + 5 * store.latency
     statistics = times.task + STATISTICS * window
@@ -177,8 +175,7 @@ def _driver_alone(tissue: NDArray[np.bool_], times: TaskTimes, store: Store) -> 
     """Class map and file; the blocks are read three times (twice for checksums) and written once."""
     share = _sums(tissue, BLOCK // CELL) / (BLOCK // CELL) ** 2
     moved = 4 * float(share.sum()) * (BLOCK * FACTOR) ** 2 * JPEG_BYTES
-    blocks = times.class_map * BLOCK**2 + times.file * (GLASS + (1 - GLASS) * share) + 2 * store.latency
-    return float(blocks.sum()) + moved / min(store.worker, store.total)
+    return share.size * (times.driver_block + 2 * store.latency) + moved / min(store.worker, store.total)
 
 
 def _sums(cells: NDArray[Any], side: int) -> Field:

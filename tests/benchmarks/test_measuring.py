@@ -35,8 +35,7 @@ def test_stages_are_summed_by_the_beginning_of_their_names():
     times(Stage("denoise 1", 4, 4, 8, seconds=2.0, finished=True))
     times(Stage("decode", 3, seconds=1.0))
     assert (times.wall("denoise"), times.wall("decode"), times.wall("de"), times.wall("x")) == (2.0, 1.0, 3.0, 0)
-    assert (times.tasks("denoise"), times.rows) == (4, 8)
-    assert times.cpu("denoise") >= 0
+    assert times.rows == 8
     with Spent() as spent:
         sum(range(10**6))
     assert 0 < spent.cpu < spent.wall * 2
