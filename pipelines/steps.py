@@ -19,14 +19,14 @@ from wsigen.models.mask_bundle import FOLDER as MASK
 from wsigen.run.config import Mode
 from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder import load_vae
+from wsigen.training.autoencoder_task import identity as autoencoder_identity
+from wsigen.training.autoencoder_task import make_autoencoder
 from wsigen.training.loop import CHECKPOINT, check_folder
-from wsigen.training.make_autoencoder import identity as autoencoder_identity
-from wsigen.training.make_autoencoder import make_autoencoder
 from wsigen.training.make_denoiser import data_key, make_denoiser
 from wsigen.training.make_denoiser import identity as denoiser_identity
-from wsigen.training.make_mask import fit_mask
-from wsigen.training.make_mask import identity as mask_identity
 from wsigen.training.mask_data import read_maps
+from wsigen.training.mask_task import fit_mask
+from wsigen.training.mask_task import identity as mask_identity
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, MaskRecipe
 from wsigen.training.snapshot import Identity
 

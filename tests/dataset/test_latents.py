@@ -222,25 +222,3 @@ def test_the_wait_for_others_follows_the_seconds_of_own_blocks(dataset, tmp_path
     cache_latents(dataset, slow, tmp_path / "a", "key", share=(0, 2))  # the other process never begins
     waited = now[0] - encoded[0]
     assert max(600, 10 * block_s) <= waited <= max(600, 10 * block_s) + 300
-
-
-def test_latents_of_held_out_patches_are_standardised_by_the_training_split(tmp_path):
-    tiles(tmp_path / "tiles")
-    source = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
-    config = settings(tmp_path.resolve(), source, groups={"pattern": r"(P\d)"}, held_out=["P1"])
-    dataset = open_dataset(config, tmp_path / "cache")
-
-    training = cache_latents(dataset, encode, tmp_path / "t", "key")
-    with pytest.raises(DatasetError, match="need 'training'"):
-        cache_latents(dataset, encode, tmp_path / "h", "key", split="held_out")
-    with pytest.raises(DatasetError, match="another dataset, encoder or split"):
-        cache_latents(dataset, encode, tmp_path / "h", "other", split="held_out", training=training)
-    held_out = cache_latents(dataset, encode, tmp_path / "h", "key", split="held_out", training=training)
-    assert np.array_equal(held_out.mean, training.mean)
-    assert np.array_equal(held_out.std, training.std)
-    raw = held_out.group["latents"][:, 0].astype(np.float64)
-    assert not np.allclose(raw.mean((0, 2, 3)), training.mean, rtol=1e-3)  # its own would be others
-    batch = held_out.stream(0).batch(0, 4).latents
-    again = batch * training.std[:, None, None] + training.mean[:, None, None]
-    nearest = [np.abs(raw - one).max((1, 2, 3)).min() for one in again]
-    assert max(nearest) < 0.1

@@ -11,7 +11,7 @@ import pytest
 import tiny_bundles
 from streams import denoiser_settings
 
-from wsigen.training import make_autoencoder, make_denoiser
+from wsigen.training import autoencoder_task, make_denoiser
 from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe
 
 
@@ -28,7 +28,7 @@ def both(start: Path) -> list[Any]:
     denoiser = DenoiserRecipe.model_validate(denoiser_settings(start=start, text=start))
     return [
         make_denoiser.identity(denoiser, "data"),
-        make_autoencoder.identity(AutoencoderRecipe(dataset=Path("c"), start=start), "data"),
+        autoencoder_task.identity(AutoencoderRecipe(dataset=Path("c"), start=start), "data"),
     ]
 
 

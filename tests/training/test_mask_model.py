@@ -14,9 +14,8 @@ from wsigen.base.geometry import Box
 from wsigen.models.mask_bundle import find_mask, mask_hash
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells, draw_map, load_mask, map_shape
 from wsigen.run.generate import generate
-from wsigen.training.make_mask import build_mask_network, describe_mask, fit_mask
 from wsigen.training.mask_data import MaskData, MaskExample, MaskStream
-from wsigen.training.mask_task import MaskTask, one_hot
+from wsigen.training.mask_task import MaskTask, build_mask_network, describe_mask, fit_mask, one_hot
 from wsigen.training.recipes import MaskRecipe
 
 TABLE = ClassTable(

@@ -23,7 +23,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.crops import REDRAWN, ReadFailures, dihedral, jitter_stain
-from wsigen.dataset.dataset import Dataset, Split
+from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.drawing import MOST, Drawer
 from wsigen.dataset.patches import Patches
 from wsigen.dataset.settings import CELL_PX
@@ -70,7 +70,7 @@ class LatentBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatentCache:
-    """Encoded patches of one split.
+    """Encoded patches of the training split.
 
     Attributes
     ----------
@@ -79,7 +79,6 @@ class LatentCache:
 
     dataset: Dataset
     patches: Patches
-    split: Split
     group: Any
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
@@ -93,7 +92,7 @@ class LatentCache:
         kept_bytes: int = KEPT_BYTES,
     ) -> LatentStream:
         """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
-        drawer = self.dataset.drawer(self.split, level_shares, unlabelled_share, most_frequent)
+        drawer = self.dataset.drawer("training", level_shares, unlabelled_share, most_frequent)
         return LatentStream(self, drawer, seed, kept_bytes)
 
 
@@ -151,16 +150,14 @@ def cache_latents(
     folder: str | Path,
     key: str,
     *,
-    split: Split = "training",
     variants: int = 1,
     jitter: float = 0.0,
     batch: int = 8,
-    training: LatentCache | None = None,
     watch: Callable[[int, int], None] | None = None,
     share: tuple[int, int] = (0, 1),
     meet: Callable[[], None] | None = None,
 ) -> LatentCache:
-    """Encode the patches of a split, or go on where an interruption left off.
+    """Encode the patches of the training split, or go on where an interruption left off.
 
     Parameters
     ----------
@@ -174,9 +171,6 @@ def cache_latents(
         Of the stains of turned patches: largest relative change of optical densities (`crops.jitter_stain`).
     batch : int
         Patches encoded at a time.
-    training : LatentCache, optional
-        Cache of the training split, whose mean and deviation a held-out split is standardised with: a model knows no
-        other latents, and figures of both splits must speak of the same.
     watch : callable, optional
         Called with (blocks done, blocks in all), both of this process's share.
     share, meet : tuple of int, callable
@@ -186,35 +180,24 @@ def cache_latents(
     Raises
     ------
     DatasetError
-        If the split has no patches, the encoder gives no latent px for every cell, or ``training`` is missing for a held-out
-        split or of another encoder.
+        If there are no patches to train on, or the encoder gives no latent px for every cell.
     """
-    _check_training(split, training, [key, dataset.key])
-    patches = dataset.split_patches(split)
+    patches = dataset.split_patches("training")
     if not len(patches):
-        raise DatasetError(f"split {split!r} has no patches to encode; hold out other groups")
+        raise DatasetError("no patches to encode; hold out other groups")
     encoder = PatchEncoder(dataset, patches, encode, batch, jitter)
     wait = meet or (lambda: None)
-    group = _open_group(Path(folder), encoder, [key, dataset.key, split, jitter, variants]) if share[0] == 0 else None
+    group = _open_group(Path(folder), encoder, [key, dataset.key, jitter, variants]) if share[0] == 0 else None
     wait()
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
     slowest_s = _encode_share(group, encoder, share, watch)
     if share[1] > 1:
         _await_other_shares(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
     wait()
-    if training is not None:
-        return LatentCache(dataset, patches, split, group, training.mean, training.std)
     count, total, squares = group["moments"][:].sum(axis=(0, 1))
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
-    return LatentCache(dataset, patches, split, group, mean.astype(np.float32), std.astype(np.float32))
-
-
-def _check_training(split: Split, training: LatentCache | None, identity: list[str]) -> None:
-    if (split == "training") != (training is None):
-        raise DatasetError("latents of the held-out split, and only these, need 'training': the cache of the training split")
-    if training is not None and training.group.attrs["identity"][:3] != [*identity, "training"]:
-        raise DatasetError("'training' is the cache of another dataset, encoder or split; encode its training split")
+    return LatentCache(dataset, patches, group, mean.astype(np.float32), std.astype(np.float32))
 
 
 def _open_group(folder: Path, encoder: PatchEncoder, identity: list[Any]) -> Any:

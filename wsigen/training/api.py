@@ -48,7 +48,7 @@ def train_autoencoder(
     from wsigen.training.recipes import AutoencoderRecipe
 
     settings, dataset = _read(AutoencoderRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.make_autoencoder import make_autoencoder
+    from wsigen.training.autoencoder_task import make_autoencoder
 
     return make_autoencoder(settings, dataset, Path(out), resume=resume)
 
@@ -90,8 +90,8 @@ def train_mask(
     from wsigen.training.recipes import MaskRecipe
 
     settings, dataset = _read(MaskRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.make_mask import fit_mask
     from wsigen.training.mask_data import read_maps
+    from wsigen.training.mask_task import fit_mask
 
     data = read_maps(settings, dataset)
     if say:

@@ -22,11 +22,11 @@ from wsigen.dataset.settings import CELL_PX
 from wsigen.models.card import BundleCard, Level
 from wsigen.models.loading import load_text
 from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
+from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet, scale_card
 from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.loop import Outcome, check_folder, train
-from wsigen.training.make_autoencoder import FIGURES
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe

@@ -13,6 +13,7 @@ and takes no part in the loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,17 @@ from torch.nn import functional
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.dataset.summary import paint
-from wsigen.models.mask_bundle import FOLDER, MaskCard
+from wsigen.layout.cleaning import touching
+from wsigen.models.mask_bundle import CARD_NAME, FOLDER, MaskCard
 from wsigen.models.mask_sampling import MaskNetwork, draw_cells
+from wsigen.training.denoiser import unet_of
 from wsigen.training.denoiser_task import Noising
-from wsigen.training.mask_data import MaskStream
+from wsigen.training.loop import Outcome, train
+from wsigen.training.mask_data import MaskData, MaskStream
+from wsigen.training.processes import is_main
+from wsigen.training.publish import save_card, save_network, whole_folder
 from wsigen.training.recipes import MaskRecipe
+from wsigen.training.snapshot import Identity, identity_of
 from wsigen.training.task import Player, Task, Tensors
 
 if TYPE_CHECKING:
@@ -35,6 +42,43 @@ if TYPE_CHECKING:
 
 PREVIEWED, PREVIEW_STEPS, PREVIEW_PX = 6, 20, 2
 """Maps of a subtype in a sample grid, their most DDIM transitions, and the side of a cell there."""
+
+
+def fit_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = False) -> Outcome:
+    """Train on class maps and write ``out/mask`` when all steps are done (TrainingError: see `loop.train`)."""
+    glass = data.table.background
+    padding = UNKNOWN if glass is None or recipe.padding == "unknown" else glass
+    stream = MaskStream(data.examples, recipe.side, padding, recipe.seed)
+    card = describe_mask(recipe, data)
+    torch.manual_seed(recipe.seed)
+    network = build_mask_network(recipe, len(data.table), len(data.subtypes))
+    task = MaskTask(recipe, network, stream, card, data.table)
+    outcome = train(task, recipe.loop, out, identity(recipe, data), seed=recipe.seed, resume=resume)
+    if outcome.result and is_main():
+        with whole_folder(outcome.result) as beside:
+            save_network(network, beside / "unet")
+            build_mask_scheduler().save_pretrained(str(beside / "scheduler"))
+            save_card(card, beside, CARD_NAME)
+    return outcome
+
+
+def build_mask_network(recipe: MaskRecipe, classes: int, subtypes: int) -> nn.Module:
+    """Build an untrained network; its embedding ``subtypes`` is the null condition."""
+    return unet_of(recipe.network, recipe.side, classes, classes, subtypes + 1)
+
+
+def describe_mask(recipe: MaskRecipe, data: MaskData) -> MaskCard:
+    """Describe the mask model to be; which classes may touch is read from its training maps."""
+    names = data.table.names
+    pairs = touching((e.cells for e in data.examples), len(names))
+    adjacent = [(names[i], names[j]) for i in range(len(names)) for j in range(i + 1, len(names)) if pairs[i, j]]
+    given = {"classes": names, "subtypes": data.subtypes, "adjacent": adjacent, "side": recipe.side, "cell_um": data.cell_um}
+    return MaskCard.model_validate({**given, **recipe.sampling.model_dump()})
+
+
+def identity(recipe: MaskRecipe, data: MaskData) -> Identity:
+    """The settings and data that decide the weights."""
+    return identity_of(recipe.decisive("sampling", "least_slides") | {"data": data.key, "cells": data.cell_um})
 
 
 def build_mask_scheduler() -> DDIMScheduler:
