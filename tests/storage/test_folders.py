@@ -366,6 +366,19 @@ def test_a_lease_that_was_not_renewed_is_taken_over(monkeypatch):
     assert objects.values == {}
 
 
+@pytest.mark.parametrize("content", [b"", b"[" * 10**5, b"[]", b'{"token": 1}', another("here", "x"), another("here", 2**70)])
+def test_a_lock_that_says_nothing_is_anybodys(monkeypatch, content):
+    monkeypatch.setattr(lease, "SETTLE_S", 0.0)
+    objects = Clock()
+    objects.write("lock", content)
+    with pytest.raises(RunError, match="another process, heard of 0 s ago"), lease.hold(objects, "lock"):
+        pass
+    objects.now = lease.EXPIRES_S
+    with lease.hold(objects, "lock"):
+        pass
+    assert objects.values == {}
+
+
 def test_a_dead_holder_of_this_machine_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(lease, "SETTLE_S", 0.0)
     objects = Clock()

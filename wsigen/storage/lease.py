@@ -8,7 +8,6 @@ same run, and write equal bytes.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import uuid
@@ -19,11 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
-from typing import Any, Protocol
+from typing import Annotated, Protocol
 
 import psutil
+from pydantic import Field
 
 from wsigen.base.errors import RunError
+from wsigen.base.state import State, parse_state
 from wsigen.storage.files import leftover_name
 from wsigen.storage.folder import Folder, Lock
 
@@ -49,6 +50,16 @@ class Objects(Folder, Protocol):
         ...
 
 
+class _Holder(State):
+    """What the object holds: a word of the driver's own, its process, and where numbers of processes mean what they do."""
+
+    token: str
+    process: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    host: str | None = None
+    boot: str | None = None
+    processes: str | None = None
+
+
 @dataclass
 class Lease(Lock):
     """A folder held by this process until another driver takes over."""
@@ -61,12 +72,12 @@ class Lease(Lock):
     @property
     def text(self) -> bytes:
         """The object's content."""
-        return json.dumps({"token": self.token, "process": os.getpid(), **_machine()}).encode()
+        return _Holder(token=self.token, process=os.getpid(), **_machine()).model_dump_json().encode()
 
     def renew(self) -> None:
         """Put the object again, unless another driver has taken over."""
         holder = _read(self.folder, self.key)
-        if holder.get("token") == self.token:
+        if holder.token == self.token:
             self.folder.write(self.key, self.text)
         else:
             self.lost = _named(holder)
@@ -108,7 +119,7 @@ def hold(folder: Objects, key: str) -> Iterator[Lease]:
         stop.set()
         thread.join(RENEW_S)
         with suppress(OSError):
-            if _read(folder, key).get("token") == lease.token:
+            if _read(folder, key).token == lease.token:
                 folder.delete(key)
 
 
@@ -117,7 +128,7 @@ def _take(lease: Lease) -> None:
     if lease.folder.create(lease.key, lease.text):
         return
     holder = _read(lease.folder, lease.key)
-    if holder.get("token") == lease.token:
+    if holder.token == lease.token:
         return  # the client sent it twice, as the first answer got lost
     age = _age(lease.folder, lease.key)
     if age < EXPIRES_S and not _is_dead(holder):
@@ -128,7 +139,7 @@ def _take(lease: Lease) -> None:
     lease.folder.write(lease.key, lease.text)
     sleep(SETTLE_S)
     holder = _read(lease.folder, lease.key)
-    if holder.get("token") != lease.token:
+    if holder.token != lease.token:
         raise RunError(f"{lease.folder.name}: another driver ({_named(holder)}) was faster; wait for it or stop it")
 
 
@@ -138,19 +149,18 @@ def _keep(lease: Lease, stop: Event) -> None:
             lease.renew()
 
 
-def _read(folder: Objects, key: str) -> dict[str, Any]:
-    try:
-        holder = json.loads(folder.read(key))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+def _read(folder: Objects, key: str) -> _Holder:
+    """Who holds a folder; a holder without a token if nobody does, or the object says nothing that can be understood."""
+    with suppress(FileNotFoundError, RunError):
+        return parse_state(_Holder, folder.read(key), key, RunError)
+    return _Holder(token="")
 
 
-def _is_dead(holder: dict[str, Any]) -> bool:
+def _is_dead(holder: _Holder) -> bool:
     """Whether the holder was a process of this machine that is no more; of other machines nobody knows."""
     here = _machine()
-    same = None not in here.values() and all(holder.get(key) == value for key, value in here.items())
-    return same and not psutil.pid_exists(int(holder.get("process", -1)))
+    same = None not in here.values() and holder.model_dump(include=set(here)) == here
+    return same and holder.process is not None and not psutil.pid_exists(holder.process)
 
 
 def _machine() -> dict[str, str | None]:
@@ -174,5 +184,5 @@ def _age(folder: Objects, key: str) -> float:
         folder.delete(probe)
 
 
-def _named(holder: dict[str, Any]) -> str:
-    return f"process {holder['process']} on {holder['host']}" if "process" in holder and "host" in holder else "another process"
+def _named(holder: _Holder) -> str:
+    return f"process {holder.process} on {holder.host}" if holder.process and holder.host else "another process"

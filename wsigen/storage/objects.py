@@ -7,8 +7,6 @@ and Azure do, as do MinIO and Ceph). Folders are no things of their own there, s
 from __future__ import annotations
 
 import atexit
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -18,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from wsigen.base.errors import ConfigError, RunError
-from wsigen.storage.files import lock_file, target_of_leftover
+from wsigen.storage.files import target_of_leftover
 from wsigen.storage.folder import RUN_SPEC, Folder, Lock
 from wsigen.storage.lease import hold
+from wsigen.storage.scratch import Scratch, sweep_scratch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,6 +31,9 @@ T = TypeVar("T")
 
 OPTIONS = {"use_listings_cache": False}
 """Other processes write there: what was listed a moment ago is no longer true."""
+
+PREFIX = "wsigen-inputs-"
+"""Begins the names of temporary folders with copies of objects."""
 
 CLOSE_S = 10.0
 """Seconds for which the end of a session is waited for."""
@@ -208,7 +210,7 @@ class ObjectFolder(Folder):
 
     def local(self, key: str) -> Path:
         """A copy in a temporary folder."""
-        self._scratch = self._scratch or Scratch()
+        self._scratch = self._scratch or Scratch(PREFIX)
         target = self._scratch.path / key
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self.read(key))
@@ -226,7 +228,7 @@ class ObjectFolder(Folder):
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
         """Hold the folder by a lease; copies that killed drivers left on this machine are removed."""
-        sweep_scratch()
+        sweep_scratch(PREFIX)
         with hold(self, key) as lease:
             yield lease
 
@@ -255,37 +257,3 @@ class ObjectFolder(Folder):
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
-
-
-PREFIX = "wsigen-inputs-"
-"""Begins the names of temporary folders with copies of objects, in the system's place for such."""
-
-HELD = "held"
-"""A file in each that its process keeps locked; the operating system releases the lock with the process, however that ends."""
-
-
-class Scratch:
-    """A temporary folder that goes with this object, or with the process; a killed one's is removed by the next driver here.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    """
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX)
-        self.path = Path(self._folder.name)
-        new = self.path / f"{HELD}.new"
-        self._file = new.open("w")
-        with suppress(OSError):  # a file system that locks no files: nobody will take this folder for abandoned
-            lock_file(self._file)
-            new.replace(self.path / HELD)  # locked before it has the name by which others look
-
-
-def sweep_scratch() -> None:
-    """Remove the folders of this user's processes that are no more."""
-    for held in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{HELD}"):
-        with suppress(OSError), held.open("r+") as file:  # of another user, in use, or gone meanwhile
-            lock_file(file)
-            shutil.rmtree(held.parent)

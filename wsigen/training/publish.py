@@ -65,6 +65,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
+        _let_umask_say(beside)
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
@@ -73,6 +74,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _let_umask_say(folder: Path) -> None:
+    """Let whoever may read a new folder read the files in it: safetensors writes them for their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:

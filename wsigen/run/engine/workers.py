@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from wsigen.base.machine import keep_freed_memory, kept_environment
 from wsigen.run.config import RunConfig
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.queue import Jobs, is_queue_file, submit_jobs
+from wsigen.storage.scratch import Scratch
 
 LEAVE_S = 10.0
 """Seconds until workers of a cluster of our own are left to themselves; one if the user is waiting."""
@@ -143,14 +143,13 @@ def open_cluster(
         nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
         if scheduler is None and not processes:
             keep_freed_memory()  # before the workers' threads are there
-    folder: AbstractContextManager[str] = nullcontext("")  # workers elsewhere have folders of their own
-    if scheduler is None or is_queue_file(scheduler):
-        folder = tempfile.TemporaryDirectory(prefix="wsigen-workers-", ignore_cleanup_errors=True)
-    with folder as scratch, dask.config.set({**_SETTINGS, _NANNIES: nannies} | ({_FOLDER: scratch} if scratch else {})):
+    elsewhere = scheduler is not None and not is_queue_file(scheduler)  # such workers have folders of their own
+    folder: AbstractContextManager[Path | None] = nullcontext() if elsewhere else Scratch("wsigen-workers-")
+    with folder as scratch, dask.config.set({**_SETTINGS, _NANNIES: nannies} | ({_FOLDER: str(scratch)} if scratch else {})):
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
-            own = start_local(workers, processes, tasks_at_once, scratch)
+            own = start_local(workers, processes, tasks_at_once, str(scratch))
         elif is_queue_file(scheduler):
             jobs = submit_jobs(Path(scheduler))
             own = jobs.cluster

@@ -1,0 +1,34 @@
+"""What a training publishes can be read by whoever the umask says, and appears whole or not at all."""
+
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from wsigen.base.errors import TrainingError
+from wsigen.training.publish import whole_folder
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_every_file_is_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "bundle") as beside:
+            (beside / "unet").mkdir()
+            save_file({"weights": np.zeros(3, np.float32)}, beside / "unet" / "model.safetensors")
+            (beside / "wsigen.yaml").write_text("")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+    assert len(files) == 2
+
+
+def test_what_was_there_stays_if_writing_fails(tmp_path):
+    with whole_folder(tmp_path / "bundle") as beside:
+        (beside / "file").write_text("old")
+    with pytest.raises(TrainingError, match="cannot be written"), whole_folder(tmp_path / "bundle") as beside:
+        (beside / "file" / "in a file").write_text("new")
+    assert (tmp_path / "bundle" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
