@@ -1,5 +1,6 @@
 """YAML files of settings: one line for each mistake, and the nearest known name wherever in the file the misspelt one is."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -99,3 +100,32 @@ def test_aliases_are_read_while_they_stand_for_few_values(tmp_path):
     path.write_text("a: &a [*a]\n")
     with pytest.raises(ConfigError, match="nothing that is complete"):
         read_mapping(path, ConfigError)
+
+
+class Numbers(Settings):
+    count: int = 0
+    share: float | None = None
+    size: tuple[int, int] | None = None
+    on: bool = False
+    either: bool | int = 0
+    file: Path | None = None
+
+
+@pytest.mark.parametrize("values", [{"count": True}, {"share": False}, {"size": [True, 2]}])
+def test_true_is_no_number(values):
+    (name,) = values
+    with pytest.raises(ConfigError, match=f"file: setting '{name}': true and false are no values here"):
+        validated(Numbers, values, "file", ConfigError)
+    assert validated(Numbers, {"on": True, "either": True}, "file", ConfigError).on
+
+
+@pytest.mark.parametrize("value", ["a\0b", Path("a\0b")])
+def test_no_path_holds_nul(value):
+    with pytest.raises(ConfigError, match="file: setting 'file': holds a NUL character"):
+        validated(Numbers, {"file": value}, "file", ConfigError)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a/" * 5000])
+def test_a_path_that_no_system_takes_is_one_line(tmp_path, name):
+    with pytest.raises(ConfigError):
+        read_mapping(tmp_path / name, ConfigError)

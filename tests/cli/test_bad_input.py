@@ -259,3 +259,23 @@ def test_contradictions(run):
     assert "size" in run("generate", OUT, "--class", "Tumor")
     assert "Tumor" in run("generate", OUT, "--class", "Tumoor", "--size", "600x600")
     assert "overlap" in run("generate", OUT, "--class", "Tumor", "--size", "600x600", "--overlap", "99")
+
+
+def test_debug_shows_what_a_library_said(tmp_path, bundle, monkeypatch, capsys):
+    (tmp_path / "bad.yaml").write_text("when: 2026-13-45\n")
+    for place in (1, 3):
+        words = ["wsigen", "estimate", "--config", str(tmp_path / "bad.yaml")]
+        words.insert(place, "--debug")
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code == 2
+        assert lines[0].startswith("Traceback")
+        assert "ValueError: month must be in 1..12" in lines
+        assert lines[-1].startswith("wsigen: error: ")
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu:x", "cuda:", "gpu", "", "mkldnn", "cuda:0 "])
+def test_devices_on_which_nothing_is_computed(run, device):
+    assert f"setting 'device': {device!r} is no device; possible: cpu, cuda" in run("generate", OUT, "--device", device)

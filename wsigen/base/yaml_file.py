@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
@@ -39,9 +39,12 @@ class _Loader(_Fastest):
 _UNKNOWN = "unknown_setting"
 """Type of the error for a name that is none of a model's."""
 
+_UNFIT = "unfit_value"
+"""Type of the error for a value that pydantic would convert to something that nobody meant."""
+
 
 class Settings(BaseModel):
-    """A file of settings, or a part of one: no unknown names, no infinite numbers, never changed."""
+    """A file of settings, or a part of one: no unknown names, no infinite numbers, no truth for a number, never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -54,6 +57,25 @@ class Settings(BaseModel):
             if isinstance(name, str) and name not in known:
                 raise PydanticCustomError(_UNKNOWN, "unknown setting", {"name": name, "known": known})
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mean_what_they_say(cls, values: Any) -> Any:
+        """Refuse true and false for numbers, which pydantic takes for 1 and 0, and paths that no system can open."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            parts = value if isinstance(value, list | tuple) else (value,)
+            field = cls.model_fields.get(name) if isinstance(name, str) else None
+            if field is None:
+                continue
+            if any(isinstance(part, bool) for part in parts) and not _mentions(field.annotation, bool):
+                raise PydanticCustomError(_UNFIT, "true and false are no values here", {"name": name})
+            if any(isinstance(part, str | Path) and "\0" in str(part) for part in parts):
+                raise PydanticCustomError(_UNFIT, "holds a NUL character, which no name may have", {"name": name})
+        return values
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
 
 
 def read_mapping(
@@ -80,9 +102,9 @@ def read_mapping(
     WsigenError
         One line, ``fault``.
     """
-    if not file.exists():
-        raise fault(f"{file}: {missing}")
     with refusing(fault, f"{file}: cannot be read", "give a YAML file"):
+        if not file.exists():
+            raise fault(f"{file}: {missing}")
         if file.stat().st_size > MOST_BYTES:
             raise fault(f"{file}: more than {MOST_BYTES >> 20} MiB; settings take a few kilobytes: give another file")
         text = file.read_text(encoding="utf-8-sig")
@@ -160,6 +182,7 @@ def first_fault(error: ValidationError) -> str:
         context = first["ctx"]
         name = ".".join(str(part) for part in (*first["loc"], context["name"]))
         return f"unknown setting '{name}'{suggest(context['name'], context['known'])}; known: {', '.join(context['known'])}"
-    parts = [part for part in map(str, first["loc"]) if "[" not in part]  # not the member of a union that did not fit either
+    path = (*first["loc"], first["ctx"]["name"]) if first["type"] == _UNFIT else first["loc"]
+    parts = [part for part in map(str, path) if "[" not in part]  # not the member of a union that did not fit either
     where, text = ".".join(parts), str(first["msg"]).removeprefix("Value error, ")
     return f"setting '{where}': {text}" if where else text

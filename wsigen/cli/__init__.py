@@ -8,13 +8,19 @@ import sys
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
+_DEBUG = "--debug"
+
 
 def main() -> None:
     """Run ``wsigen``; whatever is wrong with the input becomes one line on stderr and exit code 2.
 
-    With ``--log json`` every line on stderr is an object, whoever wrote it.
+    With ``--log json`` every line on stderr is an object, whoever wrote it. With ``--debug``, anywhere on the command line,
+    an error ends in its traceback, that of the library included whose words the line quotes.
     """
     from wsigen.cli.log import JsonLines, asks_for_json, tell
+
+    if debugs := _DEBUG in sys.argv[1:]:
+        sys.argv = [word for word in sys.argv if word != _DEBUG]
 
     if asks_for_json(sys.argv[1:]):
         sys.stderr = JsonLines(sys.stderr)
@@ -29,9 +35,11 @@ def main() -> None:
         demand_posix()
         code = app(standalone_mode=False)
     except WsigenError as error:
+        _trace(debugs)
         tell(f"wsigen: error: {error}", error=type(error).__name__, message=str(error))
         sys.exit(2)
     except OSError as error:
+        _trace(debugs)
         kept = {"generate", "resume"} & set(sys.argv[1:2])
         advice = "; what is finished is kept: mend the cause and go on with 'wsigen resume'" if kept else ""
         tell(f"wsigen: error: {error}{advice}", error=type(error).__name__, message=f"{error}{advice}")
@@ -47,6 +55,14 @@ def main() -> None:
     if code == INTERRUPTED:  # typer's word for it
         _leave_at_once()
     sys.exit(code)
+
+
+def _trace(wanted: bool) -> None:
+    """Print the traceback of the error that is being handled."""
+    if wanted:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _usage(error: Exception) -> str:

@@ -42,6 +42,7 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error; may stand anywhere")] = False,
 ) -> None:
     """Synthetic whole slides for digital pathology: draw regions in QuPath, generate a slide, open it in QuPath."""
 

@@ -8,6 +8,7 @@ decide the pixels and belong to a run's identity.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args, get_type_hints
@@ -28,6 +29,9 @@ from wsigen.storage.opening import as_place, is_url
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
 SAMPLE = "sample"  # the word that stands for a layout to be drawn
+
+_DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d{1,3})?")
+"""torch knows more names; on most of them (``meta``, ``mkldnn``) nothing is computed."""
 
 Group = Literal["Slide", "Layout", "Model", "Sampling", "Output", "Machine"]
 Mode = Literal["pathup", "random-patch", "shifted"]
@@ -216,6 +220,13 @@ class RunConfig(Settings):
     def _check_threads(cls, value: int | None) -> int | None:
         if value not in (None, 1, 2, 4):
             raise ValueError(f"{value}: 1, 2 or 4; other numbers of model threads change the last bits of a CPU's results")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise ValueError(f"{value!r} is no device; possible: cpu, cuda, cuda:1, mps, xpu")
         return value
 
     @field_validator("run_dir")
