@@ -33,18 +33,15 @@ NAMES = (
     "workers",
     "resume",
     "demo",
-    "faults",
 )
 NOT_QUICK = ("demo",)
-ON_REQUEST = ("faults",)
-"""Takes longer than all others together."""
 
 
 def main() -> int:
     """Measure; the exit code is 0 if every target is met, 1 if one is missed, 2 if one could not be measured."""
     args = _parser().parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, here and in every process started
-    names = args.only or [name for name in NAMES if name not in (*ON_REQUEST, *(NOT_QUICK if args.quick else ()))]
+    names = args.only or [name for name in NAMES if not (args.quick and name in NOT_QUICK)]
     begin = perf_counter()
     measured = [figures for name in names if (figures := _measure(name, args))]
     found = [figure for figures in measured for figure in figures]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,6 +16,7 @@ import psutil
 
 import wsigen
 from benchmarks.bundles import make_bundle, write_squares
+from benchmarks.faults.fleet import Driver
 from benchmarks.figure import Figure, Options
 from benchmarks.processes import workers_of
 
@@ -33,6 +32,7 @@ QUICK_WAYS = [WAYS[0], WAYS[3]]
 MODES = ("random-patch", "shifted")
 SIZE = (1500, 1400)
 POLL_S, PATIENCE_S = 0.02, 120.0
+WORKER_PROCESSES = ("--processes", "--workers", "2")
 
 
 def measure(options: Options) -> Figure:
@@ -82,75 +82,61 @@ class CommandRuns:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], chance: random.Random) -> None:
-        self._folder, self._chance, self._log = folder, chance, folder / "log.txt"
+        self._folder, self._chance = folder, chance
         texts = {key: "x".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in settings.items()}
         self._options = [word for key, text in texts.items() for word in (f"--{key.replace('_', '-')}", text)]
         self.digests: list[str] = []
         self.driver_kills = self.worker_kills = 0
-        process = self._start("whole", ["generate", str(self._slide("whole")), *self._options])
         begin = monotonic()
-        self._finish("whole", process)
+        self._finish("whole", self._started("whole"))
         self._seconds = monotonic() - begin  # kills of other runs fall into this time
 
     def kill_driver(self, number: int, kills: int, processes: bool) -> None:
         """Start a run, kill it and go on with it ``kills`` times, then let it end."""
         name = f"driver-{number}"
-        run_dir, slide = self._folder / f"{name}.run", self._slide(name)
-        more = ["--processes", "--workers", "2"] if processes else []
-        while True:
-            begun = (run_dir / "run.json").exists()
-            command = ["resume", str(run_dir)] if begun else ["generate", str(slide), *self._options, *more, "--overwrite"]
-            process = self._start(name, command)
-            if not kills or self._ends_in_time(process, kills):
-                return self._finish(name, process)
-            process.kill()
-            process.wait()
+        driver = self._started(name, *(WORKER_PROCESSES if processes else ()))
+        for _ in range(kills):
+            if self._ends_in_time(driver, kills):
+                break
+            driver.kill()
             self.driver_kills += 1
-            kills -= 1
+            self._begin(name, driver)
+        self._finish(name, driver)
 
     def kill_workers(self, number: int, kills: int) -> None:
         """Kill worker processes of a run, which must end by itself."""
         name = f"worker-{number}"
-        process = self._start(name, ["generate", str(self._slide(name)), *self._options, "--processes", "--workers", "2"])
+        driver = self._started(name, *WORKER_PROCESSES)
         for _ in range(kills):
             victims: list[psutil.Process] = []
-            while len(victims) < 2 and not _ends_within(process, POLL_S):
-                victims = workers_of(process.pid)
-            if victims and not self._ends_in_time(process, kills):
+            while len(victims) < 2 and not driver.wait(POLL_S):
+                victims = workers_of(driver.pid)
+            if victims and not self._ends_in_time(driver, kills):
                 self._chance.choice(victims).kill()
                 self.worker_kills += 1
-        self._finish(name, process)
+        self._finish(name, driver)
 
-    def _slide(self, name: str) -> Path:
-        return self._folder / f"{name}.ome.tiff"
+    def _started(self, name: str, *more: str) -> Driver:
+        generate = ["generate", str(self._folder / f"{name}.ome.tiff"), *self._options, *more]
+        driver = Driver(self._folder, generate, ["resume", str(self._folder / f"{name}.run")], self._folder)
+        self._begin(name, driver)
+        return driver
 
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    def _begin(self, name: str, driver: Driver) -> None:
         """Start the command line and wait until it holds the run, which is when work begins."""
-        lock = self._folder / f"{name}.run" / "driver.lock"
+        lock, begun = (self._folder / f"{name}.run" / file for file in ("driver.lock", "run.json"))
         before = lock.stat().st_mtime_ns if lock.exists() else 0
-        with self._log.open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "wsigen", *command], stdout=log, stderr=log)
+        driver.start(begun.exists())
         begin = monotonic()
-        while not _ends_within(process, POLL_S) and monotonic() - begin < PATIENCE_S:
+        while not driver.wait(POLL_S) and monotonic() - begin < PATIENCE_S:
             if lock.exists() and lock.stat().st_mtime_ns != before:
                 break
-        return process
 
-    def _ends_in_time(self, process: subprocess.Popen[bytes], kills: int) -> bool:
+    def _ends_in_time(self, driver: Driver, kills: int) -> bool:
         """Wait for a drawn moment; whether the process has ended by then."""
-        return _ends_within(process, self._chance.uniform(0.0, self._seconds / kills))
+        return driver.wait(self._chance.uniform(0.0, self._seconds / kills))
 
-    def _finish(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        if process.wait(timeout=10 * PATIENCE_S):
-            end = self._log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"a run ended with exit code {process.returncode}:\n{end}")
+    def _finish(self, name: str, driver: Driver) -> None:
+        if not driver.wait(10 * PATIENCE_S) or driver.code:
+            raise RuntimeError(f"a run ended with exit code {driver.code}:\n{driver.last_words()}")
         self.digests.append(json.loads((self._folder / f"{name}.json").read_text())["sha256"]["level0_tiles"])
-
-
-def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait so long at most; whether the process has ended."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -18,6 +16,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import wsigen
+from benchmarks.faults.fleet import Driver
 from benchmarks.faults.store import stored
 from benchmarks.figure import Figure, Options, spread
 from benchmarks.processes import cpu_seconds
@@ -32,7 +31,8 @@ POLL_S, PATIENCE_S = 0.05, 1800.0
 
 def measure(options: Options) -> Figure:
     size = QUICK_PX if options.quick else SIZE_PX
-    run_dir, log = options.folder / "slide.run", options.folder / "log.txt"
+    run_dir = options.folder / "slide.run"
+    resumed = Driver(options.folder, [], ["resume", str(run_dir)], options.folder)
     begin = monotonic()
     asked = (options.folder / "slide.ome.tiff", settings(options.folder, size))
     driver = get_context("spawn").Process(target=_half_of, args=asked)
@@ -45,15 +45,13 @@ def measure(options: Options) -> Figure:
     for _ in range(KILLS):
         before = _written(run_dir)
         begin = monotonic()
-        with log.open("ab") as file:
-            resumed = subprocess.Popen([sys.executable, "-m", "wsigen", "resume", str(run_dir)], stdout=file, stderr=file)
+        resumed.start(begun=True)
         try:
-            _wait_for_a_task(resumed, run_dir, log, before)
+            _wait_for_a_task(resumed, run_dir, before)
             walls.append(monotonic() - begin)
             processors.append(cpu_seconds(resumed.pid))
         finally:
             resumed.kill()
-            resumed.wait()
     detail = (
         f"{spread(walls)}; of it processor time {median(processors):.1f} s; {size} px, a third of it tissue, half of it done "
         f"in {making:.0f} s before the first kill, {len(before)} keys and blocks; load {os.getloadavg()[0]:.1f} on "
@@ -73,14 +71,14 @@ def _half_of(output: Path, asked: dict[str, Any]) -> None:
     wsigen.generate(output, watch=watch, **asked)
 
 
-def _wait_for_a_task(driver: subprocess.Popen[bytes], run_dir: Path, log: Path, before: dict[Path, int]) -> None:
+def _wait_for_a_task(driver: Driver, run_dir: Path, before: dict[Path, int]) -> None:
     """Wait until a key is written that was not there, or not in this writing."""
     end = monotonic() + PATIENCE_S
-    while monotonic() < end and driver.poll() is None:
+    while monotonic() < end and driver.running:
         if any(before.get(path) != time for path, time in _written(run_dir).items()):
             return
         sleep(POLL_S)
-    raise RuntimeError(f"the resumed run did nothing:\n{log.read_text(errors='replace')[-1500:]}")
+    raise RuntimeError(f"the resumed run did nothing:\n{driver.last_words()}")
 
 
 def _written(run_dir: Path) -> dict[Path, int]:

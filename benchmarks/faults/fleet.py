@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
 
 from benchmarks.faults.machine import Network
 
@@ -176,10 +176,20 @@ class Driver:
 
     def wait(self, seconds: float) -> bool:
         """Wait so long at most; whether it has ended."""
-        end = monotonic() + seconds
-        while self.running and monotonic() < end:
-            sleep(POLL_S)
+        with suppress(subprocess.TimeoutExpired):
+            self._started.wait(seconds)
         return not self.running
+
+    @property
+    def pid(self) -> int:
+        """Process id of the one that was started last."""
+        return self._started.pid
+
+    @property
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the driver was not started")
+        return self._process
 
     def last_words(self) -> str:
         """The end of its log; its last line is mostly the error."""

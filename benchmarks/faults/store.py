@@ -19,15 +19,10 @@ from wsigen.storage.files import target_of_leftover
 
 Index = tuple[int, int]
 
-_IN_PASS = re.compile(r"work-[^/]+/state\.zarr/pass-(\d+)/(.+)")
-_ARRAYS = [
-    re.compile(pattern)
-    for pattern in (
-        r"(latents|history)/c/(\d+)/0/(\d+)/(\d+)",
-        r"(partials)/c/(\d+)/(\d+)/(\d+)/0/0/0",
-        r"(classes)/c()/(\d+)/(\d+)",
-    )
-]
+_KEY = re.compile(r"work-[^/]+/state\.zarr/pass-(\d+)/(\w+)/c/([\d/]+)")
+
+_PLACES = {"latents": (0, 2, 3), "history": (0, 2, 3), "partials": (0, 1, 2)}
+"""Where step and chunk stand in the keys of an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +37,16 @@ class _Key:
 
 def _key(name: str) -> _Key | None:
     """None of a block."""
-    inside = _IN_PASS.fullmatch(name)
+    inside = _KEY.fullmatch(name)
     if inside is None:
         return None
-    found = next((found for pattern in _ARRAYS if (found := pattern.fullmatch(inside[2]))), None)
-    if found is None:
+    array, numbers = inside[2], [int(text) for text in inside[3].split("/")]
+    if array == "classes":
+        return _Key(int(inside[1]), array, 0, (numbers[0], numbers[1]))
+    if array not in _PLACES:
         return _Key(int(inside[1]))
-    return _Key(int(inside[1]), found[1], int(found[2] or 0), (int(found[3]), int(found[4])))
+    step, i, j = (numbers[place] for place in _PLACES[array])
+    return _Key(int(inside[1]), array, step, (i, j))
 
 
 def stored(run_dir: Path) -> list[Path]:

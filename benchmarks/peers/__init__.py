@@ -3,23 +3,23 @@
 * A whole-canvas loop: MultiDiffusion as diffusers' panorama does it (window 64, stride 8, averaged).
 * A one-crop loop: random patches as DiffInfinite describes them (one prediction per label and one for the null condition).
 
-Each row is a process of its own with one thread. In turns each denoises a step of the canvas (the peers: a part of one, scaled
-to a step, as all windows cost the same); the first turn warms up. A figure is the median over the turns of the ratio of one
-turn's seconds to those of the turn beside it. Then each decodes its canvas in its own way, where a whole canvas takes most
-memory. The seams come from a smaller slide, made to the end.
+Each row is a process of its own with one thread. In a turn it denoises a step of the canvas (the peers: a part of one, scaled
+to a step, as all windows cost the same); the first turn warms up. A figure is the ratio of the medians of CPU seconds, in which
+other work on the machine matters little. Then each decodes its canvas in its own way, where a whole canvas takes most memory.
+The seams come from a smaller slide, made to the end.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.bundles import Square, tissues, write_squares
 from benchmarks.document import table
-from benchmarks.figure import Figure, Options, spread
-from benchmarks.peers.rows import MODES, ONE_CROP, PANORAMA, PART, Job, Turn, Worker
+from benchmarks.figure import Figure, Options
+from benchmarks.peers.rows import MODES, ONE_CROP, PANORAMA, PART, Job, Turn, work
+from benchmarks.processes import in_process
 
 NAMES = (*MODES, ONE_CROP, PANORAMA)
 SQUARE_PX = 256
@@ -80,9 +80,12 @@ def measure(options: Options) -> list[Figure]:
         place.mkdir(exist_ok=True)
         return Job(name, str(folder), drawn, place, size, steps, scale.turns if timed else 0)
 
-    turns, peaks = _in_turns([job(name, timed=True) for name in NAMES])
-    seams = {name: Worker(job(name, timed=False)).end() for name in NAMES}
-    rows = {name: Row(name, turns[name][1:], _rows_per_step(turns[name]), peaks[name], seams[name]) for name in NAMES}
+    rows = {}
+    for name in NAMES:
+        (_, *turns), (peak, _) = in_process(work, job(name, timed=True))
+        _, seam = in_process(work, job(name, timed=False))
+        rows[name] = Row(name, turns, sum(turn.rows for turn in turns) / sum(turn.steps for turn in turns), int(peak), seam)
+        print(f"peers: {rows[name]}", file=sys.stderr, flush=True)
     text = _table(rows, scale)
     return [_figure(rows["shifted"], rows[peer], scale, text) for peer in TARGETS]
 
@@ -93,39 +96,14 @@ def board(labels: list[str], size: int) -> list[Square]:
     return [(labels[(x // SQUARE_PX + y // SQUARE_PX) % 2], x, y, SQUARE_PX) for y in places for x in places]
 
 
-def _in_turns(jobs: list[Job]) -> tuple[dict[str, list[Turn]], dict[str, int]]:
-    """Let all jobs work in turns, then end one after the other; their turns and peak memory."""
-    turns: dict[str, list[Turn]] = {job.name: [] for job in jobs}
-    peaks = {}
-    with ExitStack() as stack:
-        workers = {job.name: Worker(job) for job in jobs}
-        for worker in workers.values():
-            stack.callback(worker.stop)
-        for _ in range(jobs[0].turns):
-            for name, worker in workers.items():
-                turns[name].append(worker.turn())
-                print(f"peers: {name}: {turns[name][-1]}", file=sys.stderr, flush=True)
-        for name, worker in workers.items():
-            worker.go()
-            peaks[name] = int(worker.end()[0])
-    return turns, peaks
-
-
-def _rows_per_step(turns: list[Turn]) -> float:
-    return sum(turn.rows for turn in turns) / sum(turn.steps for turn in turns)
-
-
 def _figure(ours: Row, peer: Row, scale: Scale, text: str) -> Figure:
-    walls, cpus = (
-        [getattr(a, kind) / a.steps / (getattr(b, kind) / b.steps) for a, b in zip(ours.turns, peer.turns, strict=True)]
-        for kind in ("wall", "cpu")
-    )
+    cpu, wall = ours.cpu / peer.cpu, ours.wall / peer.wall
     detail = (
-        f"wall: {spread(walls)} over the turns = {1 / median(walls):.1f} times as fast; CPU time: {median(cpus):.3f} = "
-        f"{1 / median(cpus):.1f} times; crops through the network {ours.rows:.0f} / {peer.rows:.0f} a step; one thread each"
+        f"{1 / cpu:.1f} times as fast, in wall time {1 / wall:.1f} times; crops through the network {ours.rows:.0f} / "
+        f"{peer.rows:.0f} a step; one thread each"
     )
-    what = f"a denoising step of a {scale.size} px slide with guidance and two labels, shifted over the {peer.name} loop"
-    return Figure("peers", what, median(walls), TARGETS[peer.name], detail, table=text)
+    what = f"a denoising step of a {scale.size} px slide with guidance and two labels, shifted over the {peer.name} loop, CPU"
+    return Figure("peers", what, cpu, TARGETS[peer.name], detail, table=text)
 
 
 def _table(rows: dict[str, Row], scale: Scale) -> str:

@@ -1,12 +1,8 @@
-"""One row of the comparison in a process of its own, and turns, so that what is compared is measured side by side."""
+"""One row of the comparison: what a process of its own does, in turns that are timed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -24,13 +20,10 @@ GUIDANCE = 0.5
 PART = {PANORAMA: 12, ONE_CROP: 8}
 """Windows of a turn of the peers: a step of theirs is long, and all its windows cost the same."""
 
-Found = tuple[float, float]
-"""In the end: peak memory in bytes and 0 of a job in turns; score and standard error of the seams of any other."""
-
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a process did in its turn: wall and CPU seconds, denoising steps of the canvas (mostly a part of one), crops."""
+    """What was done in a turn: wall and CPU seconds, denoising steps of the canvas (mostly a part of one), crops."""
 
     wall: float
     cpu: float
@@ -59,108 +52,51 @@ class Job:
     turns: int
 
 
-class Player:
-    """The end of the process that works: it waits for its turn, works, and tells. Of no turns it does neither."""
-
-    def __init__(self, line: Connection, turns: bool) -> None:
-        self._line, self._turns = line, turns
-        self._wall = self._cpu = 0.0
-
-    def wait(self) -> None:
-        """Wait until it is our turn; the process ends if nobody will ever say so."""
-        if self._turns:
-            try:
-                self._line.recv()
-            except EOFError:
-                raise SystemExit(1) from None
-        self._wall, self._cpu = perf_counter(), process_time()
-
-    def tell(self, steps: float, rows: int) -> None:
-        """Say what was done since."""
-        if self._turns:
-            self._line.send(Turn(perf_counter() - self._wall, process_time() - self._cpu, steps, rows))
+Found = tuple[list[Turn], tuple[float, float]]
+"""Turns; then peak memory in bytes and 0 of a job in turns, score and standard error of the seams of any other."""
 
 
-class Worker:
-    """The other end: a new Python process that does a job."""
-
-    def __init__(self, job: Job) -> None:
-        context = get_context("spawn")
-        self._name = job.name
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(job, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def turn(self) -> Turn:
-        """Let it work once."""
-        self.go()
-        turn: Turn = self._read()
-        return turn
-
-    def go(self) -> None:
-        """Let it work without waiting for it."""
-        self._line.send("go")
-
-    def end(self) -> Found:
-        """Wait for what it found (RuntimeError if it died)."""
-        found: Found = self._read()
-        self._process.join()
-        return found
-
-    def stop(self) -> None:
-        """End it, finished or not."""
-        self._process.kill()
-        self._process.join()
-
-    def _read(self) -> Any:
-        try:
-            return self._line.recv()
-        except (EOFError, ConnectionError):
-            self._process.join()
-            raise RuntimeError(f"{self._name}: ended with exit code {self._process.exitcode} before it was done") from None
-
-
-def work(job: Job, line: Connection) -> None:
-    """Do a job and say what was found."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run: Callable[[Job, Player], Found] = run_wsigen if job.name in MODES else run_peer
-    line.send(run(job, Player(line, job.turns > 0)))
-
-
-class StepTurns:
+class StepTimes:
     """A watcher of a run whose every step is a turn; the first one has the noise of the start in it."""
 
-    def __init__(self, player: Player, steps: int) -> None:
-        self._player, self._steps = player, steps
-        self._told, self._rows = -1, 0
+    def __init__(self, steps: int) -> None:
+        self.turns: list[Turn] = []
+        self._steps = steps
+        self._last: tuple[float, float, int] | None = None
 
     def __call__(self, stage: Stage) -> None:
-        """Tell of a step once all its tasks are done, and wait before the next."""
+        """Keep a step once all its tasks are done."""
         if not stage.name.startswith("denoise"):
             return
+        now, made = (perf_counter(), process_time(), stage.calls), len(self.turns)
         chunks = stage.total // (2 * self._steps + 1)
-        if self._told < 0 or (self._told < self._steps and stage.done == chunks * (2 * self._told + 3)):
-            if self._told >= 0:
-                self._player.tell(1.0, stage.calls - self._rows)
-                self._rows = stage.calls
-            self._told += 1
-            self._player.wait()
+        if self._last is None:
+            self._last = now
+        elif made < self._steps and stage.done == chunks * (2 * made + 3):
+            wall, cpu, rows = (b - a for a, b in zip(self._last, now, strict=True))
+            self.turns.append(Turn(wall, cpu, 1.0, int(rows)))
+            self._last = now
 
 
-def run_wsigen(job: Job, player: Player) -> Found:
-    """A slide by ``wsigen.generate``: one worker of one thread, one task in flight, so that nothing runs between turns."""
+def work(job: Job) -> Found:
+    """Do a job, in a process that does nothing else."""
+    return run_wsigen(job) if job.name in MODES else run_peer(job)
+
+
+def run_wsigen(job: Job) -> Found:
+    """A slide by ``wsigen.generate``: one worker of one thread, one task in flight."""
     path, steps = job.folder / f"{job.name}.ome.tiff", job.turns or job.steps
     how: dict[str, Any] = {"mode": job.name, "layout": job.layout, "class_name": None, "window": 1}
     how |= {"steps": steps, "guidance": GUIDANCE, "eta": 0.0, "compression": "jpeg" if job.turns else "deflate"}
-    wsigen.generate(path, watch=StepTurns(player, steps), **one_class(job.model, job.size, **how))
+    times = StepTimes(steps)
+    wsigen.generate(path, watch=times, **one_class(job.model, job.size, **how))
     if job.turns:
-        return peak_rss(), 0.0
+        return times.turns, (peak_rss(), 0.0)
     last = window_seams(path)[-1]
-    return last.score, last.noise
+    return [], (last.score, last.noise)
 
 
-def run_peer(job: Job, player: Player) -> Found:
+def run_peer(job: Job) -> Found:
     """A peer's loop, and its whole canvas decoded."""
     import torch
 
@@ -175,21 +111,20 @@ def run_peer(job: Job, player: Player) -> Found:
         latents = network.start(job.size // factor, job.size // factor, 0)
         kind = Panorama if job.name == PANORAMA else OneCrop
         loop = kind(network, latents, torch.from_numpy(_class_map(job, factor)), GUIDANCE)
-        windows = loop.run()
+        windows, turns = loop.run(), []
         for _ in range(job.turns):
-            player.wait()
+            wall, cpu = perf_counter(), process_time()
             done = [next(windows) for _ in range(PART[job.name])]
-            player.tell(sum(w.share for w in done), sum(w.rows for w in done))
-        if job.turns:
-            player.wait()
-        else:
+            spent = perf_counter() - wall, process_time() - cpu
+            turns.append(Turn(*spent, sum(w.share for w in done), sum(w.rows for w in done)))
+        if not job.turns:
             list(windows)
         picture = network.decode(loop.latents)
     if job.turns:
-        return peak_rss(), 0.0
+        return turns, (peak_rss(), 0.0)
     size = (job.size, job.size)
     found = seam_scores(lambda box: picture[box.slices], size, {"windows": edges(loop.crops, factor, size)})[0]
-    return found.score, found.noise
+    return [], (found.score, found.noise)
 
 
 def _class_map(job: Job, factor: int) -> Any:

@@ -7,10 +7,11 @@ import torch
 from benchmarks.bundles import make_bundle
 from benchmarks.peers import FULL, QUICK, board
 from benchmarks.peers.loops import STRIDE, Network, OneCrop, Panorama
-from benchmarks.peers.rows import Job, Worker
+from benchmarks.peers.rows import StepTimes
 from wsigen.base.geometry import Box
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
+from wsigen.run.engine.stage import Stage
 from wsigen.run.tasks.predict import StepSettings, estimate_crops
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.schedule import ddim_step, make_schedule
@@ -97,11 +98,12 @@ def test_on_a_canvas_of_one_crop_both_loops_are_the_sampler(bundle):
     assert not torch.allclose(loops[0].latents, noise, atol=0.1)
 
 
-def test_a_process_that_dies_in_its_turn_is_told(tmp_path):
-    worker = Worker(Job("panorama", str(tmp_path / "none"), tmp_path, tmp_path, 512, 2, 1))
-    with pytest.raises(RuntimeError, match="exit code 1"):
-        worker.turn()
-    worker.stop()
+def test_the_steps_of_a_run_are_told_apart():
+    """Two chunks, two steps: five half-steps of each."""
+    times = StepTimes(2)
+    for done in range(11):
+        times(Stage("denoise", 10, done, calls=8 * (done >= 4) + 8 * (done >= 8)))
+    assert [turn.rows for turn in times.turns] == [8, 8]
 
 
 @pytest.mark.parametrize("scale", [FULL, QUICK])
