@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -28,27 +27,8 @@ TIMED_PX, TIMED_STEPS = 1024, 6
 MEMORY, TIME = (1.0, 1.3), (0.85, 1.15)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A slide to estimate and to make, all tissue."""
-
-    model: str
-    folder: Path
-    size: int
-    steps: int
-    batch: int
-    workers: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of ``wsigen.generate``."""
-        return one_class(self.model, self.size, steps=self.steps, batch=self.batch, workers=self.workers, levels=None)
-
-    @property
-    def output(self) -> Path:
-        """The slide."""
-        return self.folder / "slide.ome.tiff"
-
+Job = dict[str, Any]
+"""Settings of `wsigen.generate` for a slide, all tissue."""
 
 Weighed = tuple[tuple[float, float], tuple[float, float]]
 """Projected and measured bytes of memory, and of disk."""
@@ -75,13 +55,18 @@ class DiskUse:
 def measure(options: Options) -> list[Figure]:
     sizes = (SMALL_PX, QUICK_PX) if options.quick else (SMALL_PX, LARGE_PX)
     ways = [(1, 4), (1, 16), (2, 4)] if options.quick else [(w, b) for w in (1, 2) for b in (1, 4, 16)]
-    jobs = [Job(options.model, options.folder, size, 1, b, w) for size in sizes for w, b in ways]
+
+    def job(size: int, steps: int, batch: int, workers: int) -> Job:
+        return one_class(options.model, size, steps=steps, batch=batch, workers=workers, levels=None)
+
+    output = options.folder / "slide.ome.tiff"
+    jobs = [job(size, 1, b, w) for size in sizes for w, b in ways]
     found = []
-    for job in jobs:
-        found.append(in_process(weigh, job))
-        print(f"estimate: {job.size} px, {job.workers} workers, batch {job.batch}: {found[-1]}", file=sys.stderr, flush=True)
+    for each in jobs:
+        found.append(in_process(weigh, each, output))
+        print(f"estimate: {each['size'][0]} px, {each['workers']} workers, batch {each['batch']}: {found[-1]}", file=sys.stderr)
     repetitions = 1 if options.quick else 3
-    timed = in_process(time, Job(options.model, options.folder, TIMED_PX, TIMED_STEPS, 4, 1), repetitions)
+    timed = in_process(time, job(TIMED_PX, TIMED_STEPS, 4, 1), output, repetitions)
     memory = [projected / peak for (projected, peak), _ in found]
     disk = [projected / used for _, (projected, used) in found]
     cpu = f"{TIMED_PX} px, {TIMED_STEPS} steps, one worker; CPU {spread(timed['cpu'])}, wall {spread(timed['wall'])}"
@@ -99,26 +84,26 @@ def _table(jobs: list[Job], found: list[Weighed]) -> str:
     rows = []
     for job, (memory, disk) in zip(jobs, found, strict=True):
         mib = [f"{value / 2**20:.0f}" for value in (*memory, *disk)]
-        rows.append([job.size, job.workers, job.batch, *mib[:2], f"{memory[0] / memory[1]:.2f}", *mib[2:]])
+        rows.append([job["size"][0], job["workers"], job["batch"], *mib[:2], f"{memory[0] / memory[1]:.2f}", *mib[2:]])
     what = "Projected and measured peak memory (VmHWM) and disk, MiB; default threads of one process, one step."
     return f"{what}\n\n{table(head, rows)}"
 
 
-def weigh(job: Job) -> Weighed:
+def weigh(job: Job, output: Path) -> Weighed:
     """Projected and measured peak memory, and disk, of a slide."""
     from wsigen.run.config import make_config
     from wsigen.run.estimate.memory import project_run
     from wsigen.run.prepare import prepare
 
-    prepared = prepare(make_config(job.settings), job.output)
+    prepared = prepare(make_config(job), output)
     projection = project_run(prepared.spec, prepared.card, prepared.layout)
-    watch = DiskUse(job.output.parent)
-    wsigen.generate(job.output, watch=watch, **job.settings)
+    watch = DiskUse(output.parent)
+    wsigen.generate(output, watch=watch, **job)
     disk = (projection.disk_state + projection.disk_output + projection.disk_scratch, watch.most)
-    return (projection.total(job.workers, False), peak_rss()), disk
+    return (projection.total(job["workers"], False), peak_rss()), disk
 
 
-def time(job: Job, repetitions: int) -> dict[str, list[float]]:
+def time(job: Job, output: Path, repetitions: int) -> dict[str, list[float]]:
     """Estimated over measured seconds, by the CPU's clock and by the wall's."""
     from wsigen.run.config import make_config
     from wsigen.run.estimate.estimate import estimate_by
@@ -126,14 +111,14 @@ def time(job: Job, repetitions: int) -> dict[str, list[float]]:
     clocks: dict[str, Callable[[], float]] = {"cpu": process_time, "wall": perf_counter}
 
     def said() -> dict[str, float]:
-        return {name: estimate_by(clock, make_config(job.settings)).seconds for name, clock in clocks.items()}
+        return {name: estimate_by(clock, make_config(job)).seconds for name, clock in clocks.items()}
 
     ratios: dict[str, list[float]] = {name: [] for name in clocks}
     before = said()  # the first one also loads what the run then finds loaded
     before = said()
     for _ in range(repetitions):
         begin = {name: clock() for name, clock in clocks.items()}
-        wsigen.generate(job.output, **job.settings)
+        wsigen.generate(output, **job)
         spent = {name: clock() - begin[name] for name, clock in clocks.items()}
         after = said()
         for name in clocks:

@@ -11,7 +11,7 @@ import pytest
 from wsigen.base import machine
 from wsigen.base.machine import LARGEST, LARGEST_OLD, kept_environment, set_options
 from wsigen.run.config import make_config
-from wsigen.run.engine.workers import open_cluster
+from wsigen.run.engine.workers import Workers, open_cluster
 from wsigen.run.estimate import memory
 
 GIB = 2**30
@@ -132,7 +132,7 @@ def test_worker_processes_are_started_so(mine, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     if mine:
         monkeypatch.setenv("MALLOC_ARENA_MAX", mine)
-    with open_cluster(1, True, None) as cluster:
+    with open_cluster(Workers(1, True)) as cluster:
         for name, value in kept_environment().items():
             expected = mine if mine and name == "MALLOC_ARENA_MAX" else str(value)
             assert list(cluster.ask_all(os.environ.get, name).values()) == [expected]

@@ -477,10 +477,10 @@ def test_what_ended_the_run_is_told_though_a_task_goes_on():
     """Closing the workers gives up before a long task ends; that must not take the place of the error."""
     import time
 
-    from wsigen.run.engine.workers import open_cluster
+    from wsigen.run.engine.workers import Workers, open_cluster
 
     def fail():
-        with open_cluster(1, False, None) as cluster:
+        with open_cluster(Workers(1, False)) as cluster:
             cluster.submit("long", time.sleep, 14)
             time.sleep(1)
             raise RunError("the real reason")
@@ -494,8 +494,8 @@ def test_workers_do_not_watch_themselves(processes):
     """dask's sampling of its workers takes a few per cent of a core."""
     import dask
 
-    from wsigen.run.engine.workers import open_cluster
+    from wsigen.run.engine.workers import Workers, open_cluster
 
-    with open_cluster(1, processes, None) as cluster:
+    with open_cluster(Workers(1, processes)) as cluster:
         (answer,) = cluster.ask_all(dask.config.get, "distributed.worker.profile.enabled").values()
     assert answer is False

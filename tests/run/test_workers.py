@@ -14,7 +14,7 @@ from drawing import tumor_in_stroma
 
 from wsigen.run.check_workers import describe_worker
 from wsigen.run.engine.queue import submit_jobs
-from wsigen.run.engine.workers import open_cluster
+from wsigen.run.engine.workers import Workers, open_cluster
 from wsigen.run.generate import generate
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -224,7 +224,7 @@ def test_jobs_whose_time_is_over_are_submitted_again(tmp_path, monkeypatch, proc
     path = fake_queue(tmp_path, settings.replace("jobs: 2", "jobs: 1") + LIVES_SHORTLY)
     monkeypatch.setenv("PATH", path)
     told, done_by = [], set()
-    with open_cluster(0, True, str(tmp_path / "queue.yaml")) as cluster:
+    with open_cluster(Workers(0, True, scheduler=str(tmp_path / "queue.yaml"))) as cluster:
         cluster.notes.tell = told.append
         deadline = time.monotonic() + 200
         while len(done_by) <= processes:  # more processes than one job has

@@ -91,12 +91,13 @@ def check_workers(scheduler: str, model: str = "default", run_dir: str | Path | 
     ResourceError
         If no scheduler answers, or wsigen is missing on a worker.
     """
-    from wsigen.run.engine.workers import open_cluster
+    from wsigen.run.engine.workers import Workers, open_cluster
 
     place = None if run_dir is None else str(absolute_place(run_dir))
     model = _path_of(model)
     here = describe_worker(model, place)
-    with open_cluster(0, True, scheduler) as cluster, _marked(place if here.run_dir == "writable" else None) as mark:
+    workers = Workers(0, True, scheduler=scheduler)
+    with open_cluster(workers) as cluster, _marked(place if here.run_dir == "writable" else None) as mark:
         answers: dict[str, WorkerInfo] = cluster.ask_all(describe_worker, model, place, mark)
         hints = _hints(answers, cluster.sizes())
     return WorkerReport(answers, [*_differences(here, answers), *_own_problems(here, answers)], hints)

@@ -88,6 +88,31 @@ def add_noise(x0: Array, eps: Array, abar: float) -> Array:
     return np.float32(math.sqrt(abar)) * x0 + np.float32(math.sqrt(1.0 - abar)) * eps
 
 
+def hold(y: Array, held: Mask, x0: Array, noise: Array, abar: float) -> Array:
+    """Return ``y`` with the pixels that are still held at their known value noised to level ``abar``.
+
+    A known pixel i is not denoised before step ``start(i)`` (0: at once; the number of steps: never). Until then it follows the
+    forward process of its value, from one noise field for all steps, and is noised anew whenever it is read (RePaint, Lugmayr
+    et al. 2022, eq. 8a, with a fixed eps)::
+
+        y_s(i) = sqrt(abar_s) x_0(i) + sqrt(1 - abar_s) eps(i)        while s < start(i)
+
+    Parameters
+    ----------
+    y : ndarray
+        float32 ``(C, h, w)``; the values of held pixels are not looked at (they may be NaN).
+    held : ndarray
+        bool ``(h, w)``.
+    x0 : ndarray
+        Known clean latent, ``(C, h, w)`` or ``(C, 1, 1)``.
+    noise : ndarray
+        The start field on the same box, ``(C, h, w)``.
+    abar : float
+        Noise level of ``y``.
+    """
+    return np.where(held[None], add_noise(x0, noise, abar), y)
+
+
 def guided(per_label: Sequence[tuple[Array, Mask | None]], null: Array | None, w: float) -> Array:
     """Give each pixel its own label's prediction, pushed away from the null one (DiffInfinite eq. 2).
 

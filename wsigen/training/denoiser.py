@@ -14,7 +14,7 @@ from torch import nn
 
 from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Level, read_card
-from wsigen.training.autoencoder import load_pretrained
+from wsigen.training.autoencoder import load_pretrained, load_vae
 from wsigen.training.recipes import DenoiserRecipe, UNetSettings
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
             f"{there}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
             "folder of the text encoder it was trained with"
         )
-    fit(unet, card, card_of(folder), there)
+    fit(unet, card, read_card(folder) if (folder / CARD_NAME).is_file() else None, there)
     return unet
 
 
@@ -144,37 +144,26 @@ def input_channels(card: BundleCard) -> int:
     return card.latent.channels + (len(card.classes) + 1 if card.conditioning.kind == "class-map" else 0)
 
 
-def card_of(start: Path | None) -> BundleCard | None:
-    """The card of the bundle training begins at; None where it begins at nothing, or at a plain diffusers folder."""
-    return read_card(start) if start is not None and (start / CARD_NAME).is_file() else None
+def latent_scale_of(start: Path, vae: nn.Module) -> NDArray[np.float32] | None:
+    """Mean and deviation (2, C) that the network in ``start`` knows its latents by, if these are the autoencoder's ``vae``.
 
-
-def scale_card(start: Path) -> BundleCard | None:
-    """The card that says which latents the network of ``start`` knows; None where the folder is not a whole model.
-
-    A plain diffusers folder gets the one `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
+    A plain diffusers folder gets those that `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
     """
+    if not (start / "vae").is_dir():
+        return None
     try:
-        return read_card(start)
-    except BundleError:
+        card, own = read_card(start), load_vae(start)
+    except (BundleError, TrainingError):  # no whole model, or an autoencoder of another kind
         return None
+    return np.array([card.latent.mean, card.latent.std], np.float32) if same_weights(vae, own) else None
 
 
-def latent_scale_of(start: BundleCard | None, vae: nn.Module, vae_of_start: nn.Module | None) -> NDArray[np.float32] | None:
-    """Mean and deviation (2, C) that the network's latents were standardised with, if they come from the same autoencoder.
-
-    The autoencoders are compared as float16, as which bundles may store them.
-    """
-    if start is None or vae_of_start is None:
-        return None
-    one, other = vae.state_dict(), vae_of_start.state_dict()
-    if one.keys() != other.keys() or not all(_equal(one[k], other[k]) for k in one):
-        return None
-    return np.array([start.latent.mean, start.latent.std], np.float32)
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.half().cpu(), b.half().cpu())
+def same_weights(network: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights, compared as float16, as which bundles may store them."""
+    a, b = network.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(
+        a[k].shape == b[k].shape and torch.equal(a[k].half().cpu(), b[k].half().cpu()) for k in a
+    )
 
 
 def fit(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> None:

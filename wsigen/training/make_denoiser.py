@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from wsigen.models.loading import load_text
 from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
-from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet, scale_card
+from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
 from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
@@ -133,10 +132,7 @@ def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.flo
     """A network that training begins at knows latents as they were standardised for it (see `denoiser.latent_scale_of`)."""
     if recipe.start is None:
         return None
-    scale = None
-    if (recipe.start / "vae").is_dir():
-        with suppress(TrainingError):  # an autoencoder of another kind: its latents are other ones
-            scale = latent_scale_of(scale_card(recipe.start), vae, load_vae(recipe.start))
+    scale = latent_scale_of(recipe.start, vae)
     if scale is None:
         print(
             f"note: {recipe.start} does not hold the autoencoder of the recipe: latents are standardised on the dataset, to "

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from distributed import Client, Scheduler, Security, Worker
 
-from wsigen.run.engine.workers import open_cluster
+from wsigen.run.engine.workers import Workers, open_cluster
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def work(cluster):
 
 def test_threads_listen_nowhere():
     before = listening(psutil.Process())
-    with open_cluster(2, False, None) as cluster:
+    with open_cluster(Workers(2, False)) as cluster:
         assert work(cluster) == ("label", 3)
         assert listening(psutil.Process()) == before
 
 
 def test_processes_listen_on_loopback_and_want_their_certificate():
     before = {address.port for address in listening(psutil.Process())}
-    with open_cluster(2, True, None) as cluster:
+    with open_cluster(Workers(2, True)) as cluster:
         assert work(cluster) == ("label", 3)
         here = psutil.Process()
         opened = [a for p in (here, *here.children(recursive=True)) for a in listening(p) if a.port not in before]
@@ -56,7 +56,7 @@ def test_a_link_laid_under_dasks_usual_files_leads_nowhere(own_tmp, processes):
     victim.write_text("precious")
     (own_tmp / "dask-scratch-space").mkdir()
     (own_tmp / "dask-scratch-space" / "global.lock").symlink_to(victim)
-    with open_cluster(1, processes, None) as cluster:
+    with open_cluster(Workers(1, processes)) as cluster:
         assert work(cluster) == ("label", 3)
         made = [p for p in own_tmp.iterdir() if p.name.startswith("wsigen-workers-")]
         assert [stat.S_IMODE(p.stat().st_mode) for p in made] == [0o700]
@@ -74,7 +74,7 @@ def servers():
 def test_a_cluster_that_was_closed_is_gone():
     before = servers()  # of other tests in this process
     for _ in range(2):
-        with open_cluster(2, False, None) as cluster:
+        with open_cluster(Workers(2, False)) as cluster:
             work(cluster)
         del cluster
     assert not servers() - before

@@ -14,33 +14,23 @@ KINDS = ("embedded", "imagenet", "inception", "timm", "transformers")
 
 
 class Extractor(Protocol):
-    """A network that describes pictures.
-
-    Attributes
-    ----------
-    name, version : str
-        What a report prints; the version also says how pictures are prepared.
-    sha256 : str
-        Of the weights that run.
-    dimension : int
-        Length d of a feature vector.
-    """
+    """A network that describes pictures."""
 
     @property
     def name(self) -> str:
-        """Name, e.g. ``inception``."""
+        """Name that a report prints, e.g. ``inception``."""
 
     @property
     def version(self) -> str:
-        """Weights and preparation in words."""
+        """Weights, and how pictures are prepared, in words."""
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal, of every parameter."""
+        """Hexadecimal, of every parameter that runs."""
 
     @property
     def dimension(self) -> int:
-        """Length of a feature vector."""
+        """Length d of a feature vector."""
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 ``(n, d)`` of uint8 ``(n, P, P, 3)`` RGB."""

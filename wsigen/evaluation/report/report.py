@@ -190,11 +190,6 @@ _FORMS = {
     "share_too_near": ("share nearer than held-out", "{:.3f}", f"{TEST_SHARE:.2f} = as unseen real crops; more: copies"),
     "nearer_than_held_out": ("P(nearer than a held-out crop)", "{:.3f}", "0.5 = as unseen real crops"),
 }
-_DEVIATIONS = {
-    "kid": "kid_deviation",
-    "inception_score": "inception_score_deviation",
-    "inception_score_of_real": "inception_score_of_real_deviation",
-}
 _OF_COPIES = ("authenticity", "c_t", "share_too_near", "nearer_than_held_out")
 _SCALES = {"kid": 1000.0}
 
@@ -231,7 +226,8 @@ def _value(key: str, numbers: Mapping[str, float]) -> str:
         return ""
     scale = _SCALES.get(key, 1.0)
     value = _FORMS[key][1].format(numbers[key] * scale)
-    return f"{value} ± {numbers[_DEVIATIONS[key]] * scale:.3g}" if key in _DEVIATIONS else value
+    deviation = numbers.get(f"{key}_deviation")
+    return value if deviation is None else f"{value} ± {deviation * scale:.3g}"
 
 
 def extractor_line(result: Evaluation) -> str:

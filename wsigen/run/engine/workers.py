@@ -37,7 +37,7 @@ class Workers:
     threads : int
         torch's, of each.
     scheduler : str or None
-        Address or settings file of workers elsewhere.
+        Address (``tcp://host:8786``) or settings file (``*.yaml``) of workers elsewhere.
     window : int
         Tasks in flight for each that can be under way.
     accelerated : bool
@@ -48,9 +48,9 @@ class Workers:
 
     count: int
     processes: bool
-    threads: int
-    scheduler: str | None
-    window: int
+    threads: int = 1
+    scheduler: str | None = None
+    window: int = 2
     accelerated: bool = False
     tasks_at_once: int = 1
 
@@ -63,7 +63,7 @@ class Workers:
 
     def cluster(self) -> AbstractContextManager[Cluster]:
         """Start them, or connect to them."""
-        return open_cluster(self.count, self.processes, self.scheduler, self.accelerated, self.tasks_at_once)
+        return open_cluster(self)
 
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
@@ -105,24 +105,8 @@ def demand_main_guard(workers: Workers) -> None:
 
 
 @contextmanager
-def open_cluster(
-    workers: int, processes: bool, scheduler: str | None, accelerated: bool = False, tasks_at_once: int = 1
-) -> Iterator[Cluster]:
-    """Start a local cluster, or connect to a running scheduler.
-
-    Parameters
-    ----------
-    workers : int
-        Local workers.
-    processes : bool
-        Workers are processes of their own instead of threads of this one.
-    scheduler : str or None
-        Address (``tcp://host:8786``) or a queue's settings file (``*.yaml``); then the two others are not used.
-    accelerated : bool
-        The run's device is no CPU; with a scheduler, its workers may declare the resource ``GPU``.
-    tasks_at_once : int
-        Threads of each local worker, or of each GPU of a scheduler's workers. Its CPU workers have the threads they have, each
-        a worker.
+def open_cluster(workers: Workers) -> Iterator[Cluster]:
+    """Start a local cluster, or connect to a running scheduler, whose CPU workers have the threads they have, each a worker.
 
     Raises
     ------
@@ -138,10 +122,11 @@ def open_cluster(
 
     for name in ("distributed", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the engine reports what goes wrong, with the chunk's name
+    scheduler, accelerated = workers.scheduler, workers.accelerated
     nannies = dask.config.get(_NANNIES)
     if not accelerated:
         nannies = {**nannies, **kept_environment()}  # what the user's own environment says goes first
-        if scheduler is None and not processes:
+        if scheduler is None and not workers.processes:
             keep_freed_memory()  # before the workers' threads are there
     elsewhere = scheduler is not None and not is_queue_file(scheduler)  # such workers have folders of their own
     folder: AbstractContextManager[Path | None] = nullcontext() if elsewhere else Scratch("wsigen-workers-")
@@ -149,7 +134,7 @@ def open_cluster(
         own: Any = None
         jobs: Jobs | None = None
         if scheduler is None:
-            own = start_local(workers, processes, tasks_at_once, str(scratch))
+            own = start_local(workers.count, workers.processes, workers.tasks_at_once, str(scratch))
         elif is_queue_file(scheduler):
             jobs = submit_jobs(Path(scheduler))
             own = jobs.cluster
@@ -158,7 +143,7 @@ def open_cluster(
             return _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
 
         alone = scheduler is not None and not accelerated
-        cluster = Cluster(connect, jobs, accelerated and scheduler is not None, 1 if alone else tasks_at_once)
+        cluster = Cluster(connect, jobs, accelerated and scheduler is not None, 1 if alone else workers.tasks_at_once)
         patience_s = LEAVE_S
         try:
             yield cluster

@@ -17,9 +17,9 @@ from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.run.spec import RunSpec, package_versions, version_differences
 from wsigen.run.store import PassState, RunStore
-from wsigen.sampling.known import hold
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
+from wsigen.sampling.schedule import hold
 from wsigen.slide.spool import Spool
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import open_folder
