@@ -30,24 +30,20 @@ def measure(options: Options) -> Figure:
         "quarter": write_squares(options.folder / "quarter-drawn.geojson", [("Tumor", corner, corner, size // 2)]),
         "full": write_squares(options.folder / "full-drawn.geojson", [("Tumor", 0, 0, size)]),
     }
-    denoise: dict[str, list[float]] = {name: [] for name in layouts}
-    decode: dict[str, list[float]] = {name: [] for name in layouts}
-    rows = {}
+    spent: dict[str, list[StageTimes]] = {name: [] for name in layouts}
     for _ in range(repetitions):
         for name, layout in layouts.items():
             times = StageTimes()
             settings = one_class(bundle, size, class_name=None, levels=None, layout=layout, steps=STEPS, guidance=GUIDANCE)
             wsigen.generate(options.folder / f"{name}.ome.tiff", watch=times, **settings)
-            denoise[name].append(times.wall("denoise"))
-            decode[name].append(times.wall("calibrate", "decode"))
-            rows[name] = times.rows
-    part = {name: (median(denoise[name]), median(decode[name])) for name in layouts}
-    (few_denoise, few_decode), (all_denoise, all_decode) = part["quarter"], part["full"]
+            spent[name].append(times)
+    stages = (("denoise",), ("calibrate", "decode"))
+    quarter, full = ([median(times.wall(*names) for times in each) for names in stages] for each in spent.values())
     detail = (
-        f"denoise {few_denoise:.1f} / {all_denoise:.1f} s = {few_denoise / all_denoise:.2f} "
-        f"(crops {rows['quarter'] / rows['full']:.2f}: those on an edge count whole), "
-        f"decode {few_decode:.1f} / {all_decode:.1f} s = {few_decode / all_decode:.2f}; "
+        f"denoise {quarter[0]:.1f} / {full[0]:.1f} s = {quarter[0] / full[0]:.2f} "
+        f"(crops {spent['quarter'][0].rows / spent['full'][0].rows:.2f}: those on an edge count whole), "
+        f"decode {quarter[1]:.1f} / {full[1]:.1f} s = {quarter[1] / full[1]:.2f}; "
         f"{STEPS} steps with guidance, medians of {repetitions} in turn"
     )
     what = f"time of a {size} px slide with a quarter of tissue over one of tissue only"
-    return Figure("glass", what, sum(part["quarter"]) / sum(part["full"]), TARGET, detail)
+    return Figure("glass", what, sum(quarter) / sum(full), TARGET, detail)

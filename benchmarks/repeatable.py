@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -112,8 +113,9 @@ class CommandRuns:
             while len(victims) < 2 and not driver.wait(POLL_S):
                 victims = workers_of(driver.pid)
             if victims and not self._ends_in_time(driver, kills):
-                self._chance.choice(victims).kill()
-                self.worker_kills += 1
+                with suppress(psutil.NoSuchProcess):
+                    self._chance.choice(victims).kill()
+                    self.worker_kills += 1
         self._finish(name, driver)
 
     def _started(self, name: str, *more: str) -> Driver:

@@ -13,9 +13,8 @@ from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
-from wsigen.evaluation.evaluate import evaluate
+from wsigen.evaluation.evaluate import Settings, evaluate
 from wsigen.evaluation.report.report import CLASS_HEAD, class_rows, page, rows, to_json
-from wsigen.evaluation.results import Settings
 
 ROOT = Path(wsigen.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -184,7 +183,7 @@ import resource, sys
 from pathlib import Path
 from test_evaluation import Colours
 from wsigen.evaluation.evaluate import evaluate
-from wsigen.evaluation.results import Settings
+from wsigen.evaluation.evaluate import Settings
 import sklearn.cluster, scipy.ndimage, tiffslide
 side = Path(sys.argv[1])
 evaluate(Settings(side, side, crops=60, size_px=128), Colours())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wsigen.evaluation.downstream.results import Downstream
-    from wsigen.evaluation.results import Evaluation
+    from wsigen.evaluation.evaluate import Evaluation
 
 GROUPS = {
     **dict.fromkeys(("crops", "training_crops", "size", "seed", "mpp", "seam_period"), "Crops"),

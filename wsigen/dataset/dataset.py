@@ -16,7 +16,7 @@ from wsigen.dataset.crops import CropStream, ReadFailures
 from wsigen.dataset.drawing import Drawer
 from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, split_groups
 from wsigen.dataset.images import ImageFile, find_images
-from wsigen.dataset.index import Watch, build_index, index_key, index_path, load_index, save_index
+from wsigen.dataset.index import Watch, build_index, index_key, load_index, save_index
 from wsigen.dataset.label_sources import label_images
 from wsigen.dataset.labels import Labels, PolygonLabels
 from wsigen.dataset.members import Member
@@ -175,7 +175,7 @@ def open_dataset(
         settings, cache = read_settings(source), cache or cache_of(source)
     if cache is None:
         raise DatasetError("settings without a file need a 'cache': the folder of the index")
-    path = index_path(Path(cache))
+    path = Path(cache) / "index.npz"
     files = find_images(settings)
     groups = group_images(settings, [f.name for f in files])
     held_out = split_groups(settings, groups)

@@ -149,11 +149,6 @@ def index_key(settings: DatasetSettings, files: Iterable[Path], skip_bad: bool) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def index_path(cache: Path) -> Path:
-    """Where the index of a cache folder lies."""
-    return cache / "index.npz"
-
-
 def save_index(path: Path, index: Index, key: str) -> None:
     """Write the index, whole or not at all."""
     about = {

@@ -11,7 +11,7 @@ from wsigen.base.errors import EvaluationError
 
 if TYPE_CHECKING:
     from wsigen.evaluation.downstream.results import Downstream
-    from wsigen.evaluation.results import Evaluation
+    from wsigen.evaluation.evaluate import Evaluation
 
 Watch = Callable[[str, int, int], None]
 """Called with what is counted, how many are done and how many there are."""
@@ -87,10 +87,10 @@ def evaluate(
     if training is None and (training_crops, training_mpp) != (None, None):
         option = "--training-crops" if training_mpp is None else "--training-mpp"
         raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
+    from wsigen.evaluation.evaluate import TRAINING_CROPS, Settings
     from wsigen.evaluation.evaluate import evaluate as run
     from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
-    from wsigen.evaluation.results import TRAINING_CROPS, Settings
 
     report, cache = _folder(report, "--report"), _folder(cache, "--cache")
     stated = (mpp, real_mpp, synthetic_mpp, training_mpp)

@@ -85,25 +85,13 @@ def slide_seams(reference: ImageSource, manifest: Manifest) -> list[SeamScore]:
 
 
 def check_period(period: int) -> None:
-    """Refuse borders that lie so close that there is no place to compare them with.
-
-    Raises
-    ------
-    EvaluationError
-        With the least period.
-    """
+    """Refuse borders that lie so close that there is no place to compare them with (EvaluationError)."""
     if period < 2 * PERIOD:
         raise EvaluationError(f"borders every {period} px leave no place to compare with; {2 * PERIOD} px is the least")
 
 
 def periodic_seams(reference: ImageSource, period: int) -> list[SeamScore]:
-    """Measure borders every ``period`` px of any image at full resolution.
-
-    Raises
-    ------
-    EvaluationError
-        If the borders lie so close that there is no place to compare them with.
-    """
+    """Measure borders every ``period`` px of any image at full resolution (see `check_period`)."""
     check_period(period)
     size = (reference.height, reference.width)
     return seam_scores(lambda box: reference.region(box, size), size, {f"every {period} px": periodic_borders(size, period)})

@@ -10,8 +10,7 @@ from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, EvaluationError
 from wsigen.dataset import open_dataset
-from wsigen.evaluation.evaluate import evaluate
-from wsigen.evaluation.results import Settings
+from wsigen.evaluation.evaluate import Settings, evaluate
 from wsigen.evaluation.sides.places import place_crops
 from wsigen.evaluation.sides.sides import common_mpp, open_side
 

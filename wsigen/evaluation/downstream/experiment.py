@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.downstream.results import FOLDS, Arm, Downstream, Run, Settings
 from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
-from wsigen.evaluation.results import Watch, counted
+from wsigen.evaluation.evaluate import Watch, counted
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, open_side, shared_files
 
@@ -40,11 +40,6 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     """Train networks on real crops, on synthetic ones and on both, and test all on real crops of other patients.
 
     Memory bound: a few batches; the pixels of all crops lie in an unnamed scratch file.
-
-    Parameters
-    ----------
-    watch : callable, optional
-        Called with what is counted, how many are done and how many there are.
 
     Raises
     ------

@@ -67,13 +67,7 @@ class TorchExtractor:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch does not know or this machine does not have.
-
-    Raises
-    ------
-    EvaluationError
-        With torch's reason.
-    """
+    """Refuse a device that torch does not know or this machine does not have (EvaluationError with torch's reason)."""
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:  # torch built without CUDA asserts; some kinds are packages

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import WsigenError
 from wsigen.evaluation.borders import REACH_PX, SeamScore
+from wsigen.evaluation.evaluate import Evaluation
 from wsigen.evaluation.fidelity import DENSITY_K, PRECISION_K
 from wsigen.evaluation.memorisation import COVERED_LEAST, TEST_SHARE, nearest_training
 from wsigen.evaluation.report.page import plain, render, write
-from wsigen.evaluation.results import Evaluation
 from wsigen.evaluation.slide_checks import PooledSeam, SlideCheck, pool, worst_slides
 
 SHOWN, NEAREST, WORST = 24, 16, 3

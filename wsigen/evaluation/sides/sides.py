@@ -190,8 +190,6 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
     ----------
     path : Path
         A dataset is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
-    watch : callable or None
-        Called while the index of a dataset is built.
 
     Raises
     ------
