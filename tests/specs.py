@@ -56,7 +56,7 @@ def spec_of(**values: Any) -> RunSpec:
 
 def manifest_of(width: int = 512, height: int = 512, **values: Any) -> Manifest:
     """A manifest of a slide of this size; all else as given, or empty."""
-    nothing = {"class_name": None, "background": None, "layout_mpp": None, "layout": None, "drawn_layout": None}
+    nothing = dict.fromkeys(("class_name", "background", "layout_mpp", "layout_names", "layout", "drawn_layout"))
     words = dict.fromkeys(("statement", "created", "run_id", "precision", "device", "mixed_workers"), "")
     return Manifest(
         **{

@@ -58,7 +58,7 @@ def test_resume_takes_what_changes_no_pixel():
 
 VALUES = {
     "size": "700x600", "seed": 0, "reference": "r.png", "mpp": 0.5, "layout": "sample", "layout_mpp": None,
-    "layout_classes": None, "class_name": None, "background": "Stroma",
+    "layout_names": None, "layout_classes": None, "class_name": None, "background": "Stroma",
     "subtype": "cores", "subtypes": "s.yaml", "mask_model": None, "model": "m",
     "levels": 2, "precision": "bf16", "mode": "random-patch", "steps": 7, "guidance": 0.0, "sampler": "dpm++", "eta": 0.0,
     "strength": 0.5, "overlap": 0, "taper": "hann", "weighted_last": 1, "chunk": 64, "batch": 3, "compression": "deflate",
@@ -66,7 +66,10 @@ VALUES = {
     "processes": True, "threads": 4, "tasks_at_once": 3, "window": 5, "memory_gb": 1.5, "scheduler": "tcp://a:1",
     "mixed_workers": "warn",
 }  # fmt: skip
-DRAWN = {"layout": "./sample", "layout_mpp": 0.25, "layout_classes": "t.csv", "subtype": None, "subtypes": None}
+DRAWN = {
+    "layout": "./sample", "layout_mpp": 0.25, "layout_classes": "t.csv", "layout_names": "Necrosis=Other,Region*=",
+    "subtype": None, "subtypes": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("values", [VALUES, VALUES | DRAWN, {"class_name": "Tumor", "size": "700x600", "mask_model": None}])

@@ -104,6 +104,7 @@ def test_overlapping_spots_of_different_classes_are_unknown(tmp_path):
         "images": "a.png",
         "mpp": 0.5,
         "csv": "s.csv",
+        "unit": "px",
         "radius_um": 16,
         "names": {"T": "Tumor", "?": None},
     }

@@ -14,7 +14,7 @@ from wsigen.dataset.summary import summarise
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
-POINTS = {"kind": "points", "images": "slides/s1.png", "mpp": 0.5, "csv": "s.csv", "radius_px": 40}
+POINTS = {"kind": "points", "images": "slides/s1.png", "mpp": 0.5, "csv": "s.csv", "unit": "px", "radius_px": 40}
 
 
 def refused(root, match, *sources, skip_bad=False, **more):
@@ -33,7 +33,7 @@ def test_annotations_outside_the_slide(tmp_path):
 def test_a_class_of_the_annotations_the_config_does_not_name(tmp_path):
     annotated(tmp_path / "slides")
     write_layout(tmp_path / "slides" / "s1.geojson", feature("Tumour", square(100, 100, 300)))
-    refused(tmp_path, r"unknown class 'Tumour' \(did you mean 'Tumor'\?\); mend", ANNOTATED)
+    refused(tmp_path, r"unknown class 'Tumour' \(did you mean 'Tumor'\?\) \(1 times\); known: Tumor, Stroma; mend", ANNOTATED)
 
 
 def test_a_scale_of_an_image_that_is_not_there(tmp_path):
@@ -108,7 +108,7 @@ def test_no_resolution(tmp_path):
         ({"groups": {"pattern": r"(P\d)"}, "held_out": ["P9"]}, r"held_out: no group 'P9'"),
         ({"groups": {"pattern": r"(P\d)"}, "held_out": ["P0", "P1", "P2", "P3"]}, "all 4 groups are held out"),
         ({"groups": {"pattern": r"(tiles)"}, "held_out_share": 0.5}, "all 1 groups are held out"),
-        ({"groups": {"pattern": r"(X\d)"}}, "finds nothing in the image name"),
+        ({"groups": {"pattern": r"(X\d)"}}, r"finds nothing in 16 of 16 image names \('tiles/Stroma/P0_0.png', .*\.\.\.\)"),
         ({"groups": {"pattern": r"(P"}}, "is not a regular expression"),
         ({"held_out_share": 0.5}, "tiles of one patient would land on both sides"),
         ({"groups": {"csv": "g.csv"}}, "g.csv: no 'group' for 1 of 16 images"),
@@ -127,11 +127,13 @@ def test_groups(tmp_path, more, match):
     ("rows", "more", "match"),
     [
         ([("s1", 100, 100, "Tumor"), ("s1", 900, 100, "Stroma")], {}, "1 points outside of the image of 768 x 640 px"),
-        ([("s1", 100, 100, "Tumour")], {}, r"line 2 has an unknown class 'Tumour'.*'names'"),
+        ([("s1", 100, 100, "Tumour")], {}, r"s\.csv: unknown class 'Tumour' .*\(1 times\).*'names'"),
         ([("s1", "a", 100, "Tumor")], {}, "line 2: x='a', y='100' are not numbers"),
         ([("s1", "nan", 100, "Tumor")], {}, "line 2: x='nan', y='100' are not numbers"),
         ([("s2", 100, 100, "Tumor")], {}, "no row speaks of an image of its source"),
         ([("s1", 100, 100, "Tumor")], {"columns": {"x": "x_px"}}, "no column 'x_px'; it has image, x, y, class"),
+        ([("s1", 100, 100, "Tumor")], {"unit": None}, r"columns 'x' and 'y' do not say their unit; give 'unit: px'"),
+        ([("s1", "a", 1, "Tumor"), ("s1", 1, "", "No")] * 2, {}, r"'No' \(2 times\).*; line 2: .*\(and in 1 more lines: 4\)"),
         ([], {}, "a header and no rows"),
     ],
 )

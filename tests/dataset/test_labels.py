@@ -15,7 +15,7 @@ from wsigen.dataset.summary import summarise
 
 ANNOTATED = {"kind": "annotated", "images": "slides", "mpp": 0.5}
 PLAIN = {"kind": "unlabelled", "images": "plain", "mpp": 0.5}
-POINTS = {"kind": "points", "images": "a.png", "mpp": 0.5, "csv": "s.csv", "radius_px": 60}
+POINTS = {"kind": "points", "images": "a.png", "mpp": 0.5, "csv": "s.csv", "unit": "px", "radius_px": 60}
 WHOLE = Box(0, 0, 640, 768)
 BOTH = [("a", 200, 200, "Tumor"), ("a", 400, 300, "Stroma")]
 
@@ -39,7 +39,7 @@ def test_rows_that_are_all_unknown_or_left_out_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="no row speaks of an image of its source"):
         open_dataset(settings(tmp_path.resolve(), POINTS), tmp_path / "cache")
     spots(tmp_path / "s.csv", BOTH)
-    with pytest.raises(DatasetError, match="'names' leaves out all 2 rows"):
+    with pytest.raises(DatasetError, match="no label is left of all 2 rows of its source"):
         open_dataset(settings(tmp_path.resolve(), POINTS | {"names": {"Tumor": None, "Stroma": None}}), tmp_path / "cache")
 
 
@@ -97,5 +97,5 @@ def test_names_that_lead_nowhere(tmp_path):
     with pytest.raises(ValueError, match=r"unknown class 'Tumour' \(did you mean 'Tumor'\?\)"):
         settings(tmp_path, ANNOTATED | {"names": {"Tumor": "Tumour"}})
     config = settings(tmp_path.resolve(), ANNOTATED | {"names": {"Tumor": None, "Stroma": None}})
-    with pytest.raises(DatasetError, match=r"s1.geojson: 'names' leaves out every annotation"):
+    with pytest.raises(DatasetError, match=r"s1.geojson: 'names' leaves out every annotation of a class \(2\)"):
         open_dataset(config, tmp_path / "cache")

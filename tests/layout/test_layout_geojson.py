@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
-from wsigen.layout.geojson import GeoJsonLayout, _area, read_geojson
+from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import UniformLayout
+from wsigen.layout.polygons import PolygonLayout, Polygons
 
 SIZE = (1024, 1024)
 DEMO = Path(__file__).parents[2] / "examples" / "demo.geojson"
@@ -48,7 +49,7 @@ def whole(layout: Any, cell: int = 8) -> np.ndarray:
     return layout.class_map(Box(0, 0, -(-layout.height // cell), -(-layout.width // cell)), cell)
 
 
-def expect_square(layout: GeoJsonLayout, index: int = 1) -> None:
+def expect_square(layout: PolygonLayout, index: int = 1) -> None:
     expected = np.zeros((128, 128), np.uint8)
     expected[32:96, 16:80] = index
     np.testing.assert_array_equal(whole(layout), expected)
@@ -106,13 +107,16 @@ def test_collection_points_and_lines(write, table):
     flat = feature([[[0, 0], [9, 9], [18, 18], [0, 0]]])
     layout = read_geojson(write(collection(mixed, line, flat)), table, SIZE, 0)
     expect_square(layout)
-    assert layout.ignored == 3
+    assert layout.notes == (
+        "a.geojson: left out: 2 objects without area (points or lines)",
+        "a.geojson: left out: 1 polygon without an area",
+    )
 
 
-def test_unclassified_takes_the_default(write, table):
+def test_unclassified_takes_the_class_of_the_empty_name(write, table):
     one = feature([square(128, 256, 640, 768)])
     one["properties"] = None
-    expect_square(read_geojson(write(one), table, SIZE, 0, default_class=2), 2)
+    expect_square(read_geojson(write(one), table, SIZE, 0, names={"": "Stroma"}), 2)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -165,22 +169,22 @@ def test_cells_beyond_the_edge_repeat_the_last(write, table):
 def test_neighbours_share_an_edge_without_gap(table):
     ring = np.array([[0, 0], [700, 0], [317.3, 900], [0, 900], [0, 0]])
     other = np.array([[700, 0], [1000, 0], [1000, 900], [317.3, 900], [700, 0]])
-    left, right = (GeoJsonLayout(900, 1000, 0, (_area(1, [r], 1.0),)) for r in (ring, other))
+    left, right = (PolygonLayout(900, 1000, 0, Polygons.of([[r]], [1])) for r in (ring, other))
     assert ((whole(left, 4) + whole(right, 4)) == 1).all()
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> GeoJsonLayout:
-    areas = []
+def layouts(draw: st.DrawFn) -> PolygonLayout:
+    rings = []
     rng = random.Random(draw(st.integers(0, 10**6)))
-    for index in range(1, draw(st.integers(2, 5))):
+    for _ in range(draw(st.integers(1, 4))):
         centre = np.array([rng.uniform(0, 700), rng.uniform(0, 500)])
         angles = np.sort([rng.uniform(0, 2 * np.pi) for _ in range(rng.randint(3, 12))])
         radius = np.array([rng.uniform(5, 300) for _ in angles])
         ring = centre + np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None]
         ring = np.rint(ring) if rng.random() < 0.5 else ring
-        areas.append(_area(index, [np.concatenate([ring, ring[:1]])], 1.0))
-    return GeoJsonLayout(500, 700, 0, tuple(areas))
+        rings.append([np.concatenate([ring, ring[:1]])])
+    return PolygonLayout(500, 700, 0, Polygons.of(rings, range(1, len(rings) + 1)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,7 +211,7 @@ def test_centres_agree_with_shapely(seed, cell):
     radius = rng.uniform(20, 300, (len(angles), 1))
     ring = rng.uniform(0, 600, 2) + np.stack([np.cos(angles), np.sin(angles)], 1) * radius
     polygon = shapely.Polygon(ring)
-    layout = GeoJsonLayout(512, 640, 0, (_area(1, [np.concatenate([ring, ring[:1]])], 1.0),))
+    layout = PolygonLayout(512, 640, 0, Polygons.of([[np.concatenate([ring, ring[:1]])]], [1]))
     got = whole(layout, cell) == 1
     ys, xs = np.mgrid[: got.shape[0], : got.shape[1]] * cell + cell / 2
     near = shapely.dwithin(polygon.exterior, shapely.points(xs, ys), 1e-6)

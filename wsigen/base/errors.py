@@ -46,7 +46,17 @@ class ConfigError(WsigenError):
 
 
 class LayoutError(WsigenError):
-    """A layout (GeoJSON or label raster) cannot be used."""
+    """A layout (GeoJSON or label raster) cannot be used.
+
+    Attributes
+    ----------
+    causes : tuple of str
+        Each thing that is wrong with the file, without its name and what to do; empty where the message says it all.
+    """
+
+    def __init__(self, message: str = "", causes: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.causes = tuple(causes)
 
 
 class ImageError(WsigenError):

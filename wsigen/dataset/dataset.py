@@ -30,10 +30,13 @@ from wsigen.dataset.settings import (
     cache_of,
     read_settings,
 )
-from wsigen.dataset.tables import column_of_images, few
+from wsigen.dataset.tables import column_of_images, few, folder_of
 from wsigen.models.card import Level
 from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask
+
+MOST_NOTES = 20
+"""Notes on annotations that a summary lists."""
 
 Split = Literal["training", "held_out"]
 
@@ -193,9 +196,15 @@ def open_dataset(
     if index is None:
         index = build_index(settings, files, make_member, held_out, Path(cache), skip_bad, watch)
         save_index(path, index, key if index.skipped else strict)  # with nothing left out both are the same
-    notes += _coarse_images(settings, index.members)
+    notes += [*_shortened(index.notes), *_coarse_images(settings, index.members)]
     key = key if index.skipped else strict
     return Dataset(settings, key, index.members, held_out, index.patches, index.areas, index.skipped, notes, skip_bad)
+
+
+def _shortened(notes: Sequence[str]) -> list[str]:
+    """The first notes of many files, and how many more there are."""
+    more = len(notes) - MOST_NOTES
+    return [*notes[:MOST_NOTES], *([f"{more} more notes on annotations, like these"] if more > 0 else [])]
 
 
 def _subtypes(settings: DatasetSettings, files: Sequence[ImageFile]) -> dict[str, str]:
@@ -205,7 +214,7 @@ def _subtypes(settings: DatasetSettings, files: Sequence[ImageFile]) -> dict[str
     of = [(f.name, settings.sources[f.source]) for f in files]
     slides = [name for name, source in of if not isinstance(source, TileSource)]
     labelled = [name for name, source in of if not isinstance(source, TileSource | UnlabelledSource)]
-    return column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled)
+    return column_of_images(settings.root / s.csv, s.image, s.subtype, slides, labelled, folder_of(s.csv))
 
 
 def _files(settings: DatasetSettings, files: Sequence[ImageFile], labels: dict[str, Labels]) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from wsigen.base.errors import DatasetError, suggest
 from wsigen.dataset.settings import DatasetSettings, TileSource
-from wsigen.dataset.tables import column_of_images
+from wsigen.dataset.tables import column_of_images, few, folder_of
 
 TRAINING, HELD_OUT = 0, 1
 SPLITS = ("training", "held_out")
@@ -33,26 +33,29 @@ def group_images(settings: DatasetSettings, names: Sequence[str]) -> dict[str, s
             )
         return {name: PurePosixPath(name).stem for name in names}
     if groups.csv is not None:
-        return column_of_images(settings.root / groups.csv, groups.image, groups.group, names)
-    return {name: match_name(str(groups.pattern), name, "groups.pattern") for name in names}
+        path = settings.root / groups.csv
+        return column_of_images(path, groups.image, groups.group, names, folder=folder_of(groups.csv))
+    return match_names(str(groups.pattern), names, "groups.pattern")
 
 
-def match_name(pattern: str, name: str, field: str) -> str:
-    """Return the first group of ``pattern`` that matched in an image's name (the whole match if it has none).
+def match_names(pattern: str, names: Sequence[str], field: str) -> dict[str, str]:
+    """Return the first group of ``pattern`` that matched in each image's name (the whole match if it has none).
 
     Raises
     ------
     DatasetError
-        If the pattern is no regular expression, or does not match.
+        If the pattern is no regular expression, or does not match; all names it does not match are counted.
     """
     try:
-        match = re.search(pattern, name)
+        matches = {name: re.search(pattern, name) for name in names}
     except re.error as error:
         raise DatasetError(f"{field} {pattern!r} is not a regular expression ({error}); mend it") from None
-    text = match and next((g for g in (match.groups() or (match[0],)) if g), None)
-    if not text:
-        raise DatasetError(f"{field} {pattern!r} finds nothing in the image name {name!r}; widen it or use a CSV")
-    return text
+    texts = {name: match and next((g for g in (match.groups() or (match[0],)) if g), None) for name, match in matches.items()}
+    missed = [name for name, text in texts.items() if not text]
+    if missed:
+        those = f"{len(missed)} of {len(names)} image names ({few(missed, 10)})"
+        raise DatasetError(f"{field} {pattern!r} finds nothing in {those}; widen it or use a CSV")
+    return {name: text for name, text in texts.items() if text}
 
 
 def split_groups(settings: DatasetSettings, groups: Mapping[str, str]) -> frozenset[str]:

@@ -22,7 +22,7 @@ from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
 
-VERSION = 3
+VERSION = 4
 """Raised when the meaning of an index, or the way patches are made, changes."""
 
 Watch = Callable[[int, int, str], None]
@@ -42,12 +42,14 @@ class Index:
     skipped : (name, reason) of those that could not
     patches : `Patches`; ``member`` counts in ``members``
     areas : int64 [members, levels, classes + 1], cells of each class, and of tissue without label
+    notes : what of the labels is left out or mended, a line each
     """
 
     members: list[Member]
     skipped: list[tuple[str, str]]
     patches: Patches
     areas: NDArray[np.int64]
+    notes: list[str]
 
 
 def build_index(
@@ -67,6 +69,7 @@ def build_index(
         If an image cannot be opened (unless ``skip_bad``), a label lies outside of it, or a class has no patches.
     """
     members, skipped = _open_all(settings, files, make_member, cache, skip_bad, watch)
+    notes = _read_labels(members)
     parts: list[Patches] = []
     areas = np.zeros((len(members), len(settings.levels), len(settings.classes) + 1), np.int64)
     for i, member in enumerate(members):
@@ -77,7 +80,28 @@ def build_index(
     sides = np.array([m.group in held_out for m in members], np.int64)
     patches = Patches.join(parts, len(settings.classes))
     _check_classes(settings, members, areas, patches, sides)
-    return Index(members, skipped, thin(patches, [m.name for m in members], sides, settings), areas)
+    return Index(members, skipped, thin(patches, [m.name for m in members], sides, settings), areas, notes)
+
+
+def _read_labels(members: Sequence[Member]) -> list[str]:
+    """Read the labels of all images once; returns what is left out or mended in them.
+
+    Raises
+    ------
+    DatasetError
+        If some cannot be used: all of them, so that nobody mends one file a run.
+    """
+    notes, faults = list[str](), list[str]()
+    for member in members:
+        try:
+            notes += member.labels.notes(member.reference)
+        except DatasetError as error:
+            faults.append(str(error))
+    if len(faults) == 1:
+        raise DatasetError(faults[0])
+    if faults:
+        raise DatasetError(f"the labels of {len(faults)} of {len(members)} images cannot be used: " + " — ".join(faults))
+    return notes
 
 
 def _open_all(
@@ -157,6 +181,7 @@ def save_index(path: Path, index: Index, key: str) -> None:
         "images": [asdict(m.reference) for m in index.members],
         "masks": [None if m.mask is None else m.mask.shape for m in index.members],
         "skipped": index.skipped,
+        "notes": index.notes,
     }
     arrays: dict[str, NDArray[np.generic]] = {f.name: getattr(index.patches, f.name) for f in fields(Patches)}
     arrays |= {f"mask_{i}": np.packbits(m.mask) for i, m in enumerate(index.members) if m.mask is not None}
@@ -183,7 +208,7 @@ def load_index(path: Path, key: str, files: Sequence[ImageFile], make_member: Ma
             ]
             skipped = [(str(n), str(r)) for n, r in about["skipped"]]
             patches = Patches(*(stored[f.name] for f in fields(Patches)))
-            return Index(members, skipped, patches, stored["areas"])
+            return Index(members, skipped, patches, stored["areas"], [str(note) for note in about["notes"]])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return None
 

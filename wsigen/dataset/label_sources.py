@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from wsigen.base.classes import UNKNOWN
+from wsigen.base.csv_file import number
 from wsigen.base.errors import DatasetError
-from wsigen.dataset.groups import match_name
+from wsigen.dataset.groups import match_names
 from wsigen.dataset.images import ImageFile
 from wsigen.dataset.labels import Labels, PointLabels, PolygonLabels, WholeLabel
-from wsigen.dataset.settings import AnnotatedSource, Columns, DatasetSettings, PointSource
-from wsigen.dataset.tables import few, keys, lookup, read_rows
+from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, PointSource
+from wsigen.dataset.tables import ImageNames, few, folder_of, named_unit, read_rows
+from wsigen.layout.class_names import ClassNames, Unresolved
 
 Point = tuple[float, float, int]
-"""x and y in px of the image, and the class."""
+"""x and y in units of the table, and the class."""
+
+ANNOTATIONS = (".geojson", ".geojson.gz", ".geojson.zip")
+"""How the name of an image's annotations ends."""
 
 
 def label_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> tuple[dict[str, Labels], list[str]]:
@@ -46,13 +52,29 @@ def label_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> tuple
 
 def _polygons(settings: DatasetSettings, source: AnnotatedSource, file: ImageFile) -> PolygonLabels:
     folder = file.path.parent if source.annotations is None else settings.root / source.annotations
-    stem = file.path.stem
-    names = [f"{s}{e}" for s in (stem, stem.removesuffix(".ome")) for e in (".geojson", ".geojson.gz", ".json")]
-    path = next((folder / n for n in names if (folder / n).is_file()), None)
+    path = find_annotations(folder, file.path.name) or find_annotations(folder, file.path.name, (".json",))
     if path is None:
-        raise DatasetError(f"{file.name}: no {folder / names[0]}; export its annotations there, or list it as unlabelled")
+        expected = folder / f"{file.path.stem}.geojson"
+        raise DatasetError(f"{file.name}: no {expected}; export its annotations there, or list it as unlabelled")
     background = UNKNOWN if source.background is None else settings.table.index(source.background)
     return PolygonLabels(path, settings.table, background, source.names)
+
+
+def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTATIONS) -> Path | None:
+    """Return the GeoJSON of an image in a folder: ``IMAGE.tif.geojson``, ``IMAGE.geojson``, or one of these packed.
+
+    Raises
+    ------
+    DatasetError
+        If several lie there.
+    """
+    stem = PurePosixPath(image).stem
+    names = dict.fromkeys((image, stem, stem.removesuffix(".ome")))
+    found = [path for name in names for suffix in suffixes if (path := folder / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        listed = ", ".join(path.name for path in found)
+        raise DatasetError(f"{folder}: {listed} may all be the annotations of {image}; keep one of them there")
+    return found[0] if found else None
 
 
 def _points(
@@ -62,47 +84,102 @@ def _points(
 
     ``names`` are the source's images, ``others`` those of other sources, which the table may speak of as well.
     """
-    path, c, called = settings.root / source.csv, source.columns, _calls(source, names)
+    path, c, folder = settings.root / source.csv, source.columns, folder_of(source.csv)
+    rows = read_rows(path, (c.image, c.x, c.y, c.label))
+    in_um = _unit(path, source) == "um"
+    find_image, classes = _calls(source, names, folder), ClassNames(settings.table, source.names)
     points: dict[str, list[Point]] = {n: [] for n in names}
-    strangers, dropped = Counter[str](), 0
-    for number, row in enumerate(read_rows(path, (c.image, c.x, c.y, c.label)), 2):
-        name = next((n for k in (row[c.image], *keys(row[c.image])) if (n := called.get(k))), None)
-        label = source.names.get(row[c.label], row[c.label])
+    strangers, left_out, unknown, bad = Counter[str](), Counter[Unresolved](), Counter[str](), list[int]()
+    for line, row in enumerate(rows, 2):
+        name, label = find_image(row[c.image]), classes.find(row[c.label])
         if name is None:
             strangers[row[c.image]] += 1
-        elif label is None:
-            dropped += 1
+        elif label is Unresolved.UNKNOWN:
+            unknown[row[c.label]] += 1
+        elif not isinstance(label, int):
+            left_out[label] += 1
+        elif (place := _place(row[c.x], row[c.y])) is None:
+            bad.append(line)
         else:
-            points[name].append(_point(settings, c, row, label, f"{path}: line {number}"))
+            points[name].append((*place, label))
+    _check_rows(path, rows, source, unknown, bad, classes)
     if not any(points.values()):
-        cause = f"'names' leaves out all {dropped} rows of" if dropped else "no row speaks of an image of"
+        cause = f"no label is left of all {left_out.total()} rows of" if left_out else "no row speaks of an image of"
         raise DatasetError(f"{path}: {cause} its source, e.g. {names[0]}; check columns.image, image_pattern and names")
     labels = {}
     for name, of_image in points.items():
         centres = np.array([p[:2] for p in of_image], np.float64).reshape(-1, 2)
-        classes = np.array([p[2] for p in of_image], np.uint8)
-        labels[name] = PointLabels(f"{path}: {name}", centres, classes, source.radius_px, source.radius_um)
-    elsewhere = lookup(others)
-    unknown = {name: count for name, count in strangers.items() if not any(k in elsewhere for k in keys(name))}
-    note = (
-        f"{path}: {sum(unknown.values())} rows speak of {len(unknown)} images its source does not have ({few(list(unknown))}); "
-        "they are left out"
-    )
-    return labels, [note] if unknown else []
+        indices = np.array([p[2] for p in of_image], np.uint8)
+        labels[name] = PointLabels(f"{path}: {name}", centres, indices, in_um, source.radius_px, source.radius_um)
+    return labels, _notes(path, left_out, strangers, ImageNames(others, folder))
 
 
-def _calls(source: PointSource, names: list[str]) -> Mapping[str, str | None]:
-    """What the table may call an image -> its name."""
-    if source.image_pattern is None:
-        return lookup(names)
-    return {match_name(source.image_pattern, n.rsplit("/", 1)[-1], "image_pattern"): n for n in names}
+def _unit(path: Path, source: PointSource) -> str:
+    """What x and y of a table count: as its columns say, else as the source says.
+
+    Raises
+    ------
+    DatasetError
+        If nobody says it, or one says another thing than the other.
+    """
+    c = source.columns
+    said = {name: unit for name in (c.x, c.y) if (unit := named_unit(name))}
+    units = {*said.values(), *([source.unit] if source.unit else [])}
+    if len(units) == 1:
+        return units.pop()
+    if not units:
+        raise DatasetError(
+            f"{path}: the columns {c.x!r} and {c.y!r} do not say their unit; give 'unit: px' (of the full resolution) or "
+            "'unit: um' in the source"
+        )
+    words = [f"column {name!r} says {unit}" for name, unit in said.items()] + [f"'unit' says {source.unit}"] * bool(source.unit)
+    raise DatasetError(f"{path}: {' and '.join(words)}; correct 'unit' or 'columns' in the source")
 
 
-def _point(settings: DatasetSettings, c: Columns, row: Mapping[str, str], label: str, where: str) -> Point:
+def _place(x: str, y: str) -> tuple[float, float] | None:
     try:
-        x, y = float(row[c.x]), float(row[c.y])
-        if not math.isfinite(x + y):
-            raise ValueError(x, y)
+        place = number(x), number(y)
     except ValueError:
-        raise DatasetError(f"{where}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers; mend or remove the line") from None
-    return x, y, settings.class_index(label, where)
+        return None
+    return place if math.isfinite(sum(place)) else None
+
+
+def _check_rows(
+    path: Path,
+    rows: Sequence[Mapping[str, str]],
+    source: PointSource,
+    unknown: Mapping[str, int],
+    bad: Sequence[int],
+    classes: ClassNames,
+) -> None:
+    """Refuse labels without a class and places that are no numbers, all of them at once."""
+    problems = []
+    if unknown:
+        problems.append(f"{classes.unknown(unknown)}; add them to 'classes', or map or drop them with 'names'")
+    if bad:
+        c, row = source.columns, rows[bad[0] - 2]
+        more = f" (and in {len(bad) - 1} more lines: {', '.join(map(str, bad[1:10]))}{', ...' * (len(bad) > 10)})"
+        more *= len(bad) > 1
+        problems.append(f"line {bad[0]}: x={row[c.x]!r}, y={row[c.y]!r} are not numbers{more}; mend or remove such lines")
+    if problems:
+        raise DatasetError(f"{path}: {'; '.join(problems)}")
+
+
+def _notes(path: Path, left_out: Mapping[Unresolved, int], strangers: Mapping[str, int], elsewhere: ImageNames) -> list[str]:
+    notes = []
+    for why, rows in ((Unresolved.UNNAMED, "without a label"), (Unresolved.STARRED, "of labels that end in *")):
+        if left_out.get(why):
+            notes.append(f"{path}: {left_out[why]} rows {rows} are left out")
+    unknown = {name: count for name, count in strangers.items() if elsewhere.find(name) is None}
+    if unknown:
+        images = f"{len(unknown)} images its source does not have ({few(list(unknown))})"
+        notes.append(f"{path}: {sum(unknown.values())} rows speak of {images}; they are left out")
+    return notes
+
+
+def _calls(source: PointSource, names: list[str], folder: str) -> Callable[[str], str | None]:
+    """What finds the name of the image that the table speaks of."""
+    if source.image_pattern is None:
+        return ImageNames(names, folder).find
+    called = match_names(source.image_pattern, [n.rsplit("/", 1)[-1] for n in names], "image_pattern")
+    return {called[n.rsplit("/", 1)[-1]]: n for n in names}.get

@@ -6,6 +6,7 @@ here knows a dataset: evaluation reads the annotations beside a slide as `Polygo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
-from wsigen.layout.geojson import Area, GeoJsonLayout, read_geojson
+from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import Layout, UniformLayout
+from wsigen.layout.polygons import PolygonLayout
 from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
@@ -35,6 +37,10 @@ class Labels(Protocol):
 
     def names(self, index: int) -> bool:
         """Whether the image has the class somewhere (once its labels could be read)."""
+        ...
+
+    def notes(self, image: ImageSource) -> list[str]:
+        """What a person should know of them, a line each."""
         ...
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
@@ -56,6 +62,10 @@ class WholeLabel:
     def names(self, index: int) -> bool:
         """Whether it is this class."""
         return self.class_index == index
+
+    def notes(self, image: ImageSource) -> list[str]:
+        """Nothing."""
+        return []
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Return it everywhere."""
@@ -84,7 +94,11 @@ class PolygonLabels:
 
     def names(self, index: int) -> bool:
         """Whether a polygon, or the background, is of the class."""
-        return index == self.background or any(a.class_index == index for a in self._read(None).areas)
+        return index == self.background or bool((self._read(None).polygons.classes == index).any())
+
+    def notes(self, image: ImageSource) -> list[str]:
+        """What of the file is left out or mended."""
+        return list(self._read((image.height, image.width)).notes)
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
@@ -96,21 +110,26 @@ class PolygonLabels:
         """
         layout = self._read((image.height, image.width))
         sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
-        areas = []
-        for area in layout.areas:
-            y0, x0, y1, x1 = area.bounds
-            areas.append(Area(area.class_index, (y0 * sy, x0 * sx, y1 * sy, x1 * sx), area.edges * (sy, sx, sy, sx)))
-        return replace(layout, height=canvas[0], width=canvas[1], areas=tuple(areas))
+        return replace(layout, height=canvas[0], width=canvas[1], scale=(sy, sx))
 
-    def _read(self, size: Size | None) -> GeoJsonLayout:
-        # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
-        outside = next((i for i, c in enumerate(self.table) if not c.background), 0)
-        try:
-            layout = read_geojson(self.path, self.table, size, outside, names=self.rename)
-        except LayoutError as error:
-            cause = str(error).split(";")[0]
-            raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset") from None
-        return replace(layout, background=self.background)
+    def _read(self, size: Size | None) -> PolygonLayout:
+        names = tuple(sorted(self.rename.items()))
+        return _read_polygons(self.path, self.path.stat().st_mtime_ns, self.table, self.background, names, size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_polygons(
+    path: Path, stamp: int, table: ClassTable, background: int, names: tuple[tuple[str, str | None], ...], size: Size | None
+) -> PolygonLayout:
+    """Read a file once for all um/px; again after 64 others, so that those of many images never lie in memory together."""
+    # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
+    outside = next((i for i, c in enumerate(table) if not c.background), 0)
+    try:
+        layout = read_geojson(path, table, size, outside, names=dict(names))
+    except LayoutError as error:
+        cause = f"{path}: {'; '.join(error.causes)}" if error.causes else str(error).split(";")[0]
+        raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset") from None
+    return replace(layout, background=background)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,14 +139,16 @@ class PointLabels:
     Attributes
     ----------
     where : the table they are from, for messages
-    centres : float64 [n, 2] of (x, y) in px of the image
+    centres : float64 [n, 2] of (x, y) in px of the image, or um
     labels : uint8 [n], class indices
+    in_um : whether they are in um
     radius_px, radius_um : one of the two
     """
 
     where: str
     centres: NDArray[np.float64]
     labels: NDArray[np.uint8]
+    in_um: bool = False
     radius_px: float | None = None
     radius_um: float | None = None
 
@@ -140,6 +161,10 @@ class PointLabels:
         """Whether a point is of the class."""
         return bool((self.labels == index).any())
 
+    def notes(self, image: ImageSource) -> list[str]:
+        """Nothing: what is left out of a table is said of all images together."""
+        return []
+
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Scale the discs.
 
@@ -148,17 +173,20 @@ class PointLabels:
         DatasetError
             If a point lies outside of the image.
         """
-        x, y = self.centres.T
+        mpp = float(image.mpp or 1)
+        centres = self.centres / mpp if self.in_um else self.centres
+        x, y = centres.T
         outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
         if len(outside):
-            x, y = self.centres[outside[0]]
+            x, y = centres[outside[0]]
+            unit = f"um, at {mpp:g} um/px" if self.in_um else "px of the full resolution"
             raise DatasetError(
                 f"{self.where}: {len(outside)} points outside of the image of {image.width} x {image.height} px, "
-                f"the first at x={x:.0f}, y={y:.0f}; give x and y in px of the full resolution"
+                f"the first at x={x:.0f}, y={y:.0f} px; x and y are read as {unit}: check 'unit' and 'columns', or the um/px"
             )
         factor = np.array([canvas[1] / image.width, canvas[0] / image.height])
-        radius = self.radius_px or float(self.radius_um or 0) / float(image.mpp or 1)
-        return PointLayout(*canvas, self.centres * factor, self.labels, radius * float(factor.mean()))
+        radius = self.radius_px or float(self.radius_um or 0) / mpp
+        return PointLayout(*canvas, centres * factor, self.labels, radius * float(factor.mean()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

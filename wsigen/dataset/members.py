@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +65,7 @@ class Member:
 
     def layout(self, mpp: float) -> Layout:
         """Return the labels on the image resampled to ``mpp`` um/px: a class of ``table`` everywhere, or `classes.UNKNOWN`."""
-        return _layout(self, mpp)
+        return self.labels.layout(self.reference, self.canvas(mpp))
 
     def class_map(self, box: Box, mpp: float) -> NDArray[np.uint8]:
         """Return uint8 ``[h/8, w/8]``: classes of the 8 px cells of a box whose sides are multiples of 8."""
@@ -90,9 +89,3 @@ class Member:
 
 def _cells(box: Box) -> Box:
     return Box(box.y0 // CELL_PX, box.x0 // CELL_PX, box.y1 // CELL_PX, box.x1 // CELL_PX)
-
-
-@functools.lru_cache(maxsize=64)
-def _layout(member: Member, mpp: float) -> Layout:
-    """Annotations are read again after 64 other images: those of many images never lie in memory together."""
-    return member.labels.layout(member.reference, member.canvas(mpp))

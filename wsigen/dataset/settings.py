@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import ConfigError, DatasetError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
+from wsigen.layout.class_names import Names
 from wsigen.models.card import CardClass, Level
 
 CELL_PX = 8
@@ -63,7 +64,7 @@ class AnnotatedSource(_Images):
     kind: Literal["annotated"]
     annotations: str | None = Field(default=None, description="folder of STEM.geojson; by default they lie beside the images")
     background: str | None = Field(default=None, description="class outside every polygon; by default it is unknown")
-    names: dict[str, str | None] = Field(
+    names: Names = Field(
         default={},
         description="classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations "
         "without a classification; other classifications must be names of classes",
@@ -77,7 +78,7 @@ class AnnotatedSource(_Images):
 
 
 class Columns(_Part):
-    """The names of a CSV's columns; ``x`` and ``y`` are px of the image's full resolution."""
+    """The names of a CSV's columns."""
 
     image: str = "image"
     x: str = "x"
@@ -91,6 +92,11 @@ class PointSource(_Images):
     kind: Literal["points"]
     csv: str = Field(description="one row a point")
     columns: Columns = Columns()
+    unit: Literal["px", "um"] | None = Field(
+        default=None,
+        description="of x and y: px of the image's full resolution, or um from its corner; needed where the columns' names do "
+        "not say it, as 'x_px' and 'Centroid X µm' do",
+    )
     image_pattern: str | None = Field(
         default=None,
         description="regular expression on the image's name; its first group is what the CSV calls the image, which by default "
@@ -98,7 +104,7 @@ class PointSource(_Images):
     )
     radius_px: Positive | None = Field(default=None, description="radius of the labelled disc, px")
     radius_um: Positive | None = Field(default=None, description="the same, um")
-    names: dict[str, str | None] = Field(
+    names: Names = Field(
         default={}, description="label of the CSV -> class, or null: leave such points out. Others must be names of classes"
     )
 

@@ -1,127 +1,80 @@
-"""GeoJSON as QuPath exports it, packed or not -> features: a name, a class name and polygons as arrays."""
+"""Parsed GeoJSON -> features as QuPath means them: an object's kind, name, class, plane and polygons."""
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsigen.base.errors import LayoutError, refusing
+from wsigen.base.errors import LayoutError
+from wsigen.layout.geojson_file import EXPORT
+from wsigen.layout.polygons import Rings
+from wsigen.layout.problems import Problems
 
-MAX_BYTES = 512 * 2**20
-"""The most text that is read, unpacked: a small packed file may hold terabytes."""
-
-_EXPORT = "export the annotations from QuPath with File > Export objects as GeoJSON"
-
-IGNORED = ("Point", "MultiPoint", "LineString", "MultiLineString")
-"""Geometries without area: QuPath's points and lines say nothing about where a class is."""
+WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+"""Geometries that say nothing about where a class is: QuPath's points and lines."""
 
 MICROMETRES = ("um", "µm", "μm", *(w + s for w in ("micron", "micrometer", "micrometre") for s in ("", "s")))
 
 MILLIMETRES = ("mm", *(w + s for w in ("millimeter", "millimetre") for s in ("", "s")))
 
-Polygon = list[np.ndarray]
-"""Outline, then holes: each float64 ``[n, 2]`` of (x, y), closed."""
+KINDS = {"annotation": "annotation", "detection": "detection", "cell": "cell", "tile": "tile", "tmacore": "TMA core"}
+"""QuPath's kinds of objects, and how messages call them."""
+
+Plane = tuple[int, int]
+"""Position in a z-stack and in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One annotation.
+    """One object.
 
     Attributes
     ----------
     where : str
-        How messages call it: file, position counted from 1, and its name.
+        How messages call it: its position counted from 1, and its name.
+    kind : str
+        One of the values of `KINDS`.
     class_name : str or None
-        The classification as written, or None.
-    polygons : list of Polygon
+        The classification as written, of a derived one all parts ("Tumor: Positive"), or None.
+    polygons : list of Rings
         Everything of it that has an outline.
-    ignored : int
-        Points and lines left out.
+    without_area : int
+        Points and lines of it.
+    plane : tuple of int
+        (z, t) it was drawn on.
     """
 
     where: str
+    kind: str
     class_name: str | None
-    polygons: list[Polygon]
-    ignored: int
+    polygons: list[Rings]
+    without_area: int
+    plane: Plane
 
 
-def load_json(path: Path) -> Any:
-    """Return the parsed JSON of a plain or gzip-packed file.
-
-    Raises
-    ------
-    LayoutError
-        If the file is missing, unreadable, too large, not text or not JSON.
-    """
-    data = read_start(path, MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise LayoutError(
-            f"{path}: more than {MAX_BYTES >> 20} MiB of text, too large for a layout; "
-            "export only the annotations, not the detections"
-        )
-    with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", _EXPORT):
-        return json.loads(data.decode("utf-8-sig"))
-
-
-def read_start(path: Path, count: int) -> bytes:
-    """Return the first bytes of a file, unpacked if it is packed by gzip.
-
-    Raises
-    ------
-    LayoutError
-        If the file is missing or cannot be read.
-    """
-    if not path.exists():
-        raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
-    with refusing(LayoutError, f"{path}: cannot be read", "give a GeoJSON file or a label image"), path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not packed:
-            return file.read(count)
-        with refusing(LayoutError, f"{path}: the gzip file is damaged", "export or copy it again"), gzip.open(file) as unpacked:
-            return unpacked.read(count)
-
-
-def read_features(data: Any, path: Path) -> list[Feature]:
+def read_features(data: Any, path: Path, problems: Problems) -> list[Feature]:
     """Read a FeatureCollection, a bare list of features, or a single feature or geometry.
 
-    Raises
-    ------
-    LayoutError
-        If ``data`` is none of these, or a feature's geometry cannot be understood.
-    """
-    items = _items(data, path)
-    return [_feature(item, f"{path}: feature {n} of {len(items)}") for n, item in enumerate(items, 1)]
-
-
-def renamed(features: list[Feature], names: Mapping[str, str | None], path: Path) -> list[Feature]:
-    """Give features the classes that ``names`` says, without those it says None of.
-
-    A classification is looked up as written, else by the first part of a derived one ("Tumor: Positive"); "" stands for
-    none at all. What ``names`` does not hold stays.
+    Objects inside others, as QuPath writes a hierarchy, follow them. A feature that cannot be understood goes to ``problems``.
 
     Raises
     ------
     LayoutError
-        If none is left.
+        If ``data`` is none of these.
     """
-    kept = []
-    for feature in features:
-        written = feature.class_name or ""
-        key = next((k for k in (written, written.split(":")[0]) if k in names), None)
-        if key is None:
-            kept.append(feature)
-        elif (name := names[key]) is not None:
-            kept.append(replace(feature, class_name=name))
-    if features and not kept:
-        raise LayoutError(f"{path}: 'names' leaves out every annotation; keep a class, or take the file away")
-    return kept
+    items = _flat(_items(data, path))
+    features = []
+    for n, item in enumerate(items, 1):
+        try:
+            features.append(_feature(item, f"feature {n} of {len(items)}"))
+        except _MisreadError as fault:
+            problems.add(fault.cause, fault.remedy, fault.where)
+    return _finite(features, problems)
 
 
 def declared_unit(data: Any) -> str | None:
@@ -144,6 +97,14 @@ def declared_unit(data: Any) -> str | None:
     return None
 
 
+class _MisreadError(Exception):
+    """A feature that cannot be understood: where, why, and what to do."""
+
+    def __init__(self, where: str, cause: str, remedy: str) -> None:
+        super().__init__(cause)
+        self.where, self.cause, self.remedy = where, cause, remedy
+
+
 def _items(data: Any, path: Path) -> list[Any]:
     if isinstance(data, dict):
         if data.get("type") == "FeatureCollection" and isinstance(data.get("features"), list):
@@ -152,18 +113,45 @@ def _items(data: Any, path: Path) -> list[Any]:
             return [data]
     elif isinstance(data, list) and all(isinstance(item, dict) for item in data):
         return data
-    raise LayoutError(f"{path}: JSON, but not GeoJSON (no FeatureCollection, Feature or list of features); {_EXPORT}")
+    raise LayoutError(f"{path}: JSON, but not GeoJSON (no FeatureCollection, Feature or list of features); {EXPORT}")
+
+
+def _flat(items: list[Any]) -> list[Any]:
+    """Put the objects in ``childObjects`` behind the one that holds them; a list may stand for its features."""
+    flat, waiting = [], items[::-1]
+    while waiting:
+        item = waiting.pop()
+        flat.append(item)
+        properties = item.get("properties") if isinstance(item, dict) else None
+        children = properties.get("childObjects", properties.get("children")) if isinstance(properties, dict) else None
+        if isinstance(children, list):
+            waiting.extend(child for child in reversed(children) if isinstance(child, dict))
+    return flat
+
+
+def _finite(features: list[Feature], problems: Problems) -> list[Feature]:
+    """Those whose coordinates are finite numbers; all are looked at together, as almost always all are."""
+    rings = [ring for feature in features for polygon in feature.polygons for ring in polygon]
+    if not rings or np.isfinite(np.concatenate(rings)).all():
+        return features
+    good = []
+    for feature in features:
+        if all(np.isfinite(ring).all() for polygon in feature.polygons for ring in polygon):
+            good.append(feature)
+        else:
+            problems.add("a coordinate is not finite (NaN or infinite)", "remove or redraw this polygon", feature.where)
+    return good
 
 
 def _is_geometry(item: dict[str, Any]) -> bool:
-    return item.get("type") in (*IGNORED, "Polygon", "MultiPolygon", "GeometryCollection")
+    return item.get("type") in (*WITHOUT_AREA, "Polygon", "MultiPolygon", "GeometryCollection")
 
 
 def _feature(item: Any, where: str) -> Feature:
     if isinstance(item, dict) and _is_geometry(item):
         item = {"type": "Feature", "geometry": item}
     if not isinstance(item, dict) or item.get("type") != "Feature":
-        raise LayoutError(f"{where}: not a GeoJSON Feature; export the annotations anew from QuPath")
+        raise _MisreadError(where, "not a GeoJSON Feature", "export the annotations anew from QuPath")
     properties = item.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     class_name = _class_name(properties.get("classification"))
@@ -171,24 +159,57 @@ def _feature(item: Any, where: str) -> Feature:
     called += [f"class {class_name!r}"] if class_name else []
     where += f" ({', '.join(called)})" if called else ""
 
-    polygons: list[Polygon] = []
-    ignored = 0
-    for geometry in _simple_geometries(item.get("geometry"), where):
-        if geometry["type"] in IGNORED:
-            ignored += 1
+    geometry = item.get("geometry")
+    polygons: list[Rings] = []
+    without_area = 0
+    for simple in _simple_geometries(geometry, where) if geometry is not None else ():
+        if simple["type"] in WITHOUT_AREA:
+            without_area += 1
         else:
-            polygons.extend(_polygons(geometry, where))
-    return Feature(where, class_name, polygons, ignored)
+            polygons.extend(_polygons(simple, where))
+    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry))
+
+
+def _kind(item: dict[str, Any], properties: dict[str, Any]) -> str:
+    """QuPath 0.2 wrote the kind as the feature's id: ``PathDetectionObject``."""
+    for text in (properties.get("objectType"), properties.get("object_type"), item.get("id")):
+        word = text.removeprefix("Path").removesuffix("Object").casefold() if isinstance(text, str) else ""
+        if word in KINDS:
+            return KINDS[word]
+    return "annotation"
 
 
 def _class_name(classification: Any) -> str | None:
-    """QuPath writes ``{"name": "A: B"}`` (to 0.4) or ``{"names": ["A", "B"]}``; others a plain string."""
-    if isinstance(classification, dict):
-        names = classification.get("names")
-        if isinstance(names, list) and names:
-            return ": ".join(str(n) for n in names)
-        classification = classification.get("name")
-    return classification.strip() or None if isinstance(classification, str) else None
+    """What a classification says, in any of its forms.
+
+    QuPath writes ``{"name": "A"}``, ``{"names": ["A", "B"]}``, to 0.4 ``{"name": "A: B"}`` or ``{"name": "B", "parentClass":
+    {...}}``; others a plain string, and geopandas the JSON of these as a string.
+    """
+    if isinstance(classification, str) and classification.lstrip().startswith("{"):
+        try:
+            classification = json.loads(classification)
+        except (ValueError, RecursionError):
+            return classification.strip()
+    names: list[str] = []
+    while isinstance(classification, dict):
+        several = classification.get("names")
+        own = several if isinstance(several, list) and several else [classification.get("name")]
+        names = [text.strip() for text in map(_text, own) if text.strip()] + names
+        classification = classification.get("parentClass")
+    names = [_text(classification).strip(), *names]
+    return ": ".join(name for name in names if name) or None
+
+
+def _text(name: Any) -> str:
+    return "" if name is None or isinstance(name, dict | list) else str(name)
+
+
+def _plane(geometry: Any) -> Plane:
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    if not isinstance(plane, dict):
+        return 0, 0
+    z, t = (value if isinstance(value, int) else 0 for value in (plane.get("z"), plane.get("t")))
+    return z, t
 
 
 def _simple_geometries(geometry: Any, where: str) -> Iterator[dict[str, Any]]:
@@ -198,18 +219,18 @@ def _simple_geometries(geometry: Any, where: str) -> Iterator[dict[str, Any]]:
         g = waiting.pop()
         if not isinstance(g, dict) or not _is_geometry(g):
             kind = g.get("type") if isinstance(g, dict) else g
-            raise LayoutError(f"{where}: geometry {str(kind)[:40]!r} is not known; draw a polygon instead")
+            raise _MisreadError(where, f"geometry {str(kind)[:40]!r} is not known", "draw a polygon instead")
         if g["type"] != "GeometryCollection":
             yield g
         elif isinstance(g.get("geometries"), list):
             waiting.extend(reversed(g["geometries"]))
 
 
-def _polygons(geometry: dict[str, Any], where: str) -> Iterator[Polygon]:
+def _polygons(geometry: dict[str, Any], where: str) -> Iterator[Rings]:
     coordinates = geometry.get("coordinates")
     parts = [coordinates] if geometry["type"] == "Polygon" else coordinates
     if not isinstance(parts, list) or not all(isinstance(rings, list) for rings in parts):
-        raise LayoutError(f"{where}: the {geometry['type']} has no coordinates; export it anew from QuPath")
+        raise _MisreadError(where, f"the {geometry['type']} has no coordinates", "export it anew from QuPath")
     for rings in parts:
         read = [_ring(ring, where) for ring in rings]
         if read and len(read[0]):
@@ -218,15 +239,19 @@ def _polygons(geometry: dict[str, Any], where: str) -> Iterator[Polygon]:
 
 def _ring(ring: Any, where: str) -> np.ndarray:
     """Return a closed ring, or an empty one where there are fewer than three points."""
+    points = ring if isinstance(ring, np.ndarray) else _points(ring, where)
+    points = points[:, :2]
+    if len(points) and (points[0, 0] != points[-1, 0] or points[0, 1] != points[-1, 1]):
+        points = np.concatenate([points, points[:1]])
+    return points if len(points) >= 4 else points[:0]
+
+
+def _points(ring: Any, where: str) -> np.ndarray:
+    """Read positions that are not all alike (`geojson_file._packed` has read those)."""
     try:
         points = np.array([position[:2] for position in ring], dtype=np.float64)
         if len(ring) and points.shape != (len(ring), 2):
             raise ValueError(points.shape)
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise LayoutError(f"{where}: a position is not a pair of numbers [x, y]; export it anew from QuPath") from None
-    if not np.isfinite(points).all():
-        raise LayoutError(f"{where}: a coordinate is not finite (NaN or infinite); remove or redraw this polygon")
-    points = points.reshape(-1, 2)
-    if len(points) and (points[0] != points[-1]).any():
-        points = np.concatenate([points, points[:1]])
-    return points if len(points) >= 4 else points[:0]
+        raise _MisreadError(where, "a position is not a pair of numbers [x, y]", "export it anew from QuPath") from None
+    return points.reshape(-1, 2)

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from wsigen.base.classes import ClassTable
-from wsigen.base.errors import ConfigError, LayoutError, refusing
+from wsigen.base.errors import LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
+from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.layout import MAX_SIDE_PX, Layout
 
 STRIP_PX = 2**24
@@ -89,6 +90,7 @@ def read_label_raster(
     size: tuple[int, int] | None,
     background: int,
     scale: float = 1.0,
+    names: Mapping[str, str | None] | None = None,
 ) -> RasterLayout:
     """Open a label image: one band of whole numbers, in anything libvips reads.
 
@@ -104,6 +106,8 @@ def read_label_raster(
         Class index of label values with an empty name.
     scale : float
         Slide pixels per raster pixel where ``size`` is None.
+    names : mapping of str to (str or None), optional
+        Class name of the table -> name of a class, or None: the background (`ClassNames`).
 
     Raises
     ------
@@ -114,7 +118,7 @@ def read_label_raster(
     path = Path(path)
     if not path.exists():
         raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
-    known = _known(path, table, classes, background)
+    known = _known(path, table, classes, background, names)
     advice = "export the annotations as GeoJSON, or a label image as PNG or TIFF"
     with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
         image = _open(str(path.resolve()), path.stat().st_mtime_ns)
@@ -160,13 +164,20 @@ def _open(path: str, stamp: int) -> Any:
     return pyvips.Image.new_from_file(path, access="random", fail_on="error")
 
 
-def _known(path: Path, table: ClassTable, classes: Mapping[int, str] | None, background: int) -> dict[int, int]:
-    if classes is None:
-        return {i: i for i in range(len(table))}
-    try:
-        return {v: table.index(name) if name else background for v, name in classes.items()}
-    except ConfigError as e:
-        raise LayoutError(f"{path}: class table of the label image: {e}") from None
+def _known(
+    path: Path,
+    table: ClassTable,
+    classes: Mapping[int, str] | None,
+    background: int,
+    names: Mapping[str, str | None] | None,
+) -> dict[int, int]:
+    """Label value -> class index, of all values that the table or the model names."""
+    known = ClassNames(table, names)
+    found = {v: known.find(name) for v, name in (classes or dict(enumerate(table.names))).items()}
+    unknown = Counter(str(classes[v]) for v, index in found.items() if index is Unresolved.UNKNOWN) if classes else None
+    if unknown:
+        raise LayoutError(f"{path}: class table of the label image: {known.unknown(unknown)}; rename them with --layout-names")
+    return {v: index if isinstance(index, int) else background for v, index in found.items()}
 
 
 def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float) -> tuple[int, int]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson import read_geojson
-from wsigen.layout.geojson_features import read_start
+from wsigen.layout.geojson_file import looks_like_json
 from wsigen.layout.layout import Layout
 from wsigen.layout.raster import read_class_table, read_label_raster
-
-JSON_SUFFIXES = (".geojson", ".json")
 
 
 def read_layout(
@@ -21,7 +20,7 @@ def read_layout(
     background: int,
     scale: float = 1.0,
     class_table_path: str | Path | None = None,
-    default_class: int | None = None,
+    names: Mapping[str, str | None] | None = None,
 ) -> Layout:
     """Read a layout; the file's content decides how.
 
@@ -35,23 +34,20 @@ def read_layout(
         Slide pixels per pixel of the layout.
     class_table_path : str or Path or None
         What the values of a label image mean (`read_class_table`).
-    default_class : int or None
-        Class index of GeoJSON polygons without a classification; None makes them an error.
+    names : mapping of str to (str or None), optional
+        Classification of the file -> name of a class, or None: as if it were not drawn (`class_names.ClassNames`).
 
     Raises
     ------
     LayoutError
         If the file is missing or cannot be used.
+    ConfigError
+        If a renamed class is none.
     """
     path = Path(path)
-    if _is_json(path, read_start(path, 256)):
+    if looks_like_json(path):
         if class_table_path is not None:
             raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
-        return read_geojson(path, table, size, background, scale, default_class)
+        return read_geojson(path, table, size, background, scale, names)
     classes = None if class_table_path is None else read_class_table(class_table_path)
-    return read_label_raster(path, table, classes, size, background, scale)
-
-
-def _is_json(path: Path, start: bytes) -> bool:
-    named = any(suffix.casefold() in JSON_SUFFIXES for suffix in path.suffixes[-2:])
-    return named or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    return read_label_raster(path, table, classes, size, background, scale, names)

@@ -24,14 +24,14 @@ class ChosenLayout:
         values; part of the run's identity.
     title : str or None
         The same for people, in one line.
-    note : str
-        What the user should know of the layout, in one line; may be empty.
+    notes : tuple of str
+        What the user should know of the layout, a line each.
     """
 
     layout: Layout
     source: dict[str, Any] | None = None
     title: str | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def choose_layout(
@@ -56,12 +56,14 @@ def choose_layout(
     if size is None and config.size is not None:
         size = (config.size[1], config.size[0])
     if config.layout_file is not None:
+        from wsigen.layout.class_names import check_names
         from wsigen.layout.read import read_layout
 
         background = _background(config, table)
         scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
-        layout = read_layout(config.layout_file, table, size, background, scale, config.layout_classes)
-        return ChosenLayout(layout, note=_guessed_size(config.layout_file, layout))
+        check_names(table, config.layout_names, "layout_names")
+        layout = read_layout(config.layout_file, table, size, background, scale, config.layout_classes, config.layout_names)
+        return ChosenLayout(layout, notes=_notes(config.layout_file, layout))
     size = size or _reference_size(config, mpp)
     if config.sampled:
         return _draw(config, bundle, table, mpp, size)
@@ -119,15 +121,17 @@ def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[
     return ChosenLayout(layout, source, f"sampled by the procedural sampler, subtype {name!r}")
 
 
-def _guessed_size(path: Path, layout: Layout) -> str:
-    from wsigen.layout.geojson import GeoJsonLayout
+def _notes(path: Path, layout: Layout) -> tuple[str, ...]:
+    from wsigen.layout.polygons import PolygonLayout
 
-    if not (isinstance(layout, GeoJsonLayout) and layout.guessed):
-        return ""
-    return (
+    if not isinstance(layout, PolygonLayout):
+        return ()
+    guessed = (
         f"{path.name} does not say how large its image is: {layout.width}x{layout.height} px are guessed, with the drawing's "
         "left and top margins again at the right and bottom; give --size if it was another"
     )
+    unused = f"{path.name}: nothing is of class {', '.join(map(repr, layout.unused_names))}, which 'layout_names' speaks of"
+    return (*layout.notes, *([unused] if layout.unused_names else []), *([guessed] if layout.guessed else []))
 
 
 def _background(config: RunConfig, table: ClassTable) -> int:

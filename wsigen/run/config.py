@@ -24,6 +24,7 @@ from pydantic import (
 
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, first_fault, read_mapping
+from wsigen.layout.class_names import Names
 from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
@@ -93,6 +94,10 @@ class RunConfig(Settings):
         "Layout", "um/px of the image that the layout was drawn on", otherwise="the slide's", gt=0
     )
     layout_classes: Path | None = _setting("Layout", "table 'value: class' of a label image (YAML, JSON, CSV)")
+    layout_names: Names | None = _setting(
+        "Layout", "renames classes of the layout; 'NAME=' leaves NAME out, '=CLASS' is for what has no class",
+        form="NAME=CLASS,...",
+    )  # fmt: skip
     class_name: str | None = _setting("Layout", "one class for the whole slide, instead of a layout", form="NAME", min_length=1)
     background: str | None = _setting(
         "Layout", "class outside every polygon", otherwise="the model's glass", form="NAME", min_length=1
@@ -244,6 +249,8 @@ class RunConfig(Settings):
             raise ValueError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
         if self.layout_classes and not self.layout_file:
             raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
+        if self.layout_names and not self.layout_file:
+            raise ValueError("'layout_names' renames classes of a layout's file: give the file with --layout")
         if self.layout_mpp and not self.layout_file:
             raise ValueError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
         return self
@@ -306,6 +313,7 @@ class RunSettings(ResumeSettings, total=False):
     layout: str | Path | None
     layout_mpp: float | None
     layout_classes: str | Path | None
+    layout_names: str | Mapping[str, str | None] | None
     class_name: str | None
     background: str | None
     subtype: str | None

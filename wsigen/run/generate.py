@@ -95,8 +95,9 @@ def generate(
     _demand_resources(prepared, workers, run_dir)
     _demand_tissue(prepared)
     with showing(progress, watch) as look, workers.cluster() as cluster:
-        if look is not None and prepared.note:
-            look(Stage("prepare", 0, note=prepared.note, run=prepared.spec.run_id))
+        if look is not None:
+            for note in prepared.notes:
+                look(Stage("prepare", 0, note=note, run=prepared.spec.run_id))
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)

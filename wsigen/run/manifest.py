@@ -44,8 +44,8 @@ class Manifest(State):
         The same for slides of equal pixels.
     sampling, passes, slide, precision, device, mixed_workers
         How the pixels were made (`RunSpec`).
-    class_name, background, layout_mpp
-        As set: the one class, the class outside every polygon, um/px of the layout.
+    class_name, background, layout_mpp, layout_names
+        As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed.
     inputs : dict
         Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``.
     layout : str or None
@@ -71,6 +71,7 @@ class Manifest(State):
     class_name: str | None
     background: str | None
     layout_mpp: float | None
+    layout_names: dict[str, str | None] | None
     inputs: dict[str, InputFile]
     layout: str | None
     drawn_layout: dict[str, JsonValue] | None
@@ -99,6 +100,7 @@ def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sh
         class_name=settings.class_name,
         background=settings.background,
         layout_mpp=settings.layout_mpp,
+        layout_names=settings.layout_names,
         inputs=inputs,
         layout=inputs["layout"].name if "layout" in inputs else spec.layout_title,
         drawn_layout=spec.drawn_layout,

@@ -43,8 +43,8 @@ class Prepared:
     card: BundleCard
     layout: Layout
     spec: RunSpec
-    note: str = ""
-    """What the user should know of the inputs, in one line."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the inputs, a line each."""
 
 
 def prepare(config: RunConfig, output: Path) -> Prepared:
@@ -86,7 +86,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         layout_title=chosen.title or (str(absolute.layout) if absolute.layout else None),
         versions=package_versions(),
     )
-    return Prepared(config, card, chosen.layout, spec, chosen.note)
+    return Prepared(config, card, chosen.layout, spec, chosen.notes)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:

@@ -80,7 +80,7 @@ def test_spots_and_tiles_name_classes_and_unlabelled_slides_do_not(tmp_path):
     tiles(tmp_path / "tiles")
     dataset = write_dataset(
         tmp_path,
-        {"kind": "points", "images": "spots", "csv": "spots.csv", "radius_px": 50, "mpp": 0.5},
+        {"kind": "points", "images": "spots", "csv": "spots.csv", "unit": "px", "radius_px": 50, "mpp": 0.5},
         {"kind": "unlabelled", "images": "plain", "mpp": 0.5},
         {"kind": "tiles", "folder": "tiles", "mpp": 0.5},
         groups={"pattern": r"(P\d|p\.png|u\.png)"},

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError
-from wsigen.dataset.groups import match_name
+from wsigen.dataset.groups import match_names
 from wsigen.evaluation.downstream.results import LEAST_OF_A_CLASS, Settings, Task
 from wsigen.evaluation.sides.places import place_crops
 from wsigen.evaluation.sides.sides import Crop, Side
@@ -239,15 +239,23 @@ def crop_groups(samples: Samples, pattern: str | None) -> list[str]:
     EvaluationError
         If nobody says of which patient or slide a tile is.
     """
-    groups = {i: _group(samples, i, pattern) for i in sorted({c.member for c in samples.crops})}
+    used = sorted({c.member for c in samples.crops})
+    if pattern is not None:
+        paths = {i: _path_below(samples, i) for i in used}
+        matched = match_names(pattern, list(paths.values()), "--groups")
+        groups = {i: matched[path] for i, path in paths.items()}
+    else:
+        groups = {i: _group(samples, i) for i in used}
     return [groups[c.member] for c in samples.crops]
 
 
-def _group(samples: Samples, index: int, pattern: str | None) -> str:
-    side, member = samples.side, samples.side.members[index]
-    if pattern is not None:
-        inside = member.path.is_relative_to(side.path)
-        return match_name(pattern, member.path.relative_to(side.path).as_posix() if inside else str(member.path), "--groups")
+def _path_below(samples: Samples, index: int) -> str:
+    path, side = samples.side.members[index].path, samples.side.path
+    return path.relative_to(side).as_posix() if path.is_relative_to(side) else str(path)
+
+
+def _group(samples: Samples, index: int) -> str:
+    member = samples.side.members[index]
     if member.group is not None:
         return member.group
     raise EvaluationError(

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.base.errors import EvaluationError, WsigenError, suggest
+from wsigen.base.errors import DatasetError, EvaluationError, WsigenError, suggest
 from wsigen.dataset import open_dataset
 from wsigen.dataset.images import SUFFIXES
+from wsigen.dataset.label_sources import find_annotations
 from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
-from wsigen.layout.geojson_features import load_json, read_features
+from wsigen.layout.geojson import class_names
 from wsigen.slide.reading import open_image
 
 TILE_PX = 2048
@@ -105,9 +106,9 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         folders = file.relative_to(path).parts[:-1] if path.is_dir() else ()
         labels, table = UNLABELLED
         group: str | None = "/".join(folders) or base_name(file)  # a slide shows many tissues: its folders are its patient's
-        if drawing := _drawing(file):
+        if _is_drawn_on(file):
             try:
-                labels, table = _drawn(drawing)
+                labels, table = _drawn(file)
             except WsigenError as error:
                 unlabelled[len(members)] = f"{error}; the image counts as unlabelled"
         elif folders and max(image.height, image.width) <= TILE_PX:
@@ -120,17 +121,19 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
     return members, skipped, unlabelled
 
 
-def _drawing(slide: Path) -> Path | None:
-    """The annotations beside an image."""
-    beside = (slide.with_name(f"{base_name(slide)}{suffix}") for suffix in (".geojson", ".geojson.gz"))
-    return next((path for path in beside if path.is_file()), None)
+def _is_drawn_on(slide: Path) -> bool:
+    """Whether annotations lie beside an image."""
+    try:
+        return find_annotations(slide.parent, slide.name) is not None
+    except DatasetError:  # several do
+        return True
 
 
-def _drawn(path: Path) -> tuple[Labels, ClassTable]:
-    """The polygons of a GeoJSON file and the classes it names; polygons without any are as if they were not drawn."""
-    features = read_features(load_json(path), path)
-    names = list({f.class_name.casefold(): f.class_name for f in features if f.class_name}.values())
-    if not names:
+def _drawn(slide: Path) -> tuple[Labels, ClassTable]:
+    """The polygons beside an image and the classes they name; polygons without any are as if they were not drawn."""
+    path = find_annotations(slide.parent, slide.name)
+    names = class_names(path) if path else []
+    if path is None or not names:
         return UNLABELLED
     if len(names) > 200:
         raise EvaluationError(f"{path}: {len(names)} classes; these are no tissue classes")
@@ -145,7 +148,7 @@ def base_name(slide: Path) -> str:
 
 def folders_without_class(path: Path, members: list[Member]) -> list[str]:
     """Say of how many images the sub-folders name no class, though they might: large ones on which nothing is drawn."""
-    count = sum(not m.labels.any and m.path.parent != path and not _drawing(m.path) for m in members)
+    count = sum(not m.labels.any and m.path.parent != path and not _is_drawn_on(m.path) for m in members)
     if not count or not path.is_dir():
         return []
     return [

@@ -54,8 +54,8 @@ class Estimate:
         Memory and disk.
     workers : Workers
         Who is to do it.
-    note : str
-        What the user should know of the inputs; may be empty.
+    notes : tuple of str
+        What the user should know of the inputs, a line each.
     """
 
     calls: int
@@ -63,7 +63,7 @@ class Estimate:
     seconds: float
     projection: Projection
     workers: Workers
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For people, a line each: model calls, time, memory, disk."""
@@ -76,7 +76,7 @@ class Estimate:
             f"disk:         {gib(self.projection.disk_state)} of state, "
             f"{gib(self.projection.disk_output + self.projection.disk_scratch)} of tiles and slide",
         ]
-        return "\n".join([*lines, *([f"note:         {self.note}"] if self.note else [])])
+        return "\n".join([*lines, *(f"note:         {note}" for note in self.notes)])
 
 
 @with_settings(RunSettings.__annotations__)
@@ -118,7 +118,7 @@ def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
         started *= 2  # every worker process imports and loads the same, all at once
     denoised = sum(_denoising(prepared, workers, speed, index, made) for index, made in enumerate(calls))
     seconds = started + denoised + _decoding(prepared, workers, speed, windows)
-    return Estimate(sum(made.rows for made in calls), int(windows.sum()), seconds, projection, workers, prepared.note)
+    return Estimate(sum(made.rows for made in calls), int(windows.sum()), seconds, projection, workers, prepared.notes)
 
 
 def count_pass(prepared: Prepared, plan: PassPlan) -> PassCalls:

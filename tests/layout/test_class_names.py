@@ -1,0 +1,62 @@
+"""Written names: renamed, left out, shortened, or refused."""
+
+import pytest
+
+from wsigen.base.errors import ConfigError
+from wsigen.layout.class_names import ClassNames, Unresolved, check_names, parse_names
+
+
+def test_names_from_an_option():
+    assert parse_names("Necrosis=Other, Region*=,=Stroma") == {"Necrosis": "Other", "Region*": None, "": "Stroma"}
+    assert parse_names({"a": None}) == {"a": None}
+
+
+@pytest.mark.parametrize(("text", "match"), [("Necrosis", "no '='"), ("a=b,", "no '='"), ("a=b,a=", "twice")])
+def test_options_that_say_nothing_or_twice(text, match):
+    with pytest.raises(ValueError, match=match):
+        parse_names(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("Tumor", 1),
+        ("tumor: Positive", 1),
+        ("Immune cells: CD3: PD1", 3),
+        ("Necrosis", 4),
+        ("necrosis: old", 4),
+        ("Stroma: Positive", Unresolved.DROPPED),
+        ("Stroma: Negative", 2),
+        ("Tumor*", Unresolved.STARRED),
+        ("Region*", Unresolved.STARRED),
+        ("Ignore*", 0),
+        ("Positive", Unresolved.UNKNOWN),
+        (None, Unresolved.UNNAMED),
+        (" ", Unresolved.UNNAMED),
+    ],
+)
+def test_the_longest_part_that_is_known_counts(table, written, found):
+    names = {"Necrosis": "other", "Stroma: Positive": None, "Ignore*": "Glass", "never": "Tumor"}
+    assert ClassNames(table, names).find(written) == found
+
+
+def test_what_has_no_name_may_be_given_one(table):
+    assert ClassNames(table, {"": "Tumor"}).find(None) == 1
+    assert ClassNames(table, {"": None}).find(None) is Unresolved.DROPPED
+
+
+def test_renamed_names_nobody_asked_for(table):
+    known = ClassNames(table, {"Necrosis": "Other", "Nekrose": "Other"})
+    known.find("Necrosis: old")
+    assert known.unused == ["Nekrose"]
+
+
+def test_renamed_to_nothing_known(table):
+    with pytest.raises(ConfigError, match=r"setting 'layout_names': unknown class 'Tumour' \(did you mean 'Tumor'\?\)"):
+        check_names(table, {"a": "Tumour"}, "layout_names")
+
+
+def test_unknown_names_are_listed_with_counts(table):
+    text = ClassNames(table).unknown({"Positive": 3, "Tumour": 40})
+    assert text.startswith("unknown classes 'Tumour' (did you mean 'Tumor'?) (40 times), 'Positive' (3 times); known: Glass, ")
+    assert "and 8 more; known" in ClassNames(table).unknown({f"x{i}": 1 for i in range(20)})

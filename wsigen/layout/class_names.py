@@ -1,0 +1,133 @@
+"""Which class a written name stands for: names of people and programs on one side, a model's or dataset's on the other.
+
+Annotations, label images and points all go through `ClassNames`, whatever command reads them, so that a name is renamed, left
+out or refused by the same rules everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import ConfigError, suggest
+
+MOST_NAMED = 12
+"""Names that a message lists."""
+
+
+def parse_names(value: Any) -> Any:
+    """Turn ``"Necrosis=Other,Region*="`` into ``{"Necrosis": "Other", "Region*": None}``; other values stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If a part has no ``=``, or a name is given twice.
+    """
+    if not isinstance(value, str):
+        return value
+    names: dict[str, str | None] = {}
+    for part in value.split(","):
+        written, equals, name = (text.strip() for text in part.partition("="))
+        if not equals:
+            raise ValueError(f"{part.strip()!r} has no '='; write NAME=CLASS, or NAME= to leave NAME out, with commas between")
+        if written in names:
+            raise ValueError(f"{written!r} is given twice; leave one")
+        names[written] = name or None
+    return names
+
+
+Names = Annotated[dict[str, str | None], BeforeValidator(parse_names)]
+"""A setting that renames: written name -> name of a class, or None: as if it were not there. "" stands for no name at all."""
+
+
+class Unresolved(Enum):
+    """Why a written name stands for no class."""
+
+    DROPPED = "left out because the user says so"
+    STARRED = "QuPath's mark for regions without a meaning of their own"
+    UNNAMED = "no name at all"
+    UNKNOWN = "neither renamed nor a class"
+
+
+class ClassNames:
+    """Finds the class of written names.
+
+    A name is looked up as written, else by the first parts of a derived one ("Tumor: Positive" is Tumor), each time first
+    among the renamed ones and then in the table; case does not matter. Names that end in ``*`` (*Region\\**, *Ignore\\**) are
+    what QuPath leaves out of its own measurements, and so left out here unless they are renamed.
+
+    Parameters
+    ----------
+    table : ClassTable
+        The classes.
+    names : mapping of str to (str or None), optional
+        See `Names`.
+
+    Raises
+    ------
+    ConfigError
+        If a renamed one leads to no class.
+    """
+
+    def __init__(self, table: ClassTable, names: Mapping[str, str | None] | None = None) -> None:
+        self.table = table
+        self._known = {name.casefold(): index for index, name in enumerate(table.names)}
+        self._renamed = {
+            written.strip().casefold(): Unresolved.DROPPED if name is None else table.index(name)
+            for written, name in (names or {}).items()
+        }
+        self._written = {written.strip().casefold(): written for written in names or {}}
+        self._found: dict[str | None, int | Unresolved] = {}
+
+    def find(self, written: str | None) -> int | Unresolved:
+        """Return the index of the class that a name stands for, or why there is none."""
+        if written not in self._found:
+            self._found[written] = self._look_up(written)
+        return self._found[written]
+
+    @property
+    def unused(self) -> list[str]:
+        """The renamed names that were never asked for, as the user wrote them."""
+        asked = {part for written in self._found for part in _parts(written)}
+        return [written for key, written in self._written.items() if key not in asked]
+
+    def unknown(self, counts: Mapping[str, int]) -> str:
+        """Say in words which names stand for no class, how often each occurs, and which classes there are."""
+        most = Counter(counts).most_common(MOST_NAMED)
+        listed = ", ".join(f"{name!r}{suggest(name, self.table.names)} ({count} times)" for name, count in most)
+        more = f" and {len(counts) - len(most)} more" if len(counts) > len(most) else ""
+        return f"unknown class{'es' * (len(counts) > 1)} {listed}{more}; known: {', '.join(self.table.names)}"
+
+    def _look_up(self, written: str | None) -> int | Unresolved:
+        for part in _parts(written):
+            if part in self._renamed:
+                return self._renamed[part]
+            if part in self._known:
+                return self._known[part]
+        if not (written or "").strip():
+            return Unresolved.UNNAMED
+        return Unresolved.STARRED if str(written).strip().endswith("*") else Unresolved.UNKNOWN
+
+
+def check_names(table: ClassTable, names: Mapping[str, str | None] | None, setting: str) -> ClassNames:
+    """Return `ClassNames` of a setting; its faults name the setting (ConfigError)."""
+    try:
+        return ClassNames(table, names)
+    except ConfigError as error:
+        raise ConfigError(f"setting {setting!r}: {error}") from None
+
+
+def _parts(written: str | None) -> Iterator[str]:
+    """A name, then what is left of it without its last parts: "a: b: c", "a: b", "a"."""
+    rest = (written or "").strip().casefold()
+    while True:
+        yield rest
+        rest, colon, _ = rest.rpartition(":")
+        rest = rest.strip()
+        if not colon:
+            return

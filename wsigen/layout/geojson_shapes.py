@@ -1,0 +1,178 @@
+"""Outlines as people draw them -> valid polygons: what crosses itself by a pixel is mended, what is ambiguous is refused.
+
+Also which polygons cannot be seen, as smaller ones of other classes lie on all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.layout.polygons import Rings
+from wsigen.layout.problems import Problems
+
+UNSURE_SHARE, UNSURE_AREA = 0.01, 16.0
+"""What the ways to read an outline that crosses itself may differ in: so much of its area, or so many square px."""
+
+PAIRS_AT_ONCE, MOST_PAIRS = 2**22, 2**25
+"""Of overlapping polygons: looked at together, and in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A valid polygon.
+
+    Attributes
+    ----------
+    source : int
+        Position of the polygon it was read from.
+    rings : Rings
+        Its outline and holes.
+    polygon : shapely.Polygon
+        The same for shapely.
+    area : float
+        In square units of the file.
+    """
+
+    source: int
+    rings: Rings
+    polygon: Any
+    area: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """How many outlines were mended, by how much their areas changed (square units of the file), and how many have no area."""
+
+    count: int = 0
+    changed: float = 0.0
+    flat: int = 0
+
+
+def valid_shapes(polygons: Sequence[Rings], places: Sequence[str], problems: Problems) -> tuple[list[Shape], Mended]:
+    """Return polygons that cover the same area and cross nothing; lines that go back on themselves have none.
+
+    Parameters
+    ----------
+    polygons : sequence of Rings
+        As drawn.
+    places : sequence of str
+        What messages call each.
+    problems : Problems
+        Gets those that can be read in two ways: parts that are wound around twice, holes outside of their outline.
+    """
+    import shapely
+
+    drawn = _as_shapely(polygons)
+    areas, valid = shapely.area(drawn), shapely.is_valid(drawn)
+    shapes: list[Shape] = []
+    count, changed, flat = 0, 0.0, 0
+    for source, rings in enumerate(polygons):
+        if valid[source]:
+            shapes.append(Shape(source, rings, drawn[source], float(areas[source])))
+            continue
+        mended = _mended(drawn[source])
+        if mended is None:
+            cause, place = _explain(shapely.is_valid_reason(drawn[source]))
+            problems.add(
+                f"{cause}{place}, so that it can be read in two ways",
+                "redraw it there in QuPath (brush or wand) and export again",
+                places[source],
+                cause,
+            )
+        elif mended.area == 0:
+            flat += 1
+        else:
+            parts = [part for part in shapely.get_parts(mended) if part.geom_type == "Polygon" and part.area > 0]
+            shapes += [Shape(source, _rings(part), part, float(part.area)) for part in parts]
+            count, changed = count + 1, changed + abs(mended.area - abs(float(areas[source])))
+    return shapes, Mended(count, changed, flat)
+
+
+def hidden_shapes(shapes: Sequence[Shape], classes: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """Return which of some shapes, in the order they are painted, later ones of other classes cover entirely.
+
+    None if so many overlap that it would take too long to find out.
+    """
+    import shapely
+
+    polygons = np.array([shape.polygon for shape in shapes], object)
+    tree = shapely.STRtree(polygons)
+    inner = shapely.point_on_surface(polygons)
+    under, over = [], []
+    step, pairs = max(1, PAIRS_AT_ONCE // max(1, len(polygons))), 0
+    for start in range(0, len(polygons), step):
+        lower, upper = tree.query(inner[start : start + step], predicate="intersects")
+        lower += start
+        later = (upper > lower) & (classes[upper] != classes[lower])
+        under.append(lower[later])
+        over.append(upper[later])
+        pairs += len(lower)
+        if pairs > MOST_PAIRS:
+            return None
+    lower, upper = np.concatenate(under), np.concatenate(over)
+    by_one = np.unique(lower[shapely.covers(polygons[upper], polygons[lower])])
+    by_several = [i for i in np.setdiff1d(lower, by_one) if _covered(int(i), polygons, classes, tree)]
+    return np.union1d(by_one, np.array(by_several, np.int64))
+
+
+def _covered(which: int, polygons: Any, classes: NDArray[np.uint8], tree: Any) -> bool:
+    """Whether later polygons of other classes cover one together."""
+    import shapely
+
+    near = tree.query(polygons[which], predicate="intersects")
+    near = near[(near > which) & (classes[near] != classes[which])]
+    area = polygons[which].area
+    if shapely.area(polygons[near]).sum() < area:
+        return False
+    return bool(polygons[which].difference(shapely.union_all(polygons[near])).area < 1e-9 * area)
+
+
+def _as_shapely(polygons: Sequence[Rings]) -> Any:
+    """An array of shapely polygons, made at once."""
+    import shapely
+
+    rings = [ring for polygon in polygons for ring in polygon]
+    if not rings:
+        return np.zeros(0, object)
+    lengths = [len(ring) for ring in rings]
+    lines = shapely.linearrings(np.concatenate(rings), indices=np.repeat(np.arange(len(rings)), lengths))
+    return shapely.polygons(lines, indices=np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons]))
+
+
+def _mended(polygon: Any) -> Any:
+    """The area inside an outline that crosses itself, without its holes; None if it is not clear what is inside."""
+    import shapely
+
+    outline = _filled(polygon.exterior)
+    crossed = shapely.make_valid(shapely.Polygon(polygon.exterior))  # counts what is wound around twice as outside
+    holes = shapely.union_all([_filled(hole) for hole in polygon.interiors])
+    unsure = max(abs(outline.area - crossed.area), holes.difference(outline).area)
+    return None if unsure > max(UNSURE_SHARE * outline.area, UNSURE_AREA) else outline.difference(holes)
+
+
+def _filled(ring: Any) -> Any:
+    """All that a ring winds around."""
+    import shapely
+
+    return shapely.make_valid(shapely.Polygon(ring), method="structure", keep_collapsed=False)
+
+
+def _rings(polygon: Any) -> Rings:
+    import shapely
+
+    return [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+
+
+def _explain(reason: str) -> tuple[str, str]:
+    """Turn ``Self-intersection[10 20]`` into words and a place."""
+    match = re.fullmatch(r"(.*?)\s*\[(\S+) (\S+).*\]", reason)
+    text, place = (match[1], f" at x={float(match[2]):.0f}, y={float(match[3]):.0f}") if match else (reason, "")
+    if "self-intersection" in text.casefold():
+        return "the polygon crosses itself", place
+    return f"the polygon is not valid ({text.lower()})", place
