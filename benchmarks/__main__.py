@@ -22,6 +22,7 @@ NAMES = (
     "overhead",
     "overlap",
     "memory",
+    "many_slides",
     "glass",
     "crops",
     "repeatable",

@@ -19,6 +19,8 @@ from benchmarks.fuzz.mutations import Spoiled, spoil_bytes, spoil_json, spoil_ya
 _NUMBER = struct.Struct("<I")
 """Of a spooled block's checksum."""
 
+SLIDE = "slide.ome.tiff"
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,8 +58,10 @@ def readers() -> dict[str, Reader]:
         "card": Reader(_card, spoil_yaml, _read_bundle, 2),
         "model-config": Reader(_model_configs, spoil_json, _read_networks, 2),
         "run-spec": Reader(_run_spec, spoil_json, _read_run_spec, 3),
+        "manifest": Reader(_manifest, spoil_json, _read_manifest, 2),
         "spool": Reader(_spool, spoil_bytes, _read_spool, 2),
         "dataset": Reader(_dataset, spoil_yaml, _read_dataset, 2),
+        "csv": Reader(_csv, spoil_bytes, _read_csv),
         "recipe": Reader(_recipes, spoil_yaml, _read_recipe),
         "queue": Reader(_queue, spoil_yaml, _read_queue),
     }
@@ -208,17 +212,20 @@ def _read_networks(path: Path) -> object:
 
 def _run_spec(folder: Path) -> list[Path]:
     """A run that was prepared and claimed, before its first task."""
-    from wsigen.run.config import RunConfig
-    from wsigen.run.prepare import prepare
     from wsigen.run.rundir import claim, make_run_dir
     from wsigen.storage.folder import RUN_SPEC
 
-    folder.mkdir(parents=True, exist_ok=True)
-    output = folder / "slide.ome.tiff"
-    prepared = prepare(RunConfig(size=(512, 512), class_name="Tumor", steps=2), output)
     run = folder / "slide.run"
-    claim(make_run_dir(run, output), prepared)
+    claim(make_run_dir(run, folder / SLIDE), _prepared(folder))
     return [run / RUN_SPEC]
+
+
+def _prepared(folder: Path) -> Any:
+    from wsigen.run.config import RunConfig
+    from wsigen.run.prepare import prepare
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return prepare(RunConfig(size=(512, 512), class_name="Tumor", steps=2), folder / SLIDE)
 
 
 def _read_run_spec(path: Path) -> object:
@@ -231,12 +238,27 @@ def _read_run_spec(path: Path) -> object:
     try:
         return RunSpec.load(folder)
     except WsigenError as error:
-        with suppress(ValueError, RecursionError, AttributeError):
-            content = json.loads(path.read_bytes())
+        with suppress(ValueError, TypeError, RecursionError):
+            content = dict(json.loads(path.read_bytes()))
             content.pop("hash", None)
             path.write_text(json.dumps({**content, "hash": json_hash(content)}))
             return RunSpec.load(folder)
         raise error
+
+
+def _manifest(folder: Path) -> list[Path]:
+    from wsigen.run.manifest import make_manifest
+
+    prepared = _prepared(folder)
+    manifest = make_manifest(prepared.spec, prepared.card, {"Tumor": 1000.0}, {"level0_tiles": "0" * 64})
+    return [_written(folder / "slide.json", manifest.model_dump_json())]
+
+
+def _read_manifest(path: Path) -> object:
+    from wsigen.evaluation.seams import borders_of, read_manifest
+
+    manifest = read_manifest(path.with_name(SLIDE))
+    return manifest and borders_of(manifest.passes, (512, 512))
 
 
 def _spool(folder: Path) -> list[Path]:
@@ -266,6 +288,16 @@ def _read_dataset(path: Path) -> object:
     from wsigen.dataset.settings import read_settings
 
     return read_settings(path)
+
+
+def _csv(folder: Path) -> list[Path]:
+    return [_written(folder / "subtypes.csv", "image,subtype,patient\na.png,solid,1\nb.png,fibrous,2\n")]
+
+
+def _read_csv(path: Path) -> object:
+    from wsigen.dataset.tables import column_of_images
+
+    return column_of_images(path, "image", "subtype", ["a.png", "b.png"])
 
 
 def _recipes(folder: Path) -> list[Path]:

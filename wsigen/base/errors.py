@@ -133,14 +133,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def one_line(text: str) -> str:
     """Return text as one printable line: white space joined, control characters escaped, long words and long texts cut."""
-    words = [_shortened(word, LONGEST_WORD) for word in re.split(r"\s+", text.strip())]
+    words = [shortened(word) for word in re.split(r"\s+", text.strip())]
     line = " ".join(words)
     if not line.isprintable():
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return _shortened(line, LONGEST_MESSAGE)
+    return shortened(line, LONGEST_MESSAGE)
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int = LONGEST_WORD) -> str:
+    """Return text with its middle cut out if it is longer than ``most`` characters."""
     half = most // 2 - 1
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
@@ -172,6 +173,6 @@ def refusing(
             raise
         path = str(source).partition(": ")[0]
         text = str(error) or type(error).__name__
-        for mention in (repr(path.encode()), f'"{path}"', path):  # said once is enough
+        for mention in (repr(path.encode(errors="replace")), f'"{path}"', path):  # said once is enough
             text = text.replace(mention, "it")
-        raise fault(f"{source}: {_shortened(text, LONGEST_WORD)}; {advice}") from error
+        raise fault(f"{source}: {shortened(text)}; {advice}") from error

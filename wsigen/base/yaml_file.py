@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from wsigen.base.errors import WsigenError, refusing, suggest
+from wsigen.base.errors import WsigenError, refusing, shortened, suggest
 
 T = TypeVar("T")
 
@@ -184,5 +184,5 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown setting '{name}'{suggest(context['name'], context['known'])}; known: {', '.join(context['known'])}"
     path = (*first["loc"], first["ctx"]["name"]) if first["type"] == _UNFIT else first["loc"]
     parts = [part for part in map(str, path) if "[" not in part]  # not the member of a union that did not fit either
-    where, text = ".".join(parts), str(first["msg"]).removeprefix("Value error, ")
+    where, text = ".".join(parts), shortened(str(first["msg"]).removeprefix("Value error, "))
     return f"setting '{where}': {text}" if where else text

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import EvaluationError, WsigenError
+from wsigen.base.errors import EvaluationError, WsigenError, refusing
 from wsigen.evaluation.extractors.extractors import Extractor, identity
 from wsigen.evaluation.sides.sides import Crop, Side
 from wsigen.storage.files import atomic_path
@@ -103,10 +101,8 @@ def load_features(path: Path, extractor: Extractor) -> tuple[NDArray[np.float32]
     EvaluationError
         If it is no feature file, another extractor made it, or it holds values that are not finite.
     """
-    try:
+    with refusing(EvaluationError, f"{path}: not a feature file of wsigen", "remove it"):
         features, classes, made_by = _content(path)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
-        raise EvaluationError(f"{path}: not a feature file of wsigen ({type(error).__name__}); remove it") from None
     mine = identity(extractor)
     if made_by != mine:
         raise EvaluationError(

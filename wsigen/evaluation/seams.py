@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
+from wsigen.base.json_file import read_json
 from wsigen.base.state import parse_state
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
 from wsigen.evaluation.sides.members import base_name
@@ -33,10 +34,7 @@ def read_manifest(slide: Path) -> Manifest | None:
     path = slide.with_name(f"{base_name(slide)}.json")
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: not a readable manifest ({' '.join(str(error).split())[:120]})") from None
+    content = read_json(path, EvaluationError, "a slide's manifest lies there: restore it, or move what is there away")
     if not isinstance(content, dict) or "passes" not in content:
         return None
     return parse_state(Manifest, json.dumps(content), f"{path}: not a manifest of this version", EvaluationError)

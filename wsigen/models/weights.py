@@ -82,7 +82,8 @@ def demand_fit(build: Callable[[], nn.Module], folder: Path) -> None:
             if held.get(name, shape) != shape:
                 raise ValueError(f"by the config, {name} is {list(shape)}; the weights hold {list(held[name])}")
         if sum(map(prod, shapes.values())) > sum(map(prod, held.values())):
-            raise ValueError(_LARGER)
+            lacking = sorted(shapes.keys() - held.keys())
+            raise ValueError(f"{_LARGER}; they lack {len(lacking)} tensors, e.g. {lacking[0]}" if lacking else _LARGER)
 
 
 @contextmanager

@@ -85,7 +85,9 @@ class RunConfig(Settings):
     )
     seed: int = _setting("Slide", "equal seeds give equal slides", 0, ge=0, lt=2**64)
     reference: Path | None = _setting("Slide", "image or slide whose coarse structure the slide follows")
-    mpp: float | None = _setting("Slide", "um/px, for a model that does not know its own", otherwise="the model's", gt=0)
+    mpp: float | None = _setting(
+        "Slide", "um/px, for a model that does not know its own", otherwise="the model's", ge=0.001, le=1000
+    )
 
     layout: Literal["sample"] | Path | None = _setting(
         "Layout", "QuPath GeoJSON or label image; 'sample' draws one", form="FILE|sample"

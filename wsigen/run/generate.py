@@ -6,14 +6,13 @@ do the same thing, as what is done is read from the keys of the run's store.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Unpack
 
-from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError
+from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
 from wsigen.layout.layout import Layout
 from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, config_of, with_settings
 from wsigen.run.display import showing
@@ -22,6 +21,7 @@ from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.workers import Workers, demand_main_guard
 from wsigen.run.estimate.memory import allowed_memory, demand_disk, demand_memory, project_run, tissue_share
+from wsigen.run.output_check import check_output, held_output, try_output
 from wsigen.run.outputs import Files, files_of, write_outputs
 from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, reread_layout
 from wsigen.run.repair import prepare_pass, with_repairs
@@ -94,6 +94,7 @@ def generate(
     run_dir = run_dir_of(config, output)
     _demand_resources(prepared, workers, run_dir)
     _demand_tissue(prepared)
+    try_output(files_of(output), prepared.spec.slide, prepared.card.table)
     with showing(progress, watch) as look, workers.cluster() as cluster:
         if look is not None:
             for note in prepared.notes:
@@ -143,23 +144,9 @@ def resume(
     check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
     layout = reread_layout(config, card, spec)
     _demand_resources(Prepared(config, card, layout, spec), workers, run_dir, folder.size())
+    try_output(files_of(Path(spec.output)), spec.slide, card.table)
     with showing(progress, watch) as look, workers.cluster() as cluster, folder.lock(LOCK) as lock:
         return _work(folder, lock, layout, config, cluster, workers, look)
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, before anything is computed (OutputError)."""
-    files = files_of(output)
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: no such folder; make it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: not writable; choose another place for the slide")
-    for path in files:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; choose another name for the slide")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; add --overwrite to replace it or choose another name")
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -209,7 +196,8 @@ def _work(
         for pass_ in run.passes:
             confirm()
             prepare_pass(pass_, layout)
-        digest, areas = with_repairs(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
+        with held_output(files.slide):
+            digest, areas = with_repairs(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
@@ -273,7 +261,10 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         stage.seconds = monotonic() - begin
         watch(stage)
 
-    written = write_outputs(run, files, note)
+    advice = f"what is finished is kept: remove the cause, then 'wsigen resume {run.folder.name}'"
+    elsewhere = "; add --output OTHER.ome.tiff to write it elsewhere"
+    with refusing(OutputError, f"{files.slide}: cannot be written", advice + elsewhere):
+        written = write_outputs(run, files, note)
     stage.finished = True
     watch(stage)
     return written

@@ -12,12 +12,17 @@ from typing import Literal
 
 from wsigen.base.geometry import ChunkGrid
 from wsigen.sampling.pathup import PathUpPlan
-from wsigen.sampling.plan import CropPlan
+from wsigen.sampling.plan import TAPERS, CropPlan
 from wsigen.sampling.random_patch import RandomPatchPlan
 from wsigen.sampling.schedule import Schedule
 from wsigen.sampling.shifted import ShiftedPlan
 
 Start = Literal["noise", "reference", "previous"]
+
+MODES = ("pathup", "random-patch", "shifted")
+
+_FAR = 1_000_000
+"""No side of a slide is longer, px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,11 @@ class PassPlan:
         See `random_patch.RandomPatchPlan`.
     seed : int
         Of the run; it decides where crops lie.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range: plans are read from files that other people wrote.
     """
 
     index: int
@@ -72,6 +82,19 @@ class PassPlan:
     taper: str
     weighted_last: int
     seed: int
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "index": (0, 99), "level": (0, 99), "height": (1, _FAR), "width": (1, _FAR), "scale": (1, _FAR),
+            "factor": (1, 1024), "side": (1, 4096), "chunk": (1, _FAR), "strength": (0.0, 1.0), "overlap": (0, self.side - 1),
+            "weighted_last": (0, _FAR), "seed": (0, 2**64 - 1),
+        }  # fmt: skip
+        for name, (least, most) in ranges.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is not in {least} .. {most}")
+        for name, words in (("mode", MODES), ("taper", TAPERS)):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is none of {', '.join(words)}")
 
     @property
     def steps(self) -> int:

@@ -42,6 +42,12 @@ class Schedule:
     timesteps: tuple[int, ...]
     abar: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.timesteps) <= 1000 or len(self.abar) != len(self.timesteps) + 1:
+            raise ValueError(f"{len(self.timesteps)} timesteps and {len(self.abar)} noise levels; 1 to 1000, and one more")
+        if not all(0.0 <= abar <= 1.0 for abar in self.abar) or min(self.timesteps) < 0:
+            raise ValueError("a timestep is below 0, or a noise level not in 0 .. 1")
+
     @property
     def steps(self) -> int:
         """Number of transitions."""

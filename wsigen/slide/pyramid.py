@@ -69,7 +69,7 @@ class PyramidSpec:
              f"compression is {self.compression!r}; 'jpeg' and 'deflate' are what every viewer reads"),
             (1 <= self.quality <= 100, f"quality is {self.quality}; it must lie in 1..100"),
             (self.tile >= 16 and self.tile % 16 == 0, f"tile is {self.tile} px; TIFF needs a multiple of 16"),
-            (self.block > 0 and self.block % step == 0,
+            (self.block > 0 and step > 0 and self.block % step == 0,
              f"block is {self.block} px; it must be a multiple of four tiles, {step} px"),
         ]  # fmt: skip
         for good, message in checks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsigen.base.classes import ClassTable
-from wsigen.base.errors import TrainingError
+from wsigen.base.errors import TrainingError, refusing
+from wsigen.base.json_file import read_json
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
@@ -102,7 +102,8 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
     file = autoencoder / FIGURES
     if not file.is_file():
         return {}
-    return {f"autoencoder_{name}": float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+    with refusing(TrainingError, f"{file}: not figures of a training", "remove it"):
+        return {f"autoencoder_{name}": float(value) for name, value in read_json(file, TrainingError).items()}
 
 
 def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: Path) -> LatentData:
