@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from slide_making import exact_mean, tissue
 
 from wsigen.base.errors import DamagedChunkError
+from wsigen.slide import tiles
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import area_mean, area_means, encode_block, encode_tile, read_block
@@ -97,6 +100,21 @@ def test_a_flipped_bit_is_damage(at: int, bit: int) -> None:
     blob[at] ^= 1 << bit
     with pytest.raises(DamagedChunkError, match="made again"):
         read_block(bytes(blob))
+
+
+@pytest.mark.parametrize("shape", [(1, 57, 3), (4097, 4096, 3), (10**5, 10**5, 3), (-1, -57, 3), (1, 57, 10**9), (0, 57, 3)])
+def test_a_remainder_takes_no_more_memory_than_its_shape(shape: tuple[int, ...]) -> None:
+    bomb = tiles._Payload()
+    table = {"ij": [1, 1], "spec": {}, "tiles": [], "remainder": [*shape, *bomb.add(zlib.compress(bytes(10**8)))]}
+    blob = bomb.sealed(table)
+    tracemalloc.start()
+    if shape == (1, 57, 3):
+        assert read_block(blob).remainder.shape == shape
+    else:
+        with pytest.raises(DamagedChunkError, match="made again"):
+            read_block(blob)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 def test_spool_keeps_blocks_by_their_place(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The table says which block of which slide this is, and where in the payload each
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ MAGIC = b"wsiblk2\n"
 
 STRIP = 128
 """Rows that are shrunk at a time, so that the sums of a wide image stay in the cache (measured: 32 to 256)."""
+
+_MOST_SIDE = 4096
+"""Of a block's remainder image, px: an eighth of the block's side."""
 
 _CURE = "delete it and it will be made again"
 
@@ -117,7 +121,9 @@ def read_block(blob: bytes | bytearray, key: str = "") -> EncodedBlock:
         table = json.loads(bytes(data[end - _NUMBER.unpack_from(blob, end)[0] : end]))
         tiles = {(k, r, c): bytes(data[at : at + size]) for k, r, c, at, size in table["tiles"]}
         *shape, at, size = table["remainder"]
-        pixels = zlib.decompress(data[at : at + size])
+        if not (1 <= shape[0] <= _MOST_SIDE and 1 <= shape[1] <= _MOST_SIDE and shape[2:] == [3]):
+            raise ValueError(f"remainder of shape {shape}")
+        pixels = zlib.decompressobj().decompress(data[at : at + size], math.prod(shape))  # and not whatever it may hold
         i, j = table["ij"]
         return EncodedBlock((i, j), table["spec"], tiles, np.frombuffer(pixels, np.uint8).reshape(shape))
     except Exception as error:  # a checksum that fits says nothing of who wrote the rest
