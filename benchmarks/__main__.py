@@ -26,6 +26,7 @@ NAMES = (
     "glass",
     "crops",
     "repeatable",
+    "annotations",
     "training",
     "evaluation",
     "peers",

@@ -24,7 +24,7 @@ from pydantic import (
 
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, first_fault, read_mapping
-from wsigen.layout.class_names import Names
+from wsigen.layout.class_names import parse_names
 from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
@@ -96,7 +96,7 @@ class RunConfig(Settings):
         "Layout", "um/px of the image that the layout was drawn on", otherwise="the slide's", gt=0
     )
     layout_classes: Path | None = _setting("Layout", "table 'value: class' of a label image (YAML, JSON, CSV)")
-    layout_names: Names | None = _setting(
+    layout_names: dict[str, str | None] | None = _setting(
         "Layout", "renames classes of the layout; 'NAME=' leaves NAME out, '=CLASS' is for what has no class",
         form="NAME=CLASS,...",
     )  # fmt: skip
@@ -222,6 +222,11 @@ class RunConfig(Settings):
             check_size(*value)
         return value
 
+    @field_validator("layout_names", mode="before")
+    @classmethod
+    def _parse_layout_names(cls, value: object) -> object:
+        return parse_names(value)
+
     @field_validator("threads")
     @classmethod
     def _check_threads(cls, value: int | None) -> int | None:
@@ -315,7 +320,7 @@ class RunSettings(ResumeSettings, total=False):
     layout: str | Path | None
     layout_mpp: float | None
     layout_classes: str | Path | None
-    layout_names: str | Mapping[str, str | None] | None
+    layout_names: str | dict[str, str | None] | None
     class_name: str | None
     background: str | None
     subtype: str | None
