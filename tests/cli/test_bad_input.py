@@ -180,7 +180,7 @@ def test_run_directory_that_is_no_run(run, tmp_path):
     assert "thesis.txt" in run("generate", OUT, "--class", "Tumor", "--size", "600x600", "--run-dir", "data")
     assert names(tmp_path / "data") == {"thesis.txt"}
     assert "not a run" in run("resume", "data")
-    assert "not a run" in run("inspect", "data")
+    assert "not a run" in run("info", "data")
 
 
 def test_second_driver(run, tmp_path, bundle):

@@ -140,15 +140,18 @@ def test_the_demo_layout(bundle, tmp_path):
     assert 0.9 * max(asked.values()) <= sum(made.values()) <= sum(asked.values()) * 1.01
 
 
-def test_estimate_inspect_models_version(bundle, tmp_path):
+def test_estimate_info_models_version(bundle, tmp_path):
     tumor_in_stroma(tmp_path / "layout.geojson")
     text = wsigen("estimate", *options(bundle), cwd=tmp_path).stdout
     assert "model calls" in text
     assert "memory" in text
     assert wsigen("generate", "a.ome.tiff", *options(bundle), "--keep-run", cwd=tmp_path).returncode == 0
-    text = wsigen("inspect", "a.run", cwd=tmp_path).stdout
+    text = wsigen("info", "a.run", cwd=tmp_path).stdout
     assert "100 %" in text
     assert (tmp_path / "a.run" / "timesteps.png").stat().st_size > 100
+    text = wsigen("info", "a.ome.tiff", "--thumbnail", "small.png", cwd=tmp_path).stdout
+    assert all(part in text for part in ("tifffile, OME-TIFF", "um/px:", "OME-XML"))
+    assert (tmp_path / "small.png").stat().st_size > 100
     assert wsigen("--version", cwd=tmp_path).stdout.strip()
     assert "Tumor" in wsigen("models", cwd=tmp_path).stdout
     assert wsigen("generate", "x.ome.tiff", "--nonsense", cwd=tmp_path).returncode == 2

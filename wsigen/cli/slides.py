@@ -1,4 +1,4 @@
-"""``wsigen generate``, ``estimate``, ``resume``, ``inspect``, ``models`` and ``worker-check``."""
+"""``wsigen generate``, ``estimate``, ``resume``, ``models`` and ``worker-check``."""
 
 from __future__ import annotations
 
@@ -59,16 +59,6 @@ def estimate(ctx: typer.Context, config: Config = None) -> None:
     from wsigen.run.estimate.estimate import estimate
 
     print(estimate(settings))
-
-
-def inspect(
-    run_dir: RunDir,
-    picture: Annotated[Path | None, typer.Option("--picture", help="timestep map (default: RUN_DIR/timesteps.png)")] = None,
-) -> None:
-    """Show the progress of a run, and the timestep of every pixel as a picture."""
-    from wsigen.run.inspect import inspect
-
-    print(inspect(run_dir, picture))
 
 
 def models() -> None:

@@ -32,6 +32,7 @@ from wsigen.dataset.settings import (
 )
 from wsigen.dataset.tables import column_of_images, few, folder_of
 from wsigen.models.card import Level
+from wsigen.slide.info import told
 from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask
 
@@ -196,6 +197,7 @@ def open_dataset(
     if index is None:
         index = build_index(settings, files, make_member, held_out, Path(cache), skip_bad, watch)
         save_index(path, index, key if index.skipped else strict)  # with nothing left out both are the same
+    notes += told((m.name, note) for m in index.members for note in m.reference.notes)
     notes += [*_shortened(index.notes), *_coarse_images(settings, index.members)]
     key = key if index.skipped else strict
     return Dataset(settings, key, index.members, held_out, index.patches, index.areas, index.skipped, notes, skip_bad)

@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from wsigen.base.errors import DatasetError, suggest
+from wsigen.base.geometry import Box
 from wsigen.dataset.settings import DatasetSettings, Source, TileSource
 from wsigen.dataset.tables import keys
-from wsigen.slide.reading import ImageSource, as_rgb, open_image
+from wsigen.slide.reading import ImageSource, open_image
 from wsigen.storage.files import atomic_path
 
 SUFFIXES = frozenset(
@@ -20,6 +22,9 @@ SUFFIXES = frozenset(
 
 COPY_FROM_PX = 2**22
 """An untiled image of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""
+
+COPY_ROWS = 512
+"""Rows of px copied at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +132,12 @@ def open_listed(path: Path, name: str, source: Source, cache: Path) -> ImageSour
     DatasetError
         If nobody says its um/px.
     """
-    image = open_image(path)
-    mpp = stated_mpp(source, name) or image.mpp
-    if mpp is None:
+    image = open_image(path).stated(stated_mpp(source, name))
+    if image.mpp is None:
         raise DatasetError(f"{name}: no um/px in the file; give 'mpp:' in its source")
     if image.height * image.width > COPY_FROM_PX and not image.by_region:
-        image = replace(image, path=str(tiled_copy(Path(image.path), cache)))
-    return replace(image, mpp=float(mpp))
+        image = replace(image, path=str(tiled_copy(image, cache)))
+    return image
 
 
 def stated_mpp(source: Source, name: str) -> float | None:
@@ -143,8 +147,10 @@ def stated_mpp(source: Source, name: str) -> float | None:
     return next((source.mpp[key] for key in keys(name) if key in source.mpp), None)
 
 
-def tiled_copy(path: Path, cache: Path) -> Path:
+def tiled_copy(image: ImageSource, cache: Path) -> Path:
     """Write an image as a tiled TIFF pyramid without loss into the cache, once; returns its path.
+
+    Its pixels lie in a temporary file meanwhile, three bytes each.
 
     Raises
     ------
@@ -153,19 +159,23 @@ def tiled_copy(path: Path, cache: Path) -> Path:
     """
     import pyvips
 
+    path = Path(image.path)
     stat = path.stat()
     key = hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     target = cache / "tiled" / f"{path.stem}-{key}.tif"
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            image = as_rgb(pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error"))
-            with atomic_path(target) as beside:
-                image.tiffsave(
+            with atomic_path(target) as beside, NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".raw") as raw:
+                for y in range(0, image.height, COPY_ROWS):
+                    raw.write(image.read(0, Box(y, 0, min(y + COPY_ROWS, image.height), image.width)).tobytes())
+                raw.flush()
+                pixels = pyvips.Image.rawload(raw.name, image.width, image.height, 3).copy(interpretation="srgb")
+                pixels.tiffsave(
                     str(beside), tile=True, tile_width=512, tile_height=512, compression="deflate", level=1,
                     predictor="horizontal", bigtiff=True, pyramid=True
                 )  # fmt: skip
-        except (pyvips.Error, OSError) as error:  # the image was read to its end before: it is the writing
+        except (pyvips.Error, OSError) as error:
             reason = " ".join((getattr(error, "detail", "") or str(error)).split())[:160]
             raise DatasetError(
                 f"{target.parent}: the tiled copy of {path.name} cannot be written ({reason}); make room, or give "

@@ -22,7 +22,7 @@ from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
 
-VERSION = 4
+VERSION = 5
 """Raised when the meaning of an index, or the way patches are made, changes."""
 
 Watch = Callable[[int, int, str], None]
@@ -199,7 +199,7 @@ def load_index(path: Path, key: str, files: Sequence[ImageFile], make_member: Ma
             about = json.loads(stored["about"].tobytes())
             if about["key"] != key:
                 return None
-            images = [ImageSource(**image) for image in about["images"]]
+            images = [ImageSource(**{**image, "notes": tuple(image["notes"])}) for image in about["images"]]
             if not all(Path(image.path).exists() for image in images):
                 return None
             masks = [None if s is None else _unpack(stored[f"mask_{i}"], *s) for i, s in enumerate(about["masks"])]

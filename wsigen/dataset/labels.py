@@ -174,7 +174,7 @@ class PointLabels:
             If a point lies outside of the image.
         """
         mpp = float(image.mpp or 1)
-        centres = self.centres / mpp if self.in_um else self.centres
+        centres = self.centres / (mpp, mpp * image.aspect) if self.in_um else self.centres
         x, y = centres.T
         outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
         if len(outside):
@@ -185,8 +185,9 @@ class PointLabels:
                 f"the first at x={x:.0f}, y={y:.0f} px; x and y are read as {unit}: check 'unit' and 'columns', or the um/px"
             )
         factor = np.array([canvas[1] / image.width, canvas[0] / image.height])
-        radius = self.radius_px or float(self.radius_um or 0) / mpp
-        return PointLayout(*canvas, centres * factor, self.labels, radius * float(factor.mean()))
+        across = float(factor[0])  # um/px is that of x
+        radius = self.radius_px * float(factor.mean()) if self.radius_px else (self.radius_um or 0) / mpp * across
+        return PointLayout(*canvas, centres * factor, self.labels, radius)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

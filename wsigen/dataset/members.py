@@ -56,8 +56,7 @@ class Member:
 
     def canvas(self, mpp: float) -> Size:
         """Size (height, width) of the image resampled to ``mpp`` um/px."""
-        scale = self.mpp / mpp
-        return max(1, round(self.reference.height * scale)), max(1, round(self.reference.width * scale))
+        return self.reference.canvas(mpp)
 
     def image(self, box: Box, mpp: float) -> NDArray[np.uint8]:
         """Read RGB uint8 ``[h, w, 3]`` of a box in px of the image resampled to ``mpp`` um/px."""

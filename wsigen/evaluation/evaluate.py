@@ -18,7 +18,7 @@ from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
 from wsigen.evaluation.seams import check_period
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import coverage, overlapping, place_crops, place_training
-from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, open_side, same_files
+from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files
 from wsigen.evaluation.slide_checks import SlideCheck, check_slides
 
 Watch = Callable[[str, int, int], None]
@@ -172,7 +172,7 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     """
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    notes = enlarged(list(sides.values()), mpp)
+    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
     notes += [f"{side.name}: {text}" for side in sides.values() for text in folders_without_class(side.path, side.members)]
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
     sets = {

@@ -22,6 +22,7 @@ from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
 from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.layout import MAX_SIDE_PX, Layout
+from wsigen.slide.formats import open_picture
 
 STRIP_PX = 2**24
 """Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
@@ -92,7 +93,7 @@ def read_label_raster(
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
 ) -> RasterLayout:
-    """Open a label image: one band of whole numbers, in anything libvips reads.
+    """Open a label image: one band of whole numbers, as PNG or TIFF.
 
     Parameters
     ----------
@@ -159,9 +160,7 @@ def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> 
 @functools.lru_cache(maxsize=4)
 def _open(path: str, stamp: int) -> Any:
     """Open a file once per process; ``stamp`` (its time of change) makes a new file a new entry."""
-    import pyvips
-
-    return pyvips.Image.new_from_file(path, access="random", fail_on="error")
+    return open_picture(path, LayoutError)
 
 
 def _known(

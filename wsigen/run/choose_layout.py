@@ -148,5 +148,4 @@ def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
     if config.reference is None:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
     reference = open_image(config.reference)
-    scale = reference.mpp / mpp if reference.mpp else 1.0
-    return max(1, round(reference.height * scale)), max(1, round(reference.width * scale))
+    return (reference.height, reference.width) if reference.mpp is None else reference.canvas(mpp)

@@ -61,7 +61,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     card = check_bundle(folder)
     mpp = _slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
-    _check_reference(config)
+    notes = (*chosen.notes, *_check_reference(config))
     slide = _slide(config, chosen.layout, mpp)
     model = _load(folder, config)
     absolute = _with_absolute_paths(config)
@@ -86,7 +86,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         layout_title=chosen.title or (str(absolute.layout) if absolute.layout else None),
         versions=package_versions(),
     )
-    return Prepared(config, card, chosen.layout, spec, chosen.notes)
+    return Prepared(config, card, chosen.layout, spec, notes)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
@@ -141,12 +141,18 @@ def _load(folder: Path, config: RunConfig) -> Model:
         raise ConfigError(f"setting 'device': {config.device!r} cannot be used here ({error})") from None
 
 
-def _check_reference(config: RunConfig) -> None:
-    """Read the whole reference once, small, so that a damaged one is refused before the run begins."""
-    if config.reference is not None:
-        from wsigen.slide.reading import open_image
+def _check_reference(config: RunConfig) -> list[str]:
+    """Read the whole reference once, small, so that a damaged one is refused before the run begins; return notes."""
+    if config.reference is None:
+        return []
+    from wsigen.slide.reading import open_image
 
-        open_image(config.reference).region(Box(0, 0, 64, 64), (64, 64))
+    image = open_image(config.reference)
+    image.region(Box(0, 0, 64, 64), (64, 64))
+    notes = [f"{config.reference.name}: {note}" for note in image.notes]
+    if image.mpp is None and config.size is None and config.layout_file is None:
+        notes.append(f"{config.reference.name}: does not say its um/px; its pixels are taken for those of the slide")
+    return notes
 
 
 def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:

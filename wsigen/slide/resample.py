@@ -25,12 +25,17 @@ class Taps:
         return int(self.index.min()), int(self.index.max()) + 1
 
 
-def taps(start: int, stop: int, canvas: int, source: int) -> Taps:
+def taps(start: int, stop: int, canvas: int, source: int, extent: float | None = None) -> Taps:
     """Return the taps of output pixels ``[start, stop)`` of ``canvas`` pixels made from ``source`` pixels.
 
     Pixels beyond the edge of the source repeat the last one.
+
+    Parameters
+    ----------
+    extent : float or None
+        Pixels of the source that the canvas stands for, if these are not all of them: a level may lack a part of one.
     """
-    factor = source / canvas
+    factor = (source if extent is None else extent) / canvas
     out = np.arange(start, stop, dtype=np.float64)
     if factor >= 1:
         left, right = out * factor, (out + 1) * factor

@@ -108,8 +108,9 @@ def write_thumbnail(slide_path: str | os.PathLike[str], png_path: str | os.PathL
     from wsigen.slide.reading import open_image
 
     slide = open_image(slide_path)
-    scale = min(1.0, side / max(slide.height, slide.width))
-    height, width = max(1, round(slide.height * scale)), max(1, round(slide.width * scale))
+    square = slide.height * slide.aspect, slide.width
+    scale = min(1.0, side / max(square))
+    height, width = (max(1, round(px * scale)) for px in square)
     pixels = slide.region(Box(0, 0, height, width), (height, width))
     with atomic_path(png_path) as beside:
         Image.fromarray(pixels).save(beside, format="PNG")

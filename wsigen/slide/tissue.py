@@ -49,9 +49,10 @@ def find_tissue(image: ImageSource, mpp: float | None) -> Mask:
         um/px of the full resolution, or None if nobody knows.
     """
     mpp = mpp or USUAL_MPP
-    short, long = sorted((image.height, image.width))
+    height, width = image.height * image.aspect, image.width
+    short, long = sorted((height, width))
     factor = max(1.0, min(VIEW_MPP / mpp, short / VIEW_MIN_PX), long / VIEW_MAX_PX)
-    canvas = (max(1, round(image.height / factor)), max(1, round(image.width / factor)))
+    canvas = (max(1, round(height / factor)), max(1, round(width / factor)))
     view = image.region(Box(0, 0, *canvas), canvas)
     return tissue_mask(view, mpp * factor)
 

@@ -16,7 +16,7 @@ from wsigen.evaluation.downstream.results import FOLDS, Arm, Downstream, Run, Se
 from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
 from wsigen.evaluation.evaluate import Watch, counted
 from wsigen.evaluation.sides.members import folders_without_class
-from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, open_side, shared_files
+from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, image_notes, open_side, shared_files
 
 if TYPE_CHECKING:
     from wsigen.evaluation.downstream.networks import Prepared
@@ -49,7 +49,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     make = _network(settings)
     sides = _open(settings, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    coarse = enlarged(list(sides.values()), mpp)
+    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
         result, samples = _read(settings, sides, mpp, scratch, watch)
@@ -62,7 +62,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
         for arm, seed, fold in _networks(plan, settings):
             result.runs += _train(result, plan, make, arm, seed, fold, watch)
         result.examples = _examples(plan, result.classes)
-    result.warnings += coarse + _notes(result, samples, folds)
+    result.warnings += notes + _notes(result, samples, folds)
     return result
 
 

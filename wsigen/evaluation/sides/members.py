@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -114,7 +114,7 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         elif folders and max(image.height, image.width) <= TILE_PX:
             labels, table = WholeLabel(0), ClassTable((TissueClass(folders[0], (0, 0, 0)),))
             group = "/".join(folders[1:]) or None
-        image = replace(image, mpp=stated_mpp or image.mpp)
+        image = image.stated(stated_mpp)
         members.append(Member(file.name, file, image, labels, table, group=group))
     if not members:
         raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")

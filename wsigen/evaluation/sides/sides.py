@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from wsigen.dataset.labels import WholeLabel
 from wsigen.dataset.members import Member
 from wsigen.evaluation.sides.members import Indexing, PackedMask, Skipped, find_members, named_dataset, open_members
 from wsigen.layout.layout import Layout
+from wsigen.slide.info import told
 from wsigen.slide.tissue import find_tissue
 from wsigen.storage.files import sha256
 
@@ -91,8 +92,8 @@ class Side:
 
     def full_size(self, crop: Crop) -> Box:
         """Where a crop lies in px of the full resolution."""
-        scale = self.members[crop.member].reference.height / crop.canvas[0]
-        return Box(*(round(v * scale) for v in (crop.box.y0, crop.box.x0, crop.box.y1, crop.box.x1)))
+        image = self.members[crop.member].reference
+        return _resized(crop, (image.height, image.width))
 
     def layout(self, index: int) -> Layout | None:
         """Classes drawn on a member, in px of the full resolution; None (and a note) if what is drawn cannot be used, too."""
@@ -110,7 +111,7 @@ class Side:
         layout, table = self.layout(crop.member), self.members[crop.member].table
         if layout is None:
             return {}
-        box = self.full_size(crop)
+        box = _resized(crop, (layout.height, layout.width))
         cell = max(1, min(box.height, box.width) // _CELLS)
         cells = Box(box.y0 // cell, box.x0 // cell, -(-box.y1 // cell), -(-box.x1 // cell))
         classes = layout.class_map(cells, cell)
@@ -183,6 +184,13 @@ class Side:
         return values[0]
 
 
+def _resized(crop: Crop, size: tuple[int, int]) -> Box:
+    """Where a crop lies on the image resized to ``(height, width)``."""
+    y, x = (side / canvas for side, canvas in zip(size, crop.canvas, strict=True))
+    box = crop.box
+    return Box(round(box.y0 * y), round(box.x0 * x), round(box.y1 * y), round(box.x1 * x))
+
+
 def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Indexing | None = None) -> Side:
     """Open a slide, a folder of slides, a folder of tiles or a dataset; unreadable files are kept in ``skipped``.
 
@@ -205,6 +213,11 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
     if stated_mpp is not None:
         raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
     return Side(name, path, *open_members(*dataset, watch))
+
+
+def image_notes(sides: Iterable[Side]) -> list[str]:
+    """Say what is not as one would expect of the images, a line for each thing."""
+    return told((m.name, note) for side in sides for m in side.members for note in m.reference.notes)
 
 
 def common_mpp(sides: list[Side], asked: float | None) -> float | None:

@@ -1,0 +1,83 @@
+"""Files are opened by the loader of their kind or refused by name, and what is too large before anything is decoded."""
+
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+
+from wsigen.base.errors import ImageError
+from wsigen.slide.formats import WHOLE_BYTES, open_picture
+from wsigen.slide.reading import open_image
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="60000" height="60000"><rect width="9" height="9"/></svg>'
+
+
+def png(width, height, rows=b""):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (SVG, "SVG"), (b'<?xml version="1.0"?>' + SVG, "SVG"), (b"\xef\xbb\xbf  " + SVG, "SVG"), (b"%PDF-1.7 ...", "PDF"),
+        (b"GIF89a...........", "GIF"), (b"BM" + bytes(60), "BMP"), (b"\xb6\xa6\xf2\x08" + bytes(80), "libvips"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "JPEG 2000"), (b"\0\0\0\x18ftypheic" + bytes(40), "HEIF"),
+        (b"push graphic-context\nviewbox 0 0 9 9\n", "not an image"), (b"", "not an image"), (b"PK\x03\x04....", "ZIP"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".tif", ".jpg"])
+def test_other_formats_are_refused_by_name(tmp_path, data, name, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"a\..*PNG") as caught:
+        open_image(path)
+    assert name in str(caught.value)
+    with pytest.raises(ImageError, match="save it as PNG"):
+        open_picture(path)
+
+
+def test_large_pictures_are_refused_by_their_header(tmp_path):
+    """100,000 x 100,000 px in a few bytes: neither memory nor a temporary file is filled."""
+    (tmp_path / "a.png").write_bytes(png(100_000, 100_000, bytes(1000)))
+    tifffile.imwrite(tmp_path / "tile.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", tile=(64, 64))
+    _set_tags(tmp_path / "tile.tif", {256: 60_000, 257: 60_000, 322: 60_000, 323: 60_000})
+    code = (
+        "import sys, resource\nfrom wsigen.slide.reading import open_image\nfrom wsigen.base.errors import ImageError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n        open_image(path)\n        sys.exit('was opened')\n"
+        "    except ImageError as error:\n        print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    files = [str(tmp_path / "a.png"), str(tmp_path / "tile.tif")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=60)
+    picture, tile, peak = done.stdout.splitlines()
+    assert "100000 x 100000 px, 9.3 GiB" in picture
+    assert "tiled pyramid" in picture
+    assert "tiles of 60000 x 60000 px" in tile
+    unit = 1024 if sys.platform == "linux" else 1
+    assert int(peak) * unit < 300 * 2**20
+
+
+def test_a_tiled_picture_may_be_larger(tmp_path):
+    """Of a label image in tiles only what is asked for is decoded."""
+    path = tmp_path / "labels.tif"
+    side = 48_000
+    with tifffile.TiffWriter(path) as tif:
+        cells = (b"" if i else zlib.compress(bytes(512 * 512)) for i in range((-(-side // 512)) ** 2))
+        tif.write(cells, shape=(side, side), dtype="uint8", tile=(512, 512), compression="deflate", metadata=None)
+    assert side**2 > WHOLE_BYTES
+    assert open_picture(path).width == side
+
+
+def _set_tags(path, values):
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for tag, value in values.items():
+            tif.pages.first.tags[tag].overwrite(value)

@@ -1,0 +1,216 @@
+"""Which image of a TIFF is read, and how: planes, depths, colours; or refused by name."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from slide.scanner_files import jpeg, jpeg_2000_ycbcr, tiles, write_ome
+from slide.slide_making import tissue
+
+from wsigen.base.errors import ImageError
+from wsigen.base.geometry import Box
+from wsigen.slide.info import told
+from wsigen.slide.reading import open_image, slide_info
+
+RGB = tissue(300, 400)
+PLANES = np.ascontiguousarray(RGB.transpose(2, 0, 1))
+TAGS = {"resolution": (20000, 20000), "resolutionunit": 3}
+
+
+def read(path):
+    image = open_image(path)
+    return image.read(0, Box(0, 0, image.height, image.width))
+
+
+def refused(path, *parts):
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    message = str(caught.value)
+    assert all(part in message for part in (path.name, *parts)), message
+
+
+def note_of(path, *parts):
+    notes = open_image(path).notes
+    assert any(all(part in note for part in parts) for note in notes), notes
+
+
+def test_the_largest_image_is_the_slide_not_the_first(tmp_path):
+    path = tmp_path / "leica.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        options = {"photometric": "rgb", "tile": (128, 128)}
+        tif.write(RGB[:80, :100], metadata={"axes": "YXS", "Name": "macro", "PhysicalSizeX": 16.0}, **options)
+        about = {"axes": "YXS", "Name": "slide", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        tif.write(RGB, subifds=1, metadata=about, **options)
+        tif.write(RGB[::2, ::2], subfiletype=1, **options)
+    np.testing.assert_array_equal(read(path), RGB)
+    assert open_image(path).levels == [(300, 400), (150, 200)]
+    assert open_image(path).mpp == 0.25
+    note_of(path, "'slide' of 400 x 300 px is read", "'macro' of 100 x 80 px")
+    assert slide_info(path).others == ("image 0 'macro' of 100 x 80 px",)
+
+
+def test_focal_planes_and_times(tmp_path):
+    stack = np.stack([RGB, RGB[::-1], RGB[:, ::-1]])
+    write_ome(tmp_path / "z.ome.tif", [stack], "ZYXS")
+    write_ome(tmp_path / "t.ome.tif", [stack], "TYXS")
+    np.testing.assert_array_equal(read(tmp_path / "z.ome.tif"), RGB[::-1])
+    note_of(tmp_path / "z.ome.tif", "3 focal planes", "middle one (2)")
+    np.testing.assert_array_equal(read(tmp_path / "t.ome.tif"), RGB)
+    note_of(tmp_path / "t.ome.tif", "3 times", "first")
+
+
+@pytest.mark.parametrize(
+    ("channels", "order"),
+    [
+        ({}, (0, 1, 2)),
+        ({"Name": ["R", "G", "B"]}, (0, 1, 2)),
+        ({"Name": ["blue", "green", "red"]}, (2, 1, 0)),
+        ({"Color": [-16776961, 16711935, 65535]}, (0, 1, 2)),
+        ({"Name": ["DAPI", "FITC", "TRITC"]}, None),
+        ({"Name": ["DAPI", "FITC", "TRITC"], "Color": [65535, 16711935, -16776961]}, None),
+        ({"Fluor": ["a", "b", "c"]}, None),
+    ],
+)
+def test_three_grey_channels(tmp_path, channels, order):
+    path = tmp_path / "c.ome.tif"
+    write_ome(path, [PLANES], "CYX", "minisblack", {"Channel": channels} if channels else None)
+    if order is None:
+        refused(path, "3 channels", channels.get("Name", ["channel 1"])[0], "no brightfield RGB")
+    else:
+        np.testing.assert_array_equal(read(path), RGB[..., list(order)])
+        assert bool(open_image(path).notes) == (not channels)
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_fluorescence_is_refused_by_name(tmp_path, count):
+    path = tmp_path / "f.ome.tif"
+    write_ome(path, [np.resize(PLANES, (count, 300, 400))], "CYX", "minisblack")
+    refused(path, f"{count} channels", "no brightfield RGB image")
+
+
+def test_pages_nobody_names_are_refused(tmp_path):
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, PLANES, photometric="minisblack", tile=(128, 128))
+    refused(path, "3 pages of the same size", "nothing says which")
+
+
+@pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 16}, {"rowsperstrip": 300}])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
+def test_strips_tiles_and_planes(tmp_path, layout, separate, compression):
+    path = tmp_path / "a.tif"
+    data = PLANES if separate else RGB
+    planar = "separate" if separate else "contig"
+    tifffile.imwrite(path, data, photometric="rgb", planarconfig=planar, compression=compression, metadata=None, **layout)
+    np.testing.assert_array_equal(read(path), RGB)
+    np.testing.assert_array_equal(open_image(path).read(0, Box(15, 127, 129, 131)), RGB[15:129, 127:131])
+    assert open_image(path).by_region == ("tile" in layout)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_missing_tiles_are_white(tmp_path, separate):
+    path = tmp_path / "a.tif"
+    images = PLANES[..., None] if separate else RGB[None]
+    cells = [tile for image in images for tile in tiles(image, lambda t: t.tobytes(), without=lambda y, x: y == 128 and x == 0)]
+    planar = "separate" if separate else "contig"
+    with tifffile.TiffWriter(path) as tif:
+        shape = PLANES.shape if separate else RGB.shape
+        more = {"compression": 1, "metadata": None, "planarconfig": planar, "photometric": "rgb"}
+        tif.write(iter(cells), shape=shape, dtype="uint8", tile=(128, 128), **more)
+    truth = RGB.copy()
+    truth[128:256, :128] = 255
+    np.testing.assert_array_equal(read(path), truth)
+
+
+@pytest.mark.parametrize(
+    ("factor", "about", "told_as"),
+    [
+        (257, {}, "16 bits a sample, values to"),
+        (16, {}, "taken as 12 bits"),
+        (16, {"SignificantBits": 12}, "12 bits a sample, as declared"),
+        (1, {}, "taken as 8 bits"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["tiled", "planes"])
+def test_more_than_8_bits_are_scaled_to_what_is_used(tmp_path, factor, about, told_as, layout):
+    path, full = tmp_path / "a.ome.tif", RGB.copy()
+    full[0, 0] = 255
+    deep = full.astype(np.uint16) * factor
+    if layout == "tiled":
+        write_ome(path, [deep], metadata=about)
+    else:
+        write_ome(path, [np.ascontiguousarray(deep.transpose(2, 0, 1))], "CYX", "minisblack", about)
+    assert np.abs(read(path).astype(int) - full).max() <= 1
+    note_of(path, told_as)
+
+
+def test_deep_png_is_scaled_too(tmp_path):
+    grey = RGB[..., 1].astype(np.uint16) * 16
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.abs(read(tmp_path / "a.png")[..., 0].astype(int) - RGB[..., 1]).max() <= 1
+    note_of(tmp_path / "a.png", "taken as 12 bits")
+    note_of(tmp_path / "a.png", "grey")
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "float32", "int16"])
+def test_other_samples_are_refused(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", RGB.astype(dtype), photometric="rgb", tile=(128, 128))
+    refused(tmp_path / "a.tif", dtype, "save it as 8-bit RGB")
+
+
+def test_transparency_is_white(tmp_path):
+    alpha = np.full((300, 400, 1), 255, np.uint8)
+    alpha[:, :100] = 0
+    for kind in ("unassalpha", "assocalpha"):
+        path = tmp_path / f"{kind}.tif"
+        colours = RGB if kind == "unassalpha" else np.where(alpha, RGB, 0)
+        tifffile.imwrite(path, np.concatenate([colours, alpha], -1), photometric="rgb", extrasamples=[kind], tile=(128, 128))
+        np.testing.assert_array_equal(read(path), np.where(alpha, RGB, 255))
+
+
+def test_photometric_interpretations(tmp_path):
+    grey = RGB[..., 1]
+    tifffile.imwrite(tmp_path / "white.tif", 255 - grey, photometric="miniswhite", tile=(128, 128))
+    np.testing.assert_array_equal(read(tmp_path / "white.tif"), grey[..., None].repeat(3, -1))
+    note_of(tmp_path / "white.tif", "grey")
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", grey, photometric="palette", colormap=colours * 257, tile=(128, 128))
+    np.testing.assert_array_equal(read(tmp_path / "palette.tif"), colours.T[grey])
+    tifffile.imwrite(tmp_path / "cmyk.tif", np.dstack([RGB, grey]), photometric="separated", tile=(128, 128))
+    refused(tmp_path / "cmyk.tif", "SEPARATED", "save it as RGB")
+
+
+@pytest.mark.parametrize(
+    ("encode", "compression", "photometric"),
+    [(jpeg, 7, "ycbcr"), (jpeg_2000_ycbcr, 34712, "ycbcr"), (jpeg_2000_ycbcr, 33003, "rgb")],
+)
+def test_ycbcr_becomes_rgb(tmp_path, encode, compression, photometric):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        more = {"subsampling": (1, 1)} if photometric == "ycbcr" else {}
+        options = {"compression": compression, "photometric": photometric, "metadata": None, **more}
+        tif.write(tiles(RGB, encode), shape=RGB.shape, dtype="uint8", tile=(128, 128), **options)
+    assert np.abs(read(tmp_path / "a.tif").astype(int) - RGB).mean() < 2
+
+
+def test_turned_pictures_are_read_as_stored_and_that_is_told(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    assert read(tmp_path / "a.jpg").shape == RGB.shape
+    note_of(tmp_path / "a.jpg", "orientation 6", "as stored")
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", metadata=None, extratags=[(274, 3, 1, 8, True)])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), RGB)
+    note_of(tmp_path / "a.tif", "orientation 8", "as stored")
+
+
+def test_by_url(tmp_path):
+    write_ome(tmp_path / "a.ome.tif", [RGB, RGB[::2, ::2]])
+    image = open_image(f"file://{tmp_path}/a.ome.tif")
+    assert image.levels == [(300, 400), (150, 200)]
+    assert image.mpp == 0.5
+    np.testing.assert_array_equal(image.read(0, Box(0, 0, 300, 400)), RGB)
+
+
+def test_notes_of_many_files_are_one_line():
+    lines = told([("x/a.svs", "odd"), ("b.svs", "odd"), ("b.svs", "odd"), ("c.svs", "grey")])
+    assert lines == ["a.svs and 1 more: odd", "c.svs: grey"]
