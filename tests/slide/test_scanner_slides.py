@@ -122,6 +122,13 @@ def test_a_format_that_is_refused_is_not_opened_as_another(slides, tmp_path):
             open_image(tmp_path / "whole.mrxs")
 
 
+@pytest.mark.parametrize("suffix", ["svs", "ndpi", "scn", "bif", "mrxs", "vms", "dcm"])
+def test_a_picture_named_like_a_slide_is_refused(tmp_path, suffix):
+    Image.fromarray(RGB).save(tmp_path / f"a.{suffix}", format="PNG")
+    with pytest.raises(ImageError, match=f"OpenSlide finds no {suffix} slide in it"):
+        open_image(tmp_path / f"a.{suffix}")
+
+
 def test_information_names_reader_and_place_of_um_per_px(slides):
     info = slide_info(slides / "j2k.svs")
     assert info.reader.startswith("OpenSlide")

@@ -214,3 +214,15 @@ def test_by_url(tmp_path):
 def test_notes_of_many_files_are_one_line():
     lines = told([("x/a.svs", "odd"), ("b.svs", "odd"), ("b.svs", "odd"), ("c.svs", "grey")])
     assert lines == ["a.svs and 1 more: odd", "c.svs: grey"]
+
+
+def test_a_sample_of_no_meaning_is_left_out(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.dstack([RGB, RGB[..., 0]]), photometric="rgb", extrasamples=[0], tile=(128, 128))
+    np.testing.assert_array_equal(read(path), RGB)
+    note_of(path, "nothing says what it is")
+
+
+def test_cmyk_pictures_are_refused(tmp_path):
+    Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
+    refused(tmp_path / "a.jpg", "CMYK", "save it as RGB")

@@ -26,8 +26,14 @@ OWN_FORMATS = {
     ".svslide": _AGAIN,
     ".dcm": "bring the other files of its series beside it",
     ".czi": _AGAIN,
+    ".svs": _AGAIN,
+    ".scn": _AGAIN,
+    ".bif": _AGAIN,
 }
 """Suffixes that say a format of a scanner: such a file is never opened as anything else (``X.mrxs`` itself is a small JPEG)."""
+
+TIFF_FORMATS = (".svs", ".scn", ".bif")
+"""Of these what is any other TIFF, written by a converter, is read as one."""
 
 BLOCK_PX = 512
 """Side of the blocks that levels of a fractional downsample are read in.
@@ -46,8 +52,13 @@ def vendor_of(path: str) -> str | None:
     return None if vendor in (None, "generic-tiff", "synthetic") else vendor
 
 
-def demand_known(path: str) -> None:
+def demand_known(path: str, kind: str) -> None:
     """Refuse a file whose name says a scanner's format that OpenSlide does not find in it.
+
+    Parameters
+    ----------
+    kind : str
+        What it is by its first bytes: a TIFF may be named like a slide that is one, too.
 
     Raises
     ------
@@ -55,7 +66,7 @@ def demand_known(path: str) -> None:
         Saying what may be missing.
     """
     suffix = Path(path).suffix.casefold()
-    if suffix in OWN_FORMATS:
+    if suffix in OWN_FORMATS and not (suffix in TIFF_FORMATS and kind == "TIFF"):
         raise ImageError(f"{path}: OpenSlide finds no {suffix[1:]} slide in it; {OWN_FORMATS[suffix]}")
 
 

@@ -70,6 +70,8 @@ def _as_rgb(path: str, image: Any) -> tuple[Any, list[str]]:
     notes = []
     if image.format not in ("uchar", "ushort"):
         raise ImageError(f"{path}: samples of the type {image.format}, not of 8 or 16 bits; save it as 8-bit RGB")
+    if image.interpretation not in ("b-w", "grey16", "srgb", "rgb", "rgb16"):
+        raise ImageError(f"{path}: pixels of the kind {str(image.interpretation).upper()}; save it as RGB")
     if image.interpretation in ("b-w", "grey16"):
         notes.append("a grey picture, without the colours of a stain")
     if image.format == "ushort":

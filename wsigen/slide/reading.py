@@ -191,8 +191,8 @@ def _open(path: str, stamp: int, process: int) -> Reader:
     vendor = vendor_of(path)
     if vendor is not None:
         return OpenSlideReader.open(path, vendor)
-    demand_known(path)
     kind = kind_of(path)
+    demand_known(path, kind)
     if kind == "TIFF":
         return TiffReader.open(path)
     if kind in LOADERS:

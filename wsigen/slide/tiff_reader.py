@@ -5,6 +5,7 @@ tifffile decodes tiles and strips; this reads those that a box needs. Missing on
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from typing import Any
 
@@ -24,6 +25,10 @@ MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 
 _CODECS_OF_RGB = {6, 7, 34892, 33007}
 """JPEG in its variants: what decodes it converts YCbCr."""
+
+_UNKNOWN, _MULTIPLIED, _ALPHA = 0, 1, 2
+_EXTRA = ((_UNKNOWN,), (_MULTIPLIED,), (_ALPHA,))
+"""Values of the tag ExtraSamples: a sample of no meaning, alpha that colours were multiplied by, alpha."""
 
 _APERIO_YCBCR = 33003
 """Aperio's JPEG 2000 of YCbCr, though the tags say RGB."""
@@ -45,12 +50,15 @@ class TiffReader:
 
     def __init__(self, path: str, tif: Any, image: TiffImage) -> None:
         self.path, self.tif, self.image = path, tif, image
+        weakref.finalize(self, tif.close)
         self._segments: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
         page = image.levels[0].keyframe
         self.by_region = bool(page.is_tiled)
         self._bits, notes = self._depth()
         if page.photometric in (MINISWHITE, MINISBLACK) and len(image.planes) == 1:
             notes.append("a grey picture, without the colours of a stain")
+        if tuple(page.extrasamples) == (_UNKNOWN,):
+            notes.append("a further sample of each pixel, of which nothing says what it is, is left out")
         if turned := _tag(page, "Orientation", 1) - 1:
             notes.append(f"orientation {turned + 1} in its tags: pixels are read as stored, as QuPath and OpenSlide show them")
         resolution = decide(_statements(page, image))
@@ -166,8 +174,8 @@ class TiffReader:
         colours = np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)) if count == 1 else pixels[..., :3]
         if _is_ycbcr(page):
             colours = from_ycbcr(colours)
-        if pixels.shape[-1] > count:
-            return over(colours, pixels[..., count], 255, multiplied=page.extrasamples[0] == 1)
+        if pixels.shape[-1] > count and page.extrasamples[0] != _UNKNOWN:
+            return over(colours, pixels[..., count], 255, multiplied=page.extrasamples[0] == _MULTIPLIED)
         return np.ascontiguousarray(colours)
 
     def _depth(self) -> tuple[int, list[str]]:
@@ -223,7 +231,7 @@ def _check(path: str, page: Any) -> None:
         raise ImageError(f"{path}: samples of the type {page.dtype}, not of 8 or 16 bits; save it as 8-bit RGB")
     colours = 3 if page.photometric in (RGB, YCBCR) else 1
     samples = page.samplesperpixel
-    if samples != colours and not (samples == colours + 1 and tuple(page.extrasamples) in ((1,), (2,))):
+    if samples != colours and (samples != colours + 1 or tuple(page.extrasamples) not in _EXTRA):
         raise ImageError(f"{path}: {samples} samples a pixel, no RGB image; H&E is read from RGB: export it as such")
     whole = not page.is_tiled and _unit(page)[0] == page.imagelength
     unit = None if whole else _unit(page)
