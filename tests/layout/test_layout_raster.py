@@ -154,3 +154,14 @@ def test_bad_class_tables(write, name, text, part):
 def test_missing_class_table(tmp_path, png, table):
     with pytest.raises(LayoutError, match="no such class table"):
         read_layout(png, table, None, 0, class_table_path=tmp_path / "none.yaml")
+
+
+def test_classes_of_the_table_are_renamed(tmp_path, table):
+    png = tmp_path / "l.png"
+    Image.fromarray(np.repeat(np.array([[0, 1, 2, 3]], np.uint8), 4, 0)).save(png)
+    (tmp_path / "t.csv").write_text("value;name\n0;Glass\n1;Krebs\n2;Fett\n3;Stroma\n", encoding="utf-8")
+    names = {"Krebs": "Tumor", "fett": None}
+    layout = read_layout(png, table, (64, 64), 4, class_table_path=tmp_path / "t.csv", names=names)
+    assert layout.class_map(Box(0, 0, 1, 4), 16).tolist() == [[0, 1, 4, 2]]
+    with pytest.raises(LayoutError, match=r"unknown classes 'Krebs' .*'Fett' .*--layout-names"):
+        read_layout(png, table, (64, 64), 4, class_table_path=tmp_path / "t.csv")

@@ -1,9 +1,21 @@
 """The layout of a run: what the user should know of it."""
 
+import json
+
 import pytest
+from drawing import feature, square, write_layout
 from runs import settings_of
 
+from wsigen.base.classes import ClassTable, TissueClass
+from wsigen.base.errors import ConfigError
+from wsigen.base.geometry import Box
+from wsigen.run.choose_layout import choose_layout
+from wsigen.run.config import RunConfig
 from wsigen.run.generate import generate
+
+TABLE = ClassTable(
+    (TissueClass("Glass", (255, 255, 255), True), TissueClass("Tumor", (200, 0, 0)), TissueClass("Other", (255, 200, 0)))
+)
 
 
 @pytest.mark.parametrize("size", [None, (640, 640)])
@@ -18,3 +30,29 @@ def test_a_guessed_size_is_said_before_the_run_begins(bundle, tmp_path, size):
         generate(tmp_path / "a.ome.tiff", watch=stop, **settings_of(bundle, tmp_path, size=size))
     (note,) = notes
     assert ("608x640 px are guessed" in note and "--size" in note) == (size is None)
+
+
+@pytest.mark.parametrize(
+    "names", ["Necrosis=Other,Region*=,Positive=", {"necrosis": "Other", "Region*": None, "Positive": None, "Fat": None}]
+)
+def test_classes_of_a_layout_are_renamed_and_left_out(tmp_path, names):
+    sides = {"Tumor": 640, "Necrosis: old": 320, "Positive": 64, "Region*": 600}
+    path = write_layout(tmp_path / "a.geojson", *(feature(name, square(0, 0, side)) for name, side in sides.items()))
+    (tmp_path / "s.yaml").write_text("layout: a.geojson\nlayout-names: " + json.dumps(names))
+    for config in (RunConfig(layout=path, layout_names=names), RunConfig.read(tmp_path / "s.yaml")):
+        chosen = choose_layout(config, tmp_path, TABLE, 0.5)
+        cells = chosen.layout.class_map(Box(0, 0, 80, 80), 8)
+        assert [(cells == i).sum() for i in range(3)] == [0, 80**2 - 40**2, 40**2]
+        unused = [note for note in chosen.notes if "nothing is of class 'Fat', which 'layout_names' speaks of" in note]
+        assert len(unused) == (not isinstance(names, str))
+        assert config.identity()["layout_names"]["Region*"] is None
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    path = write_layout(tmp_path / "a.geojson", feature("Tumor", square(0, 0, 640)))
+    with pytest.raises(ConfigError, match=r"setting 'layout_names': unknown class 'Tumour'"):
+        choose_layout(RunConfig(layout=path, layout_names="a=Tumour"), tmp_path, TABLE, 0.5)
+    with pytest.raises(ConfigError, match="'layout_names': 'Tumor' has no '='"):
+        RunConfig(layout=path, layout_names="Tumor")
+    with pytest.raises(ConfigError, match="give the file with --layout"):
+        RunConfig(size="600x600", layout_names="a=b")

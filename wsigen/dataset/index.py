@@ -163,7 +163,10 @@ def _check_classes(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at {mpp} um/px or fall between "
                 f"cells{cause}; lower patch_px or add larger ones"
             )
-        raise DatasetError(f"class {c.name!r} is in no source; remove it from 'classes' or add images that carry it")
+        remedy = "add images that carry it"
+        if c.background:
+            remedy = "give 'glass: true' on a source, so that what lies outside the tissue is of it"
+        raise DatasetError(f"class {c.name!r} is in no source; {remedy}, or remove it from 'classes'")
 
 
 def index_key(settings: DatasetSettings, files: Iterable[Path], skip_bad: bool) -> str:

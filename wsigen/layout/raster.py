@@ -5,7 +5,6 @@ The table is a YAML, JSON or CSV file.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from wsigen.base.classes import ClassTable
+from wsigen.base.csv_file import read_table
 from wsigen.base.errors import LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
@@ -146,9 +146,10 @@ def read_class_table(path: str | Path) -> dict[int, str]:
     if not path.exists():
         raise LayoutError(f"{path}: no such class table; check the path")
     with refusing(LayoutError, f"{path}: the class table is not a readable text file", HELP):
+        if path.suffix.casefold() in (".csv", ".tsv"):
+            return _mapping(_csv_pairs(path), path)
         text = path.read_text(encoding="utf-8-sig")
-    pairs = _csv_pairs(text, path) if path.suffix.casefold() in (".csv", ".tsv") else _pairs(_parse(text, path), path)
-    return _mapping(pairs, path)
+    return _mapping(_pairs(_parse(text, path), path), path)
 
 
 def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
@@ -261,11 +262,9 @@ def _pairs(data: Any, path: Path) -> list[tuple[Any, Any]]:
     raise LayoutError(f"{path}: the class table is neither a mapping nor a list; {HELP}")
 
 
-def _csv_pairs(text: str, path: Path) -> list[tuple[Any, Any]]:
-    delimiter = "\t" if path.suffix.casefold() == ".tsv" else ","
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)]
-    if rows and not _is_int(rows[0][0]):
-        rows = rows[1:]
+def _csv_pairs(path: Path) -> list[tuple[Any, Any]]:
+    header, rows = read_table(path)
+    rows = [header, *rows] if header and _is_int(header[0]) else rows
     for row in rows:
         if len(row) < 2:
             raise LayoutError(f"{path}: the line {','.join(row)!r} of the class table has no name; {HELP}")
