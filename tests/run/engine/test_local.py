@@ -3,6 +3,7 @@
 import gc
 import os
 import stat
+import sys
 from pathlib import Path
 
 import psutil
@@ -78,3 +79,13 @@ def test_a_cluster_that_was_closed_is_gone():
             work(cluster)
         del cluster
     assert not servers() - before
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_no_folder_of_a_cluster_is_searched_for_modules(processes):
+    searched, known = list(sys.path), set(sys.path_importer_cache)
+    with open_cluster(Workers(1, processes)) as cluster:
+        assert work(cluster) == ("label", 3)
+        assert sys.path == searched
+    assert sys.path == searched
+    assert not [path for path in set(sys.path_importer_cache) - known if "wsigen-workers-" in path]

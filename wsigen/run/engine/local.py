@@ -15,6 +15,8 @@ This module is imported when a cluster starts: importing dask takes a second.
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from typing import Any
 
 import distributed.core
@@ -23,19 +25,34 @@ from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
 from wsigen.base.errors import ResourceError
 
 
-class _NoPages:
-    """A dask server whose pages and metrics no port shows."""
+class _Quiet:
+    """A dask server whose pages and metrics no port shows, and from whose folder no module is imported.
+
+    Python keeps for good what it found in each folder that ever was on its search path: 30 objects a slide.
+    """
+
+    local_directory: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with suppress(ValueError):
+            sys.path.remove(self.local_directory)
+        sys.path_importer_cache.pop(self.local_directory, None)
 
     def start_http_server(self, routes: Any, dashboard_address: Any, default_port: int = 0, ssl_options: Any = None) -> None:
         """Start nothing."""
 
 
-class QuietScheduler(_NoPages, Scheduler):
+class QuietScheduler(_Quiet, Scheduler):
     """dask's scheduler without HTTP."""
 
 
-class QuietWorker(_NoPages, Worker):
+class QuietWorker(_Quiet, Worker):
     """dask's worker without HTTP."""
+
+
+class QuietNanny(_Quiet, Nanny):
+    """What starts a worker's process, in this one."""
 
 
 def start_local(workers: int, processes: bool, tasks_at_once: int, scratch: str) -> SpecCluster:
@@ -61,7 +78,7 @@ def start_local(workers: int, processes: bool, tasks_at_once: int, scratch: str)
     place = {"protocol": "tls://", "host": "127.0.0.1", "security": security} if processes else {"protocol": "inproc://"}
     options = {**place, "local_directory": scratch, "memory_limit": 0, "silence_logs": logging.CRITICAL, "dashboard": False}
     if processes:
-        each = {"cls": Nanny, "options": {**options, "nthreads": tasks_at_once, "worker_class": QuietWorker}}
+        each = {"cls": QuietNanny, "options": {**options, "nthreads": tasks_at_once, "worker_class": QuietWorker}}
         spec = dict.fromkeys(range(workers), each)
     else:
         spec = {0: {"cls": QuietWorker, "options": {**options, "nthreads": workers * tasks_at_once}}}
