@@ -138,7 +138,8 @@ def measure_denoiser(options: Options, dataset: Any) -> Figure:
     )
     unet = build_unet(recipe.network, card(), SIDE)
     stream = cache_latents(dataset, encode, options.folder / "latents", "none").stream(0, kept_bytes=0)
-    task = DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", CLASSES, LEVELS, True), stream)
+    conditioner = Conditioner("class-map", CLASSES, LEVELS, True)
+    task = DenoiserTask(recipe, recipe.bundle, unet, build_schedule(recipe), conditioner, stream)
     return figure(task, recipe.loop, options.folder / "denoiser", f"crops of {SIDE} cached latent px")
 
 

@@ -18,6 +18,14 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def grid_bundle(tmp_path_factory):
+    """A tiny random bundle that draws grids and follows them."""
+    from tiny_bundles import make_grid_bundle
+
+    return make_grid_bundle(tmp_path_factory.mktemp("bundle") / "grid")
+
+
+@pytest.fixture(scope="session")
 def token_bundle(tmp_path_factory):
     """A tiny random bundle with class tokens: one model call per label."""
     from tiny_bundles import make_token_bundle

@@ -41,7 +41,7 @@ def spec_of(**values: Any) -> RunSpec:
             "glass": Glass(index=0, rgb=(243, 243, 245), latent=(0.5, -0.5)),
             "precision": "fp32",
             "model_sha256": "0" * 64,
-            "inputs": InputHashes(layout=None, layout_classes=None, subtypes=None, reference=None),
+            "inputs": InputHashes(layout=None, layout_classes=None, subtypes=None, reference=None, grid=None),
             "drawn_layout": None,
             "settings": config,
             "output": "a.ome.tiff",

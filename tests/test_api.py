@@ -9,7 +9,7 @@ import wsigen
 
 NAMES = {
     "generate", "resume", "estimate", "inspect", "evaluate", "evaluate_downstream", "train_autoencoder", "train_denoiser",
-    "train_mask", "list_models", "RunConfig", "Result", "WsigenError", "__version__",
+    "train_grid", "train_mask", "compress", "list_models", "RunConfig", "Result", "WsigenError", "__version__",
 }  # fmt: skip
 
 

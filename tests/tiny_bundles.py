@@ -84,14 +84,14 @@ def tiny_autoencoder_tiny() -> Any:
     ).eval()
 
 
-def tiny_unet(in_channels: int, num_class_embeds: int | None) -> Any:
+def tiny_unet(in_channels: int, num_class_embeds: int | None, out_channels: int = LATENT_CHANNELS) -> Any:
     """A small ``UNet2DModel`` with attention at its coarsest level."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(
         sample_size=CROP,
         in_channels=in_channels,
-        out_channels=LATENT_CHANNELS,
+        out_channels=out_channels,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
@@ -115,6 +115,29 @@ def make_class_map_bundle(folder: Path, seed: int = 0, **card: Any) -> Path:
         folder / "scheduler"
     )
     write_card(folder, tiny_card("class-map", **card))
+    return folder
+
+
+def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: Any) -> Path:
+    """The class-map bundle, told a grid of mean colours besides, which its own network draws (if ``draws``)."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    cells, mapped = 3, len(CLASSES) + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tiny_unet(LATENT_CHANNELS + mapped + cells + 1, len(LEVELS)).save_pretrained(folder / "unet")
+        tiny_kl().save_pretrained(folder / "vae")
+        if draws:
+            tiny_unet(cells + mapped + cells + 1, len(LEVELS), cells).save_pretrained(folder / "grid" / "unet")
+    for part in (folder, folder / "grid") if draws else (folder,):
+        DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+        ).save_pretrained(part / "scheduler")
+    grid: dict[str, Any] = {"mean": [0.2, 0.0, 0.3], "std": [0.4, 0.3, 0.3]}
+    if draws:
+        grid["network"] = {"levels": LEVELS, "crops": [16, 8], "steps": 3}
+    write_card(folder, tiny_card("class-map", **({"grid": grid} | card)))
     return folder
 
 

@@ -2,6 +2,7 @@ from .base.errors import WsigenError as WsigenError
 from .base.version import __version__ as __version__
 from .evaluation.api import evaluate as evaluate
 from .evaluation.api import evaluate_downstream as evaluate_downstream
+from .grids.compress import compress as compress
 from .models.listing import list_models as list_models
 from .run.config import RunConfig as RunConfig
 from .run.estimate.estimate import estimate as estimate
@@ -11,4 +12,5 @@ from .run.inspect import inspect as inspect
 from .run.result import Result as Result
 from .training.api import train_autoencoder as train_autoencoder
 from .training.api import train_denoiser as train_denoiser
+from .training.api import train_grid as train_grid
 from .training.api import train_mask as train_mask

@@ -26,31 +26,37 @@ from wsigen.run.tasks.guide import encode_guide, guide_pixels
 MODES = ["pathup", "random-patch", "shifted"]
 
 
-def reference(run, steps):
-    """Whole-array DDIM with merged windows: the equations and nothing else (no chunks, no store, no batches)."""
-    pass_, model = run.passes[-1], run.model
+def reference(run, steps, index=-1, grid=None):
+    """Whole-array DDIM with merged windows: the equations and nothing else (no chunks, no store, no batches).
+
+    ``grid`` is what a pass is told besides its class map, on the whole canvas.
+    """
+    pass_ = run.passes[index]
+    model, glass_value = pass_.denoiser, pass_.glass
     plan, schedule = pass_.plan, pass_.plan.schedule
     canvas = Box(0, 0, plan.height, plan.width)
     classes = pass_.state.read_classes(canvas)
     glass = classes == run.spec.glass.index
-    seed, w, eta = run.spec.sampling.seed, run.spec.sampling.guidance, run.spec.sampling.eta
-    noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels)
+    seed, w, eta = run.spec.sampling.seed, pass_.sampling.guidance, pass_.sampling.eta
+    noise = normal_field(seed, Stream.START, canvas, model.card.latent.channels, level=plan.index)
     y, previous = noise, None
     for s in range(steps):
         abar, nxt = schedule.abar[s], schedule.abar[s + 1]
-        y = np.where(glass, np.sqrt(abar) * run.glass_latent + np.sqrt(1 - abar) * noise, y).astype(np.float32)
+        y = np.where(glass, np.sqrt(abar) * glass_value + np.sqrt(1 - abar) * noise, y).astype(np.float32)
         x0 = np.zeros_like(y)
         for crop in pass_.crop_plan.crops(s, canvas):
             window = (slice(None), *crop.box.slices)
-            x0[window] += crop.weight * predict(model, y[window], classes[crop.box.slices], schedule.timesteps[s], w, abar)
-        x0 = np.where(glass, run.glass_latent, x0)
+            told = None if grid is None else grid[window]
+            call = (classes[crop.box.slices], told, schedule.timesteps[s], plan.level, w, abar)
+            x0[window] += crop.weight * predict(model, y[window], *call)
+        x0 = np.where(glass, glass_value, x0)
         if run.spec.sampling.sampler == "dpm++":
             x0, previous = second_order(x0, previous, schedule.abar[max(0, s - 1)], abar, nxt), x0
         eps = (y - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
         sigma = eta * np.sqrt((1 - nxt) / (1 - abar) * (1 - abar / nxt))
         y = np.sqrt(nxt) * x0 + np.sqrt(max(0, 1 - nxt - sigma**2)) * eps
         if sigma:
-            y = y + sigma * normal_field(seed, Stream.STEP, canvas, y.shape[0], step=s)
+            y = y + sigma * normal_field(seed, Stream.STEP, canvas, y.shape[0], level=plan.index, step=s)
     return y
 
 
@@ -62,13 +68,13 @@ def second_order(x0, previous, before, abar, nxt):
     return x0 + (x0 - previous) / (2 * r)
 
 
-def predict(model, y, classes, timestep, w, abar):
+def predict(model, y, classes, grid, timestep, level, w, abar):
     from wsigen.models.conditioning import NULL, conditions_of
 
-    null = model.predict(y[None], timestep, [NULL], 0)[0]
+    null = model.predict(y[None], timestep, [NULL], level)[0]
     out = np.zeros_like(y)
-    for condition, mask in conditions_of(model.card, classes):
-        own = model.predict(y[None], timestep, [condition], 0)[0]
+    for condition, mask in conditions_of(model.card, classes, grid):
+        own = model.predict(y[None], timestep, [condition], level)[0]
         label = (1 + w) * own - w * null
         out = label if mask is None else np.where(mask, label, out)
     if model.prediction_type == "v_prediction":
@@ -89,6 +95,30 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     got = pass_.state.read_latents(pass_.plan.steps, pass_.plan.grid.canvas)
     assert tissue.any()
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
+
+
+def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path):
+    """Each pass equals the reference that is told the pass before: its final cells, each repeated under the finer ones."""
+    generate(tmp_path / "a.ome.tiff", **settings_of(grid_bundle, tmp_path, levels=1, size=(768, 640)))
+    run = RunContext(tmp_path / "a.run")
+    assert [(p.plan.network, p.plan.scale, p.plan.grid_from) for p in run.passes] == [
+        ("grid", 4, "none"), ("grid", 1, "previous"), ("image", 1, "previous"),
+    ]  # fmt: skip
+    told = None
+    for pass_ in run.passes:
+        canvas = pass_.plan.grid.canvas
+        if told is None:
+            told = np.zeros((4, *canvas.shape), dtype=np.float32)
+        tissue = pass_.state.read_classes(canvas) != run.spec.glass.index
+        got, _ = pass_.read(pass_.plan.steps, canvas)
+        expected = reference(run, pass_.plan.steps, pass_.plan.index, told)
+        assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
+        assert np.allclose(got[:, ~tissue], pass_.glass[:, 0])
+        if pass_.plan.network == "grid":
+            finer = run.passes[pass_.plan.index + 1].plan
+            ratio = pass_.plan.scale // finer.scale
+            cells = np.repeat(np.repeat(got, ratio, axis=1), ratio, axis=2)[:, : finer.height, : finer.width]
+            told = np.concatenate([cells, np.ones((1, *cells.shape[1:]), np.float32)])
 
 
 def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
@@ -117,9 +147,12 @@ def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize(("mode", "sampler"), [*((mode, "ddim") for mode in MODES), ("shifted", "dpm++")])
-def test_interrupted_anywhere_gives_the_same_slide(bundle, tmp_path, mode, sampler):
-    settings = settings_of(bundle, tmp_path, mode=mode, sampler=sampler)
+@pytest.mark.parametrize(
+    ("model", "mode", "sampler"),
+    [*(("bundle", mode, "ddim") for mode in MODES), ("bundle", "shifted", "dpm++"), ("grid_bundle", "shifted", "ddim")],
+)
+def test_interrupted_anywhere_gives_the_same_slide(request, tmp_path, model, mode, sampler):
+    settings = settings_of(request.getfixturevalue(model), tmp_path, mode=mode, sampler=sampler)
     whole = generate(tmp_path / "whole.ome.tiff", **settings).level0_sha256
     stop_after = iter([1, 4, 9, 3, 11, 25, 2, 10**6])
 

@@ -77,7 +77,7 @@ def test_unknown_pixels_train_no_class_channel() -> None:
     """The weights that read class channels get no gradient from crops that are wholly unknown."""
     recipe = DenoiserRecipe.model_validate(denoiser_settings(p_unc=1.0))
     unet = build_unet(recipe.network, card_of_kind("class-map"), 8)
-    task = DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", 2, 2, True), Latents())
+    task = DenoiserTask(recipe, recipe.bundle, unet, build_schedule(recipe), Conditioner("class-map", 2, 2, True), Latents())
     loss, _ = task.loss("model", {"model": task.players()["model"].module}, task.draw(0, 0), 0.0)
     loss.backward()
     gradient = unet.conv_in.weight.grad

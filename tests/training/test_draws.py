@@ -32,7 +32,8 @@ class Coins:
 def task(**changes: Any) -> DenoiserTask:
     recipe = DenoiserRecipe.model_validate(denoiser_settings(**changes))
     unet = build_unet(recipe.network, card_of_kind("class-map", "ABC"), SIDE)
-    return DenoiserTask(recipe, unet, build_schedule(recipe), Conditioner("class-map", 3, 2, True), Coins(recipe.seed))
+    conditioner = Conditioner("class-map", 3, 2, True)
+    return DenoiserTask(recipe, recipe.bundle, unet, build_schedule(recipe), conditioner, Coins(recipe.seed))
 
 
 @pytest.mark.parametrize("changes", [{"p_unc": 0.5}, {"p_unc": 0.0, "quarter_share": 0.5}])

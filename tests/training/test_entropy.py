@@ -73,7 +73,7 @@ def test_the_gradient_reaches_the_encoder_blocks_and_not_the_memory_nor_the_deco
 def test_switched_on_it_is_part_of_the_loss_with_weight_beta() -> None:
     recipe = DenoiserRecipe.model_validate(denoiser_settings(entropy={"enabled": True, "beta": 0.1}))
     conditioner = Conditioner("class-map", 2, 2, knows_levels=True)
-    task = DenoiserTask(recipe, make_unet("class-map"), build_schedule(recipe), conditioner, Latents())
+    task = DenoiserTask(recipe, recipe.bundle, make_unet("class-map"), build_schedule(recipe), conditioner, Latents())
     modules = {"model": task.players()["model"].module}
     total, scalars = task.loss("model", modules, task.draw(0, 0), 0.0)
     torch.testing.assert_close(total, scalars["mse"] + 0.1 * scalars["entropy"])

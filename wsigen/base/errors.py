@@ -6,6 +6,7 @@
     ├── ConfigError             a setting, a YAML file or a combination of options
     ├── LayoutError             a GeoJSON file or label raster
     ├── ImageError              an image or slide to be read
+    ├── GridError               a grid: its file, its encoder, its size
     ├── DatasetError            training data: images, annotations, tables, splits
     ├── BundleError             a model bundle
     ├── ModelOutputError        a network whose output is no picture
@@ -61,6 +62,10 @@ class LayoutError(WsigenError):
 
 class ImageError(WsigenError):
     """An image or slide cannot be read."""
+
+
+class GridError(WsigenError):
+    """A grid cannot be made or used."""
 
 
 class DatasetError(WsigenError):

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
 from wsigen.cli import evaluate, slides
+from wsigen.cli.compress import compress
 from wsigen.cli.info import info
 from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
 from wsigen.cli.train import train
@@ -63,6 +64,7 @@ _add(
 _add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode pathup", cls=EstimateCommand)
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
+_add(compress, "Slides", "wsigen compress slide.svs slide.wsz")
 _add(slides.models, "Models", "wsigen models", name="models")
 app.add_typer(train, name="train", rich_help_panel="Models")
 _add(

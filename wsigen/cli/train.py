@@ -1,4 +1,4 @@
-"""``wsigen train data``, ``autoencoder``, ``denoiser`` and ``mask``."""
+"""``wsigen train data``, ``autoencoder``, ``denoiser``, ``grid`` and ``mask``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ train = typer.Typer(no_args_is_help=True)
 
 @train.callback(epilog=examples("wsigen train data dataset.yaml"))
 def root() -> None:
-    """Train models on your own slides: look at the data first, then autoencoder and denoiser, and a mask model for layouts."""
+    """Train models on your own slides: look at the data first, then autoencoder and denoiser; networks of grids and layouts."""
 
 
 @train.command(no_args_is_help=True, epilog=examples("wsigen train data dataset.yaml"))
@@ -62,6 +62,7 @@ def _add(function: Callable[..., Any], file: str) -> None:
 
 _add(api.train_autoencoder, "autoencoder.yaml")
 _add(api.train_denoiser, "denoiser.yaml")
+_add(api.train_grid, "grid.yaml")
 _add(api.train_mask, "mask.yaml")
 
 

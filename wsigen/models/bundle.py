@@ -15,7 +15,10 @@ from wsigen.storage.files import sha256_of
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 """The embedded default model."""
 
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask")
+GRID = "grid"
+"""Folder of the network that draws grids: ``grid/unet`` and ``grid/scheduler``."""
+
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask", GRID)
 SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
 """What decides what a model computes; other files (README) do not count."""
 VAES = ("AutoencoderKL", "AutoencoderTiny")
@@ -78,10 +81,10 @@ def check_bundle(path: Path) -> BundleCard:
     if text and not (path / "tokenizer").is_dir():
         raise BundleError(f"{path}: no tokenizer folder, which conditioning 'text' needs")
     _check_vae(path, read_config(path, "vae"), card)
-    unet = read_config(path, "unet")
-    _check_unet(path, unet, card)
-    _check_embeddings(path, unet, card)
-    check_scheduler(path)
+    _check_denoiser(path, card)
+    if card.drawing is not None:
+        check_weights(path / GRID, ("unet",))
+        _check_denoiser(path / GRID, card.drawing)
     return card
 
 
@@ -110,7 +113,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    folders = [*PARTS, "mask/unet", "mask/scheduler"]
+    folders = [*PARTS, "mask/unet", "mask/scheduler", "grid/unet", "grid/scheduler"]
     patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
     try:
         folder = snapshot_download(
@@ -161,6 +164,13 @@ def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
         _agree(folder, f"vae {side}", vae.get(side, 3), "an RGB image has", 3)
 
 
+def _check_denoiser(folder: Path, card: BundleCard) -> None:
+    unet = read_config(folder, "unet")
+    _check_unet(folder, unet, card)
+    _check_embeddings(folder, unet, card)
+    check_scheduler(folder)
+
+
 def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
     kind, name = card.conditioning.kind, unet.get("_class_name")
     if name not in UNETS:
@@ -168,11 +178,10 @@ def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
     wanted = UNETS[kind == "text"]
     _agree(folder, "the unet", name, f"conditioning '{kind}' needs a", wanted)
     channels, classes = card.latent.channels, len(card.classes)
-    given, why = channels, f"latents of {channels} channels need"
-    if kind == "class-map":
-        given = channels + classes + 1
-        why = f"{channels} latent channels and a class map of {classes} classes and 'unknown' need"
-    _agree(folder, "unet in_channels", unet.get("in_channels"), why, given)
+    told = [f"{channels} latent channels"]
+    told += [f"a class map of {classes} classes and 'unknown'"] if kind == "class-map" else []
+    told += [f"a grid of {card.grid.channels - 1} numbers and 'known'"] if card.grid else []
+    _agree(folder, "unet in_channels", unet.get("in_channels"), f"{' and '.join(told)} need", card.input_channels)
     _agree(folder, "unet out_channels", unet.get("out_channels"), "the card's latent.channels is", channels)
     step = 2 ** (len(unet.get("block_out_channels", (1,))) - 1)
     if card.crop_latent % step:

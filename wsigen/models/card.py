@@ -115,6 +115,58 @@ class Latent(Settings):
         return value
 
 
+class GridNetwork(Settings):
+    """The network in ``grid/`` of a bundle, which draws grids from class maps: how its passes run.
+
+    Attributes
+    ----------
+    levels : tuple of Level
+        um/px of images whose latent px its cells are, fine to coarse. The coarsest is drawn first; each finer one is told the
+        one before.
+    crops : tuple of int
+        Sides of the windows it knows, cells, falling: a pass takes the first that fits into its canvas.
+    guidance, steps, eta
+        As those of the card.
+    """
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    crops: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=2)], ...], Field(min_length=1)] = (64, 32)
+    guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @field_validator("crops")
+    @classmethod
+    def _falling(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a <= b for a, b in pairwise(value)):
+            raise ValueError(f"{list(value)} must fall: the largest windows come first")
+        return value
+
+
+class GridCondition(Settings):
+    """The grid that a denoiser is told: channels beside the latents, one cell per latent px, and a last one, "known".
+
+    Attributes
+    ----------
+    encoder : str
+        What the numbers of a cell are: ``mean-colour`` (`grids.mean_colour`).
+    mean, std : tuple of float
+        The network is told ``(cell - mean) / std``.
+    network : GridNetwork or None
+        How the bundle draws grids; None: it needs one, from a reference or a file, or does without.
+    """
+
+    encoder: Literal["mean-colour"] = "mean-colour"
+    mean: tuple[float, float, float]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    network: GridNetwork | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: those of a cell, and "known"."""
+        return len(self.mean) + 1
+
+
 class BundleCard(Settings):
     """What ``wsigen.yaml`` holds.
 
@@ -126,6 +178,8 @@ class BundleCard(Settings):
         Position = index in class maps.
     levels : tuple of Level
         Magnifications, fine to coarse; position = level index.
+    grid : GridCondition or None
+        The grid that the denoiser is told besides its class conditions.
     crop_latent : int
         Side of the windows the model denoises, latent px.
     guidance : float
@@ -147,6 +201,7 @@ class BundleCard(Settings):
     classes: Annotated[tuple[CardClass, ...], Field(min_length=1, max_length=UNKNOWN - 1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100)]
     conditioning: Conditioning
+    grid: GridCondition | None = None
     latent: Latent
     crop_latent: Annotated[int, Field(ge=8, le=4096)]
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
@@ -180,6 +235,26 @@ class BundleCard(Settings):
     def table(self) -> ClassTable:
         """The classes as layouts and annotations know them."""
         return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's sample: latents, ``[classes..., unknown]`` of class maps, and the grid's."""
+        mapped = len(self.classes) + 1 if self.conditioning.kind == "class-map" else 0
+        return self.latent.channels + mapped + (self.grid.channels if self.grid else 0)
+
+    @property
+    def drawing(self) -> BundleCard | None:
+        """The card of the network that draws grids, as if it were a denoiser of its own; None if there is none.
+
+        Its latents are the cells, standardised, and it is told the next coarser grid as channels.
+        """
+        if self.grid is None or self.grid.network is None:
+            return None
+        network = self.grid.network
+        latent = Latent(channels=len(self.grid.mean), factor=self.latent.factor, mean=self.grid.mean, std=self.grid.std)
+        own = {"levels": network.levels, "latent": latent, "crop_latent": network.crops[0]}
+        own |= {"guidance": network.guidance, "steps": network.steps, "eta": network.eta}
+        return self.model_copy(update={**own, "grid": self.grid.model_copy(update={"network": None})})
 
 
 def read_card(folder: Path) -> BundleCard:

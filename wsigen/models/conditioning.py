@@ -11,6 +11,7 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.models.card import BundleCard
 
 ClassMap = NDArray[np.uint8]
+GridWindow = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
@@ -24,22 +25,27 @@ class Condition:
         Index of the one class of the whole crop.
     class_map : ndarray or None
         A class per pixel: uint8 ``(p, p)``, ``UNKNOWN`` where it is not known.
+    grid : ndarray or None
+        What each latent px looks like: float32 ``(D + 1, p, p)``, standardised; the last channel is 1 where that is known.
     """
 
     label: int | None = None
     class_map: ClassMap | None = None
+    grid: GridWindow | None = None
 
     @property
     def is_null(self) -> bool:
         """Whether nothing is said about the tissue."""
-        return self.label is None and self.class_map is None
+        return self.label is None and self.class_map is None and self.grid is None
 
 
 NULL = Condition()
 """The null condition of guidance."""
 
 
-def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition, Mask | None]]:
+def conditions_of(
+    card: BundleCard, class_map: ClassMap, grid: GridWindow | None = None
+) -> list[tuple[Condition, Mask | None]]:
     """List the conditions of a crop's model calls, each with the pixels that take its prediction.
 
     * ``class-map``: one call that sees the map; ``NULL`` if the whole map is unknown.
@@ -53,6 +59,8 @@ def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition
         Says which kind of condition the network takes.
     class_map : ndarray
         uint8 ``(p, p)`` of indices into the card's classes, or ``UNKNOWN``.
+    grid : ndarray, optional
+        See `Condition`; every call sees it.
 
     Returns
     -------
@@ -60,15 +68,16 @@ def conditions_of(card: BundleCard, class_map: ClassMap) -> list[tuple[Condition
         The masks, bool ``(p, p)``, partition the crop; None stands for all of it (a single call).
     """
     kind = card.conditioning.kind
+    unknown = NULL if grid is None else Condition(grid=grid)
     if kind == "none":
-        return [(NULL, None)]
+        return [(unknown, None)]
     if kind == "class-map":
-        return [(NULL if bool((class_map == UNKNOWN).all()) else Condition(class_map=class_map), None)]
+        return [(unknown if bool((class_map == UNKNOWN).all()) else Condition(class_map=class_map, grid=grid), None)]
     background = [i for i, c in enumerate(card.classes) if c.background]
     labels = [int(v) for v in np.unique(class_map) if v not in background]
-    conditions = [NULL if label == UNKNOWN else Condition(label=label) for label in labels]
+    conditions = [unknown if label == UNKNOWN else Condition(label=label, grid=grid) for label in labels]
     if len(conditions) <= 1:
-        return [(conditions[0] if conditions else NULL, None)]
+        return [(conditions[0] if conditions else unknown, None)]
     masks = [class_map == label for label in labels]
     masks[0] |= np.isin(class_map, background)
     return list(zip(conditions, masks, strict=True))

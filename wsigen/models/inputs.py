@@ -35,6 +35,11 @@ class Inputs(Protocol):
 
 def make_inputs(folder: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
     """Choose how the conditions of a bundle reach its network, by the kind that its card names."""
+    inputs = _class_inputs(folder, card, unet, device)
+    return GridInputs(inputs, card.grid.channels) if card.grid else inputs
+
+
+def _class_inputs(folder: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
     knows_levels = unet.get("num_class_embeds") is not None
     kind = card.conditioning.kind
     if kind == "class-map":
@@ -58,6 +63,20 @@ class PlainInputs:
         if not self.knows_levels:
             return latents, {}
         return latents, {"class_labels": torch.full((len(latents),), level, device=latents.device)}
+
+
+class GridInputs:
+    """The grid as channels behind whatever else the network is told; null, and a grid that nobody gave, = 0 everywhere."""
+
+    def __init__(self, inputs: Inputs, channels: int) -> None:
+        self.inputs, self.channels = inputs, channels
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return latents, their class conditions and grids ``(B, ... + D + 1, p, p)``, and what goes beside them."""
+        sample, extra = self.inputs(latents, conditions, level)
+        shape = (self.channels, *latents.shape[-2:])
+        grids = np.stack([np.zeros(shape, np.float32) if c.grid is None else c.grid for c in conditions])
+        return torch.cat([sample, torch.from_numpy(grids).to(sample)], dim=1), extra
 
 
 class ClassMapInputs(PlainInputs):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.machine import keep_freed_memory
 from wsigen.models.autoencoder import Autoencoder, demand_finite, load_autoencoder
-from wsigen.models.bundle import check_bundle
+from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
 from wsigen.models.loading import load_network, read_schedule
@@ -55,13 +55,27 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
         _demand_equal_bits()
     if device == "cpu":
         keep_freed_memory()
+    card = check_bundle(path)
+    grid = None if card.drawing is None else Denoiser(**_parts(path / GRID, card.drawing, device, precision))
+    autoencoder = load_autoencoder(path, card.latent, device)
+    return Model(**_parts(path, card, device, precision), autoencoder=autoencoder, grid=grid)
+
+
+def _parts(folder: Path, card: BundleCard, device: str, precision: str) -> dict[str, Any]:
+    """Load what a `Denoiser` is made of from ``unet`` and ``scheduler`` in a folder."""
     from wsigen.models.inputs import make_inputs
 
-    card, config = check_bundle(path), read_config(path, "unet")
-    autoencoder = load_autoencoder(path, card.latent, device)
-    unet = load_network(path / "unet", device)
-    inputs = make_inputs(path, card, config, device)
-    return Model(card, unet, inputs, autoencoder, *read_schedule(path), device, precision)
+    abar, prediction_type, clip = read_schedule(folder)
+    return {
+        "card": card,
+        "unet": load_network(folder / "unet", device),
+        "inputs": make_inputs(folder, card, read_config(folder, "unet"), device),
+        "abar": abar,
+        "prediction_type": prediction_type,
+        "clip": clip,
+        "device": device,
+        "precision": precision,
+    }
 
 
 def _demand_equal_bits() -> None:
@@ -93,19 +107,17 @@ class CallLimit:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A loaded bundle. Several threads may use one.
+class Denoiser:
+    """A denoising network with what it is told and its noise schedule. Several threads may use one.
 
     Attributes
     ----------
     card : BundleCard
-        Of the bundle.
+        Of the bundle; of a network that draws grids `BundleCard.drawing`.
     unet : nn.Module
         The denoiser.
     inputs : Inputs
         How conditions reach it.
-    autoencoder : Autoencoder
-        Pictures to latents and back.
     abar : ndarray
         float64, ``alphas_cumprod`` of the training schedule, one value per training timestep, decreasing.
     prediction_type : str
@@ -114,20 +126,16 @@ class Model:
         x0 is clamped to ``[-clip, clip]`` in each step.
     device, precision : str
         See `load_model`.
-    calls : CallLimit
-        For callers who must not all compute at the same time.
     """
 
     card: BundleCard
     unet: Any
     inputs: Inputs
-    autoencoder: Autoencoder
     abar: NDArray[np.float64]
     prediction_type: str
     clip: float | None
     device: str
     precision: str
-    calls: CallLimit = field(default_factory=CallLimit)
 
     def predict(self, latents: Array, timestep: int, conditions: Sequence[Condition], level: int) -> Array:
         """Run the denoiser once on a batch.
@@ -166,3 +174,22 @@ class Model:
             output = self.unet(sample, timestep, return_dict=False, **extra)[0]
             predicted = np.ascontiguousarray(output.float().cpu().numpy())
         return demand_finite(predicted, "denoiser")
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Denoiser):
+    """A loaded bundle: the denoiser of its latents, and what else it has. Several threads may use one.
+
+    Attributes
+    ----------
+    autoencoder : Autoencoder
+        Pictures to latents and back.
+    grid : Denoiser or None
+        Draws the grids that the denoiser is told; its latents are their cells.
+    calls : CallLimit
+        For callers who must not all compute at the same time.
+    """
+
+    autoencoder: Autoencoder
+    grid: Denoiser | None = None
+    calls: CallLimit = field(default_factory=CallLimit)

@@ -9,6 +9,7 @@ from typing import Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.grids.wsz import read_about
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
 
@@ -64,7 +65,7 @@ def choose_layout(
         check_names(table, config.layout_names, "layout_names")
         layout = read_layout(config.layout_file, table, size, background, scale, config.layout_classes, config.layout_names)
         return ChosenLayout(layout, notes=_notes(config.layout_file, layout))
-    size = size or _reference_size(config, mpp)
+    size = size or _followed_size(config, mpp)
     if config.sampled:
         return _draw(config, bundle, table, mpp, size)
     index = table.index(config.class_name) if config.class_name else UNKNOWN
@@ -142,9 +143,13 @@ def _background(config: RunConfig, table: ClassTable) -> int:
     return index
 
 
-def _reference_size(config: RunConfig, mpp: float) -> tuple[int, int]:
+def _followed_size(config: RunConfig, mpp: float) -> tuple[int, int]:
+    """``(height, width)`` of the reference or the grid that the slide follows, px."""
     from wsigen.slide.reading import open_image
 
+    if config.grid is not None:
+        about = read_about(config.grid)
+        return max(1, round(about.height_um / mpp)), max(1, round(about.width_um / mpp))
     if config.reference is None:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
     reference = open_image(config.reference)

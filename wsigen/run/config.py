@@ -81,10 +81,16 @@ class RunConfig(Settings):
     """
 
     size: tuple[int, int] | None = _setting(
-        "Slide", "width and height, px; 512 to 1,000,000 each", otherwise="those of the layout or the reference", form="WxH"
+        "Slide",
+        "width and height, px; 512 to 1,000,000 each",
+        otherwise="those of the layout, the reference or the grid",
+        form="WxH",
     )
     seed: int = _setting("Slide", "equal seeds give equal slides", 0, ge=0, lt=2**64)
     reference: Path | None = _setting("Slide", "image or slide whose coarse structure the slide follows")
+    grid: Path | None = _setting(
+        "Slide", "grid that the slide follows (*.wsz, what 'wsigen compress' wrote)", otherwise="one that the model draws"
+    )
     mpp: float | None = _setting(
         "Slide", "um/px, for a model that does not know its own", otherwise="the model's", ge=0.001, le=1000
     )
@@ -252,7 +258,9 @@ class RunConfig(Settings):
     def _check_layout(self) -> Self:
         if self.layout and self.class_name:
             raise ValueError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
-        if not (self.layout or self.size or self.reference):
+        if self.grid and self.reference:
+            raise ValueError("'grid' and 'reference' exclude each other: a reference is followed by its own grid")
+        if not (self.layout or self.size or self.reference or self.grid):
             raise ValueError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
         if self.layout_classes and not self.layout_file:
             raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
@@ -272,7 +280,7 @@ class RunConfig(Settings):
             raise ValueError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
         if self.subtypes and self.mask_model:
             raise ValueError("'subtypes' and 'mask_model' exclude each other: a mask model knows its own subtypes")
-        if self.size is None and self.reference is None:
+        if self.size is None and self.reference is None and self.grid is None:
             raise ValueError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")
         return self
 
@@ -316,6 +324,7 @@ class RunSettings(ResumeSettings, total=False):
     size: str | tuple[int, int] | None
     seed: int
     reference: str | Path | None
+    grid: str | Path | None
     mpp: float | None
     layout: str | Path | None
     layout_mpp: float | None

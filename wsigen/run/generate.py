@@ -155,7 +155,7 @@ def resume(
 def _spare_inputs(output: Path, config: RunConfig) -> None:
     """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
     written = {path.resolve() for path in files_of(output)}
-    for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference):
+    for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference, config.grid):
         if path is not None and path.resolve() in written:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
@@ -248,7 +248,8 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     run = dispatcher.run
     for pass_ in run.passes:
         run_pass(dispatcher, pass_.plan.index, _stage_name(pass_), watch)
-        _calibrate(dispatcher, pass_, watch)
+        if pass_.plan.network == "image":
+            _calibrate(dispatcher, pass_, watch)
     _decode(dispatcher, run.passes[-1], watch)
     stage = Stage("write slide", len(run.slide.grid), workers=1)
     watch(stage)
@@ -285,6 +286,9 @@ def _decode(dispatcher: Dispatcher, pass_: PassContext, watch: Watcher) -> None:
 
 
 def _stage_name(pass_: PassContext) -> str:
-    um = f"{pass_.run.slide.mpp * pass_.plan.scale:.3g} um/px"
-    levels = len(pass_.run.passes)
-    return f"denoise, level {pass_.plan.index + 1} of {levels} ({um})" if levels > 1 else f"denoise ({um})"
+    plan = pass_.plan
+    size = plan.scale if plan.network == "image" else plan.cell_px
+    um = f"{pass_.run.slide.mpp * size:.3g} um"
+    what, um = ("denoise", f"{um}/px") if plan.network == "image" else ("draw the grid", f"cells of {um}")
+    alike = [p.plan.index for p in pass_.run.passes if p.plan.network == plan.network]
+    return f"{what}, level {alike.index(plan.index) + 1} of {len(alike)} ({um})" if len(alike) > 1 else f"{what} ({um})"

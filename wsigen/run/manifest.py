@@ -47,7 +47,7 @@ class Manifest(State):
     class_name, background, layout_mpp, layout_names
         As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed.
     inputs : dict
-        Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``.
+        Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``, ``grid``.
     layout : str or None
         The layout for people: a file's name, or how it was drawn.
     drawn_layout : dict or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,21 @@ import numpy as np
 
 from wsigen.base.errors import BundleError, ConfigError, RunError
 from wsigen.base.geometry import Box
+from wsigen.grids.mean_colour import mean_colours
 from wsigen.layout.layout import Layout
 from wsigen.models.card import BundleCard
 from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
+from wsigen.run.given_grid import check_grid, follows_grid
 from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
-from wsigen.sampling.passes import DEFAULT_TAPER, PassPlan, cascade_scales, default_chunk, default_overlap
+from wsigen.sampling.passes import DEFAULT_TAPER, GridFrom, PassPlan, cascade_scales, default_chunk, default_overlap
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
 
 if TYPE_CHECKING:
-    from wsigen.models.model import Model
+    from wsigen.models.model import Denoiser, Model
 
 PLAIN_GLASS = (243, 243, 245)
 """Glass of bundles that do not name their own."""
@@ -63,10 +65,13 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     chosen = choose_layout(config, folder, card.table, mpp)
     notes = (*chosen.notes, *_check_reference(config))
     slide = _slide(config, chosen.layout, mpp)
+    check_grid(config, card, slide)
     model = _load(folder, config)
     absolute = _with_absolute_paths(config)
+    sampling = _sampling(config, card)
     spec = RunSpec(
-        sampling=_sampling(config, card),
+        sampling=sampling,
+        grid_sampling=_grid_sampling(sampling, card.drawing),
         passes=_passes(config, card, slide, model),
         slide=slide,
         glass=_glass(card, model),
@@ -77,6 +82,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
             layout_classes=_hash(config.layout_classes),
             subtypes=_hash(config.subtypes),
             reference=_hash(config.reference),
+            grid=_hash(config.grid),
         ),
         drawn_layout=chosen.source,
         settings=absolute,
@@ -165,46 +171,68 @@ def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:
 
 
 def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Model) -> tuple[PassPlan, ...]:
+    """The passes of the grid, coarse to fine, if the model draws one; then those of the slide."""
     f, side = card.latent.factor, card.crop_latent
     if min(slide.width, slide.height) < side * f:
         raise ConfigError(f"setting 'size': {slide.width}x{slide.height} px is below the model's crop of {side * f} px a side")
-    overlap = default_overlap(config.mode, side) if config.overlap is None else config.overlap
-    if overlap >= side:
-        raise ConfigError(f"setting 'overlap': {overlap} is not below the model's crop side, {side} latent px")
+    if config.overlap is not None and config.overlap >= side:
+        raise ConfigError(f"setting 'overlap': {config.overlap} is not below the model's crop side, {side} latent px")
     wanted = config.levels or (len(card.levels) if config.mode == "pathup" else 1)
     if wanted > len(card.levels):
         names = ", ".join(level.name for level in card.levels)
         raise ConfigError(f"setting 'levels': {wanted}, but bundle {card.name!r} has {len(card.levels)} ({names})")
-    chosen = cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f)
-    plans = []
-    for index, (level, scale) in enumerate(chosen):
-        height, width = (math.ceil(extent / (scale * f)) for extent in (slide.height, slide.width))
-        first = "reference" if config.reference else "noise"
-        start = "previous" if index else first
+    given = follows_grid(config, card)
+    plans = [] if given else _grid_passes(config, card, slide, model)
+    grid_from: GridFrom = "given" if given else "previous" if plans else "none"
+    steps, first = config.steps or card.steps, "reference" if config.reference and not given else "noise"
+    for level, scale in cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f):
+        start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
-        plans.append(
-            PassPlan(
-                index=index,
-                level=level,
-                height=height,
-                width=width,
-                scale=scale,
-                factor=f,
-                chunk=config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS),
-                side=side,
-                schedule=_schedule(config, card, model, strength),
-                start=start,  # type: ignore[arg-type]  # one of the three words
-                strength=strength,
-                mode=config.mode,
-                overlap=overlap,
-                taper=config.taper or DEFAULT_TAPER,
-                weighted_last=config.weighted_last,
-                seed=config.seed,
-            )
-        )
-    if any(plan.chunk < side or plan.chunk % 2 for plan in plans):
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(model, steps, strength))
+        plans.append(replace(plan, start=start, strength=strength, grid_from=grid_from))  # type: ignore[arg-type]
+    if any(plan.chunk < plan.side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return tuple(plans)
+
+
+def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Model) -> list[PassPlan]:
+    """The passes of the network that draws grids: each finer one is told the one before."""
+    if card.grid is None or card.grid.network is None or model.grid is None:
+        return []
+    f, network = card.latent.factor, card.grid.network
+    mpps = [level.mpp for level in network.levels]
+    plans: list[PassPlan] = []
+    for level, scale in cascade_scales(mpps, len(mpps), slide.width, slide.height, network.crops[-1] * f):
+        smaller = min(slide.width, slide.height) // (scale * f)
+        side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(model.grid, network.steps, 1.0))
+        plans.append(replace(plan, network="grid", grid_from="previous" if plans else "none"))
+    return plans
+
+
+def _pass(
+    config: RunConfig, slide: PyramidSpec, index: int, level: int, scale: int, f: int, side: int, schedule: Schedule
+) -> PassPlan:
+    """A pass from noise."""
+    height, width = (math.ceil(extent / (scale * f)) for extent in (slide.height, slide.width))
+    return PassPlan(
+        index=index,
+        level=level,
+        height=height,
+        width=width,
+        scale=scale,
+        factor=f,
+        chunk=config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS),
+        side=side,
+        schedule=schedule,
+        start="noise",
+        strength=1.0,
+        mode=config.mode,
+        overlap=default_overlap(config.mode, side) if config.overlap is None else config.overlap,
+        taper=config.taper or DEFAULT_TAPER,
+        weighted_last=config.weighted_last,
+        seed=config.seed,
+    )
 
 
 def _sampling(config: RunConfig, card: BundleCard) -> Sampling:
@@ -215,9 +243,17 @@ def _sampling(config: RunConfig, card: BundleCard) -> Sampling:
     return Sampling(guidance=guidance, sampler=config.sampler, eta=eta, batch=batch, seed=config.seed)
 
 
-def _schedule(config: RunConfig, card: BundleCard, model: Model, strength: float) -> Schedule:
+def _grid_sampling(sampling: Sampling, drawing: BundleCard | None) -> Sampling | None:
+    """As the slide, but with the guidance and noise that the bundle gives its grids; None where it draws none."""
+    if drawing is None:
+        return None
+    eta = drawing.eta if sampling.sampler == "ddim" else 0.0
+    return sampling.model_copy(update={"guidance": drawing.guidance, "eta": eta})
+
+
+def _schedule(model: Denoiser, steps: int, strength: float) -> Schedule:
     try:
-        return make_schedule(model.abar, config.steps or card.steps, strength)
+        return make_schedule(model.abar, steps, strength)
     except ValueError as error:
         raise ConfigError(f"setting 'steps': {error}") from None
 
@@ -228,7 +264,11 @@ def _glass(card: BundleCard, model: Model) -> Glass:
     side = 16 * card.latent.factor
     latent = model.autoencoder.encode(np.full((side, side, 3), (red, green, blue), dtype=np.uint8))
     centre = latent[:, latent.shape[1] // 2, latent.shape[2] // 2]
-    return Glass(index=card.table.background, rgb=(red, green, blue), latent=tuple(float(v) for v in centre))
+    cell: tuple[float, ...] = ()
+    if card.grid is not None:
+        plain = mean_colours(np.full((1, 1, 1, 3), (red, green, blue), dtype=np.uint8), 1)[0, :, 0, 0]
+        cell = tuple(float((v - m) / s) for v, m, s in zip(plain, card.grid.mean, card.grid.std, strict=True))
+    return Glass(index=card.table.background, rgb=(red, green, blue), latent=tuple(float(v) for v in centre), cell=cell)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

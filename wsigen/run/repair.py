@@ -21,7 +21,7 @@ T = TypeVar("T")
 def prepare_pass(pass_: PassContext, layout: Layout) -> None:
     """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
     plan, spec, store = pass_.plan, pass_.run.spec, pass_.run.store
-    arrays = (plan.index, plan.grid, len(spec.glass.latent), plan.steps, plan.side, spec.sampling.looks_back)
+    arrays = (plan.index, plan.grid, len(pass_.glass), plan.steps, plan.side, spec.sampling.looks_back)
     if store.has_pass(plan.index):
         store.restore_metadata(*arrays)
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.state import State, parse_state
 from wsigen.run.config import RunConfig
+from wsigen.run.given_grid import KEPT_GRID, grid_of_reference
 from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared
@@ -16,9 +17,9 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import is_url, open_folder, why_not_usable
 
 INPUTS = "wsigen-inputs"
-"""Folder of kept copies of the layout, its class table and the user's subtypes."""
+"""Folder of kept copies of the layout, its class table, the user's subtypes, and the grid."""
 
-_KEPT = ("layout", "layout_classes", "subtypes")
+_KEPT = ("layout", "layout_classes", "subtypes", "grid")
 """The settings that name the files which are kept there."""
 
 BEGUN = "outputs-begun"
@@ -85,7 +86,7 @@ def claim(folder: Folder, prepared: Prepared) -> None:
         if there.output != prepared.spec.output:
             prepared.spec.save(folder)
         return
-    _keep_inputs(prepared.config, folder)
+    _keep_inputs(prepared, folder)
     prepared.spec.save(folder)
 
 
@@ -188,9 +189,12 @@ def _discard_all(folder: Folder, keep: str = "") -> None:
         folder.discard(name)
 
 
-def _keep_inputs(config: RunConfig, folder: Folder) -> None:
-    """Copy what describes the layout, so that a run can be resumed after the drawing was edited or moved."""
+def _keep_inputs(prepared: Prepared, folder: Folder) -> None:
+    """Copy what describes the layout and the grid, so that a run can be resumed after they were edited or moved."""
     for key in _KEPT:
-        path = getattr(config, key)
+        path = getattr(prepared.config, key)
         if isinstance(path, Path):
             folder.write(f"{INPUTS}/{key}{path.suffix}", path.read_bytes())
+    plan, slide = prepared.spec.passes[-1], prepared.spec.slide
+    if plan.grid_from == "given" and prepared.config.grid is None:
+        folder.write(KEPT_GRID, grid_of_reference(prepared.config, slide, plan.cell_px * slide.mpp))

@@ -77,11 +77,14 @@ class Glass(State):
         Its colour.
     latent : tuple of float
         Its latent, ``(C,)``.
+    cell : tuple of float
+        Its cell in a grid, standardised, ``(D,)``; empty where the model draws no grids.
     """
 
     index: int | None
     rgb: tuple[int, int, int]
     latent: tuple[float, ...]
+    cell: tuple[float, ...] = ()
 
 
 class InputHashes(State):
@@ -91,6 +94,7 @@ class InputHashes(State):
     layout_classes: str | None
     subtypes: str | None
     reference: str | None
+    grid: str | None
 
 
 class RunSpec(State):
@@ -98,8 +102,9 @@ class RunSpec(State):
 
     Attributes
     ----------
-    sampling, passes, slide, glass, precision
-        How the pixels are made: the passes coarse to fine, the levels and tiles of the slide.
+    sampling, grid_sampling, passes, slide, glass, precision
+        How the pixels are made: how latents are sampled and, if they are drawn, grids; the passes coarse to fine; the levels
+        and tiles of the slide.
     model_sha256, inputs : str, InputHashes
         What they are made from.
     drawn_layout : dict or None
@@ -118,6 +123,7 @@ class RunSpec(State):
 
     format: Literal[5] = FORMAT
     sampling: Sampling
+    grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
     slide: PyramidSpec
     glass: Glass
@@ -142,7 +148,7 @@ class RunSpec(State):
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, with every default filled in, as plain JSON values."""
-        chosen = {"sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
+        chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
         given = {"class_name", "background", "layout_mpp", "layout_names", "mixed_workers"}
         return {
             **self.model_dump(mode="json", include=chosen),
@@ -221,7 +227,7 @@ class RunSpec(State):
         return choice and (first_difference(mine, theirs) or choice)
 
 
-_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "model", "device"}
+_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "grid", "model", "device"}
 """Settings that name where something lies."""
 
 

@@ -18,6 +18,8 @@ from wsigen.sampling.schedule import Schedule
 from wsigen.sampling.shifted import ShiftedPlan
 
 Start = Literal["noise", "reference", "previous"]
+Network = Literal["image", "grid"]
+GridFrom = Literal["none", "given", "previous"]
 
 MODES = ("pathup", "random-patch", "shifted")
 
@@ -59,6 +61,10 @@ class PassPlan:
         See `random_patch.RandomPatchPlan`.
     seed : int
         Of the run; it decides where crops lie.
+    network : {"image", "grid"}
+        Which of the bundle's networks denoises: that of latents, or the one that draws grids, whose canvas is one of cells.
+    grid_from : {"none", "given", "previous"}
+        The grid that the network is told: none, the user's, or that of the last grid pass before.
 
     Raises
     ------
@@ -82,6 +88,8 @@ class PassPlan:
     taper: str
     weighted_last: int
     seed: int
+    network: Network = "image"
+    grid_from: GridFrom = "none"
 
     def __post_init__(self) -> None:
         ranges = {

@@ -38,14 +38,26 @@ def taps(start: int, stop: int, canvas: int, source: int, extent: float | None =
     factor = (source if extent is None else extent) / canvas
     out = np.arange(start, stop, dtype=np.float64)
     if factor >= 1:
-        left, right = out * factor, (out + 1) * factor
-        index = np.floor(left).astype(np.int64)[:, None] + np.arange(math.ceil(factor) + 1)
-        weight = np.minimum(index + 1, right[:, None]) - np.maximum(index, left[:, None])
-        weight = np.maximum(weight, 0)
-    else:
-        centre = (out + 0.5) * factor - 0.5
-        index = np.floor(centre).astype(np.int64)[:, None] + np.arange(-1, 3)
-        weight = _catmull_rom(np.abs(index - centre[:, None]))
+        return mean_taps(start, stop, factor, source)
+    centre = (out + 0.5) * factor - 0.5
+    index = np.floor(centre).astype(np.int64)[:, None] + np.arange(-1, 3)
+    return _normalised(index, _catmull_rom(np.abs(index - centre[:, None])), source)
+
+
+def mean_taps(start: int, stop: int, factor: float, source: int, offset: float = 0.0) -> Taps:
+    """Return the taps of the area mean: output pixel k covers ``[k factor, (k + 1) factor) + offset`` of the source.
+
+    A factor below 1 gives the source pixel that an output pixel lies in, or the share of each of two. Pixels beyond the edge
+    of the source repeat the last one.
+    """
+    out = np.arange(start, stop, dtype=np.float64)
+    left, right = offset + out * factor, offset + (out + 1) * factor
+    index = np.floor(left).astype(np.int64)[:, None] + np.arange(math.ceil(factor) + 1)
+    weight = np.minimum(index + 1, right[:, None]) - np.maximum(index, left[:, None])
+    return _normalised(index, np.maximum(weight, 0), source)
+
+
+def _normalised(index: np.ndarray, weight: np.ndarray, source: int) -> Taps:
     weight = weight / weight.sum(axis=1, keepdims=True)
     return Taps(np.clip(index, 0, source - 1), weight.astype(np.float32))
 
@@ -58,9 +70,13 @@ def _catmull_rom(d: np.ndarray) -> np.ndarray:
 
 def apply(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """Resample uint8 ``[h, w, channels]``, which begins at the taps' first pixels, along both axes."""
+    return np.clip(np.rint(weighted(image, rows, columns)), 0, 255).astype(np.uint8)
+
+
+def weighted(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
+    """Resample ``[h, w, channels]`` of any type, which begins at the taps' first pixels, to float32."""
     work = _along_first(image, rows)
-    work = _along_first(work.transpose(1, 0, 2), columns).transpose(1, 0, 2)
-    return np.clip(np.rint(work), 0, 255).astype(np.uint8)
+    return _along_first(work.transpose(1, 0, 2), columns).transpose(1, 0, 2)
 
 
 def _along_first(image: np.ndarray, t: Taps) -> np.ndarray:

@@ -74,6 +74,27 @@ def train_denoiser(
     return make_denoiser(settings, dataset, Path(out), resume=resume)
 
 
+def train_grid(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
+) -> Outcome:
+    """Train the network that draws the grids which a bundle follows; writes OUT/bundle, a copy of it that draws them itself.
+
+    Parameters and errors are those of `train_autoencoder`.
+    """
+    from wsigen.training.recipes import GridRecipe
+
+    settings, dataset = _read(GridRecipe, recipe, cache, skip_bad, say)
+    from wsigen.training.make_grid import make_grid
+
+    return make_grid(settings, dataset, Path(out), resume=resume)
+
+
 def train_mask(
     recipe: str | Path,
     *,

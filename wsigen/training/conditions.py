@@ -54,8 +54,14 @@ class Conditioner:
     knows_levels: bool = False
     prompts: Tensor | None = None
 
-    def __call__(self, noisy: Tensor, class_maps: Tensor, levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the network's sample and keyword arguments for a batch."""
+    def __call__(
+        self, noisy: Tensor, class_maps: Tensor, levels: Tensor, grids: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the network's sample and keyword arguments for a batch; ``grids`` (B, D + 1, p, p) come last in the sample."""
+        sample, extra = self._of_classes(noisy, class_maps, levels)
+        return sample if grids is None else torch.cat([sample, grids.to(sample)], dim=1), extra
+
+    def _of_classes(self, noisy: Tensor, class_maps: Tensor, levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         extra = {"class_labels": levels} if self.knows_levels else {}
         if self.kind == "none":
             return noisy, extra

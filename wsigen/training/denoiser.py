@@ -15,7 +15,7 @@ from torch import nn
 from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Level, read_card
 from wsigen.training.autoencoder import load_pretrained, load_vae
-from wsigen.training.recipes import DenoiserRecipe, UNetSettings
+from wsigen.training.recipes import DenoiserRecipe, LatentRecipe, UNetSettings
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -29,7 +29,7 @@ def build_unet(settings: UNetSettings, card: BundleCard, side: int, text_width: 
             f"crops of {side} latent px: network.channels of {len(settings.channels)} levels need a multiple of {multiple}"
         )
     width = text_width if card.conditioning.kind == "text" else 0
-    return unet_of(settings, side, input_channels(card), card.latent.channels, embeddings(card), width)
+    return unet_of(settings, side, card.input_channels, card.latent.channels, embeddings(card), width)
 
 
 def unet_of(
@@ -104,11 +104,12 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     return unet
 
 
-def build_schedule(recipe: DenoiserRecipe) -> DDIMScheduler:
+def build_schedule(recipe: LatentRecipe) -> DDIMScheduler:
     """The training schedule: that of ``start``, with what the recipe says otherwise."""
     from diffusers import DDIMScheduler
 
-    folder = recipe.start / "scheduler" if recipe.start else None
+    start = recipe.start if isinstance(recipe, DenoiserRecipe) else None
+    folder = start / "scheduler" if start else None
     if folder is not None and folder.is_dir():
         config = dict(DDIMScheduler.load_config(str(folder), local_files_only=True))
         config.setdefault("prediction_type", "epsilon")
@@ -137,11 +138,6 @@ def embeddings(card: BundleCard) -> int | None:
     if kind == "class-tokens":
         return len(card.levels) * len(card.classes) + 1
     return None if kind == "text" else len(card.levels)
-
-
-def input_channels(card: BundleCard) -> int:
-    """Channels of the network's sample: the latents and, for class maps, ``[classes..., unknown]``."""
-    return card.latent.channels + (len(card.classes) + 1 if card.conditioning.kind == "class-map" else 0)
 
 
 def latent_scale_of(start: Path, vae: nn.Module) -> NDArray[np.float32] | None:
@@ -185,21 +181,21 @@ def fit(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> 
 
 @torch.no_grad()
 def _fit_inputs(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> None:
-    old, latent, channels = unet.conv_in, card.latent.channels, input_channels(card)
-    mapped = channels > latent
-    if mapped and start is not None and old.in_channels == input_channels(start):
-        sources = [latent + i for i in [*_classes_in(card, start), len(start.classes)]]
+    old, latent, channels = unet.conv_in, card.latent.channels, card.input_channels
+    if start is not None and old.in_channels == start.input_channels:
+        sources = list(range(latent))
+        mapped = card.conditioning.kind == "class-map"
+        sources += [latent + i for i in [*_classes_in(card, start), len(start.classes)]] if mapped else []
+        sources += range(start.input_channels - start.grid.channels, start.input_channels) if card.grid and start.grid else []
     elif old.in_channels == channels:
         return
     elif old.in_channels == latent:
-        sources = []
+        sources = list(range(latent))
     else:
         raise TrainingError(f"{folder}: its network sees {old.in_channels} channels; {latent} or {channels} are needed")
     new: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding)
-    new.weight.zero_()
-    new.weight[:, :latent] = old.weight[:, :latent]
-    if sources:
-        new.weight[:, latent:] = old.weight[:, sources]
+    new.weight.zero_()  # what it did not see before begins without weight
+    new.weight[:, : len(sources)] = old.weight[:, sources]
     new.bias.copy_(old.bias)
     unet.conv_in = new
     unet.register_to_config(in_channels=channels)

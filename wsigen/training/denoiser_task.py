@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from wsigen.dataset.latents import LatentBatch
 from wsigen.training.autoencoder import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
-from wsigen.training.recipes import DenoiserRecipe
+from wsigen.training.recipes import BundleSettings, GridSampling, LatentRecipe
 from wsigen.training.task import Player, Task, Tensors
 
 if TYPE_CHECKING:
@@ -28,22 +28,39 @@ NOISE, QUARTERS = 1, 2
 """What a random generator of a step is for; not 0, which would be the generator of the stream's crops."""
 
 
+Telling = Callable[[LatentBatch, np.random.Generator], tuple[Tensor, Tensor | None]]
+"""A batch and a random generator -> the latents to denoise ``(B, C, p, p)``, and the grids told beside them (`grids`)."""
+
+
 class DenoiserTask(Task):
-    """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory."""
+    """See `task.Task`; one player, the U-Net, and with the feature entropy loss its memory.
+
+    Parameters
+    ----------
+    sampling : BundleSettings or GridSampling
+        Guidance, steps and eta of the sample pictures.
+    decoder : callable, optional
+        Latents to pictures (B, 3, H, W) in [-1, 1].
+    telling : callable, optional
+        How batches hold grids; by default they hold none.
+    """
 
     name, result = "denoiser", "bundle"
 
     def __init__(
         self,
-        recipe: DenoiserRecipe,
+        recipe: LatentRecipe,
+        sampling: BundleSettings | GridSampling,
         unet: nn.Module,
         scheduler: DDIMScheduler,
         conditioner: Conditioner,
         stream: Stream[LatentBatch],
         decoder: Callable[[Tensor], Tensor] | None = None,
+        telling: Telling | None = None,
     ) -> None:
-        self.recipe, self.unet, self.scheduler = recipe, unet, scheduler
+        self.recipe, self.unet, self.scheduler, self._sampling = recipe, unet, scheduler, sampling
         self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
+        self._tell: Telling = telling or (lambda batch, rng: (torch.from_numpy(batch.latents), None))
         self._network, self._noising = Denoiser(unet), Noising(scheduler)
         self._memory: FeatureMemory | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -69,13 +86,15 @@ class DenoiserTask(Task):
             batch = quartered(batch)
         class_maps = batch.class_maps.copy()
         hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
-        noisy, steps, target = self._noising(torch.from_numpy(batch.latents), rng)
+        latents, grids = self._tell(batch, rng)
+        noisy, steps, target = self._noising(latents, rng)
         given = {"class_maps": torch.from_numpy(class_maps), "levels": torch.from_numpy(batch.levels)}
+        given |= {} if grids is None else {"grids": grids}
         return {"noisy": noisy, "steps": steps, "target": target, **given}
 
     def loss(self, player: str, modules: Mapping[str, nn.Module], batch: Tensors, share: float) -> tuple[Tensor, Tensors]:
         """L = L_r + beta L_e (PathUp eq. 4), L_r the mean squared error of the prediction."""
-        sample, conditions = self._conditioner(batch["noisy"], batch["class_maps"], batch["levels"])
+        sample, conditions = self._conditioner(batch["noisy"], batch["class_maps"], batch["levels"], batch.get("grids"))
         prediction, features = modules["model"](sample, batch["steps"], **conditions)
         error = functional.mse_loss(prediction.float(), batch["target"])
         if self._memory is None:
@@ -98,22 +117,42 @@ class DenoiserTask(Task):
         return {} if self._memory is None else {"features": self._memory}
 
     def preview(self, device: Any) -> NDArray[np.uint8] | None:
-        """One decoded crop per class and level: a column per class (the last without a condition), a row per level."""
+        """Decoded samples: of crops' own class maps and grids, if it is told grids, below the crops; else one per class."""
         if self._decoder is None:
             return None
-        side = self.draw(0, 0)["noisy"].shape[-1]
-        bundle, c = self.recipe.bundle, self._conditioner
-        steps = bundle.steps if bundle.eta else min(20, bundle.steps)
-        rows = []
+        drawn = self.draw(0, 0)
+        return self._by_class(drawn["noisy"].shape[-1], device) if "grids" not in drawn else self._as_told(drawn, device)
+
+    def _by_class(self, side: int, device: Any) -> NDArray[np.uint8]:
+        """A column per class (the last without a condition), a row per level."""
+        c, rows = self._conditioner, []
         for level in range(c.levels):
             labels = torch.tensor([*range(c.classes), UNKNOWN], dtype=torch.uint8, device=device)
             maps = labels[:, None, None].expand(-1, side, side)
-            at = torch.full((len(labels),), level, device=device)
-            latents = draw_samples(
-                self.unet, self.scheduler, c, maps, at, steps=steps, guidance=bundle.guidance, eta=bundle.eta, seed=level
-            )
-            rows.append(np.concatenate(list(to_bytes(self._decoder(latents))), axis=1))
+            rows.append(self._row(maps, torch.full((len(labels),), level, device=device), None, level))
         return np.concatenate(rows)
+
+    def _as_told(self, drawn: Tensors, device: Any) -> NDArray[np.uint8]:
+        """Up to six crops of the first batch above samples of their class maps and grids."""
+        rng = np.random.default_rng((self.recipe.seed, 0, 0, NOISE))
+        latents, _ = self._tell(self._stream.batch(0, self.recipe.loop.part), rng)
+        side, most = drawn["noisy"].shape[-1], 6
+        real = np.concatenate(list(self._pictures(latents[:most, :, :side, :side].to(device))), axis=1)
+        maps, levels, grids = (drawn[name][:most].to(device) for name in ("class_maps", "levels", "grids"))
+        if len(maps) < len(drawn["noisy"]) and side < latents.shape[-1]:  # quarters of a crop lie beside each other
+            maps, levels, grids = (drawn[name][::4][:most].to(device) for name in ("class_maps", "levels", "grids"))
+        return np.concatenate([real, self._row(maps, levels, grids, 0)])
+
+    def _row(self, maps: Tensor, levels: Tensor, grids: Tensor | None, seed: int) -> NDArray[np.uint8]:
+        how = self._sampling
+        latents = draw_samples(
+            self.unet, self.scheduler, self._conditioner, maps, levels, grids,
+            steps=how.steps if how.eta else min(20, how.steps), guidance=how.guidance, eta=how.eta, seed=seed,
+        )  # fmt: skip
+        return np.concatenate(list(self._pictures(latents)), axis=1)
+
+    def _pictures(self, latents: Tensor) -> NDArray[np.uint8]:
+        return to_bytes(cast("Callable[[Tensor], Tensor]", self._decoder)(latents))
 
 
 class Denoiser(nn.Module):
@@ -185,6 +224,7 @@ def draw_samples(
     conditioner: Conditioner,
     class_maps: Tensor,
     levels: Tensor,
+    grids: Tensor | None = None,
     *,
     steps: int,
     guidance: float,
@@ -197,6 +237,7 @@ def draw_samples(
     ----------
     class_maps : (B, p, p) uint8
     levels : (B,)
+    grids : (B, D + 1, p, p), told with and without the map
     guidance : w; 0 is no guidance
     eta : noise of each step, 0 .. 1
 
@@ -213,7 +254,7 @@ def draw_samples(
     unknown = torch.full_like(class_maps, UNKNOWN)
 
     def predict(maps: Tensor, t: Tensor) -> Tensor:
-        sample, extra = conditioner(x, maps, levels)
+        sample, extra = conditioner(x, maps, levels, grids)
         prediction: Tensor = unet(sample, t.to(x.device).expand(len(x)), return_dict=False, **extra)[0]
         return prediction.float()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError, refusing
@@ -18,17 +19,18 @@ from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
 from wsigen.dataset.settings import CELL_PX
-from wsigen.models.card import BundleCard, Level
+from wsigen.models.card import BundleCard, GridCondition, Level
 from wsigen.models.loading import load_text
 from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
 from wsigen.training.denoiser_task import DenoiserTask
+from wsigen.training.grids import told_grid, with_cells
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
-from wsigen.training.recipes import DenoiserRecipe
+from wsigen.training.recipes import DenoiserRecipe, GridTelling
 from wsigen.training.snapshot import Identity, identity_of, model_key, weights_key
 
 if TYPE_CHECKING:
@@ -69,19 +71,35 @@ def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume
 
 def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
     """Train on latents and write ``out/bundle`` when all steps are done."""
-    mean, std = ([float(x) for x in v] for v in (data.mean, data.std))
-    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, CELL_PX, data.side)
+    channels = int(vae.config["latent_channels"])
+    mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
+    grid = grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None
+    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, CELL_PX, data.side, grid)
     folder = recipe.text or recipe.start
     text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
     scheduler = build_schedule(recipe)
     unet, conditioner = _network(recipe, card, text)
-    task = DenoiserTask(recipe, unet, scheduler, conditioner, data.stream, decoder_of(vae, mean, std))
+    tell = partial(_tell, recipe.grid, channels) if recipe.grid else None
+    decoder = decoder_of(vae, mean, std)
+    task = DenoiserTask(recipe, recipe.bundle, unet, scheduler, conditioner, data.stream, decoder, tell)
     outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
     if outcome.result and is_main():
         figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
         figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
         publish_bundle(TrainedParts(vae, unet, scheduler, figures, text), card, outcome.result, recipe.bundle.half)
     return outcome
+
+
+def grid_condition(mean: NDArray[np.float32], std: NDArray[np.float32]) -> GridCondition:
+    """What a card says of the mean colours that a denoiser is told."""
+    rounded = {name: [round(float(v), 6) for v in values] for name, values in (("mean", mean), ("std", std))}
+    return GridCondition.model_validate(rounded)
+
+
+def _tell(telling: GridTelling, channels: int, batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Latents, and the cells that lie behind them as the grid they are told with."""
+    both = torch.from_numpy(batch.latents)
+    return both[:, :channels], told_grid(both[:, channels:], np.ones(len(both), dtype=bool), telling, rng)
 
 
 def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
@@ -110,9 +128,10 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: P
     """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
     scale = scale_of_start(recipe, vae)
     state = processes()
+    encode = encoder_of(vae, state.device, recipe.loop.precision)
     cache = cache_latents(
         dataset,
-        encoder_of(vae, state.device, recipe.loop.precision),
+        with_cells(encode) if recipe.grid else encode,
         out / "latents",
         encoder_key(recipe, vae),
         variants=recipe.latent_variants,
@@ -123,7 +142,9 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: P
         meet=meet,
     )
     if scale is not None:
-        cache = replace(cache, mean=scale[0], std=scale[1])
+        cells = (v[scale.shape[1] :] for v in (cache.mean, cache.std))
+        mean, std = (np.concatenate(pair) for pair in zip(scale, cells, strict=True))
+        cache = replace(cache, mean=mean, std=std)
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
     side = dataset.settings.patch_px // CELL_PX
     return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, data_key(recipe, dataset, vae))
@@ -174,4 +195,4 @@ def data_key(recipe: DenoiserRecipe, dataset: Dataset, vae: nn.Module) -> str:
 
 def encoder_key(recipe: DenoiserRecipe, vae: nn.Module) -> str:
     """Name the autoencoder's weights and the precision they encoded in."""
-    return f"{weights_key(vae)} {recipe.loop.precision}"
+    return f"{weights_key(vae)} {recipe.loop.precision}{' mean-colour' if recipe.grid else ''}"

@@ -16,7 +16,7 @@ from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
-from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, Level, make_card
+from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, make_card
 from wsigen.training.recipes import BundleSettings
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def describe_bundle(
     std: Sequence[float],
     factor: int,
     crop_latent: int,
+    grid: GridCondition | None = None,
 ) -> BundleCard:
     """Build the card from the recipe's words, the dataset's classes and levels, and the latents' mean, spread and factor."""
     content = {
@@ -121,6 +122,7 @@ def describe_bundle(
             "image_range": [-1.0, 1.0],
         },
         "crop_latent": crop_latent,
+        "grid": None if grid is None else grid.model_dump(mode="json"),
     }
     return make_card(content, "bundle")
 

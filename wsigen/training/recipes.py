@@ -187,15 +187,21 @@ class BundleSettings(Settings):
     half: bool = Field(default=False, description="weights in float16")
 
 
-class DenoiserRecipe(Recipe):
-    """``wsigen train denoiser``."""
+class GridTelling(Settings):
+    """How a network is told a grid in training (`grids.told_grid`)."""
 
-    autoencoder: Path = Field(description="folder of an AutoencoderKL, a bundle, or what wsigen train autoencoder wrote")
-    start: Path | None = Field(default=None, description="diffusers folder whose U-Net is fine-tuned")
-    text: Path | None = Field(
-        default=None, description="folder with text_encoder and tokenizer (conditioning text); that of start by default"
+    noise: NotNegative = Field(
+        default=0.1, description="largest deviation of noise on the standardised cells; each crop draws its own, from 0"
     )
-    conditioning: Conditioning = Conditioning(kind="class-map")
+    p_unknown: Share = Field(default=0.1, description="share of crops that are told no grid, so that it does without one, too")
+    cell_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        default=(1,), description="sides of cells in latent px; each crop draws one. Larger ones are told by repeating them"
+    )
+
+
+class LatentRecipe(Recipe):
+    """What is alike in the trainings of all networks that denoise latents, or grids."""
+
     prediction: Literal["epsilon", "v_prediction"] | None = Field(
         default=None, description="what the network predicts: by default as start does, else v_prediction"
     )
@@ -219,6 +225,18 @@ class DenoiserRecipe(Recipe):
     )
     network: UNetSettings = UNetSettings()
     entropy: EntropySettings = EntropySettings()
+
+
+class DenoiserRecipe(LatentRecipe):
+    """``wsigen train denoiser``."""
+
+    autoencoder: Path = Field(description="folder of an AutoencoderKL, a bundle, or what wsigen train autoencoder wrote")
+    start: Path | None = Field(default=None, description="diffusers folder whose U-Net is fine-tuned")
+    text: Path | None = Field(
+        default=None, description="folder with text_encoder and tokenizer (conditioning text); that of start by default"
+    )
+    conditioning: Conditioning = Conditioning(kind="class-map")
+    grid: GridTelling | None = Field(default=None, description="tell it the mean colour of each latent px, too")
     bundle: BundleSettings
 
     @model_validator(mode="after")
@@ -231,6 +249,24 @@ class DenoiserRecipe(Recipe):
     def one_class_of_a_crop(self) -> bool:
         """Whether the denoiser is told one class of a crop (tokens, prompts), not each of its pixels'."""
         return self.conditioning.kind in ("class-tokens", "text")
+
+
+class GridSampling(Settings):
+    """How grids are drawn later; see `models.card.GridNetwork`."""
+
+    guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    eta: Share = 1.0
+
+
+class GridRecipe(LatentRecipe):
+    """``wsigen train grid``."""
+
+    bundle: Path = Field(description="bundle that follows grids, whose grids the network shall draw")
+    telling: GridTelling = GridTelling(noise=0.15)
+    network: UNetSettings = UNetSettings(channels=(64, 128, 192), layers=1)
+    sampling: GridSampling = GridSampling()
+    half: bool = Field(default=False, description="weights in float16")
 
 
 class MaskNetwork(UNetSettings):
@@ -292,7 +328,7 @@ def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
         One line with the path of the wrong field and, for an unknown key, the nearest known one.
     """
     content = read_mapping(file, ConfigError, "no such recipe")
-    for key in ("dataset", "autoencoder", "start", "text"):
+    for key in ("dataset", "autoencoder", "start", "text", "bundle"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
     return validated(kind, content, str(file), ConfigError)

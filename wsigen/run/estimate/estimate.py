@@ -123,8 +123,10 @@ def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
 
 def count_pass(prepared: Prepared, plan: PassPlan) -> PassCalls:
     """Model calls of one pass of a prepared run."""
-    spec = prepared.spec
-    return count_calls(prepared.card, prepared.layout, plan, spec.glass.index, spec.sampling.guidance, spec.sampling.batch)
+    spec, card, sampling = prepared.spec, prepared.card, prepared.spec.sampling
+    if plan.network == "grid":
+        card, sampling = card.drawing or card, spec.grid_sampling or sampling
+    return count_calls(card, prepared.layout, plan, spec.glass.index, sampling.guidance, sampling.batch)
 
 
 # -- seconds of the stages ---------------------------------------------------------------------------------------------
@@ -134,7 +136,8 @@ def _denoising(prepared: Prepared, workers: Workers, speed: Speed, index: int, c
     """A pass."""
     plans, other = prepared.spec.passes, speed.non_model
     plan, share = plans[index], tissue_share(prepared.layout, prepared.spec.glass.index)
-    called = calls.rows * speed.call + share * guide_seconds(plans, index, speed)
+    call = speed.call if plan.network == "image" else speed.grid_call * plan.side**2
+    called = calls.rows * call + share * guide_seconds(plans, index, speed)
     area = sum(math.prod(plan.grid.box(ij).shape) for ij in calls.chunks)
     tasks = len(calls.chunks) * (2 * plan.steps + 1)
     return _shared(prepared, workers, called, area * (other.start + plan.steps * other.step), tasks, len(calls.chunks))
@@ -145,7 +148,8 @@ def _decoding(prepared: Prepared, workers: Workers, speed: Speed, windows: NDArr
     plans, other, last = prepared.spec.passes, speed.non_model, prepared.spec.passes[-1]
     blocks = len(prepared.spec.slide.grid)
     tissue = int(_any_of(windows, max(1, prepared.spec.slide.block // (WINDOW * last.factor))).sum())
-    calibrated = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in plans) * speed.calibrate
+    decoded = [plan for plan in plans if plan.network == "image"]
+    calibrated = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in decoded) * speed.calibrate
     area = windows.mean() * last.height * last.width
     encoded = tissue * other.tissue_block + (blocks - tissue) * other.glass_block
     return calibrated + _shared(prepared, workers, area * speed.decode, encoded, blocks, blocks) + blocks * other.driver_block

@@ -49,7 +49,7 @@ BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
 
-LOADED = ("unet", "vae", "text_encoder")
+LOADED = ("unet", "vae", "text_encoder", "grid/unet")
 """Parts of a bundle that stay in memory."""
 
 SAMPLE_SIDE = 256

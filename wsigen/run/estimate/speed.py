@@ -36,7 +36,7 @@ from wsigen.storage.local import LocalFolder
 
 if TYPE_CHECKING:
     from wsigen.models.autoencoder import Autoencoder
-    from wsigen.models.model import Model
+    from wsigen.models.model import Denoiser, Model
 
 BATCHES = 5
 """Model calls that are timed; the first call of a process is slow and is not."""
@@ -90,6 +90,8 @@ class Speed:
         A latent px encoded; 0 if no pass starts from a picture.
     calibrate : float
         A latent px of the windows whose statistics the decoder's norms share; 0 if it has none.
+    grid_call : float
+        A cell of a window of a call of the network that draws grids; 0 if there is none.
     non_model : NonModelCost
         Everything else.
     """
@@ -98,6 +100,7 @@ class Speed:
     decode: float
     encode: float = 0.0
     calibrate: float = 0.0
+    grid_call: float = 0.0
     non_model: NonModelCost = field(default_factory=NonModelCost)
 
 
@@ -139,7 +142,10 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     area = picture.shape[0] * picture.shape[1] / card.latent.factor**2
     decode *= 1.0 if autoencoder.halo or max(last.height, last.width) <= WINDOW else BLENDED
     calibrated = len(crops) * card.crop_latent**2
-    call = _call(prepared, model, clock)
+    batch, timestep = spec.sampling.batch, last.schedule.timesteps[0]
+    call = _call(model, card.crop_latent, batch, timestep, clock)
+    side = next((plan.side for plan in spec.passes if plan.network == "grid"), 0)
+    grid_call = _call(model.grid, side, batch, timestep, clock) / side**2 if model.grid and side else 0.0
     try:
         with TemporaryDirectory(dir=place, prefix=".wsigen-") as scratch:
             non_model = measure_non_model(prepared, NullModel(model, picture), clock, Path(scratch))
@@ -147,7 +153,7 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
         where = place or "the system's folder for temporary files"
         raise ResourceError(f"{where}: cannot hold the estimate's scratch files ({error.strerror}); free some space") from None
     calibrate *= autoencoder.has_norms
-    return Speed(call, decode / area, encode / area, calibrate / calibrated, non_model)
+    return Speed(call, decode / area, encode / area, calibrate / calibrated, grid_call, non_model)
 
 
 def _decoded(autoencoder: Autoencoder, window: NDArray[np.float32], halo: int) -> NDArray[np.float32]:
@@ -258,7 +264,16 @@ def _small_run(prepared: Prepared, folder: LocalFolder) -> tuple[RunContext, Uni
     timesteps, abar = last.schedule.timesteps[:STEPS], last.schedule.abar[:STEPS]
     schedule = Schedule(timesteps, (*abar, 1.0))
     plan = replace(
-        last, index=0, height=2 * chunk, width=2 * chunk, chunk=chunk, scale=1, start="noise", strength=1.0, schedule=schedule
+        last,
+        index=0,
+        height=2 * chunk,
+        width=2 * chunk,
+        chunk=chunk,
+        scale=1,
+        start="noise",
+        strength=1.0,
+        schedule=schedule,
+        grid_from="none",
     )
     slide = replace(spec.slide, height=plan.height * plan.factor, width=plan.width * plan.factor)
     tissue = next((index for index, c in enumerate(prepared.card.table) if not c.background), 0)
@@ -278,18 +293,17 @@ def _class_maps(prepared: Prepared, clock: Clock) -> float:
     return seconds / sum(math.prod(plan.grid.box(ij).shape) for ij in sampled)
 
 
-def _call(prepared: Prepared, model: Model, clock: Clock) -> float:
+def _call(model: Denoiser, side: int, batch: int, timestep: int, clock: Clock) -> float:
     """Seconds of a row of a model call."""
     from wsigen.models.conditioning import conditions_of
 
-    side, batch = prepared.card.crop_latent, prepared.spec.sampling.batch
-    condition = conditions_of(prepared.card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
-    latents, timestep = _noise(model, (batch,), side), prepared.spec.passes[-1].schedule.timesteps[0]
+    condition = conditions_of(model.card, np.full((side, side), UNKNOWN, dtype=np.uint8))[0][0]
+    latents = _noise(model, (batch,), side)
     times = [_timed(clock, lambda: model.predict(latents, timestep, [condition] * batch, 0))[0] for _ in range(1 + BATCHES)]
     return median(times[1:]) / batch
 
 
-def _noise(model: Model, batch: tuple[int, ...], side: int) -> NDArray[np.float32]:
+def _noise(model: Denoiser, batch: tuple[int, ...], side: int) -> NDArray[np.float32]:
     shape = (*batch, model.card.latent.channels, side, side)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 

@@ -7,7 +7,7 @@ import threading
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,22 @@ from numpy.typing import NDArray
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.run.spec import RunSpec, package_versions, version_differences
+from wsigen.grids.grid import Grid, known_means
+from wsigen.grids.wsz import open_grid
+from wsigen.run.given_grid import KEPT_GRID
+from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
 from wsigen.run.store import PassState, RunStore
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import hold
+from wsigen.slide.resample import mean_taps
 from wsigen.slide.spool import Spool
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import open_folder
 
 if TYPE_CHECKING:
-    from wsigen.models.model import Model
+    from wsigen.models.card import GridCondition
+    from wsigen.models.model import Denoiser, Model
     from wsigen.slide.reading import ImageSource
 
 Array = NDArray[np.float32]
@@ -60,6 +65,50 @@ class PassContext:
         """The crops of every step."""
         return self.plan.crop_plan()
 
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The network of this pass."""
+        model = self.run.model
+        return model if self.plan.network == "image" else cast("Denoiser", model.grid)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How this pass is sampled."""
+        spec = self.run.spec
+        return spec.sampling if self.plan.network == "image" or spec.grid_sampling is None else spec.grid_sampling
+
+    @property
+    def glass(self) -> Array:
+        """Bare glass on the canvas of this pass, float32 ``(C, 1, 1)``."""
+        glass = self.run.spec.glass
+        values = glass.latent if self.plan.network == "image" else glass.cell
+        return np.asarray(values, dtype=np.float32)[:, None, None]
+
+    def grid_window(self, box: Box) -> Array | None:
+        """The grid that the network is told on ``box``, float32 ``(D + 1, h, w)``, standardised; the last channel is "known".
+
+        Each part is the area mean of the cells under it: of the user's grid, or of the one drawn before, at its last step.
+        """
+        if self.plan.grid_from == "none":
+            return None
+        values, known = self._given(box) if self.plan.grid_from == "given" else self._drawn(box)
+        return np.concatenate([values, known[None].astype(np.float32)])
+
+    def _given(self, box: Box) -> tuple[Array, NDArray[np.bool_]]:
+        values, known = self.run.given_grid.window(box, self.plan.cell_px * self.run.slide.mpp)
+        told = cast("GridCondition", self.denoiser.card.grid)
+        mean, std = (np.asarray(v, dtype=np.float32)[:, None, None] for v in (told.mean, told.std))
+        return np.where(known, (values - mean) / std, np.float32(0)), known
+
+    def _drawn(self, box: Box) -> tuple[Array, NDArray[np.bool_]]:
+        drawn = next(p for p in reversed(self.run.passes[: self.plan.index]) if p.plan.network == "grid")
+        factor = self.plan.cell_px / drawn.plan.cell_px
+        down = mean_taps(box.y0, box.y1, factor, drawn.plan.height)
+        across = mean_taps(box.x0, box.x1, factor, drawn.plan.width)
+        (y0, y1), (x0, x1) = down.span, across.span
+        cells, _ = drawn.read(drawn.plan.steps, Box(y0, x0, y1, x1))
+        return known_means(cells, np.ones(cells.shape[1:], dtype=bool), down, across)
+
     def held(self, box: Box) -> NDArray[np.bool_]:
         """Where glass is on ``box``, bool ``(h, w)``: pixels that are held and never denoised."""
         classes = self.state.read_classes(box)
@@ -89,7 +138,7 @@ class PassContext:
         if held.any():
             abar = self.plan.schedule.abar[step]
             noise = self.start_noise(box) if abar < 1.0 else np.zeros_like(y)
-            y = hold(y, held, self.run.glass_latent, noise, abar)
+            y = hold(y, held, self.glass, noise, abar)
         for ij in self.plan.grid.overlapping(box):
             chunk = self.plan.grid.box(ij).intersect(box).relative_to(box)
             self.state.demand_finite(y[(slice(None), *chunk.slices)], 2 * step, ij)
@@ -160,16 +209,16 @@ class RunContext:
         return "cpu"
 
     @cached_property
+    def given_grid(self) -> Grid:
+        """The user's grid."""
+        return open_grid(self.folder.local(KEPT_GRID))
+
+    @cached_property
     def reference(self) -> ImageSource:
         """The user's reference image."""
         from wsigen.slide.reading import open_image
 
         return open_image(str(self.spec.settings.reference))
-
-    @cached_property
-    def glass_latent(self) -> Array:
-        """The latent of bare glass, float32 ``(C, 1, 1)``."""
-        return np.asarray(self.spec.glass.latent, dtype=np.float32)[:, None, None]
 
 
 def has_device(device: str) -> bool:

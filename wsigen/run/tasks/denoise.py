@@ -10,7 +10,7 @@ from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.run.tasks.context import PassContext
 from wsigen.run.tasks.guide import encode_guide
-from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
+from wsigen.run.tasks.predict import StepSettings, View, calls_of_crop, estimate_crops
 from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapolate
 
 Index = tuple[int, int]
@@ -46,12 +46,13 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     y, _ = pass_.read(step, around)
     classes = pass_.state.read_classes(around)
     windows = [c.box.relative_to(around).slices for c in crops]
-    pairs = [(y[(slice(None), *w)], classes[w]) for w in windows]
+    grid = pass_.grid_window(around)
+    views = [View(y[(slice(None), *w)], classes[w], None if grid is None else grid[(slice(None), *w)]) for w in windows]
     with pass_.run.model_slot():
-        for crop, x0 in zip(crops, estimate_crops(pass_.run.model, settings, pairs), strict=True):
+        for crop, x0 in zip(crops, estimate_crops(pass_.denoiser, settings, views), strict=True):
             total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
     pass_.state.write_partial(step, ij, total)
-    return sum(len(calls_of_crop(pass_.run.model.card, c, settings.guidance)) for _, c in pairs)
+    return sum(len(calls_of_crop(pass_.denoiser.card, view.classes, settings.guidance)) for view in views)
 
 
 def assemble(pass_: PassContext, ij: Index, step: int) -> None:
@@ -64,7 +65,7 @@ def assemble(pass_: PassContext, ij: Index, step: int) -> None:
     for (neighbour, box), partial in zip(common.items(), pass_.state.read_partials(step, common), strict=True):
         pass_.state.demand_finite(partial, 2 * step + 1, neighbour)
         x0[(slice(None), *box.relative_to(chunk).slices)] += partial
-    x0 = np.where(held[None], pass_.run.glass_latent, x0)
+    x0 = np.where(held[None], pass_.glass, x0)
     following = _reverse_step(pass_, step, ij, y, x0)
     pass_.state.write_history(step, ij, x0)
     pass_.state.write_latents(step + 1, ij, following)
@@ -72,7 +73,7 @@ def assemble(pass_: PassContext, ij: Index, step: int) -> None:
 
 def step_settings(pass_: PassContext, step: int) -> StepSettings:
     """What all crops of ``step`` share."""
-    sampling = pass_.run.spec.sampling
+    sampling = pass_.sampling
     return StepSettings(
         timestep=pass_.plan.schedule.timesteps[step],
         abar=pass_.plan.schedule.abar[step],
@@ -84,7 +85,7 @@ def step_settings(pass_: PassContext, step: int) -> StepSettings:
 
 def _reverse_step(pass_: PassContext, step: int, ij: Index, y: np.ndarray, x0: np.ndarray) -> np.ndarray:
     """DDIM or DPM-Solver++ from y[step] with the merged estimate; noise, if any, is added once, from the global field."""
-    sampling = pass_.run.spec.sampling
+    sampling = pass_.sampling
     chunk = pass_.plan.grid.box(ij)
     here, there = pass_.plan.schedule.abar[step], pass_.plan.schedule.abar[step + 1]
     previous = _previous_estimate(pass_, step, ij)
@@ -98,7 +99,7 @@ def _reverse_step(pass_: PassContext, step: int, ij: Index, y: np.ndarray, x0: n
 
 def _previous_estimate(pass_: PassContext, step: int, ij: Index) -> np.ndarray | None:
     """x0[step - 1] of a chunk, for samplers that look back; None at the first step and for all others."""
-    if step == 0 or not pass_.run.spec.sampling.looks_back:
+    if step == 0 or not pass_.sampling.looks_back:
         return None
     previous = pass_.state.read_history(step - 1, ij)
     pass_.state.demand_finite(previous, 2 * step, ij)

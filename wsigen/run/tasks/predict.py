@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import NULL, Condition, conditions_of
-from wsigen.models.model import Model
+from wsigen.models.model import Denoiser
 from wsigen.sampling.schedule import guided, predict_x0
 
 Array = NDArray[np.float32]
@@ -25,6 +25,15 @@ class StepSettings:
     guidance: float
     level: int
     batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a crop shows: y[s] float32 ``(C, p, p)``, its class map uint8 ``(p, p)``, the grid float32 ``(D + 1, p, p)``."""
+
+    y: Array
+    classes: NDArray[np.uint8]
+    grid: Array | None = None
 
 
 @dataclass(slots=True)
@@ -55,7 +64,7 @@ def _with_null(conditions: list[Condition], guidance: float) -> tuple[list[Condi
     return (conditions, places[0]) if places else ([*conditions, NULL], len(conditions))
 
 
-def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[Array, NDArray[np.uint8]]]) -> Iterator[Array]:
+def estimate_crops(model: Denoiser, settings: StepSettings, crops: Sequence[View]) -> Iterator[Array]:
     """Yield the guided estimate x0 of every crop, in order.
 
     Every batch has exactly ``settings.batch`` rows (the last is padded by repeating its last row), as the shape of a
@@ -63,8 +72,8 @@ def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[A
 
     Parameters
     ----------
-    crops : sequence of tuple of ndarray
-        Pairs of y[s] float32 ``(C, p, p)`` and class map uint8 ``(p, p)``.
+    crops : sequence of View
+        What they show.
 
     Yields
     ------
@@ -73,10 +82,10 @@ def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[A
     """
     pending: list[_Pending] = []
     calls: list[tuple[_Pending, Condition]] = []
-    for y, classes in crops:
-        pairs = conditions_of(model.card, classes)
+    for view in crops:
+        pairs = conditions_of(model.card, view.classes, view.grid)
         conditions, null = _with_null([condition for condition, _ in pairs], settings.guidance)
-        crop = _Pending(y, [mask for _, mask in pairs], len(conditions), null)
+        crop = _Pending(view.y, [mask for _, mask in pairs], len(conditions), null)
         pending.append(crop)
         calls += [(crop, condition) for condition in conditions]
     for begin in range(0, len(calls), settings.batch):
@@ -85,7 +94,7 @@ def estimate_crops(model: Model, settings: StepSettings, crops: Sequence[tuple[A
             yield _finish(model, settings, pending.pop(0))
 
 
-def _call(model: Model, settings: StepSettings, calls: list[tuple[_Pending, Condition]]) -> None:
+def _call(model: Denoiser, settings: StepSettings, calls: list[tuple[_Pending, Condition]]) -> None:
     rows = calls + [calls[-1]] * (settings.batch - len(calls))
     latents = np.stack([crop.y for crop, _ in rows])
     outputs = model.predict(latents, settings.timestep, [condition for _, condition in rows], settings.level)
@@ -93,7 +102,7 @@ def _call(model: Model, settings: StepSettings, calls: list[tuple[_Pending, Cond
         crop.outputs.append(output)
 
 
-def _finish(model: Model, settings: StepSettings, crop: _Pending) -> Array:
+def _finish(model: Denoiser, settings: StepSettings, crop: _Pending) -> Array:
     null = None if crop.null is None else crop.outputs[crop.null]
     per_label = list(zip(crop.outputs, crop.masks, strict=False))  # an added null pass comes last and has no mask
     prediction = guided(per_label, null, settings.guidance)

@@ -1,0 +1,75 @@
+"""The window of a grid is the area mean of its cells, anywhere, at any size of parts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsigen.base.geometry import Box
+from wsigen.grids.grid import EncoderId, Grid
+from wsigen.grids.mean_colour import mean_colours
+
+ROWS, COLS, CELL = 7, 9, 2.0
+
+
+def grid(seed=0, unknown=0.0):
+    rng = np.random.default_rng(seed)
+    known = rng.random((ROWS, COLS)) >= unknown
+    values = np.where(known, rng.normal(size=(3, ROWS, COLS)), np.nan).astype(np.float32)
+    return Grid(values, known, CELL, EncoderId("test"))
+
+
+def slow_mean(g, y0, x0, part, d):
+    """Integrate cell by cell; cells beyond the edge repeat the last one."""
+    total = weight = 0.0
+    for i in range(int(np.floor(y0 / CELL)), int(np.ceil((y0 + part) / CELL)) + 1):
+        for j in range(int(np.floor(x0 / CELL)), int(np.ceil((x0 + part) / CELL)) + 1):
+            high = max(0.0, min(y0 + part, (i + 1) * CELL) - max(y0, i * CELL))
+            wide = max(0.0, min(x0 + part, (j + 1) * CELL) - max(x0, j * CELL))
+            ci, cj = min(max(i, 0), ROWS - 1), min(max(j, 0), COLS - 1)
+            if g.known[ci, cj]:
+                total, weight = total + high * wide * float(g.values[d, ci, cj]), weight + high * wide
+    return (total / weight if weight else 0.0), weight / part**2
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    part=st.floats(0.3, 9.0),
+    y=st.integers(-3, 8),
+    x=st.integers(-3, 8),
+    offset=st.tuples(st.floats(-5, 5), st.floats(-5, 5)),
+    unknown=st.sampled_from([0.0, 0.4]),
+)
+def test_a_window_is_the_area_mean_of_known_cells(part, y, x, offset, unknown):
+    g = grid(1, unknown)
+    values, known = g.window(Box(y, x, y + 2, x + 3), part, offset)
+    for i in range(2):
+        for j in range(3):
+            mean, share = slow_mean(g, (y + i) * part + offset[0], (x + j) * part + offset[1], part, 1)
+            if abs(share - 0.5) < 1e-3:
+                continue
+            assert known[i, j] == (share > 0.5)
+            assert values[1, i, j] == pytest.approx(mean if share > 0.5 else 0.0, abs=2e-4)
+
+
+def test_a_part_has_the_same_bits_in_any_window():
+    g = grid(2)
+    whole, _ = g.window(Box(0, 0, 20, 24), 0.7)
+    part, _ = g.window(Box(5, 3, 11, 20), 0.7)
+    assert np.array_equal(whole[:, 5:11, 3:20], part)
+
+
+def test_parts_as_large_as_cells_are_the_cells():
+    g = grid(3)
+    values, known = g.window(Box(0, 0, ROWS, COLS), CELL)
+    assert np.array_equal(values, g.values)
+    assert known.all()
+
+
+def test_mean_colours_are_means_in_one_scale():
+    picture = np.zeros((1, 16, 24, 3), np.uint8)
+    picture[0, :8, 8:16] = (255, 0, 51)
+    cells = mean_colours(picture, 8)
+    assert cells.shape == (1, 3, 2, 3)
+    assert cells[0, :, 0, 1] == pytest.approx([1.0, -1.0, -0.6])
+    assert (cells[0, :, 1, 2] == -1.0).all()

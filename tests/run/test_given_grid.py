@@ -1,0 +1,134 @@
+"""A slide follows a grid that the user gives, or its reference's; a grid that cannot be followed is one line."""
+
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import settings_of
+
+from wsigen.base.errors import ConfigError, GridError
+from wsigen.base.geometry import Box
+from wsigen.grids.compress import compress
+from wsigen.grids.wsz import GridFile, new_grid, open_grid
+from wsigen.run.generate import generate, resume
+from wsigen.run.tasks.context import RunContext
+
+SIZE = (640, 584)
+UM = (320.0, 292.0)  # at the tiny bundles' 0.5 um/px
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("picture") / "p.png"
+    cells = np.random.default_rng(0).integers(0, 256, (20, 22, 3)).astype(np.uint8)
+    Image.fromarray(cells).resize(SIZE, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def write(path, shape=(3, 73, 80), width_um=UM[0], height_um=UM[1], known=True, value=0.1, encoder="mean-colour"):
+    about = GridFile(encoder=encoder, cell_um=4.0, width_um=width_um, height_um=height_um)
+    with new_grid(path, about, shape) as writer:
+        writer.write(0, np.full(shape, value), np.full(shape[1:], known))
+        writer.overview(np.zeros((8, 8, 3), np.uint8))
+    return path
+
+
+def test_a_compressed_slide_holds_the_mean_colours_of_its_cells(picture, tmp_path):
+    compress(picture, tmp_path / "x.wsz", cell_um=4.0, mpp=0.5)
+    grid = open_grid(tmp_path / "x.wsz")
+    values, known = grid.window(Box(0, 0, 73, 80), 4.0)
+    pixels = np.asarray(Image.open(picture), dtype=float)
+    means = pixels.reshape(73, 8, 80, 8, 3).mean(axis=(1, 3)).transpose(2, 0, 1) / 127.5 - 1
+    assert known.all()
+    assert np.abs(values - means).max() < 1.1 / 127.5
+    with zipfile.ZipFile(tmp_path / "x.wsz") as file:
+        assert "overview.jpg" in file.namelist()
+
+
+def test_a_reference_is_followed_as_its_grid_is(grid_bundle, picture, tmp_path):
+    settings = settings_of(grid_bundle, tmp_path, levels=1)
+    reference = generate(tmp_path / "a.ome.tiff", reference=picture, **settings)
+    compress(picture, tmp_path / "x.wsz", cell_um=4.0, size_um=UM)
+    given = generate(tmp_path / "b.ome.tiff", grid=tmp_path / "x.wsz", **settings)
+    drawn = generate(tmp_path / "c.ome.tiff", **settings)
+    assert given.level0_sha256 == reference.level0_sha256 != drawn.level0_sha256
+    assert [p.plan.grid_from for p in RunContext(tmp_path / "b.run").passes] == ["given"]
+
+
+def test_an_unknown_grid_is_none(grid_bundle, tmp_path):
+    settings = settings_of(grid_bundle, tmp_path, levels=1)
+    generate(tmp_path / "a.ome.tiff", grid=write(tmp_path / "x.wsz", known=False, value=np.nan), **settings)
+    pass_ = RunContext(tmp_path / "a.run").passes[-1]
+    assert (pass_.grid_window(pass_.plan.grid.canvas) == 0).all()
+
+
+def test_a_run_goes_on_with_its_own_copy_of_the_grid(grid_bundle, tmp_path):
+    settings = settings_of(grid_bundle, tmp_path, levels=1)
+    file = write(tmp_path / "x.wsz")
+    whole = generate(tmp_path / "a.ome.tiff", grid=file, **settings).level0_sha256
+
+    def stop(stage):
+        if stage.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "b.ome.tiff", grid=file, watch=stop, **settings)
+    write(file, value=0.9)
+    assert resume(tmp_path / "b.run").level0_sha256 == whole
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"encoder": "other"}, "is of encoder 'other'; model 'tiny-class-map' follows 'mean-colour'"),
+        ({"width_um": 500.0}, "is of a slide of 500x292 um, this one has 320x292 um; give --size 1000x584"),
+        ({"value": np.nan}, "not finite"),
+        ({"shape": (4, 73, 80)}, "4 numbers a cell"),
+    ],
+)
+def test_a_grid_that_cannot_be_followed_is_refused(grid_bundle, tmp_path, what, message):
+    with pytest.raises(GridError, match=message):
+        generate(tmp_path / "a.ome.tiff", grid=write(tmp_path / "x.wsz", **what), **settings_of(grid_bundle, tmp_path))
+    assert not (tmp_path / "a.run").exists()
+
+
+def test_a_model_that_follows_no_grids_is_refused(bundle, tmp_path):
+    with pytest.raises(GridError, match="follows no grids"):
+        generate(tmp_path / "a.ome.tiff", grid=write(tmp_path / "x.wsz"), **settings_of(bundle, tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["text", "path", "truncated", "attributes", "twice"])
+def test_a_file_that_is_no_grid_is_one_line(tmp_path, damage):
+    file = write(tmp_path / "x.wsz")
+    if damage == "text":
+        file.write_text("no zip")
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-40])
+    elif damage == "attributes":
+        content = {}
+        with zipfile.ZipFile(file) as old:
+            content = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(file, "w") as new:
+            for name, data in content.items():
+                new.writestr(name, data.replace(b'"cell_um"', b'"cell_xx"'))
+    else:
+        with zipfile.ZipFile(file, "a") as more, warnings.catch_warnings(action="ignore"):
+            more.writestr("overview.jpg" if damage == "twice" else "../../evil", b"x")
+    with pytest.raises(GridError, match=str(file)) as caught:
+        open_grid(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_needs_a_size_in_um(picture, tmp_path):
+    with pytest.raises(GridError, match="does not say its um/px; give it with --mpp"):
+        compress(picture, tmp_path / "x.wsz")
+    with pytest.raises(GridError, match="cell_um"):
+        compress(picture, tmp_path / "x.wsz", mpp=0.5, cell_um=400)
+    assert not (tmp_path / "x.wsz").exists()
+
+
+def test_a_grid_and_a_reference_exclude_each_other(grid_bundle, picture, tmp_path):
+    with pytest.raises(ConfigError, match="'grid' and 'reference'"):
+        generate(tmp_path / "a.ome.tiff", grid="x.wsz", reference=picture, **settings_of(grid_bundle, tmp_path))

@@ -1,0 +1,118 @@
+"""A network that draws grids: told the next coarser cells, trained on images, drawn from by `generate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from streams import WORDS
+
+import wsigen
+from wsigen.base.errors import TrainingError
+from wsigen.models.card import Level, read_card
+from wsigen.models.model import load_model
+from wsigen.training.autoencoder import build_vae
+from wsigen.training.grids import coarser_cells, enlarged, level_ratios, told_grid
+from wsigen.training.recipes import AutoencoderNetwork, GridTelling
+
+UNET = {"channels": [8, 16], "layers": 1, "norm_groups": 4, "head_dim": 8}
+LOOP = {"steps": 3, "batch": 4, "sample_every": 3, "learning_rate": 1e-3}
+
+
+def cells(count=6, side=8):
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((count, 3, side, side), dtype=np.float32))
+
+
+def test_enlarged_cells_are_the_means_of_their_blocks() -> None:
+    x = cells(2)
+    large = enlarged(x, 4)
+    assert large.shape == x.shape
+    torch.testing.assert_close(large[1, 2, 4:, :4], x[1, 2, 4:, :4].mean().expand(4, 4))
+    assert enlarged(x, 1) is x
+
+
+def test_the_coarsest_level_is_told_nothing() -> None:
+    x, levels = cells(3), np.array([0, 1, 2])
+    told, possible = coarser_cells(x, levels, [2, 4])
+    assert possible.tolist() == [True, True, False]
+    torch.testing.assert_close(told[0], enlarged(x[:1], 2)[0])
+    torch.testing.assert_close(told[1], enlarged(x[1:2], 4)[0])
+
+
+def test_levels_are_told_as_far_as_they_are_whole_multiples() -> None:
+    levels = [Level(name=str(mpp), mpp=mpp) for mpp in (0.5, 1.0, 4.0, 7.0)]
+    assert level_ratios(levels) == [2, 4]
+
+
+def test_what_is_hidden_is_zero_and_not_known() -> None:
+    x, possible = cells(200), np.arange(200) % 2 == 0
+    grid = told_grid(x, possible, GridTelling(noise=0.2, p_unknown=0.3), np.random.default_rng(1))
+    known = grid[:, 3, 0, 0].numpy() == 1
+    assert not known[~possible].any()
+    assert 0.5 < known[possible].mean() < 0.9
+    assert (grid[~torch.from_numpy(known)] == 0).all()
+    worn = (grid[:, :3] - x)[torch.from_numpy(known)].flatten(1).std(dim=1)
+    assert 0 <= worn.min() < 0.05 < 0.15 < worn.max() < 0.25
+    assert (told_grid(x, possible, GridTelling(noise=0, p_unknown=0), np.random.default_rng(1))[::2, :3] == x[::2]).all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images with drawings, an untrained autoencoder, recipes."""
+    root = tmp_path_factory.mktemp("grids")
+    for seed, name in enumerate("ab"):
+        noise = np.random.default_rng(seed).integers(60, 200, (96, 96, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((768, 768), Image.Resampling.BICUBIC).save(root / f"{name}.png")
+        ring = [[0, 0], [768, 0], [768, 400], [0, 400], [0, 0]]
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": "Tumor"}},
+        }
+        (root / f"{name}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    dataset = {
+        "root": ".",
+        "classes": [{"name": "Tumor", "color": [200, 0, 0]}],
+        "levels": [{"name": "patch", "mpp": 0.5}, {"name": "overview", "mpp": 1.0}],
+        "patch_px": 128,
+        "sources": [{"kind": "annotated", "images": "*.png", "mpp": 0.5}],
+    }
+    (root / "dataset.yaml").write_text(yaml.safe_dump(dataset))
+    torch.manual_seed(0)
+    build_vae(AutoencoderNetwork(channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4), 64).save_pretrained(root / "vae")
+    common = {"dataset": "dataset.yaml", "network": UNET, "loop": LOOP}
+    denoiser = {**common, "autoencoder": "vae", "bundle": WORDS, "grid": {"noise": 0.1}}
+    (root / "denoiser.yaml").write_text(yaml.safe_dump(denoiser))
+    (root / "blind.yaml").write_text(yaml.safe_dump({k: v for k, v in denoiser.items() if k != "grid"}))
+    grid = {**common, "bundle": "denoiser/bundle", "quarter_share": 0.5, "sampling": {"steps": 2}}
+    (root / "grid.yaml").write_text(yaml.safe_dump(grid))
+    wsigen.train_denoiser(root / "denoiser.yaml", out=root / "denoiser")
+    wsigen.train_grid(root / "grid.yaml", out=root / "grid")
+    return root
+
+
+def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp_path: Path) -> None:
+    card = read_card(folder / "grid" / "bundle")
+    assert card.grid is not None
+    assert card.grid.network is not None
+    assert card.grid.network.crops == (16, 8)
+    assert (np.abs(card.grid.mean) < 1).all()
+    model = load_model(folder / "grid" / "bundle")
+    assert model.grid is not None
+    assert model.grid.unet.config.in_channels == card.drawing.input_channels == 3 + 2 + 4
+    assert list((folder / "grid").glob("samples/*.png"))
+    settings = {"model": str(folder / "grid" / "bundle"), "class_name": "Tumor", "size": "640x512"}
+    slide = wsigen.generate(tmp_path / "s.ome.tiff", **settings)
+    assert Path(slide.slide).is_file()
+
+
+def test_a_bundle_that_follows_no_grid_is_refused(folder: Path) -> None:
+    wsigen.train_denoiser(folder / "blind.yaml", out=folder / "blind")
+    (folder / "wrong.yaml").write_text((folder / "grid.yaml").read_text().replace("denoiser/bundle", "blind/bundle"))
+    with pytest.raises(TrainingError, match="follows no grids"):
+        wsigen.train_grid(folder / "wrong.yaml", out=folder / "wrong")

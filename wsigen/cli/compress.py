@@ -1,0 +1,41 @@
+"""``wsigen compress``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsigen.base.errors import GridError
+
+SUFFIX = ".wsz"
+
+
+def compress(
+    slide: Annotated[Path, typer.Argument(metavar="SLIDE", help="image or slide", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUT.wsz", help="the grid", show_default=False)],
+    cell_um: Annotated[float, typer.Option("--cell-um", min=0.1, help="side of a cell, um")] = 5.6,
+    mpp: Annotated[float | None, typer.Option("--mpp", min=0.001, help="um/px of an image that does not say its own")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing grid")] = False,
+) -> None:
+    """Compress a slide to a grid of mean colours, which 'wsigen generate --grid' follows."""
+    from wsigen.grids.compress import compress
+
+    if output.suffix != SUFFIX:
+        raise GridError(f"{output}: the name of a grid ends in {SUFFIX}")
+    if output.exists() and not overwrite:
+        raise GridError(f"{output}: exists already; add --overwrite to replace it or choose another name")
+    if not output.absolute().parent.is_dir():
+        raise GridError(f"{output.absolute().parent}: no such folder; make it first")
+
+    def watch(done: int, bands: int) -> None:
+        if bands > 1:
+            print(f"compress: {100 * done // bands} %", file=sys.stderr, flush=True)
+
+    about = compress(slide, output, cell_um=cell_um, mpp=mpp, watch=watch)
+    raw = round(about.width_um / about.cell_um) * round(about.height_um / about.cell_um)
+    print(f"{'grid:':15}{output}")
+    print(f"{'cells:':15}{raw:,} of {about.cell_um:g} um, {output.stat().st_size / 2**20:.1f} MiB")
+    print(f"{'next:':15}wsigen generate OUT.ome.tiff --grid {output} --layout FILE")

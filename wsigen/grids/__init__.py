@@ -1,0 +1,1 @@
+"""Grids: what each place of a slide looks like, coarsely."""

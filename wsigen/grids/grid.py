@@ -1,0 +1,96 @@
+"""A grid: a coarse field of what each place of a slide looks like, and the one operation that every use of it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.geometry import Box
+from wsigen.slide.resample import Taps, mean_taps, weighted
+
+Array = NDArray[np.float32]
+
+MOSTLY = 0.5
+"""Share of a part's area that must be known for the part to be: the mean of less says little about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderId:
+    """Which encoder made a grid.
+
+    Attributes
+    ----------
+    name : str
+        E.g. ``mean-colour``.
+    sha256 : str
+        Of its weights; empty for encoders that have none.
+    """
+
+    name: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Grid:
+    """What each cell of a slide looks like. Cell (0, 0) begins at the slide's upper left corner.
+
+    Attributes
+    ----------
+    values : array
+        float16 or float32 ``(D, rows, cols)``, as the encoder gave them; a NumPy or a zarr array, of which only the windows
+        that are asked for are read.
+    known : array
+        bool ``(rows, cols)``: whether anybody looked at the cell.
+    cell_um : float
+        Side of a cell in um.
+    encoder : EncoderId
+        What the numbers mean.
+    """
+
+    values: Any
+    known: Any
+    cell_um: float
+    encoder: EncoderId
+
+    def window(self, box: Box, part_um: float, offset_um: tuple[float, float] = (0.0, 0.0)) -> tuple[Array, NDArray[np.bool_]]:
+        """Area means of the cells under each part of a window.
+
+        Parts may be larger or smaller than cells, and begin anywhere. What lies beyond the grid repeats its last cells. A part
+        has the same bits in whatever window it is asked for.
+
+        Parameters
+        ----------
+        box : Box
+            The window, in parts: part (y, x) begins at ``y part_um, x part_um``.
+        part_um : float
+            Side of a part, um.
+        offset_um : (float, float)
+            Moves the window, um (y, x).
+
+        Returns
+        -------
+        values, known : ndarray
+            float32 ``(D, h, w)``, the mean of the known cells, 0 where the part is unknown; and bool ``(h, w)``, whether cells
+            are known under at least half of the part.
+        """
+        factor = part_um / self.cell_um
+        rows, cols = self.values.shape[1:]
+        down = mean_taps(box.y0, box.y1, factor, rows, offset_um[0] / self.cell_um)
+        across = mean_taps(box.x0, box.x1, factor, cols, offset_um[1] / self.cell_um)
+        there = (slice(*down.span), slice(*across.span))
+        known = np.asarray(self.known[there])
+        values = np.where(known, np.asarray(self.values[(slice(None), *there)], dtype=np.float32), np.float32(0))
+        return known_means(values, known, down, across)
+
+
+def known_means(values: Array, known: NDArray[np.bool_], down: Taps, across: Taps) -> tuple[Array, NDArray[np.bool_]]:
+    """Means over known cells ``(D, h, w)`` by the taps of both axes, and where enough is known; see `Grid.window`."""
+    layers = np.concatenate([values, known[None].astype(np.float32)]).transpose(1, 2, 0)
+    means = weighted(layers, down, across).transpose(2, 0, 1)
+    share = means[-1]
+    enough = share >= MOSTLY - 1e-6
+    result = np.where(enough, means[:-1] / np.maximum(share, np.float32(1e-6)), np.float32(0))
+    return np.ascontiguousarray(result, dtype=np.float32), enough

@@ -1,0 +1,162 @@
+"""Files of grids, ``*.wsz``: a zip of a zarr group with the cells, and a small picture for people.
+
+Names inside: ``zarr.json``, ``values/...`` (float16, ``(D, rows, cols)``), ``known/...`` (bool, ``(rows, cols)``) and
+``overview.jpg``. The group's attributes are a `GridFile`. Nothing of it is ever unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wsigen.base.errors import GridError, refusing
+from wsigen.base.state import State
+from wsigen.grids.grid import EncoderId, Grid
+from wsigen.storage.files import atomic_path
+
+OVERVIEW = "overview.jpg"
+CHUNK = 256
+"""Cells of a side that are compressed together."""
+
+MOST_CELLS = 2**29
+"""Numbers in a grid at most: mean colours of 13,000 x 13,000 cells, a slide of 107,000 px in cells of 8 px."""
+
+_NAMES = re.compile(r"zarr\.json|(values|known)/zarr\.json|(values|known)/c(/\d+)+|" + re.escape(OVERVIEW))
+
+
+class GridFile(State):
+    """What a grid's file says of itself.
+
+    Attributes
+    ----------
+    encoder, encoder_sha256 : str
+        See `grid.EncoderId`.
+    cell_um : float
+        Side of a cell, um.
+    width_um, height_um : float
+        Size of the slide, um.
+    source : str
+        Name of the slide's file, for people.
+    """
+
+    format: Literal[1] = 1
+    encoder: str
+    encoder_sha256: str = ""
+    cell_um: Annotated[float, Field(gt=0, lt=1e5)]
+    width_um: Annotated[float, Field(gt=0, lt=1e8)]
+    height_um: Annotated[float, Field(gt=0, lt=1e8)]
+    source: str = ""
+
+
+@contextmanager
+def new_grid(path: Path, about: GridFile, shape: tuple[int, int, int]) -> Iterator[GridWriter]:
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    about : GridFile
+        What it says of itself.
+    shape : (int, int, int)
+        ``(D, rows, cols)``.
+
+    Yields
+    ------
+    GridWriter
+        Takes the cells in bands of `CHUNK` rows.
+    """
+    import zarr
+    from zarr.storage import ZipStore
+
+    with atomic_path(path) as beside:
+        store = ZipStore(beside, mode="w")
+        try:
+            group = zarr.open_group(store, mode="w", attributes=about.model_dump(mode="json"))
+            sides = tuple(min(CHUNK, extent) for extent in shape[1:])
+            values = group.create_array("values", shape=shape, chunks=(shape[0], *sides), dtype="float16")
+            known = group.create_array("known", shape=shape[1:], chunks=sides, dtype="bool")
+            writer = GridWriter(values, known)
+            yield writer
+        finally:
+            store.close()
+        with zipfile.ZipFile(beside, "a") as file:
+            file.writestr(OVERVIEW, writer.picture)
+
+
+class GridWriter:
+    """Takes the cells of a new grid, band by band; see `new_grid`."""
+
+    def __init__(self, values: Any, known: Any) -> None:
+        self._values, self._known = values, known
+        self.picture = b""
+
+    def write(self, first_row: int, values: NDArray[np.floating[Any]], known: NDArray[np.bool_]) -> None:
+        """Write rows; ``first_row`` is a multiple of `CHUNK`, for a chunk of a zip is written once."""
+        rows = slice(first_row, first_row + known.shape[0])
+        self._values[:, rows] = values.astype(np.float16)
+        self._known[rows] = known
+
+    def overview(self, picture: NDArray[np.uint8]) -> None:
+        """Take a small picture of the slide for people, uint8 ``(h, w, 3)``."""
+        from PIL import Image
+
+        buffer = BytesIO()
+        Image.fromarray(picture).save(buffer, format="JPEG", quality=85)
+        self.picture = buffer.getvalue()
+
+
+def read_about(path: Path) -> GridFile:
+    """What a file says of itself (GridError if it is none)."""
+    return _open(path)[0]
+
+
+def open_grid(path: Path) -> Grid:
+    """Open a file; its cells are read as windows ask for them.
+
+    Raises
+    ------
+    GridError
+        If it is no zip, holds other names than those above, is larger than `MOST_CELLS`, or says what cannot be.
+    """
+    about, values, known = _open(path)
+    return Grid(values, known, about.cell_um, EncoderId(about.encoder, about.encoder_sha256))
+
+
+def _open(path: Path) -> tuple[GridFile, Any, Any]:
+    import zarr
+    from zarr.storage import ZipStore
+
+    if not path.is_file():
+        raise GridError(f"{path}: no such file; 'wsigen compress SLIDE' makes one")
+    with refusing(GridError, f"{path}: cannot be read as a grid (*.wsz)", "make it anew with 'wsigen compress'", (GridError,)):
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+        strange = next((name for name in names if not _NAMES.fullmatch(name)), None)
+        if strange is not None or len(set(names)) < len(names):
+            raise ValueError(f"it holds {strange!r}" if strange else "it holds a name twice")
+        group = zarr.open_group(ZipStore(path, mode="r"), mode="r")
+        about = GridFile.model_validate(dict(group.attrs))
+        values, known = group["values"], group["known"]
+        _check_arrays(values, known)
+    return about, values, known
+
+
+def _check_arrays(values: Any, known: Any) -> None:
+    """Sizes and types first: nothing is read before they are plausible (ValueError)."""
+    if values.ndim != 3 or known.shape != values.shape[1:] or min(values.shape) < 1:
+        raise ValueError(f"values {values.shape} and known {known.shape} do not fit")
+    if values.size > MOST_CELLS or values.shape[0] > 8192:
+        raise ValueError(f"{values.size} numbers of {values.shape[0]} channels; at most {MOST_CELLS} are taken")
+    if str(values.dtype) not in ("float16", "float32") or str(known.dtype) != "bool":
+        raise ValueError(f"types {values.dtype} and {known.dtype}, not float16 and bool")
+    chunk = int(np.prod(values.chunks))
+    if chunk > values.shape[0] * 4 * CHUNK**2:
+        raise ValueError(f"chunks of {chunk} numbers")

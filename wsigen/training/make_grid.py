@@ -1,0 +1,137 @@
+"""``wsigen train grid``: a dataset and a bundle that follows grids -> the same bundle, which draws them itself."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsigen.base.errors import TrainingError
+from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.latents import LatentBatch, cache_latents
+from wsigen.dataset.settings import CELL_PX
+from wsigen.grids.mean_colour import NAME, mean_colours
+from wsigen.models.bundle import GRID, check_bundle
+from wsigen.models.card import BundleCard, GridNetwork
+from wsigen.training.conditions import Conditioner
+from wsigen.training.denoiser import build_schedule, build_unet
+from wsigen.training.denoiser_task import DenoiserTask
+from wsigen.training.grids import coarser_cells, level_ratios, told_grid
+from wsigen.training.loop import Outcome, check_folder, train
+from wsigen.training.processes import is_main, meet, processes
+from wsigen.training.publish import save_card, save_network, whole_folder
+from wsigen.training.recipes import GridRecipe, GridTelling
+from wsigen.training.snapshot import identity_of, model_key
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+SHOWN_PX = 8
+"""px of a cell in sample pictures."""
+
+
+class GridTask(DenoiserTask):
+    """Training of a network whose latents are the cells of a grid."""
+
+    name = "network of grids"
+
+
+def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
+    """Train a network that draws grids, and write ``out/bundle``, a copy of the recipe's with it, when all steps are done.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used.
+    TrainingError
+        If it follows no grids, or knows other classes than the dataset.
+    """
+    card = _card_with_network(recipe, dataset)
+    key = f"{dataset.key} {NAME}"
+    identity = identity_of(recipe.decisive("bundle", "sampling", "half") | {"bundle": model_key(recipe.bundle), "data": key})
+    check_folder(out, identity, resume)
+    drawing = card.drawing
+    if drawing is None or card.grid is None:
+        raise ValueError("a card without a network of grids")
+    state = processes()
+    cache = cache_latents(
+        dataset,
+        lambda images: mean_colours(images, CELL_PX),
+        out / "cells",
+        NAME,
+        variants=recipe.latent_variants,
+        jitter=recipe.stain_jitter,
+        batch=16,
+        watch=(lambda done, blocks: print(f"cells: block {done} of {blocks}", flush=True)) if is_main() else None,
+        share=(state.process_index, state.num_processes),
+        meet=meet,
+    )
+    mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
+    stream = replace(cache, mean=mean, std=std).stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
+    torch.manual_seed(recipe.seed)
+    unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
+    conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
+    tell = partial(_tell, recipe.telling, level_ratios(drawing.levels))
+    show = partial(_shown, mean=mean, std=std)
+    task = GridTask(recipe, recipe.sampling, unet, scheduler, conditioner, stream, show, tell)
+    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    if outcome.result and is_main():
+        _publish(recipe, card, unet, scheduler, outcome.result)
+    return outcome
+
+
+def card_side(card: BundleCard) -> int:
+    """Side of the smallest windows of a card's network of grids, cells."""
+    return card.grid.network.crops[-1] if card.grid and card.grid.network else card.crop_latent
+
+
+def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
+    """The bundle's card, with what the network to be trained is."""
+    card = check_bundle(recipe.bundle)
+    if card.grid is None:
+        raise TrainingError(f"{recipe.bundle}: follows no grids; train its denoiser with 'grid:' in the recipe")
+    if card.conditioning.kind not in ("class-map", "none"):
+        raise TrainingError(f"{recipe.bundle}: conditioning {card.conditioning.kind!r}; grids are drawn from class maps alone")
+    theirs, ours = [c.name for c in card.classes], list(dataset.table.names)
+    if card.conditioning.kind == "class-map" and theirs != ours:
+        raise TrainingError(f"{recipe.bundle}: knows the classes {', '.join(theirs)}, the dataset {', '.join(ours)}")
+    side = dataset.settings.patch_px // CELL_PX
+    network = GridNetwork(
+        levels=dataset.levels,
+        crops=(side, side // 2) if recipe.quarter_share else (side,),
+        **recipe.sampling.model_dump(),
+    )
+    return card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
+
+
+def _tell(
+    telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Cells, and the next coarser ones that they are told with."""
+    cells = torch.from_numpy(batch.latents)
+    coarse, possible = coarser_cells(cells, batch.levels, ratios)
+    return cells, told_grid(coarse, possible, telling, rng)
+
+
+def _shown(cells: Tensor, mean: NDArray[np.float32], std: NDArray[np.float32]) -> Tensor:
+    """Standardised cells (B, 3, p, p) as pictures in [-1, 1]."""
+    shift, scale = (torch.from_numpy(v).to(cells).view(1, -1, 1, 1) for v in (mean, std))
+    colours = cells * scale + shift
+    return colours.repeat_interleave(SHOWN_PX, dim=2).repeat_interleave(SHOWN_PX, dim=3)
+
+
+def _publish(recipe: GridRecipe, card: BundleCard, unet: nn.Module, scheduler: DDIMScheduler, folder: Path) -> None:
+    """Write the bundle with its network of grids, whole or not at all."""
+    with whole_folder(folder) as beside:
+        shutil.copytree(recipe.bundle, beside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(GRID))
+        save_network(unet, beside / GRID / "unet", recipe.half)
+        scheduler.save_pretrained(str(beside / GRID / "scheduler"))
+        save_card(card, beside)
+        check_bundle(beside)
