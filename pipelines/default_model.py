@@ -4,9 +4,9 @@
 
 1. Sections are read and resampled, their lilac glass with its printed spots is painted clean, and weak class maps are made
    of the spots' labels: OUT/slides, tiled TIFFs with QuPath annotations, like any other dataset.
-2. An autoencoder and a denoiser conditioned on class maps and magnification, by the code of ``wsigen train``; section C3
-   is held out, by both.
-3. The autoencoder's figures on C3, and the bundle with its card: OUT/denoiser/bundle.
+2. An autoencoder, a denoiser conditioned on class maps, magnification and a grid of mean colours, and the network that draws
+   such grids, by the code of ``wsigen train``; section C3 is held out, by all.
+3. The autoencoder's figures on C3, and the bundle with its card: OUT/grid/bundle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.her2st.labels import (
     write_section,
 )
 from pipelines.her2st.sections import GLASS_RGB, prepare_section, read_index
-from pipelines.steps import open_data, read_arguments, read_pipeline, train_models
+from pipelines.steps import open_data, read_arguments, read_pipeline, train_grids, train_models
 from wsigen.models.card import read_card
 
 CARD = Path(__file__).parent / "her2st" / "card.md"
@@ -41,6 +41,7 @@ def main() -> None:
         write_slides(args.data, slides)
     dataset = open_data(plan, slides, args.out, args.skip_bad)
     bundle = train_models(plan, dataset, args.out, resume=args.resume)
+    bundle = train_grids(plan, dataset, args.out, bundle, resume=args.resume)
     write_card(bundle, args.out)
 
 

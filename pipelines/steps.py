@@ -24,10 +24,12 @@ from wsigen.training.autoencoder_task import make_autoencoder
 from wsigen.training.loop import CHECKPOINT, check_folder
 from wsigen.training.make_denoiser import data_key, make_denoiser
 from wsigen.training.make_denoiser import identity as denoiser_identity
+from wsigen.training.make_grid import identity as grid_identity
+from wsigen.training.make_grid import make_grid
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_task import fit_mask
 from wsigen.training.mask_task import identity as mask_identity
-from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, MaskRecipe
+from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, GridRecipe, MaskRecipe
 from wsigen.training.snapshot import Identity
 
 
@@ -60,12 +62,14 @@ class KeptAutoencoder(Settings):
 class PipelineSettings(Settings):
     """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their dataset.
 
-    ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``mask`` no model of layouts is trained.
+    ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``grid`` no network of grids is trained, without
+    ``mask`` no model of layouts.
     """
 
     dataset: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
+    grid: dict[str, Any] | None = None
     mask: dict[str, Any] | None = None
     slides: SlideSettings = SlideSettings(settings={})
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -91,6 +95,8 @@ def read_pipeline(file: Path) -> PipelineSettings:
     else:
         validated(AutoencoderRecipe, plan.autoencoder | {"dataset": file}, f"{file}: autoencoder", ConfigError)
     validated(DenoiserRecipe, plan.denoiser | {"dataset": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
+    if plan.grid is not None:
+        validated(GridRecipe, plan.grid | {"dataset": file, "bundle": file}, f"{file}: grid", ConfigError)
     if plan.mask is not None:
         validated(MaskRecipe, plan.mask | {"dataset": file}, f"{file}: mask", ConfigError)
     elif plan.slides.subtypes:
@@ -138,6 +144,15 @@ def train_models(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume:
     recipe = DenoiserRecipe.model_validate({**plan.denoiser, "dataset": out, "autoencoder": autoencoder})
     make, bundle = partial(make_denoiser, recipe, dataset, out / "denoiser"), out / "denoiser" / "bundle"
     return _once(make, bundle, resume, lambda: denoiser_identity(recipe, data_key(recipe, dataset, load_vae(autoencoder))))
+
+
+def train_grids(plan: PipelineSettings, dataset: Dataset, out: Path, bundle: Path, *, resume: bool) -> Path:
+    """Train the network that draws the bundle's grids, if the plan has one. Returns the bundle with it; see `train_models`."""
+    if plan.grid is None:
+        return bundle
+    recipe = GridRecipe.model_validate({**plan.grid, "dataset": out, "bundle": bundle})
+    make, folder = partial(make_grid, recipe, dataset, out / "grid"), out / "grid" / "bundle"
+    return _once(make, folder, resume, lambda: grid_identity(recipe, dataset))
 
 
 def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume: bool) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsigen.base.errors import TrainingError
+from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.latents import LatentBatch, cache_latents
+from wsigen.dataset.latents import LatentBatch
 from wsigen.dataset.settings import CELL_PX
 from wsigen.grids.mean_colour import NAME, mean_colours
 from wsigen.models.bundle import GRID, check_bundle
@@ -25,10 +25,10 @@ from wsigen.training.denoiser import build_schedule, build_unet
 from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.grids import coarser_cells, level_ratios, told_grid
 from wsigen.training.loop import Outcome, check_folder, train
-from wsigen.training.processes import is_main, meet, processes
+from wsigen.training.processes import is_main
 from wsigen.training.publish import save_card, save_network, whole_folder
 from wsigen.training.recipes import GridRecipe, GridTelling
-from wsigen.training.snapshot import identity_of, model_key
+from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -43,6 +43,19 @@ class GridTask(DenoiserTask):
     name = "network of grids"
 
 
+class CellStream:
+    """Cells of random crops that are read from the images, turned and jittered in stain; see `dataset.crops.Stream`."""
+
+    def __init__(self, crops: Stream[CropBatch], mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        self._crops, self._mean, self._std = crops, mean[:, None, None], std[:, None, None]
+
+    def batch(self, step: int, count: int) -> LatentBatch:
+        """Return ``count`` crops of a step (>= 0) as standardised cells (B, 3, p, p)."""
+        crops = self._crops.batch(step, count)
+        cells = (mean_colours(crops.images, CELL_PX) - self._mean) / self._std
+        return LatentBatch(cells, crops.class_maps, crops.levels, crops.labelled)
+
+
 def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
     """Train a network that draws grids, and write ``out/bundle``, a copy of the recipe's with it, when all steps are done.
 
@@ -54,37 +67,31 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
         If it follows no grids, or knows other classes than the dataset.
     """
     card = _card_with_network(recipe, dataset)
-    key = f"{dataset.key} {NAME}"
-    identity = identity_of(recipe.decisive("bundle", "sampling", "half") | {"bundle": model_key(recipe.bundle), "data": key})
-    check_folder(out, identity, resume)
+    check_folder(out, identity(recipe, dataset), resume)
     drawing = card.drawing
     if drawing is None or card.grid is None:
         raise ValueError("a card without a network of grids")
-    state = processes()
-    cache = cache_latents(
-        dataset,
-        lambda images: mean_colours(images, CELL_PX),
-        out / "cells",
-        NAME,
-        variants=recipe.latent_variants,
-        jitter=recipe.stain_jitter,
-        batch=16,
-        watch=(lambda done, blocks: print(f"cells: block {done} of {blocks}", flush=True)) if is_main() else None,
-        share=(state.process_index, state.num_processes),
-        meet=meet,
-    )
     mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
-    stream = replace(cache, mean=mean, std=std).stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
+    side_px = dataset.settings.patch_px
+    crops = dataset.crops("training", side_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share)
+    stream = CellStream(crops, mean, std)
     torch.manual_seed(recipe.seed)
     unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
     tell = partial(_tell, recipe.telling, level_ratios(drawing.levels))
     show = partial(_shown, mean=mean, std=std)
     task = GridTask(recipe, recipe.sampling, unet, scheduler, conditioner, stream, show, tell)
-    outcome = train(task, recipe.loop, out, identity, seed=recipe.seed, resume=resume)
+    outcome = train(task, recipe.loop, out, identity(recipe, dataset), seed=recipe.seed, resume=resume)
     if outcome.result and is_main():
         _publish(recipe, card, unet, scheduler, outcome.result)
     return outcome
+
+
+def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
+    """The settings and data that decide the weights; of the bundle, what its card says of grids and classes."""
+    card = check_bundle(recipe.bundle)
+    told = card.model_dump(mode="json", include={"classes", "conditioning", "grid"})
+    return identity_of(recipe.decisive("bundle", "sampling", "half") | {"told": told, "data": f"{dataset.key} {NAME}"})
 
 
 def card_side(card: BundleCard) -> int:

@@ -214,12 +214,6 @@ class LatentRecipe(Recipe):
         description="share of crops of images without any label, by default as many as there are (DiffInfinite: 0.5)",
     )
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
-    latent_variants: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="copies of every patch, turned")
-    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        default=0.0,
-        description="largest relative change of the copies' optical densities. A denoiser paints the stains it saw: with "
-        "jitter, neighbouring places of a slide may come out in different ones",
-    )
     quarter_share: Share = Field(
         default=0.0, description="share of the steps whose crops are cut in four: four times the noise levels for the same work"
     )
@@ -236,6 +230,12 @@ class DenoiserRecipe(LatentRecipe):
         default=None, description="folder with text_encoder and tokenizer (conditioning text); that of start by default"
     )
     conditioning: Conditioning = Conditioning(kind="class-map")
+    latent_variants: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="copies of every patch, turned")
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.0,
+        description="largest relative change of the copies' optical densities. A denoiser paints the stains it saw: with "
+        "jitter, neighbouring places of a slide may come out in different ones",
+    )
     grid: GridTelling | None = Field(default=None, description="tell it the mean colour of each latent px, too")
     bundle: BundleSettings
 
