@@ -206,7 +206,8 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model:
         smaller = min(slide.width, slide.height) // (scale * f)
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
         plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(model.grid, network.steps, 1.0))
-        plans.append(replace(plan, network="grid", grid_from="previous" if plans else "none"))
+        overlap = default_overlap(config.mode, side)  # the setting is the slide's: its crops may be larger
+        plans.append(replace(plan, overlap=overlap, network="grid", grid_from="previous" if plans else "none"))
     return plans
 
 
@@ -228,7 +229,7 @@ def _pass(
         start="noise",
         strength=1.0,
         mode=config.mode,
-        overlap=default_overlap(config.mode, side) if config.overlap is None else config.overlap,
+        overlap=default_overlap(config.mode, side) if config.overlap is None else min(config.overlap, side - 1),
         taper=config.taper or DEFAULT_TAPER,
         weighted_last=config.weighted_last,
         seed=config.seed,

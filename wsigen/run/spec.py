@@ -138,6 +138,14 @@ class RunSpec(State):
     layout_title: str | None
     versions: dict[str, str]
 
+    @field_validator("passes")
+    @classmethod
+    def _grids_before_they_are_told(cls, value: tuple[PassPlan, ...]) -> tuple[PassPlan, ...]:
+        for number, plan in enumerate(value):
+            if plan.grid_from == "previous" and not any(before.network == "grid" for before in value[:number]):
+                raise ValueError(f"pass {number} is told a grid that no pass before it draws")
+        return value
+
     @field_validator("settings", mode="before")
     @classmethod
     def _mapping(cls, value: object) -> object:
