@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import EncoderId, Grid
 from wsigen.grids.mean_colour import mean_colours
+from wsigen.grids.picture import grid_picture
 
 ROWS, COLS, CELL = 7, 9, 2.0
 
@@ -73,3 +74,21 @@ def test_mean_colours_are_means_in_one_scale():
     assert cells.shape == (1, 3, 2, 3)
     assert cells[0, :, 0, 1] == pytest.approx([1.0, -1.0, -0.6])
     assert (cells[0, :, 1, 2] == -1.0).all()
+
+
+def test_a_picture_shows_mean_colours_and_the_components_of_other_cells():
+    colours = np.zeros((3, 2, 3), np.float32)
+    colours[:, 0, 1] = (1.0, -1.0, 0.0)
+    known = np.ones((2, 3), bool)
+    known[1, 2] = False
+    picture = grid_picture(Grid(colours, known, 4.0, EncoderId("mean-colour")))
+    side = picture.shape[0] // 2
+    assert picture[0, side].tolist() == [255, 0, 128]
+    assert picture[-1, -1].tolist() == [255, 255, 255]
+    rng = np.random.default_rng(0)
+    one = np.linspace(-1, 1, ROWS * COLS).reshape(ROWS, COLS)
+    embeddings = rng.normal(size=(16, 1, 1)) * one + 1e-3 * rng.normal(size=(16, ROWS, COLS))
+    shown = grid_picture(Grid(embeddings.astype(np.float16), np.ones((ROWS, COLS), bool), 4.0, EncoderId("other")))
+    side = shown.shape[0] // ROWS
+    first = shown[::side, ::side, 0][:ROWS, :COLS].astype(float).ravel()
+    assert abs(np.corrcoef(first, one.ravel())[0, 1]) > 0.98

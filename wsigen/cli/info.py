@@ -1,4 +1,4 @@
-"""``wsigen info``: what a file is and how it would be read, or how far a run is."""
+"""``wsigen info``: what a file is and how it would be read, what a grid holds, or how far a run is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="a slide or picture, a TIFF's URL, or a run", show_default=False)],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="slide or picture, TIFF's URL, a grid (*.wsz), a run", show_default=False)
+    ],
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -22,6 +24,16 @@ def info(
         from wsigen.run.inspect import inspect
 
         print(inspect(what, picture))
+        return
+    if what.casefold().endswith(".wsz"):
+        from wsigen.grids.picture import describe_grid, grid_picture
+        from wsigen.grids.wsz import open_grid
+        from wsigen.slide.sidecars import write_picture
+
+        print("\n".join(describe_grid(Path(what))))
+        if picture is not None:
+            write_picture(picture, grid_picture(open_grid(Path(what))))
+            print(f"picture:      {picture}")
         return
     from wsigen.slide.reading import open_image, slide_info
     from wsigen.slide.sidecars import write_thumbnail

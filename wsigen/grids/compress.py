@@ -60,7 +60,7 @@ def compress(
         mpp = image.mpp or mpp
         if mpp is None:
             raise GridError(f"{slide}: does not say its um/px; give it with --mpp")
-        size_um = (image.width * mpp, image.height * mpp)
+        size_um = (image.width * mpp, image.height * image.aspect * mpp)
     width_um, height_um = size_um
     rows, cols = (max(1, round(extent / cell_um)) for extent in (height_um, width_um))
     if not cell_um <= min(size_um):

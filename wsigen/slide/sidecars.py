@@ -103,15 +103,19 @@ def import_script() -> str:
 
 def write_thumbnail(slide_path: str | os.PathLike[str], png_path: str | os.PathLike[str], side: int = 1024) -> None:
     """Write a PNG of the whole slide whose longer side is at most ``side`` pixels; a slide is never enlarged."""
-    from PIL import Image
-
     from wsigen.slide.reading import open_image
 
     slide = open_image(slide_path)
     square = slide.height * slide.aspect, slide.width
     scale = min(1.0, side / max(square))
     height, width = (max(1, round(px * scale)) for px in square)
-    pixels = slide.region(Box(0, 0, height, width), (height, width))
+    write_picture(png_path, slide.region(Box(0, 0, height, width), (height, width)))
+
+
+def write_picture(png_path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 ``(h, w, 3)`` as a PNG."""
+    from PIL import Image
+
     with atomic_path(png_path) as beside:
         Image.fromarray(pixels).save(beside, format="PNG")
 

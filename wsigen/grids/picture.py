@@ -1,0 +1,61 @@
+"""A grid for people: what it says of itself in lines, and a picture of its cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.geometry import Box
+from wsigen.grids.grid import Grid
+from wsigen.grids.mean_colour import NAME
+from wsigen.grids.wsz import open_grid, read_about
+
+MOST_PX = 1024
+"""Longest side of a picture."""
+
+UNKNOWN_RGB = (255, 255, 255)
+
+
+def describe_grid(file: Path) -> list[str]:
+    """Lines for people: encoder, cells, size (GridError if it is no grid)."""
+    about, grid = read_about(file), open_grid(file)
+    dimension, rows, cols = grid.values.shape
+    lines = [
+        f"grid of {about.encoder}: {cols}x{rows} cells of {about.cell_um:g} um, {dimension} numbers each",
+        f"slide:        {about.width_um:.0f}x{about.height_um:.0f} um{f', {about.source}' if about.source else ''}",
+        f"file:         {file.stat().st_size / 2**20:.1f} MiB",
+    ]
+    return [*lines, *([f"weights:      sha256 {about.encoder_sha256}"] if about.encoder_sha256 else [])]
+
+
+def grid_picture(grid: Grid) -> NDArray[np.uint8]:
+    """Draw a grid: mean colours as they are, other cells by their first three principal components.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``(h, w, 3)``, cells as squares if there are few, means of cells if there are many; white where unknown.
+    """
+    _, rows, cols = grid.values.shape
+    parts = max(1, -(-max(rows, cols) // MOST_PX))
+    values, known = grid.window(Box(0, 0, -(-rows // parts), -(-cols // parts)), parts * grid.cell_um)
+    colours = values if grid.encoder.name == NAME else _components(values, known)
+    picture = np.clip(np.rint((colours + 1.0) * 127.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    picture[~known] = UNKNOWN_RGB
+    larger = max(1, MOST_PX // max(known.shape))
+    return picture.repeat(larger, axis=0).repeat(larger, axis=1)
+
+
+def _components(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The first three principal components of known cells, each scaled so that two deviations fill [-1, 1]."""
+    cells = values[:, known].T.astype(np.float64)
+    out = np.zeros((3, *known.shape), dtype=np.float32)
+    if len(cells) < 2:
+        return out
+    centred = cells - cells.mean(axis=0)
+    _, directions = np.linalg.eigh(centred.T @ centred)
+    scores = centred @ directions[:, ::-1][:, :3]
+    out[: scores.shape[1], known] = (scores / (2.0 * scores.std(axis=0) + 1e-9)).T
+    return out
