@@ -592,3 +592,8 @@ def test_without_fcntl_modules_import_and_locks_say_what_to_do(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "ResourceError: wsigen runs on Linux and macOS; on Windows use WSL2" in done.stderr
+
+
+def test_a_place_that_no_path_can_name_is_refused():
+    with pytest.raises(ConfigError, match="NUL character"):
+        open_folder("a\0b")

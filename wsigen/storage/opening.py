@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from wsigen.base.errors import ConfigError
 from wsigen.storage.files import leftover_name
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.local import LocalFolder
@@ -34,8 +35,10 @@ def open_folder(place: str | Path) -> Folder:
     Raises
     ------
     ConfigError
-        If nothing here knows URLs of this kind.
+        If nothing here knows URLs of this kind, or no path has such a name.
     """
+    if "\0" in str(place):
+        raise ConfigError(f"{place}: holds a NUL character, which no name may have")
     place = as_place(place)
     if isinstance(place, Path):
         return LocalFolder(place)

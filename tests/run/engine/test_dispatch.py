@@ -231,7 +231,10 @@ def test_a_store_that_stays_away_is_given_up_in_time(driven, clock):
     assert clock[0] - 1000 == pytest.approx(PATIENCE_S)
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), OSError(errno.EROFS, "read-only"), ValueError("odd")])
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "no"), OSError(errno.EROFS, "read-only"), OSError(errno.EFBIG, "large"), ValueError("odd")],
+)
 def test_what_does_not_pass_by_itself_is_not_waited_for(driven, clock, error):
     dispatcher = Dispatcher(driven, Waiting(clock, 1e9, error))
     worked_at(dispatcher)
