@@ -32,7 +32,7 @@ from contextlib import contextmanager
 LONGEST_WORD = 300
 """Characters of a word in a message, or of what a library says; a longer one (a thousand digits) is cut in its middle."""
 
-LONGEST_MESSAGE = 1500
+LONGEST_MESSAGE = 1000
 
 
 class WsigenError(Exception):
