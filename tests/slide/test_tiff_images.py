@@ -1,16 +1,19 @@
 """Which image of a TIFF is read, and how: planes, depths, colours; or refused by name."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from slide.scanner_files import jpeg, jpeg_2000_ycbcr, tiles, write_ome
+from slide.scanner_files import jpeg, jpeg_2000_ycbcr, tiles, write_ome, write_svs
 from slide.slide_making import tissue
 
 from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
 from wsigen.slide.info import told
 from wsigen.slide.reading import open_image, slide_info
+from wsigen.slide.tiff_reader import _SEGMENTS
 
 RGB = tissue(300, 400)
 PLANES = np.ascontiguousarray(RGB.transpose(2, 0, 1))
@@ -209,6 +212,30 @@ def test_by_url(tmp_path):
     assert image.levels == [(300, 400), (150, 200)]
     assert image.mpp == 0.5
     np.testing.assert_array_equal(image.read(0, Box(0, 0, 300, 400)), RGB)
+
+
+def test_slides_of_scanners_by_url_are_refused(tmp_path):
+    """Their tiles may overlap and their colours be coded: only OpenSlide knows, and it reads files."""
+    write_svs(tmp_path / "a.svs", [RGB], jpeg, 7)
+    with pytest.raises(ImageError, match="local file only; copy it here"):
+        open_image(f"file://{tmp_path}/a.svs")
+
+
+def test_threads_share_a_reader(tmp_path):
+    write_ome(tmp_path / "a.ome.tif", [RGB], compression="deflate")
+    image, rows = open_image(tmp_path / "a.ome.tif"), range(0, 300, 10)
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda y: image.read(0, Box(y, 0, y + 10, 400)), [*rows, *rows]))
+    for y, part in zip([*rows, *rows], parts, strict=True):
+        np.testing.assert_array_equal(part, RGB[y : y + 10])
+
+
+def test_decoded_tiles_of_all_files_have_one_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsigen.slide.tiff_reader.CACHE_BYTES", 100_000)
+    for number in range(5):
+        write_ome(tmp_path / f"{number}.ome.tif", [RGB])
+        read(tmp_path / f"{number}.ome.tif")
+    assert sum(s.nbytes for s in _SEGMENTS._kept.values()) <= 100_000
 
 
 def test_notes_of_many_files_are_one_line():

@@ -12,7 +12,7 @@ from wsigen.base.errors import DatasetError, suggest
 from wsigen.base.geometry import Box
 from wsigen.dataset.settings import DatasetSettings, Source, TileSource
 from wsigen.dataset.tables import keys
-from wsigen.slide.reading import ImageSource, open_image
+from wsigen.slide.reading import ImageSource, let_go, open_image
 from wsigen.storage.files import atomic_path
 
 SUFFIXES = frozenset(
@@ -181,4 +181,5 @@ def tiled_copy(image: ImageSource, cache: Path) -> Path:
                 f"{target.parent}: the tiled copy of {path.name} cannot be written ({reason}); make room, or give "
                 "another --cache"
             ) from None
+        let_go()  # the decoded picture is not needed any more
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ OWN_FORMATS = {
 
 TIFF_FORMATS = (".svs", ".scn", ".bif")
 """Of these what is any other TIFF, written by a converter, is read as one."""
+
+CACHE_BYTES = 64 * 2**20
+"""Decoded tiles of all open slides that are kept for the next box."""
 
 BLOCK_PX = 512
 """Side of the blocks that levels of a fractional downsample are read in.
@@ -93,6 +97,7 @@ class OpenSlideReader:
 
         with refusing(ImageError, f"{path}: OpenSlide cannot open this {vendor} slide", "copy it again, with all its files"):
             slide = openslide.OpenSlide(path)
+        slide.set_cache(_cache())
         properties = dict(slide.properties)
         for level in range(slide.level_count):
             tile = [int(properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
@@ -137,6 +142,14 @@ class OpenSlideReader:
         from wsigen.slide.tiff_reader import beyond_end
 
         return beyond_end(self.path) if kind_of(self.path) == "TIFF" else 0
+
+
+@functools.cache
+def _cache() -> Any:
+    """The decoded tiles that OpenSlide keeps, of all slides together: by default it keeps 32 MB of each."""
+    import openslide
+
+    return openslide.OpenSlideCache(CACHE_BYTES)
 
 
 def _associated(properties: dict[str, str], names: Iterable[str]) -> Iterator[str]:

@@ -200,6 +200,11 @@ def _open(path: str, stamp: int, process: int) -> Reader:
     raise ImageError(f"{path}: {f'{kind} is' if kind else 'not an image, or one of a kind that is'} not read; {READ}")
 
 
+def let_go() -> None:
+    """Close all files that nobody reads, with what was decoded of them; whoever reads again opens them again."""
+    _open.cache_clear()
+
+
 def _level_for(levels: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> int:
     """The coarsest level that is still at least as fine as the canvas, along both axes."""
     (height, width), *_ = levels

@@ -5,8 +5,10 @@ tifffile decodes tiles and strips; this reads those that a box needs. Missing on
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ _APERIO_YCBCR = 33003
 """Aperio's JPEG 2000 of YCbCr, though the tags say RGB."""
 
 CACHE_BYTES = 64 * 2**20
-"""Decoded tiles and strips kept for the next box; one of any size."""
+"""Decoded tiles and strips of all open files that are kept for the next box; one of any size."""
 
 SAMPLED_SEGMENTS = 16
 """Tiles or strips looked at for the range of values."""
@@ -42,16 +44,42 @@ SAMPLED_SEGMENTS = 16
 DAMAGED = "copy the file again"
 
 
-class TiffReader:
-    """A TIFF, one image of it.
+class _Segments:
+    """Decoded tiles and strips of all files, those used last.
 
-    Memory bound: tiles or strips of `CACHE_BYTES`, or a single one.
+    Memory bound: `CACHE_BYTES` for all of them together, or a single one; training has 32 slides open at a time.
     """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int, int], NDArray[np.generic]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: tuple[int, int, int]) -> NDArray[np.generic] | None:
+        """Return one that is kept."""
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def keep(self, name: tuple[int, int, int], pixels: NDArray[np.generic]) -> None:
+        """Keep one, and let go of those that were not used for longest."""
+        with self._lock:
+            self._kept[name] = pixels
+            while len(self._kept) > 1 and sum(s.nbytes for s in self._kept.values()) > CACHE_BYTES:
+                self._kept.popitem(last=False)
+
+
+_SEGMENTS = _Segments()
+_NUMBERS = count()
+
+
+class TiffReader:
+    """A TIFF, one image of it."""
 
     def __init__(self, path: str, tif: Any, image: TiffImage) -> None:
         self.path, self.tif, self.image = path, tif, image
         weakref.finalize(self, tif.close)
-        self._segments: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
+        self._number = next(_NUMBERS)  # of this reader among the kept segments
         page = image.levels[0].keyframe
         self.by_region = bool(page.is_tiled)
         self._bits, notes = self._depth()
@@ -91,6 +119,7 @@ class TiffReader:
             tif = tifffile.TiffFile(fsspec.open(path, "rb").open() if "://" in path else path)
             try:
                 tif.filehandle.set_lock(True)
+                _leave_to_openslide(path, tif)
                 image = choose_image(tif, path)
                 for level in image.levels:
                     _check(path, level.keyframe)
@@ -145,10 +174,9 @@ class TiffReader:
         size = page.databytecounts[index] if index < len(page.databytecounts) else 0
         if not size:
             return None
-        name = (page.offset, index)
-        if name in self._segments:
-            self._segments.move_to_end(name)
-            return self._segments[name]
+        name = (self._number, page.offset, index)
+        if (kept := _SEGMENTS.get(name)) is not None:
+            return kept
         handle = self.tif.filehandle
         with handle.lock:
             handle.seek(page.dataoffsets[index])
@@ -158,10 +186,8 @@ class TiffReader:
         decoded, _, _ = key.decode(data, index, **tables)
         if decoded is None:
             return None
-        self._segments[name] = decoded[0]
-        while len(self._segments) > 1 and sum(s.nbytes for s in self._segments.values()) > CACHE_BYTES:
-            self._segments.popitem(last=False)
-        return self._segments[name]
+        _SEGMENTS.keep(name, decoded[0])
+        return decoded[0]
 
     def _as_rgb(self, page: Any, samples: NDArray[np.generic]) -> NDArray[np.uint8]:
         if page.photometric == PALETTE:
@@ -170,12 +196,12 @@ class TiffReader:
         pixels = to_8_bit(samples, self._bits)
         if page.photometric == MINISWHITE:
             pixels = 255 - pixels
-        count = 1 if page.photometric in (MINISWHITE, MINISBLACK) and len(self.image.planes) == 1 else 3
-        colours = np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)) if count == 1 else pixels[..., :3]
+        grey = page.photometric in (MINISWHITE, MINISBLACK) and len(self.image.planes) == 1
+        colours = np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)) if grey else pixels[..., :3]
         if _is_ycbcr(page):
             colours = from_ycbcr(colours)
-        if pixels.shape[-1] > count and page.extrasamples[0] != _UNKNOWN:
-            return over(colours, pixels[..., count], 255, multiplied=page.extrasamples[0] == _MULTIPLIED)
+        if pixels.shape[-1] in (2, 4) and page.extrasamples[0] != _UNKNOWN:
+            return over(colours, pixels[..., -1], 255, multiplied=page.extrasamples[0] == _MULTIPLIED)
         return np.ascontiguousarray(colours)
 
     def _depth(self) -> tuple[int, list[str]]:
@@ -195,8 +221,8 @@ class TiffReader:
         values = [0]
         level = self.image.levels[-1]
         for page in (level[i] for i in self.image.planes):
-            count = len(page.databytecounts)
-            for index in sorted(set(np.linspace(0, count - 1, min(count, SAMPLED_SEGMENTS)).astype(int).tolist())):
+            last = len(page.databytecounts) - 1
+            for index in sorted(set(np.linspace(0, last, min(last + 1, SAMPLED_SEGMENTS)).astype(int).tolist())):
                 pixels = self._segment(page, index)
                 values.append(0 if pixels is None else int(pixels.max()))
         return max(values)
@@ -220,6 +246,16 @@ def _beyond(tif: Any, pages: list[Any]) -> int:
     stored = [page for page in pages if page is not None]
     ends = [at + n for page in stored for at, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n]
     return max(0, max(ends, default=0) - tif.filehandle.size)
+
+
+def _leave_to_openslide(path: str, tif: Any) -> None:
+    """Refuse a slide of a scanner: its tiles may overlap, its colours be coded in a way of its own."""
+    url = "://" in path
+    kinds = ("ndpi", "scn", "bif", *(("svs", "philips") if url else ()))
+    kind = next((kind for kind in kinds if getattr(tif, f"is_{kind}")), None)
+    if kind is not None:
+        what = "is read from a local file only; copy it here" if url else "OpenSlide does not know it; export it as OME-TIFF"
+        raise ImageError(f"{path}: a slide of a scanner ({kind.upper()}): {what}")
 
 
 def _check(path: str, page: Any) -> None:
