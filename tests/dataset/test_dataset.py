@@ -6,6 +6,7 @@ from dataset.dataset_making import CLASSES, annotated, settings, slide, spots, t
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError
@@ -235,6 +236,31 @@ def test_an_image_teaches_no_level_it_would_be_enlarged_for(tmp_path):
     more = open_dataset(config.model_copy(update={"most_upsampling": 2.0}), tmp_path / "more")
     assert set(more.patches.member[more.patches.level == 0].tolist()) == {0, 1}
     assert more.notes == []
+
+
+def test_notes_on_images_are_told_from_a_kept_index_too(tmp_path):
+    """An um/px that contradicts the file, and a picture larger than is read without a copy."""
+    pixels = np.array(Image.open(slide(tmp_path / "a.png", seed=1)))
+    Image.fromarray(pixels).save(tmp_path / "a.png", dpi=(25400, 25400))
+    source = {"kind": "unlabelled", "images": ["a.png"], "mpp": 0.5}
+    config = settings(tmp_path.resolve(), source, patch_px=64)
+    for _ in range(2):
+        notes = open_dataset(config, tmp_path / "cache").notes
+        assert notes == ["a.png: um/px stated as 0.5, the file says 1; what is stated is taken"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_large_picture_is_copied_without_loss(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("wsigen.dataset.images.COPY_FROM_PX", 2**16)
+    monkeypatch.setattr("wsigen.dataset.images.COPY_ROWS", 100)
+    slide(tmp_path / name, seed=1)
+    source = {"kind": "unlabelled", "images": [name], "mpp": 0.5}
+    (member,) = open_dataset(settings(tmp_path.resolve(), source, patch_px=64), tmp_path / "cache").members
+    assert member.reference.by_region
+    assert len(member.reference.levels) > 1
+    truth = np.array(Image.open(tmp_path / name))
+    np.testing.assert_array_equal(member.reference.read(0, Box(0, 0, *truth.shape[:2])), truth)
+    assert [p.suffix for p in (tmp_path / "cache" / "tiled").iterdir()] == [".tif"]
 
 
 def test_images_too_coarse_for_every_level_are_the_cause(tmp_path):

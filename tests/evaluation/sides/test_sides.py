@@ -10,7 +10,7 @@ from wsigen.base.geometry import Box
 from wsigen.dataset.labels import WholeLabel
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import place_crops
-from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, open_side
+from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, image_notes, open_side
 
 
 @pytest.fixture
@@ -26,6 +26,14 @@ def test_crops_lie_on_tissue(slide):
         pixels = side.read(crop)
         assert pixels.shape == (64, 64, 3)
         assert (pixels.mean(axis=2) < 235).mean() > 0.4
+
+
+def test_what_is_odd_of_images_is_told_once(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.tiff", slide_with_tissue(), mpp=0.5)
+    assert image_notes([open_side("real", tmp_path)]) == []
+    sides = [open_side(name, tmp_path, 0.25) for name in ("real", "synthetic")]
+    assert image_notes(sides) == ["a.tiff and 1 more: um/px stated as 0.25, the file says 0.5; what is stated is taken"]
 
 
 def test_crops_are_a_function_of_the_seed(slide):
