@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import field_validator
 
 import wsigen
 from wsigen.base.errors import ConfigError
@@ -16,7 +17,7 @@ from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
-from wsigen.run.config import Mode
+from wsigen.run.config import Mode, refuse_execution
 from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder import load_vae
 from wsigen.training.autoencoder_task import identity as autoencoder_identity
@@ -43,6 +44,12 @@ class SlideSettings(Settings):
     layouts: tuple[Path, ...] = ()
     subtypes: tuple[str, ...] = ()
     settings: dict[str, Any]
+
+    @field_validator("settings")
+    @classmethod
+    def _recipe(cls, value: dict[str, Any]) -> dict[str, Any]:
+        refuse_execution(value, "slides")
+        return value
 
 
 class EvaluationSettings(Settings):

@@ -9,6 +9,11 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_whoever_runs_the_tests(tmp_path_factory):
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     """A tiny random bundle conditioned on class maps: the engine's tests need no trained weights."""

@@ -45,6 +45,8 @@ def spec_of(**values: Any) -> RunSpec:
             "drawn_layout": None,
             "settings": config,
             "output": "a.ome.tiff",
+            "keep_run": False,
+            "began": "here",
             "model": "m",
             "device": "cpu",
             "layout_title": None,

@@ -176,7 +176,7 @@ def experiment(subject: dict[str, Any], plan: Plan, folder: Path) -> Report:
             how = ["--scheduler", fleet.address]
             options = [word for key, value in subject.items() for word in (f"--{key}", str(value))]
             generate = ["generate", str(place.output), *options, "--run-dir", str(place.run_dir), "--keep-run", *how]
-            driver = Driver(folder, generate, ["resume", str(place.run_dir), *how], temporary)
+            driver = Driver(folder, generate, ["resume", str(place.run_dir), "--output", str(place.output), *how], temporary)
             scene = Scene(fleet, driver, network, disk, place.run_dir, chance, _readable(calm, place))
             _disturb(report, Campaign(scene, report.tasks), kinds, plan.end, calm)
             report.problems += _leftovers(place, temporary)

@@ -52,7 +52,7 @@ def test_estimate_shows_what_decides_the_cost():
 
 def test_resume_takes_what_changes_no_pixel():
     found = options("resume")
-    assert set(found) - {"run_dir", "log", "help"} == set(ResumeSettings.__annotations__)
+    assert set(found) - {"run_dir", "output", "machine", "log", "help"} == set(ResumeSettings.__annotations__)
     assert all(about(name)["execution"] for name in ResumeSettings.__annotations__)
 
 
@@ -88,6 +88,16 @@ def test_options_and_keywords_mean_the_same(values):
         command.callback = before
     assert RunConfig(**context.obj) == RunConfig(**given)
     assert set(context.obj) == set(given)
+
+
+def test_the_command_that_goes_on_with_a_run_is_whole():
+    from wsigen.cli.slides import _go_on
+
+    given = {"seed": 3, "scheduler": "tcp://a:1", "processes": True, "overwrite": False, "keep_run": True, "device": "cuda"}
+    assert _go_on("a b.run", "b.ome.tiff", None, given) == (
+        "wsigen resume 'a b.run' --output b.ome.tiff --no-overwrite --processes --scheduler tcp://a:1"
+    )
+    assert _go_on("a.run", None, "m.yaml", {}) == "wsigen resume a.run --machine m.yaml"
 
 
 def test_ranges_and_choices_are_shown():

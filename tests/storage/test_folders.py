@@ -455,7 +455,9 @@ def test_a_run_in_an_object_store_is_the_same(bundle, tmp_path):
     interrupt_in_the_middle(tmp_path / "cut.ome.tiff", {**settings, "run_dir": place}, after=15)
     assert any("/state.zarr/pass-0/latents/c/" in name for name in open_folder(place).names())
     (tmp_path / "layout.geojson").unlink()  # the run has its own copy
-    result = resume(place)
+    with pytest.raises(RunError, match="--output cut"):
+        resume(place)  # a bucket has no folder for the slide
+    result = resume(place, output=tmp_path / "cut.ome.tiff")
     assert result.level0_sha256 == whole.level0_sha256
     assert result.annotations.read_bytes() == whole.annotations.read_bytes()
     assert open_folder(place).names() == []
@@ -475,7 +477,7 @@ def test_who_writes_while_the_run_is_cleared_leaves_nothing(bundle, tmp_path, mo
             refused.append(name)
 
     monkeypatch.setattr(ObjectFolder, "discard", interfered)
-    resume(place, keep_run=False)
+    resume(place, output=tmp_path / "a.ome.tiff", keep_run=False)
     assert refused == [late.spec.work]
     assert open_folder(place).names() == []
 
@@ -490,7 +492,7 @@ def test_late_work_of_an_old_run_is_no_part_of_the_next_slide(bundle, tmp_path, 
     late = RunContext(place)
     written = late.passes[-1].state.write_latents
     values = np.zeros((late.passes[-1].state.channels, *late.passes[-1].plan.grid.box((0, 0)).shape), np.float32)
-    resume(place, keep_run=False)
+    resume(place, output=tmp_path / "a.ome.tiff", keep_run=False)
     folder = open_folder(place)
     folder.make()
     folder.write(f"{late.spec.work}/spool/00000_00000.blk", black(late))  # asked for run.json before it went
@@ -500,7 +502,7 @@ def test_late_work_of_an_old_run_is_no_part_of_the_next_slide(bundle, tmp_path, 
         late.spool.write((0, 0), black(late))
     with suppress(FileNotFoundError):
         written(late.passes[-1].plan.steps, (0, 0), values)
-    assert resume(place).level0_sha256 == whole
+    assert resume(place, output=tmp_path / "b.ome.tiff").level0_sha256 == whole
     assert not folder.names()
 
 

@@ -42,6 +42,6 @@ def parse_state(kind: type[S], text: str | bytes, source: str, fault: type[Wsige
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise fault(f"{source}: {f'field {field!r}: ' if field else ''}{first['msg']}") from None
+        raise fault(f"{source}: {f'field {field!r}: ' if field else ''}{first['msg'].removeprefix('Value error, ')}") from None
     except WsigenError as error:
         raise fault(f"{source}: {error}") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -12,14 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, one_line
 from wsigen.cli.log import belongs_to, progress, tell
 
 if TYPE_CHECKING:
     from wsigen.run.engine.stage import Stage, Watcher
     from wsigen.run.result import Result
 
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with any of the settings below; options go before it")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file with settings below that say what is made, from anybody; options go before it"),
+]
+Machine = Annotated[
+    Path | None,
+    typer.Option(
+        "--machine", help="YAML file that you trust with settings of where and how; else your own machine.yaml"
+    ),
+]
 Log = Annotated[Literal["text", "json"] | None, typer.Option("--log", help="progress as lines, or as lines of JSON")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="directory or URL of a run", show_default=False)]
 
@@ -28,34 +38,46 @@ def generate(
     ctx: typer.Context,
     output: Annotated[Path, typer.Argument(metavar="OUT.ome.tiff", help="the slide; annotations and thumbnail go beside it")],
     config: Config = None,
+    machine: Machine = None,
     log: Log = None,
 ) -> None:
     """Generate a synthetic slide from a layout, a class or a reference."""
     from wsigen.run.config import make_config
+    from wsigen.run.machine_file import with_machine
 
-    settings = make_config(ctx.obj, config)  # before anything heavier is imported
+    settings = with_machine(make_config(ctx.obj, config), machine)  # before anything heavier is imported
     from wsigen.run.generate import generate
     from wsigen.run.rundir import run_dir_of
 
-    with _watched(run_dir_of(settings, output), log) as watch:
+    place = run_dir_of(settings, output)
+    with _watched(place, _go_on(place, output if settings.run_dir else None, machine, ctx.obj), log) as watch:
         result = generate(output, settings, watch=watch)
     _print(result, watch.seconds)
 
 
-def resume(ctx: typer.Context, run_dir: RunDir, log: Log = None) -> None:
+def resume(
+    ctx: typer.Context,
+    run_dir: RunDir,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="where the slide goes, if RUN_DIR is not the OUT.run beside it")
+    ] = None,
+    machine: Machine = None,
+    log: Log = None,
+) -> None:
     """Go on with a run after any interruption: Ctrl-C, a crash, a killed process."""
     from wsigen.run.generate import resume
 
-    with _watched(run_dir, log) as watch:
-        result = resume(run_dir, watch=watch, **ctx.obj)
+    with _watched(run_dir, _go_on(run_dir, output, machine, ctx.obj), log) as watch:
+        result = resume(run_dir, output=output, machine=machine, watch=watch, **ctx.obj)
     _print(result, watch.seconds)
 
 
-def estimate(ctx: typer.Context, config: Config = None) -> None:
+def estimate(ctx: typer.Context, config: Config = None, machine: Machine = None) -> None:
     """Say what a slide would cost: model calls, time, memory, disk."""
     from wsigen.run.config import make_config
+    from wsigen.run.machine_file import with_machine
 
-    settings = make_config(ctx.obj, config)
+    settings = with_machine(make_config(ctx.obj, config), machine)
     from wsigen.run.estimate.estimate import estimate
 
     print(estimate(settings))
@@ -119,15 +141,28 @@ class _Watch:
         return monotonic() - self._begin
 
 
+def _go_on(run_dir: str | Path, output: Path | None, machine: Path | None, given: Mapping[str, object]) -> str:
+    """The command that goes on with a run in the same way: a run directory does not keep how."""
+    from wsigen.run.config import ResumeSettings
+
+    words = ["wsigen", "resume", str(run_dir)]
+    for flag, path in (("--output", output), ("--machine", machine)):
+        words += [] if path is None else [flag, str(path)]
+    kept = {"device", "keep_run"}
+    for name in [name for name in ResumeSettings.__annotations__ if name in given and name not in kept]:
+        flag, value = name.replace("_", "-"), given[name]
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
 @contextmanager
-def _watched(run_dir: str | Path, log: str | None) -> Iterator[_Watch]:
+def _watched(run_dir: str | Path, go_on: str, log: str | None) -> Iterator[_Watch]:
     """Show a run; if it is interrupted, say how to go on with it."""
     try:
         with progress(log) as show:
             yield _Watch(show)
     except KeyboardInterrupt:
         if _begun(run_dir):
-            go_on = f"wsigen resume {run_dir}"
             tell(
                 f"\nStopped; nothing is lost, and '{go_on}' goes on with it",
                 message=f"stopped; nothing is lost; go on with: {go_on}",
@@ -150,7 +185,7 @@ def _print(result: Result, seconds: float) -> None:
     from wsigen.run.display import duration
 
     rows = {
-        "layout": result.layout,
+        "layout": result.layout and one_line(result.layout),  # from a run directory, which may be a stranger's
         "slide": result.slide,
         "annotations": result.annotations,
         "thumbnail": result.thumbnail,

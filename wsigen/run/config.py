@@ -2,16 +2,16 @@
 
 A setting comes from a YAML file, from the command line or from Python; all three fill one `RunConfig`, which refuses what is
 wrong in one line. The command line makes its options from the fields. *Execution* settings say where and how fast; all others
-decide the pixels and belong to a run's identity.
+decide the pixels and belong to a run's identity. Those are a *recipe*, which may come from anybody; execution settings come
+from the user alone (`wsigen.run.machine_file`), for a scheduler runs what code it likes in whoever connects to it.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args, get_type_hints
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from pydantic import (
     Field,
@@ -30,6 +30,7 @@ from wsigen.storage.opening import as_place, is_url
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
 SAMPLE = "sample"  # the word that stands for a layout to be drawn
+LOCAL = "local"  # the word that stands for no scheduler
 
 _DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d{1,3})?")
 """torch knows more names; on most of them (``meta``, ``mkldnn``) nothing is computed."""
@@ -60,7 +61,7 @@ def _setting(
     form : str
         How its value is written, where the type does not say it.
     execution : bool
-        Whether it says only where and how fast; then it changes no pixel and may change when a run is resumed.
+        Whether it says only where and how fast; then it is no part of a recipe, and may change when a run is resumed.
     """
     about: dict[str, Any] = {"group": group, "otherwise": otherwise, "form": form, "execution": execution}
     return Field(default, description=description, json_schema_extra=about, **limits)
@@ -149,7 +150,7 @@ class RunConfig(Settings):
     )
     keep_run: bool = _setting("Output", "keep the run directory after success", False, execution=True)
 
-    device: str = _setting("Machine", "where the model runs: cpu, cuda, cuda:1, mps ...", "cpu", form="NAME")
+    device: str = _setting("Machine", "where the model runs: cpu, cuda, cuda:1, mps ...", "cpu", form="NAME", execution=True)
     workers: int | None = _setting(
         "Machine", "local workers", otherwise="one per core, or one per accelerator", execution=True, ge=1
     )
@@ -164,8 +165,8 @@ class RunConfig(Settings):
         "Machine", "memory that all local workers may use, GiB", otherwise="what is free", execution=True, gt=0
     )
     scheduler: str | None = _setting(
-        "Machine", "address of a dask scheduler, or a queue's YAML file, instead of local workers",
-        form="ADDRESS|FILE", execution=True,
+        "Machine", "address of a dask scheduler, or a queue's YAML file; 'local' for workers of this machine",
+        otherwise="local", form="ADDRESS|FILE|local", execution=True,
     )  # fmt: skip
     mixed_workers: Literal["refuse", "warn"] = _setting(
         "Machine",
@@ -175,19 +176,22 @@ class RunConfig(Settings):
 
     @classmethod
     def read(cls, file: str | Path, **settings: Unpack[RunSettings]) -> RunConfig:
-        """Read settings from YAML; those given as keywords override them.
+        """Read a recipe from YAML; settings given as keywords override it.
 
         Parameters
         ----------
         file : str or Path
             The same names, spelt with ``-`` or ``_`` (``class`` for ``class_name``). Relative paths count from its folder.
+            Execution settings are refused there: give them as keywords.
 
         Raises
         ------
         ConfigError
             One line that names the file.
         """
-        return cls.model_validate(_read_yaml(Path(file)) | settings, context={"file": file, "given": settings})
+        recipe = read_settings(Path(file))
+        refuse_execution(recipe, str(file))
+        return cls.model_validate(recipe | settings, context={"file": file, "given": settings})
 
     def merged(self, **settings: Unpack[RunSettings]) -> RunConfig:
         """The same settings with some replaced; all are checked again (ConfigError)."""
@@ -202,6 +206,11 @@ class RunConfig(Settings):
     def layout_file(self) -> Path | None:
         """The file of the layout, None if it is drawn or there is none."""
         return self.layout if isinstance(self.layout, Path) else None
+
+    @property
+    def recipe(self) -> RunConfig:
+        """The settings that decide the pixels; those of execution as if not given."""
+        return RunConfig(**{name: getattr(self, name) for name in self.model_fields_set - EXECUTION})
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the pixels, as plain JSON values."""
@@ -246,6 +255,11 @@ class RunConfig(Settings):
         if not _DEVICE.fullmatch(value):
             raise ValueError(f"{value!r} is no device; possible: cpu, cuda, cuda:1, mps, xpu")
         return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _parse_scheduler(cls, value: str | None) -> str | None:
+        return None if value == LOCAL else value
 
     @field_validator("run_dir")
     @classmethod
@@ -309,6 +323,7 @@ class ResumeSettings(TypedDict, total=False):
 
     overwrite: bool
     keep_run: bool
+    device: str
     workers: int | None
     processes: bool
     threads: int | None
@@ -352,7 +367,6 @@ class RunSettings(ResumeSettings, total=False):
     compression: Literal["jpeg", "deflate"]
     quality: int
     run_dir: str | Path | None
-    device: str
     mixed_workers: Literal["refuse", "warn"]
 
 
@@ -365,27 +379,16 @@ def about(name: str) -> dict[str, Any]:
 EXECUTION = frozenset(name for name in RunConfig.model_fields if about(name)["execution"])
 """The settings that say only where and how fast."""
 
+
+def refuse_execution(names: Iterable[str], source: str) -> None:
+    """Refuse execution settings in a file that may come from anybody (ConfigError)."""
+    for name in sorted(EXECUTION & set(names)):
+        flag = name.replace("_", "-")
+        way = "" if name == "overwrite" else ", or put it into a file of your own: --machine FILE"
+        raise ConfigError(f"{source}: setting '{name}' says where or how a run is done, not what is made: give --{flag}{way}")
+
+
 _PATHS = frozenset(name for name, field in RunConfig.model_fields.items() if Path in get_args(field.annotation))
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def with_settings(names: Container[str]) -> Callable[[F], F]:
-    """Spell out ``**settings`` in a function's signature: notebooks and ``help`` complete what they see there."""
-
-    def spell_out(function: F) -> F:
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        kinds = get_type_hints(RunSettings)
-        added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[name])
-            for name, field in RunConfig.model_fields.items()
-            if name in names
-        ]
-        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        return function
-
-    return spell_out
 
 
 def check_size(width: int, height: int) -> None:
@@ -411,8 +414,14 @@ def config_of(config: RunConfig | None, settings: Mapping[str, Any]) -> RunConfi
     return config.merged(**settings)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    """Read a flat mapping from YAML, with field names as Python spells them."""
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read settings from YAML, unchecked, with field names as Python spells them and paths that count from its folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is no flat mapping, or a setting is given twice.
+    """
     content = read_mapping(file, ConfigError, "no such configuration file", may_be_empty=True)
     found = {}
     for key, value in content.items():

@@ -13,17 +13,18 @@ from time import monotonic
 from typing import Any, Unpack
 
 from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
-from wsigen.layout.layout import Layout
-from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, config_of, with_settings
+from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, config_of
 from wsigen.run.display import showing
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.workers import Workers, demand_main_guard
 from wsigen.run.estimate.memory import allowed_memory, demand_disk, demand_memory, project_run, tissue_share
+from wsigen.run.keywords import with_settings
+from wsigen.run.machine_file import with_machine
 from wsigen.run.output_check import check_output, held_output, try_output
 from wsigen.run.outputs import Files, files_of, write_outputs
-from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, reread_layout
+from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, prepare_again
 from wsigen.run.repair import prepare_pass, with_repairs
 from wsigen.run.result import Result
 from wsigen.run.rundir import (
@@ -32,11 +33,15 @@ from wsigen.run.rundir import (
     check_unchanged,
     claim,
     clear,
+    demand_free,
+    demand_plain,
     demand_usable,
     finished,
     kept_inputs,
     make_run_dir,
+    output_of,
     run_dir_of,
+    stamp,
 )
 from wsigen.run.spec import LOCK, RunSpec
 from wsigen.run.tasks.context import PassContext, run_context
@@ -50,6 +55,7 @@ def generate(
     output: str | Path,
     config: RunConfig | None = None,
     *,
+    machine: str | Path | None = None,
     progress: bool = False,
     watch: Watcher | None = None,
     **settings: Unpack[RunSettings],
@@ -62,6 +68,8 @@ def generate(
         The slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.png`` and ``.groovy`` go beside it.
     config : RunConfig, optional
         Settings.
+    machine : str or Path, optional
+        YAML file of execution settings that you trust; by default your own, ``~/.config/wsigen/machine.yaml``.
     progress : bool
         Show how the run goes on: bars in a terminal or a notebook, lines elsewhere.
     watch : callable, optional
@@ -84,7 +92,7 @@ def generate(
     --------
     >>> wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1, progress=True)
     """
-    config = config_of(config, settings)
+    config = with_machine(config_of(config, settings), machine)
     output = Path(output)
     check_output(output, config.overwrite)
     _spare_inputs(output, config)
@@ -102,12 +110,18 @@ def generate(
         folder = make_run_dir(run_dir, output)
         with folder.lock(LOCK) as lock:
             claim(folder, prepared)
-            return _work(folder, lock, prepared.layout, config, cluster, workers, look)
+            return _work(folder, lock, prepared, cluster, workers, look)
 
 
 @with_settings(ResumeSettings.__annotations__)
 def resume(
-    run_dir: str | Path, *, progress: bool = False, watch: Watcher | None = None, **settings: Unpack[ResumeSettings]
+    run_dir: str | Path,
+    *,
+    output: str | Path | None = None,
+    machine: str | Path | None = None,
+    progress: bool = False,
+    watch: Watcher | None = None,
+    **settings: Unpack[ResumeSettings],
 ) -> Result:
     """Go on with a run after any interruption.
 
@@ -115,17 +129,22 @@ def resume(
     ----------
     run_dir : str or Path
         The run's directory, or its URL in an object store.
-    progress, watch
+    output : str or Path, optional
+        Where the slide goes. Needed unless the run's directory is the ``NAME.run`` beside it.
+    machine, progress, watch
         As for `generate`.
     **settings
-        Execution settings that replace those of the first start, e.g. ``workers=4``. The others decide the pixels and stay.
+        Execution settings, e.g. ``workers=4``: a run directory does not say where to go on. The others decide the pixels and
+        stay.
 
     Raises
     ------
     ConfigError
         For a setting that cannot change in the middle of a slide.
     RunError
-        If the directory holds no run, another driver holds it, or its model has changed.
+        If the directory holds no run, another driver holds it, its model has changed, or where the slide goes is not known.
+    OutputError
+        If a file lies there that this run did not write, and ``overwrite`` is not given.
     """
     from wsigen.models.bundle import bundle_hash, check_bundle
 
@@ -134,22 +153,52 @@ def resume(
     folder = open_folder(run_dir)
     if is_url(folder.name):
         demand_usable(folder)
-    if finished(folder) is not None:
-        return _clear_finished(folder)
+    demand_plain(folder)
+    output = output_of(folder, output)
+    if finished(folder, output) is not None:
+        return _clear_finished(folder, output)
     spec = RunSpec.load(folder)
-    config = RunConfig(**{**spec.settings.model_dump(exclude_none=True), **kept_inputs(folder, spec.settings), **settings})
+    config = _config_of_run(folder, spec, settings, machine)
+    check_output(output, overwrite=True)
+    _spare_inputs(output, spec.settings)
+    demand_free(folder, spec, files_of(output), config.overwrite)
     workers = Workers.of(config)
     demand_main_guard(workers)
     card = check_bundle(Path(spec.model))
     check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
-    layout = reread_layout(config, card, spec)
-    _demand_resources(Prepared(config, card, layout, spec), workers, run_dir, folder.size())
-    try_output(files_of(Path(spec.output)), spec.slide, card.table)
+    prepared = prepare_again(config, card, spec, output)
+    _demand_resources(prepared, workers, run_dir, folder.size())
+    try_output(files_of(output), spec.slide, card.table)
     with showing(progress, watch) as look, workers.cluster() as cluster, folder.lock(LOCK) as lock:
-        return _work(folder, lock, layout, config, cluster, workers, look)
+        if look is not None and (note := _moved(spec, workers)):
+            look(Stage("prepare", 0, note=note, run=spec.run_id))
+        if config.device != spec.device:
+            spec.changed(device=config.device).save(folder)
+        return _work(folder, lock, prepared, cluster, workers, look)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _config_of_run(folder: Folder, spec: RunSpec, given: ResumeSettings, machine: str | Path | None) -> RunConfig:
+    """The recipe of a run, with execution settings from the user; device and fate of the run directory stay if not given."""
+    kept: Any = {"device": spec.device, "keep_run": spec.keep_run, **kept_inputs(folder, spec.settings), **given}
+    config = with_machine(spec.settings.merged(**kept), machine)
+    if config.device.split(":")[0] != spec.device.split(":")[0]:
+        raise ConfigError(
+            f"setting 'device': {config.device!r}, but the run began on {spec.device!r}, which decides bits of its pixels; "
+            "leave it out, or start another run"
+        )
+    return config
+
+
+def _moved(spec: RunSpec, workers: Workers) -> str:
+    """One line if a run began on workers elsewhere and goes on here; which ones they were, no run directory may say."""
+    if spec.began == "here" or workers.scheduler is not None:
+        return ""
+    was, flag = {"scheduler": ("a dask scheduler", "ADDRESS"), "queue": ("jobs of a queue", "FILE.yaml")}[spec.began]
+    many = f"{workers.count} worker{'s' if workers.count > 1 else ''}"
+    return f"this run began on {was}; it goes on with {many} of this machine: give --scheduler {flag} to use it again"
 
 
 def _spare_inputs(output: Path, config: RunConfig) -> None:
@@ -165,7 +214,7 @@ def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path,
     projection = project_run(prepared.spec, prepared.card, prepared.layout)
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(prepared.config), workers.tasks_at_once)
-    demand_disk(projection, run_dir, Path(prepared.spec.output), there)
+    demand_disk(projection, run_dir, prepared.output, there)
 
 
 def _demand_tissue(prepared: Prepared) -> None:
@@ -180,18 +229,18 @@ def _demand_tissue(prepared: Prepared) -> None:
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(
-    folder: Folder, lock: Lock, layout: Layout, config: RunConfig, cluster: Any, workers: Workers, watch: Watcher | None
-) -> Result:
+def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Any, workers: Workers, watch: Watcher | None) -> Result:
     """Work through all stages, skipping what is done."""
-    spec = RunSpec.load(folder)
+    spec, config, files = RunSpec.load(folder), prepared.config, files_of(prepared.output)
     look = _while_held(lock, spec, watch)
     cluster.notes.tell = lambda text: look(Stage("prepare", 0, note=text))
     confirm = partial(patiently, lock.confirm, cluster.notes)  # another holder is no trouble with the store: raised at once
     run = run_context(folder.name, spec.hash)
     run.spool.make()
+    if config.overwrite:
+        begin_outputs(folder, spec, files)
     dispatcher = Dispatcher(run, cluster, workers.window, workers.threads, workers.calls_at_once, confirm, notes=cluster.notes)
-    files = files_of(Path(spec.output))
+    layout = prepared.layout
     try:
         for pass_ in run.passes:
             confirm()
@@ -202,16 +251,21 @@ def _work(
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
         raise
-    slide, annotations, manifest, thumbnail, script = map(str, files)
-    named = (slide, annotations, manifest, thumbnail, script)
-    outcome = Outcome(files=named, level0_sha256=digest, area_px=areas, layout=spec.layout_title)
+    outcome = Outcome(
+        run_id=spec.run_id,
+        output=files.slide.name,
+        files={path.name: stamp(path) for path in files},
+        level0_sha256=digest,
+        area_px=areas,
+        layout=spec.layout_title,
+    )
     confirm()
     if config.keep_run:
         sweep_passes(run, cluster.notes)
         run.spool.sweep()
     else:
         clear(folder, outcome)
-    return _result(outcome)
+    return _result(outcome, files)
 
 
 def _while_held(lock: Lock, spec: RunSpec, watch: Watcher | None) -> Watcher:
@@ -227,19 +281,19 @@ def _while_held(lock: Lock, spec: RunSpec, watch: Watcher | None) -> Watcher:
     return look
 
 
-def _clear_finished(folder: Folder) -> Result:
+def _clear_finished(folder: Folder, output: Path) -> Result:
     """Go on with a run that was stopped while it was cleared: the slide is there, only the clearing is not done."""
     with folder.lock(LOCK) as lock:
-        outcome = finished(folder)
+        outcome = finished(folder, output)
         if outcome is None:
             raise RunError(f"{folder.name}: was cleared by another driver just now")
         patiently(lock.confirm, Notes())
         clear(folder, outcome)
-        return _result(outcome)
+        return _result(outcome, files_of(output))
 
 
-def _result(outcome: Outcome) -> Result:
-    slide, annotations, manifest, thumbnail, script = map(Path, outcome.files)
+def _result(outcome: Outcome, files: Files) -> Result:
+    slide, annotations, manifest, thumbnail, script = files
     return Result(slide, annotations, manifest, thumbnail, script, outcome.level0_sha256, outcome.area_px, outcome.layout)
 
 
@@ -254,7 +308,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     stage = Stage("write slide", len(run.slide.grid), workers=1)
     watch(stage)
     dispatcher.confirm()
-    begin_outputs(run.folder, run.spec, overwrite)
+    demand_free(run.folder, run.spec, files, overwrite)
     begin = monotonic()
 
     def note() -> None:
@@ -262,10 +316,15 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
         stage.seconds = monotonic() - begin
         watch(stage)
 
+    def place(made: Files) -> None:
+        dispatcher.confirm()
+        demand_free(run.folder, run.spec, files, overwrite)
+        begin_outputs(run.folder, run.spec, files, made)
+
     advice = f"what is finished is kept: remove the cause, then 'wsigen resume {run.folder.name}'"
     elsewhere = "; add --output OTHER.ome.tiff to write it elsewhere"
     with refusing(OutputError, f"{files.slide}: cannot be written", advice + elsewhere):
-        written = write_outputs(run, files, note)
+        written = write_outputs(run, files, place, note)
     stage.finished = True
     watch(stage)
     return written

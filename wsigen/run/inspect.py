@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import one_line
+from wsigen.run.rundir import demand_plain
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.storage.files import write_atomic
+from wsigen.storage.opening import open_folder
 
 PICTURE = "timesteps.png"
 """Name of the timestep map in the run directory."""
@@ -47,14 +50,15 @@ def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport
     Raises
     ------
     RunError
-        If the directory holds no run.
+        If the directory holds no run, or links that lead elsewhere.
     """
+    demand_plain(open_folder(run_dir))
     run = RunContext(run_dir)
     spec, slide, sampling = run.spec, run.slide, run.spec.sampling
     lines = [
         f"run {spec.run_id}: {slide.width}x{slide.height} px at {slide.mpp} um/px, seed {sampling.seed}",
         f"model {spec.model_sha256[:12]} on {spec.device}, guidance {sampling.guidance}, eta {sampling.eta}",
-        *([f"layout: {spec.layout_title}"] if spec.layout_title else []),
+        *([f"layout: {one_line(spec.layout_title)}"] if spec.layout_title else []),
         *map(_pass_line, run.passes),
         f"decode: {len(run.spool.done())} of {len(slide.grid)} blocks",
     ]

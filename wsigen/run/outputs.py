@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_thumbnail
 from wsigen.slide.writer import level0_sha256, write_slide
-from wsigen.storage.files import remove_leftovers, sha256, write_atomic
+from wsigen.storage.files import leftover_name, move_all, remove_leftovers, sha256, write_atomic
 
 SUFFIXES = (".ome.tiff", ".ome.tif")
 
@@ -45,26 +47,54 @@ def files_of(output: Path) -> Files:
     raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
 
 
-def write_outputs(run: RunContext, files: Files, note: Callable[[], None]) -> tuple[str, dict[str, float]]:
+def write_outputs(
+    run: RunContext, files: Files, place: Callable[[Files], None], note: Callable[[], None]
+) -> tuple[str, dict[str, float]]:
     """Write slide, annotations, thumbnail, script and manifest from a finished run.
 
-    Returns the SHA-256 of level 0 and the area of every class in px. Each file appears whole or not at all; an old manifest
-    goes first and the new one comes last, so that a slide with a manifest is complete. ``note`` is called after every block of
-    the slide that was read.
+    All of them are written in a folder beside the slide; when they are complete, they get their places. An old manifest goes
+    first and the new one comes last, so that a slide with a manifest is complete.
+
+    Parameters
+    ----------
+    place : callable
+        Called with the complete files before the first of them gets its place; an error leaves what lies there.
+    note : callable
+        Called after every block of the slide that was read.
+
+    Returns
+    -------
+    str, dict of str to float
+        SHA-256 of level 0, and the area of every class in px.
     """
     card = check_bundle(Path(run.spec.model))
-    files.manifest.unlink(missing_ok=True)
     for path in files:
         remove_leftovers(path)
-    write_slide(files.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
-    digest = level0_sha256(files.slide)
-    areas = export_annotations(run.passes[-1], card.table, files.annotations)
-    write_thumbnail(files.slide, files.thumbnail)
-    write_atomic(files.script, import_script().encode())
-    beside = {path.name: sha256(path) for path in files if path != files.manifest}
-    manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
-    write_manifest(files.manifest, manifest.model_dump(mode="json"))
+    with _folder_beside(files) as made:
+        write_slide(made.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
+        digest = level0_sha256(made.slide)
+        areas = export_annotations(run.passes[-1], card.table, made.annotations)
+        write_thumbnail(made.slide, made.thumbnail)
+        write_atomic(made.script, import_script().encode())
+        beside = {path.name: sha256(path) for path in made if path != made.manifest}
+        manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
+        write_manifest(made.manifest, manifest.model_dump(mode="json"))
+        place(made)
+        files.manifest.unlink(missing_ok=True)
+        order = sorted(range(len(files)), key=lambda index: files[index] == files.manifest)
+        move_all([made[index] for index in order], [files[index] for index in order])
     return digest, areas
+
+
+@contextmanager
+def _folder_beside(files: Files) -> Iterator[Files]:
+    """The same files in a new folder beside them, which goes with all that is still in it; a killed run's is a leftover."""
+    folder = files.slide.with_name(leftover_name(files.slide.name))
+    folder.mkdir()
+    try:
+        yield Files(*(folder / path.name for path in files))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def export_annotations(pass_: PassContext, table: ClassTable, path: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from wsigen.base.errors import BundleError, ConfigError, RunError
 from wsigen.base.geometry import Box
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.layout.layout import Layout
+from wsigen.models.bundle import GRID
 from wsigen.models.card import BundleCard
-from wsigen.run.choose_layout import choose_layout
+from wsigen.models.loading import read_schedule
+from wsigen.run.choose_layout import ChosenLayout, choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
 from wsigen.run.given_grid import check_grid, follows_grid
@@ -23,9 +25,10 @@ from wsigen.sampling.passes import DEFAULT_TAPER, GridFrom, PassPlan, cascade_sc
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
+from wsigen.storage.folder import RUN_SPEC
 
 if TYPE_CHECKING:
-    from wsigen.models.model import Denoiser, Model
+    from wsigen.models.model import Model
 
 PLAIN_GLASS = (243, 243, 245)
 """Glass of bundles that do not name their own."""
@@ -45,6 +48,7 @@ class Prepared:
     card: BundleCard
     layout: Layout
     spec: RunSpec
+    output: Path
     notes: tuple[str, ...] = ()
     """What the user should know of the inputs, a line each."""
 
@@ -72,7 +76,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     spec = RunSpec(
         sampling=sampling,
         grid_sampling=_grid_sampling(sampling, card.drawing),
-        passes=_passes(config, card, slide, model),
+        passes=_passes(config, card, slide, folder),
         slide=slide,
         glass=_glass(card, model),
         precision=config.precision,
@@ -86,13 +90,15 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         ),
         drawn_layout=chosen.source,
         settings=absolute,
-        output=str(output.absolute()),
+        output=output.name,
         model=str(folder.absolute()),
         device=config.device,
-        layout_title=chosen.title or (str(absolute.layout) if absolute.layout else None),
+        keep_run=config.keep_run,
+        began="here" if config.scheduler is None else "queue" if is_queue_file(config.scheduler) else "scheduler",
+        layout_title=_title(chosen, absolute),
         versions=package_versions(),
     )
-    return Prepared(config, card, chosen.layout, spec, notes)
+    return Prepared(config, card, chosen.layout, spec, output.absolute(), notes)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
@@ -100,19 +106,40 @@ def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> n
     return layout.class_map(plan.grid.box(ij), plan.cell_px)
 
 
-def reread_layout(config: RunConfig, card: BundleCard, spec: RunSpec) -> Layout:
-    """The layout of an existing run (``config`` names the kept copies).
+def prepare_again(config: RunConfig, card: BundleCard, spec: RunSpec, output: Path) -> Prepared:
+    """Make every choice of an existing run again from its settings (``config`` names the kept copies of the inputs).
+
+    Glass is left: its latent is a network's, which another device gives in other last bits.
 
     Raises
     ------
     RunError
-        If a layout that is drawn again is not the one the run began with.
+        If the run was not made by its settings: a layout that is drawn again is another one, or ``run.json`` is a forgery.
     """
-    chosen = choose_layout(config, Path(spec.model), card.table, spec.slide.mpp, (spec.slide.height, spec.slide.width))
+    folder = Path(spec.model)
+    mpp = _slide_mpp(config, card)
+    chosen = choose_layout(config, folder, card.table, mpp)
     difference = first_difference(chosen.source, spec.drawn_layout, "drawn_layout")
     if difference:
         raise RunError(f"the layout drawn again is not the run's ({difference}); restore what drew it, or start anew")
-    return chosen.layout
+    slide = _slide(config, chosen.layout, mpp)
+    check_grid(config, card, slide)
+    sampling = _sampling(config, card)
+    again = spec.changed(
+        sampling=sampling,
+        grid_sampling=_grid_sampling(sampling, card.drawing),
+        passes=_passes(config, card, slide, folder),
+        slide=slide,
+        glass=spec.glass.model_copy(update=_glass_of(card)),
+        precision=config.precision,
+        layout_title=_title(chosen, spec.settings),
+    )
+    difference = first_difference(again.model_dump(mode="json"), spec.model_dump(mode="json"))
+    if not difference and len(spec.glass.latent) != card.latent.channels:
+        difference = f"glass.latent: {card.latent.channels} channels here, {len(spec.glass.latent)} in the run"
+    if difference:
+        raise RunError(f"{RUN_SPEC}: its settings give another run ({difference}); it was edited: start the run anew")
+    return Prepared(config, card, chosen.layout, spec, output)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -170,7 +197,12 @@ def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:
     return PyramidSpec(layout.width, layout.height, mpp, magnification, config.compression, config.quality)
 
 
-def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Model) -> tuple[PassPlan, ...]:
+def _title(chosen: ChosenLayout, settings: RunConfig) -> str | None:
+    """The layout for people: how it was drawn, or its file."""
+    return chosen.title or (str(settings.layout) if settings.layout else None)
+
+
+def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Path) -> tuple[PassPlan, ...]:
     """The passes of the grid, coarse to fine, if the model draws one; then those of the slide."""
     f, side = card.latent.factor, card.crop_latent
     if min(slide.width, slide.height) < side * f:
@@ -182,22 +214,22 @@ def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Mode
         names = ", ".join(level.name for level in card.levels)
         raise ConfigError(f"setting 'levels': {wanted}, but bundle {card.name!r} has {len(card.levels)} ({names})")
     given = follows_grid(config, card)
-    plans = [] if given else _grid_passes(config, card, slide, model)
+    plans = [] if given else _grid_passes(config, card, slide, folder)
     grid_from: GridFrom = "given" if given else "previous" if plans else "none"
     steps, first = config.steps or card.steps, "reference" if config.reference and not given else "noise"
     for level, scale in cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f):
         start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(model, steps, strength))
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength))
         plans.append(replace(plan, start=start, strength=strength, grid_from=grid_from))  # type: ignore[arg-type]
     if any(plan.chunk < plan.side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return tuple(plans)
 
 
-def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model: Model) -> list[PassPlan]:
+def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Path) -> list[PassPlan]:
     """The passes of the network that draws grids: each finer one is told the one before."""
-    if card.grid is None or card.grid.network is None or model.grid is None:
+    if card.grid is None or card.grid.network is None:
         return []
     f, network = card.latent.factor, card.grid.network
     mpps = [level.mpp for level in network.levels]
@@ -205,7 +237,7 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, model:
     for level, scale in cascade_scales(mpps, len(mpps), slide.width, slide.height, network.crops[-1] * f):
         smaller = min(slide.width, slide.height) // (scale * f)
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(model.grid, network.steps, 1.0))
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, network.steps, 1.0))
         overlap = default_overlap(config.mode, side)  # the setting is the slide's: its crops may be larger
         plans.append(replace(plan, overlap=overlap, network="grid", grid_from="previous" if plans else "none"))
     return plans
@@ -252,29 +284,33 @@ def _grid_sampling(sampling: Sampling, drawing: BundleCard | None) -> Sampling |
     return sampling.model_copy(update={"guidance": drawing.guidance, "eta": eta})
 
 
-def _schedule(model: Denoiser, steps: int, strength: float) -> Schedule:
+def _schedule(folder: Path, steps: int, strength: float) -> Schedule:
+    """Timesteps and noise levels of the network in a folder; its weights are not needed."""
     try:
-        return make_schedule(model.abar, steps, strength)
+        return make_schedule(read_schedule(folder)[0], steps, strength)
     except ValueError as error:
         raise ConfigError(f"setting 'steps': {error}") from None
 
 
 def _glass(card: BundleCard, model: Model) -> Glass:
     """Index, colour and latent of bare glass: the centre of an encoded plain image."""
-    red, green, blue = card.glass_rgb or PLAIN_GLASS
+    known = _glass_of(card)
     side = 16 * card.latent.factor
-    latent = model.autoencoder.encode(np.full((side, side, 3), (red, green, blue), dtype=np.uint8))
+    latent = model.autoencoder.encode(np.full((side, side, 3), known["rgb"], dtype=np.uint8))
     centre = latent[:, latent.shape[1] // 2, latent.shape[2] // 2]
+    return Glass(**known, latent=tuple(float(v) for v in centre))
+
+
+def _glass_of(card: BundleCard) -> dict[str, Any]:
+    """What a card says of glass: its class, its colour and its cell in a grid."""
+    red, green, blue = card.glass_rgb or PLAIN_GLASS
     cell: tuple[float, ...] = ()
     if card.grid is not None:
         plain = mean_colours(np.full((1, 1, 1, 3), (red, green, blue), dtype=np.uint8), 1)[0, :, 0, 0]
         cell = tuple(float((v - m) / s) for v, m, s in zip(plain, card.grid.mean, card.grid.std, strict=True))
-    return Glass(index=card.table.background, rgb=(red, green, blue), latent=tuple(float(v) for v in centre), cell=cell)
+    return {"index": card.table.background, "rgb": (red, green, blue), "cell": cell}
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """The settings as any folder can read them: ``resume`` may be called from another one."""
-    paths: dict[str, Path | str] = {key: value.absolute() for key, value in config if isinstance(value, Path)}
-    if config.scheduler and is_queue_file(config.scheduler):
-        paths["scheduler"] = str(Path(config.scheduler).absolute())
-    return config.model_copy(update=paths)
+    return config.model_copy(update={key: value.absolute() for key, value in config if isinstance(value, Path)})

@@ -1,7 +1,12 @@
-"""The directory of a run: claimed by one configuration, checked on resume, cleared without touching anything else."""
+"""The directory of a run: claimed by one configuration, checked on resume, cleared without touching anything else.
+
+A run directory may be a stranger's. So nothing in it says where else to write or delete: the slide lies beside the run
+directory, or where the user says; and a file there is the run's own if it is the very one that the run wrote.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsigen.base.errors import OutputError, RunError
@@ -9,7 +14,7 @@ from wsigen.base.state import State, parse_state
 from wsigen.run.config import RunConfig
 from wsigen.run.given_grid import KEPT_GRID, grid_of_reference
 from wsigen.run.manifest import Manifest
-from wsigen.run.outputs import files_of
+from wsigen.run.outputs import Files, files_of
 from wsigen.run.prepare import Prepared
 from wsigen.run.spec import FAILURES, LOCK, WORK, RunSpec, package_versions, version_differences
 from wsigen.storage.files import sha256, target_of_leftover
@@ -23,10 +28,10 @@ _KEPT = ("layout", "layout_classes", "subtypes", "grid")
 """The settings that name the files which are kept there."""
 
 BEGUN = "outputs-begun"
-"""A file that says: what lies at the output is this run's, perhaps half of it."""
+"""A file that names the files at the output that this run may replace (`Begun`)."""
 
 FINISHED = "finished.json"
-"""A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to."""
+"""A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to (`Outcome`)."""
 
 _OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, RUN_SPEC, LOCK, FINISHED)
 """All a run makes in its directory besides its work folder."""
@@ -40,6 +45,31 @@ def run_dir_of(config: RunConfig, output: Path) -> str | Path:
     return config.run_dir or files_of(output.absolute()).manifest.with_suffix(".run")
 
 
+def output_of(folder: Folder, output: str | Path | None = None) -> Path:
+    """Where the slide of an existing run lies: as given, or beside the run directory that has its name.
+
+    Raises
+    ------
+    RunError
+        If it is not given, and the run directory is another one than ``NAME.run``; or if there is no run.
+    """
+    if output is not None:
+        return Path(output).absolute()
+    name = _slide_name(folder)
+    if not is_url(folder.name):
+        place = Path(folder.name)
+        beside = place.with_name(name)
+        if files_of(beside).manifest.with_suffix(".run") == place:
+            return beside
+    raise RunError(f"{folder.name}: where its slide goes is not kept there; say it with --output, e.g. --output {name}")
+
+
+def demand_plain(folder: Folder) -> None:
+    """Refuse links in a run directory (RunError): through them, files elsewhere would be written or deleted."""
+    if links := folder.links():
+        raise RunError(f"{folder.name}: holds {links[0]!r}, a link or special file, which no run makes; remove it")
+
+
 def make_run_dir(place: str | Path, output: Path) -> Folder:
     """Make the directory; the slide must not lie in it (OutputError), nor anything that is no run's (RunError)."""
     if isinstance(place, Path) and place.absolute() in output.absolute().parents:
@@ -50,6 +80,7 @@ def make_run_dir(place: str | Path, output: Path) -> Folder:
     except OSError as error:
         raise OutputError(f"{place}: cannot be made ({error.strerror}); choose another --run-dir") from None
     demand_usable(folder)
+    demand_plain(folder)
     foreign = [] if folder.has(RUN_SPEC) else sorted(name for name in folder.top() if not _own(name))
     if foreign:
         raise RunError(f"{place}: is not empty and not a run (it holds {foreign[0]!r}); choose another --run-dir")
@@ -74,7 +105,7 @@ def claim(folder: Folder, prepared: Prepared) -> None:
     RunError
         If the directory holds another run (the message names the first setting that differs).
     """
-    if finished(folder) is not None or not folder.has(RUN_SPEC):
+    if finished(folder, prepared.output) is not None or not folder.has(RUN_SPEC):
         _discard_all(folder, keep=LOCK)  # also what was written late, by workers of a run that is over
     if folder.has(RUN_SPEC):
         there = RunSpec.load(folder)
@@ -83,17 +114,49 @@ def claim(folder: Folder, prepared: Prepared) -> None:
             advice = "resume it, delete it, or choose another --run-dir"
             raise RunError(f"{folder.name}: holds another run ({difference}); {advice}")
         _check_versions(folder, there)
-        if there.output != prepared.spec.output:
-            prepared.spec.save(folder)
+        mine = prepared.spec
+        there.changed(output=mine.output, device=mine.device, keep_run=mine.keep_run, began=mine.began).save(folder)
         return
     _keep_inputs(prepared, folder)
     prepared.spec.save(folder)
 
 
-class Outcome(State):
-    """What a run came to (``finished.json``): its files, the SHA-256 of level 0, the areas of classes, its layout in words."""
+Stamp = tuple[int, int, int]
+"""Bytes, time of the last change (ns) and inode of a file: they stay when it is renamed, and a stranger cannot know them."""
 
-    files: tuple[str, str, str, str, str]
+
+class Begun(State):
+    """What a run may replace at its output (``outputs-begun``): what it put there itself, or the user has said so.
+
+    Attributes
+    ----------
+    run_id, output : str
+        Of which run, and the slide's name.
+    files : dict
+        Stamps of files by name; of a file that is just being replaced both.
+    """
+
+    run_id: str
+    output: str
+    files: dict[str, tuple[Stamp, ...]]
+
+
+class Outcome(State):
+    """What a run came to (``finished.json``).
+
+    Attributes
+    ----------
+    run_id, output : str
+        Of which run, and the slide's name.
+    files : dict
+        Stamps of the five files by name.
+    level0_sha256, area_px, layout
+        As in `wsigen.run.result.Result`.
+    """
+
+    run_id: str
+    output: str
+    files: dict[str, Stamp]
     level0_sha256: str
     area_px: dict[str, float]
     layout: str | None
@@ -112,19 +175,22 @@ def clear(folder: Folder, outcome: Outcome) -> None:
     folder.leave()
 
 
-def finished(folder: Folder) -> Outcome | None:
+def finished(folder: Folder, output: Path) -> Outcome | None:
     """The outcome of a run that was killed while it was cleared; None for any other, and if its slide is not there.
 
-    What is said in a file is believed if the slide's own manifest says the same: the rest of the run is deleted then.
+    What is said in a file is believed if the slide's own manifest says the same, and all its files are those that the run
+    wrote: the rest of the run is deleted then.
     """
     try:
         outcome = parse_state(Outcome, folder.read(FINISHED), FINISHED, RunError)
-        files = files_of(Path(outcome.files[0]))
+        files = files_of(output)
         manifest = parse_state(Manifest, files.manifest.read_bytes(), str(files.manifest), RunError)
+        same_run = not folder.has(RUN_SPEC) or RunSpec.load(folder).run_id == outcome.run_id
+        complete = outcome.output == output.name and {path.name: stamp(path) for path in files} == outcome.files
     except (OSError, RunError, OutputError, ValueError):
         return None
-    complete = tuple(map(str, files)) == outcome.files and all(path.is_file() for path in files)
-    return outcome if complete and manifest.sha256.get("level0_tiles") == outcome.level0_sha256 else None
+    said = (manifest.run_id, manifest.sha256.get("level0_tiles"))
+    return outcome if same_run and complete and said == (outcome.run_id, outcome.level0_sha256) else None
 
 
 def kept_inputs(folder: Folder, settings: RunConfig) -> dict[str, str]:
@@ -148,8 +214,10 @@ def check_unchanged(folder: Folder, spec: RunSpec, config: RunConfig, model_sha2
     for key, digest in spec.inputs:
         path = getattr(config, key)
         if not isinstance(path, Path):
+            if digest is not None:
+                raise RunError(f"{folder.name}: the run knows the hash of a {key} that its settings do not name; start anew")
             continue
-        if not path.exists():
+        if not path.is_file():
             raise RunError(f"{folder.name}: the {key} at {path} is missing; put it back or start anew")
         if sha256(path) != digest:
             raise RunError(f"{folder.name}: the {key} at {path} has changed since the run began; restore it or start anew")
@@ -165,13 +233,48 @@ def _check_versions(folder: Folder, spec: RunSpec) -> None:
         )
 
 
-def begin_outputs(folder: Folder, spec: RunSpec, overwrite: bool) -> None:
-    """Refuse to replace files that appeared since the run began (OutputError); from then on those there are the run's."""
-    if not folder.has(BEGUN) and not overwrite:
-        for path in files_of(Path(spec.output)):
-            if path.exists():
-                raise OutputError(f"{path}: was put there since the run began; move it away, then resume")
-    folder.write(BEGUN, b"")
+def demand_free(folder: Folder, spec: RunSpec, files: Files, overwrite: bool) -> None:
+    """Refuse to replace a file that this run did not write (OutputError), unless the user says so."""
+    known = _replaceable(folder, spec, files)
+    for path in () if overwrite else files:
+        if path.exists() and stamp(path) not in known.get(path.name, ()):
+            raise OutputError(
+                f"{path}: exists already and is not of this run; move it away, or resume with --overwrite to replace it or "
+                "--output for another place"
+            )
+
+
+def begin_outputs(folder: Folder, spec: RunSpec, files: Files, made: Iterable[Path] = ()) -> None:
+    """Keep what the run may replace, should it be killed: what lies there now, and what it is about to put there."""
+    stamps: dict[str, tuple[Stamp, ...]] = {path.name: () for path in files}
+    for path in (*files, *made):
+        if path.exists():
+            stamps[path.name] += (stamp(path),)
+    folder.write(BEGUN, Begun(run_id=spec.run_id, output=files.slide.name, files=stamps).model_dump_json().encode())
+
+
+def stamp(path: Path) -> Stamp:
+    """The stamp of a file; a link is not followed."""
+    now = path.lstat()
+    return now.st_size, now.st_mtime_ns, now.st_ino
+
+
+def _replaceable(folder: Folder, spec: RunSpec, files: Files) -> dict[str, tuple[Stamp, ...]]:
+    """Stamps of what this run may replace."""
+    try:
+        begun = parse_state(Begun, folder.read(BEGUN), BEGUN, RunError)
+    except (FileNotFoundError, RunError):
+        return {}
+    return begun.files if (begun.run_id, begun.output) == (spec.run_id, files.slide.name) else {}
+
+
+def _slide_name(folder: Folder) -> str:
+    """What the run directory calls its slide (RunError if it is no run)."""
+    if not folder.has(RUN_SPEC) and folder.has(FINISHED):
+        name = parse_state(Outcome, folder.read(FINISHED), f"{folder.name}/{FINISHED}", RunError).output
+        if name == Path(name).name:
+            return name
+    return RunSpec.load(folder).output
 
 
 def _own(name: str) -> bool:

@@ -12,14 +12,15 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import JsonValue, field_validator
+from pydantic import JsonValue, field_serializer, field_validator
 
 from wsigen.base.errors import RunError
 from wsigen.base.state import State, parse_state
 from wsigen.base.version import __version__
-from wsigen.run.config import RunConfig
+from wsigen.run.config import EXECUTION, RunConfig
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.folder import RUN_SPEC, Folder
@@ -27,7 +28,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -98,7 +99,7 @@ class InputHashes(State):
 
 
 class RunSpec(State):
-    """Everything a worker needs besides the store.
+    """Everything a worker needs besides the store, and nothing that says where to work: a run directory may be a stranger's.
 
     Attributes
     ----------
@@ -110,18 +111,24 @@ class RunSpec(State):
     drawn_layout : dict or None
         What a drawn layout depends on besides seed, size and um/px (`ChosenLayout.source`).
     settings : RunConfig
-        As given, with absolute paths: for ``resume``.
-    output, model : str
-        Paths of the slide and of the bundle.
+        The recipe as given, with absolute paths: for ``resume``. It holds no execution settings.
+    output : str
+        Name of the slide, without a folder.
+    model : str
+        Path of the bundle.
     device : str
-        Where the model runs.
+        Where the model runs: its kind decides the last bits.
+    keep_run : bool
+        Whether the run directory stays when the slide is there.
+    began : {"here", "scheduler", "queue"}
+        On which kind of workers, for people.
     layout_title : str or None
         The layout for people: how it was drawn, or its file.
     versions : dict
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[5] = FORMAT
+    format: Literal[6] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
@@ -135,6 +142,8 @@ class RunSpec(State):
     output: str
     model: str
     device: str
+    keep_run: bool
+    began: Literal["here", "scheduler", "queue"]
     layout_title: str | None
     versions: dict[str, str]
 
@@ -148,9 +157,31 @@ class RunSpec(State):
 
     @field_validator("settings", mode="before")
     @classmethod
-    def _mapping(cls, value: object) -> object:
-        if not isinstance(value, dict | RunConfig):
+    def _recipe(cls, value: object) -> object:
+        if isinstance(value, RunConfig):
+            return value.recipe
+        if not isinstance(value, dict):
             raise ValueError("Input should be a mapping")
+        if names := sorted(EXECUTION & value.keys()):
+            raise ValueError(f"'{names[0]}' says where a run is done, which no run directory may")
+        return value
+
+    @field_serializer("settings")
+    def _without_execution(self, value: RunConfig) -> dict[str, Any]:
+        return value.identity()
+
+    @field_validator("output")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if value != Path(value).name or not value.lower().endswith((".ome.tiff", ".ome.tif")):
+            raise ValueError("should be the name of a slide, without a folder")
+        return value
+
+    @field_validator("versions")
+    @classmethod
+    def _knows_wsigen(cls, value: dict[str, str]) -> dict[str, str]:
+        if "wsigen" not in value:
+            raise ValueError("does not name the version of wsigen")
         return value
 
     @cached_property
@@ -235,7 +266,7 @@ class RunSpec(State):
         return choice and (first_difference(mine, theirs) or choice)
 
 
-_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "grid", "model", "device"}
+_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "grid", "model"}
 """Settings that name where something lies."""
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -52,6 +52,13 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer, flush: Flush = "all
     """Write ``data`` to ``path`` so that no reader and no crash ever sees half of it."""
     with atomic_path(path, flush) as beside:
         beside.write_bytes(data)
+
+
+def move_all(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Rename flushed files into one folder, one after the other, and flush it."""
+    for source, target in zip(sources, targets, strict=True):
+        source.replace(target)
+    _flush(targets[0].parent, os.O_RDONLY)
 
 
 def target_of_leftover(name: str) -> str | None:

@@ -116,6 +116,10 @@ class Folder(Protocol):
         """Remove the folder itself, if it is a thing of its own and nothing is in it."""
         return
 
+    def links(self) -> list[str]:
+        """Names of symbolic links and special files in it, which lead elsewhere; a run makes none."""
+        return []
+
     def size(self) -> int:
         """Bytes of all values."""
         ...

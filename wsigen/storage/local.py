@@ -112,6 +112,19 @@ class LocalFolder(Folder):
         with suppress(OSError):
             self.path.rmdir()
 
+    def links(self) -> list[str]:
+        """Names of what is neither a file nor a folder."""
+        found: list[str] = []
+        folders = [self.path]
+        while folders:
+            with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # late workers may still delete
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False):
+                        found.append(str(Path(entry.path).relative_to(self.path)))
+        return sorted(found)
+
     def size(self) -> int:
         """Bytes of all files."""
         total = 0
@@ -131,7 +144,7 @@ class LocalFolder(Folder):
         """
         path = self.path / key
         try:
-            file = path.open("a+")
+            file = os.fdopen(os.open(path, _OPEN_NO_LINK, 0o666), "a+")
         except OSError as error:
             raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
         with file:
@@ -154,3 +167,7 @@ class LocalFolder(Folder):
         """All files below a folder in which others may write and delete."""
         walk = os.walk(self.path / prefix)
         return [str((Path(folder) / name).relative_to(self.path)) for folder, _, names in walk for name in names]
+
+
+_OPEN_NO_LINK = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+"""A file, but no link that somebody has laid in its place: what it leads to would be emptied."""

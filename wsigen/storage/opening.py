@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +18,17 @@ def is_url(place: str | Path) -> bool:
 
 
 def as_place(place: str | Path) -> str | Path:
-    """A path as ``Path``, a URL as text without its last slash."""
+    """A path as ``Path``, a URL as text without its last slash.
+
+    Raises
+    ------
+    ConfigError
+        For web servers, which keep no runs, and URLs that lead through others (``simplecache::http://...``).
+    """
     if is_url(place):
+        kinds = re.findall(r"([^:/]+)://", str(place).lower())
+        if "::" in str(place) or {"http", "https"} & set(kinds):
+            raise ConfigError(f"{place}: no place for a run; give a folder or an object store such as s3://bucket/prefix")
         return str(place).rstrip("/")
     return Path(str(place).removeprefix("file://"))
 

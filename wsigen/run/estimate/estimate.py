@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.config import RunConfig, RunSettings, config_of, with_settings
+from wsigen.run.config import RunConfig, RunSettings, config_of
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import PassCalls, count_calls
 from wsigen.run.estimate.memory import Projection, existing_parent, gib, project_run, tissue_share
 from wsigen.run.estimate.speed import Clock, Speed, measure_speed
+from wsigen.run.keywords import with_settings
+from wsigen.run.machine_file import with_machine
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.rundir import run_dir_of
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
@@ -80,13 +82,17 @@ class Estimate:
 
 
 @with_settings(RunSettings.__annotations__)
-def estimate(config: RunConfig | None = None, **settings: Unpack[RunSettings]) -> Estimate:
+def estimate(
+    config: RunConfig | None = None, *, machine: str | Path | None = None, **settings: Unpack[RunSettings]
+) -> Estimate:
     """Say what a slide would cost: count and measure without generating anything.
 
     Parameters
     ----------
     config : RunConfig, optional
         Settings.
+    machine : str or Path, optional
+        As for `wsigen.generate`.
     **settings
         As for `wsigen.generate`; they override those of ``config``.
 
@@ -99,7 +105,7 @@ def estimate(config: RunConfig | None = None, **settings: Unpack[RunSettings]) -
     --------
     >>> print(wsigen.estimate(layout="regions.geojson", mode="pathup"))
     """
-    return estimate_by(perf_counter, config_of(config, settings))
+    return estimate_by(perf_counter, with_machine(config_of(config, settings), machine))
 
 
 def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
