@@ -116,7 +116,7 @@ def test_python_compiles_and_uses_public_names(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_files_that_pages_name_exist(page):
-    for name in re.findall(rf"\b(?:{'|'.join(TREE)})/[\w./*-]+\.\w+", page.read_text()):
+    for name in re.findall(rf"(?<![\w/])(?:{'|'.join(TREE)})/[\w./*-]+\.\w+", page.read_text()):
         assert list(ROOT.glob(name)), f"{ids(page)} names {name}"
 
 
