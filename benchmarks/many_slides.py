@@ -17,7 +17,7 @@ from benchmarks.processes import in_process
 SLIDES, EARLY, QUICK = 200, 20, 40
 SIZE_PX = 512
 MEMORY, OBJECTS = 1.03, 1.002
-"""Targets. Python keeps a few objects a slide where libraries count what they did; 1,000 a slide would be 1.5."""
+"""Targets; a thousand objects that stay with each slide would be 1.4."""
 
 
 def measure(options: Options) -> list[Figure]:

@@ -55,6 +55,7 @@ def readers() -> dict[str, Reader]:
         "class-table": Reader(_class_tables, spoil_yaml, _read_class_table),
         "subtypes": Reader(_subtypes, spoil_yaml, _read_subtypes),
         "reference": Reader(_images, spoil_bytes, _read_image, 3),
+        "grid": Reader(_grid, spoil_bytes, _read_grid),
         "card": Reader(_card, spoil_yaml, _read_bundle, 2),
         "model-config": Reader(_model_configs, spoil_json, _read_networks, 2),
         "run-spec": Reader(_run_spec, spoil_json, _read_run_spec, 3),
@@ -169,6 +170,25 @@ def _read_image(path: Path) -> object:
     from wsigen.slide.reading import open_image
 
     return open_image(path).region(Box(0, 0, 64, 64), (128, 128))
+
+
+def _grid(folder: Path) -> list[Path]:
+    from wsigen.grids.wsz import GridFile, new_grid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "grid.wsz"
+    about = GridFile(encoder="test", cell_um=4.0, width_um=80.0, height_um=64.0)
+    with new_grid(path, about, (3, 16, 20)) as writer:
+        writer.write(0, np.random.default_rng(0).normal(size=(3, 16, 20)), np.ones((16, 20), bool))
+        writer.overview(np.zeros((16, 20, 3), np.uint8))
+    return [path]
+
+
+def _read_grid(path: Path) -> object:
+    from wsigen.base.geometry import Box
+    from wsigen.grids.wsz import open_grid
+
+    return open_grid(path).window(Box(0, 0, 8, 10), 8.0)
 
 
 # -- models --------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ OVERVIEW = "overview.jpg"
 CHUNK = 256
 """Cells of a side that are compressed together."""
 
+_CURE = "make it anew with 'wsigen compress'"
+
 MOST_CELLS = 2**29
 """Numbers in a grid at most: mean colours of 13,000 x 13,000 cells, a slide of 107,000 px in cells of 8 px."""
 
@@ -127,7 +129,20 @@ def open_grid(path: Path) -> Grid:
         If it is no zip, holds other names than those above, is larger than `MOST_CELLS`, or says what cannot be.
     """
     about, values, known = _open(path)
-    return Grid(values, known, about.cell_um, EncoderId(about.encoder, about.encoder_sha256))
+    encoder = EncoderId(about.encoder, about.encoder_sha256)
+    return Grid(_Cells(values, path), _Cells(known, path), about.cell_um, encoder)
+
+
+class _Cells:
+    """An array of a file; a damaged chunk is refused in one line when it is read."""
+
+    def __init__(self, array: Any, path: Path) -> None:
+        self._array, self._path = array, path
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, place: Any) -> NDArray[Any]:
+        with refusing(GridError, f"{self._path}: its cells cannot be read", _CURE):
+            return np.asarray(self._array[place])
 
 
 def _open(path: Path) -> tuple[GridFile, Any, Any]:
@@ -136,7 +151,7 @@ def _open(path: Path) -> tuple[GridFile, Any, Any]:
 
     if not path.is_file():
         raise GridError(f"{path}: no such file; 'wsigen compress SLIDE' makes one")
-    with refusing(GridError, f"{path}: cannot be read as a grid (*.wsz)", "make it anew with 'wsigen compress'", (GridError,)):
+    with refusing(GridError, f"{path}: cannot be read as a grid (*.wsz)", _CURE, (GridError,)):
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
         strange = next((name for name in names if not _NAMES.fullmatch(name)), None)
