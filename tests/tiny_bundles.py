@@ -71,6 +71,23 @@ def tiny_kl(channels: tuple[int, ...] = (8, 8, 8, 8), attention: bool = False, l
     ).eval()
 
 
+def tiny_vq(attention: bool = True) -> Any:
+    """A small ``VQModel``, factor 4, three latent channels; attention in the middle, as the usual ones have."""
+    from diffusers import VQModel
+
+    return VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        latent_channels=3,
+        num_vq_embeddings=64,
+        vq_embed_dim=3,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+        mid_block_add_attention=attention,
+    ).eval()
+
+
 def tiny_autoencoder_tiny() -> Any:
     """A small ``AutoencoderTiny``, factor 8."""
     from diffusers import AutoencoderTiny
@@ -138,6 +155,25 @@ def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: An
     if draws:
         grid["network"] = {"levels": LEVELS, "crops": [16, 8], "steps": 3}
     write_card(folder, tiny_card("class-map", **({"grid": grid} | card)))
+    return folder
+
+
+def make_vq_bundle(folder: Path, seed: int = 0, attention: bool = True, **card: Any) -> Path:
+    """The class-map bundle with latents of a ``VQModel``: three channels, factor 4."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tiny_unet(3 + len(CLASSES) + 1, len(LEVELS), 3).save_pretrained(folder / "unet")
+        vae = tiny_vq(attention)
+        vae.quantize.embedding.weight.data.normal_()  # diffusers begins with codes that lie much nearer to each other
+        vae.save_pretrained(folder / "vae")
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
+        folder / "scheduler"
+    )
+    latent = {"channels": 3, "factor": 4, "mean": 0.1, "std": 0.9}
+    write_card(folder, tiny_card("class-map", **({"latent": latent} | card)))
     return folder
 
 

@@ -16,6 +16,7 @@ from wsigen.base.errors import BundleError
 from wsigen.models import bundle
 from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle, list_bundles
 from wsigen.models.model import load_model
+from wsigen.models.weights import choose_weights
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_class_map_channels_disagree(copied: Path) -> None:
         ("vae/config.json", {"latent_channels": 8}, r"vae latent_channels is 8, .* is 4"),
         ("vae/config.json", {"block_out_channels": [8, 8]}, r"factor is 2, .* is 8"),
         ("vae/config.json", {"out_channels": 4}, "vae out_channels is 4"),
-        ("vae/config.json", {"_class_name": "VQModel"}, "VQModel; possible: AutoencoderKL"),
+        ("vae/config.json", {"_class_name": "VAE2"}, "VAE2; possible: AutoencoderKL, AutoencoderTiny, VQModel"),
         ("unet/config.json", {"out_channels": 8}, "unet out_channels is 8, .* is 4"),
         ("unet/config.json", {"num_class_embeds": 5}, r"num_class_embeds is 5, .* levels is 2"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
@@ -142,6 +143,51 @@ def test_fp16_variant_is_found(copied: Path) -> None:
         weights = copied / part / "diffusion_pytorch_model.safetensors"
         weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert load_model(copied).card.name == "tiny-class-map"
+
+
+@pytest.mark.parametrize("named", ["ema", "non_ema", "fp16.non_ema", "odd"])
+def test_weights_of_any_one_variant_are_found(copied: Path, named: str) -> None:
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name(f"diffusion_pytorch_model.{named}.safetensors"))
+    assert load_model(copied).card.name == "tiny-class-map"
+
+
+@pytest.mark.parametrize(
+    "in_order",
+    [
+        ["ema", "ema.fp16", "", "fp16", "non_ema", "non_ema.fp16"],
+        ["", "fp16", "bf16", "non_ema", "fp16.non_ema", "odd"],
+        ["fp32", "fp16", "odd", "other"],
+    ],
+)
+def test_variants_are_chosen_in_the_stated_order(tmp_path: Path, in_order: list[str]) -> None:
+    for name in reversed(in_order):
+        (tmp_path / f"diffusion_pytorch_model{'.' * bool(name)}{name}.safetensors").touch()
+    for name in in_order:
+        if name in ("odd", "other"):
+            break
+        found = choose_weights(tmp_path)
+        assert (found.variant or "") == name
+        assert len(found.files) == 1
+        found.files[0].unlink()
+
+
+def test_shards_are_one_variant(tmp_path: Path) -> None:
+    for shard in ("00001-of-00002", "00002-of-00002"):
+        (tmp_path / f"diffusion_pytorch_model-{shard}.safetensors").touch()
+        (tmp_path / f"diffusion_pytorch_model.fp16-{shard}.safetensors").touch()
+    found = choose_weights(tmp_path)
+    assert (found.variant, len(found.files)) == (None, 2)
+    for file in found.files:
+        file.unlink()
+    assert (choose_weights(tmp_path).variant, len(choose_weights(tmp_path).files)) == ("fp16", 2)
+
+
+def test_unknown_variants_beside_each_other_are_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"diffusion_pytorch_model.{name}.safetensors").touch()
+    with pytest.raises(BundleError, match="variants one, two, none of which is known"):
+        choose_weights(tmp_path)
 
 
 def test_hash_is_of_the_content(copied: Path, class_map_bundle: Path) -> None:

@@ -77,3 +77,24 @@ def test_attention_elsewhere_is_still_blended(attentive, tmp_path):
     whole = decode_region(pass_, pass_.plan.grid.canvas).astype(int)
     box = Box(3, 5, 30, 21)
     assert np.abs(decode_region(pass_, box) - whole[box.scale(8).slices]).max() <= 1
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_slide_of_quantised_latents_is_what_diffusers_decodes_at_once(tmp_path, monkeypatch, attention):
+    """``VQModel``, factor 4; block by block and window by window, against one call on all latents."""
+    import torch
+    from diffusers import VQModel
+    from tiny_bundles import make_vq_bundle
+
+    folder = make_vq_bundle(tmp_path / "bundle", attention=attention)
+    generate(tmp_path / "a.ome.tiff", **settings_of(folder, size=(512, 512), workers=1))
+    monkeypatch.setattr("wsigen.run.tasks.decode.WINDOW", 48)  # after the norms, whose statistics are those of the whole
+    pass_ = RunContext(tmp_path / "a.run").passes[-1]
+    canvas = pass_.plan.grid.canvas
+    assert canvas.shape == (128, 128)
+    latents = pass_.read(pass_.plan.schedule.steps, canvas)[0]
+    with torch.inference_mode():
+        raw = torch.from_numpy(latents * np.float32(0.9) + np.float32(0.1))[None]
+        image = VQModel.from_pretrained(folder / "vae").eval().decode(raw).sample[0].permute(1, 2, 0).numpy()
+    whole = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(int)
+    assert np.abs(decode_region(pass_, canvas) - whole).max() <= 1

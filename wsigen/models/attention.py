@@ -114,7 +114,7 @@ class SplitDecoder:
 
     Parameters
     ----------
-    vae : AutoencoderKL
+    vae : AutoencoderKL or VQModel
         One for which `can_split` holds.
     """
 
@@ -161,6 +161,8 @@ class SplitDecoder:
         """Run the layers before the attention, and cut their context off."""
         import torch
 
+        if hasattr(self._vae, "quantize"):
+            latents = self._vae.quantize(latents)[0]
         first = self._vae.post_quant_conv
         x: Tensor = self._decoder.conv_in(latents if first is None else first(latents))
         rows, columns = window.box.relative_to(window.around).slices
@@ -191,7 +193,7 @@ class SplitDecoder:
 def can_split(vae: Any) -> bool:
     """Whether a decoder has no attention but a plain one in its middle block, and the layers that `SplitDecoder` runs."""
     decoder = vae.decoder
-    if type(vae).__name__ != "AutoencoderKL" or type(decoder).__name__ != "Decoder":
+    if type(vae).__name__ not in ("AutoencoderKL", "VQModel") or type(decoder).__name__ != "Decoder":
         return False
     middle = decoder.mid_block
     if len(middle.resnets) != 2 or len(middle.attentions) != 1 or attentions(decoder) != [middle.attentions[0]]:

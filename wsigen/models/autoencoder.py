@@ -45,8 +45,8 @@ class Autoencoder:
 
     Parameters
     ----------
-    vae : AutoencoderKL or AutoencoderTiny
-        Its decoder's norms and activations are replaced (`layers`).
+    vae : AutoencoderKL, AutoencoderTiny or VQModel
+        Its decoder's norms and activations are replaced, and its quantiser (`layers`).
     config : dict
         Of the autoencoder.
     latent : Latent
@@ -74,9 +74,11 @@ class Autoencoder:
     def __init__(self, vae: Any, config: Config, latent: Latent, device: str) -> None:
         import torch
 
-        from wsigen.models.layers import activate_in_place, share_group_norms
+        from wsigen.models.layers import NearestCode, activate_in_place, share_group_norms
 
         activate_in_place(vae)
+        if hasattr(vae, "quantize"):
+            vae.quantize = NearestCode(vae.quantize.embedding.weight)
         self.vae, self.latent, self._device = vae, latent, device
         self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (latent.mean, latent.std))
         self._norms = share_group_norms(vae.decoder)
@@ -89,7 +91,8 @@ class Autoencoder:
         self.halo: int = min(self.radius, EFFECTIVE_HALO) if self.is_local or self.splits else 0
 
     def encode(self, rgb: NDArray[np.uint8]) -> Array:
-        """Encode a picture to standardised latents (the mode of the posterior).
+        """Encode a picture to standardised latents (the mode of the posterior; a ``VQModel``'s before they are
+        quantised, which is the first thing its decoder does).
 
         Parameters
         ----------

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.models.card import CARD_NAME, BundleCard, read_card, vae_factor
+from wsigen.models.card import CARD_NAME, BundleCard, read_card, vae_channels, vae_factor
+from wsigen.models.config_keys import demand_supported
 from wsigen.models.network_config import Config, read_config
 from wsigen.sampling.schedule import PREDICTIONS
 from wsigen.storage.files import sha256_of
@@ -21,7 +22,7 @@ GRID = "grid"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask", GRID)
 SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
 """What decides what a model computes; other files (README) do not count."""
-VAES = ("AutoencoderKL", "AutoencoderTiny")
+VAES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -100,14 +101,6 @@ def list_bundles() -> list[BundleCard]:
     return [read_card(DEFAULT_FOLDER)] if (DEFAULT_FOLDER / CARD_NAME).is_file() else []
 
 
-def weights_variant(folder: Path) -> str | None:
-    """The variant (e.g. ``fp16``) under which a part's weights are stored, None for plain ones."""
-    names = sorted(f.name for f in folder.glob("*.safetensors"))
-    # "diffusion_pytorch_model.fp16.safetensors"; shards are "model-00001-of-00002.safetensors".
-    variants = [name.split(".")[1].split("-")[0] if name.count(".") > 1 else None for name in names]
-    return None if None in variants or not variants else variants[0]
-
-
 def _download(hub_id: str) -> Path:
     """Fetch a bundle into the hub's cache."""
     from huggingface_hub import snapshot_download
@@ -156,8 +149,9 @@ def _agree(folder: Path, what: str, actual: object, why: str, expected: object) 
 def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
     if vae.get("_class_name") not in VAES:
         raise BundleError(f"{folder}: the vae is a {vae.get('_class_name')}; possible: {', '.join(VAES)}")
+    demand_supported(vae, "vae", folder)
     latent = card.latent
-    channels, why = vae.get("latent_channels", 4), "the card's latent.channels is"
+    channels, why = vae_channels(vae), "the card's latent.channels is"
     _agree(folder, "vae latent_channels", channels, why, latent.channels)
     _agree(folder, "the vae's factor", vae_factor(vae), "the card's latent.factor is", latent.factor)
     for side in ("in_channels", "out_channels"):
@@ -177,6 +171,7 @@ def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
         raise BundleError(f"{folder}: the unet is a {name}; possible: {', '.join(UNETS)}")
     wanted = UNETS[kind == "text"]
     _agree(folder, "the unet", name, f"conditioning '{kind}' needs a", wanted)
+    demand_supported(unet, "unet", folder)
     channels, classes = card.latent.channels, len(card.classes)
     told = [f"{channels} latent channels"]
     told += [f"a class map of {classes} classes and 'unknown'"] if kind == "class-map" else []
@@ -191,18 +186,17 @@ def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
 def _check_embeddings(folder: Path, unet: Config, card: BundleCard) -> None:
     kind, levels, classes = card.conditioning.kind, len(card.levels), len(card.classes)
     embeds = unet.get("num_class_embeds")
-    for unknown in ("class_embed_type", "addition_embed_type"):
-        if unet.get(unknown):
-            raise BundleError(f"{folder}: unet {unknown} {unet[unknown]!r} is not supported")
     if kind == "class-tokens":
         why = f"{levels} levels of {classes} classes and the null token need"
         _agree(folder, "unet num_class_embeds", embeds, why, levels * classes + 1)
     elif embeds is not None:
         _agree(folder, "unet num_class_embeds", embeds, "the card's number of levels is", levels)
     if kind == "text":
-        width = read_config(folder, "text_encoder").get("hidden_size")
-        why = "the text encoder's hidden_size is"
-        _agree(folder, "unet cross_attention_dim", unet.get("cross_attention_dim", 1280), why, width)
+        width = read_config(folder, "text_encoder").get("hidden_size", 512)
+        listens = unet.get("cross_attention_dim", 1280)
+        if isinstance(listens, list) and set(listens) == {width}:  # said block by block
+            listens = width
+        _agree(folder, "unet cross_attention_dim", listens, "the text encoder's hidden_size is", width)
 
 
 def check_scheduler(folder: Path) -> None:
@@ -211,6 +205,7 @@ def check_scheduler(folder: Path) -> None:
     name = str(scheduler.get("_class_name", ""))
     if "Flow" in name or not ("beta_schedule" in scheduler or scheduler.get("trained_betas")):
         raise BundleError(f"{folder}: scheduler {name} has no beta schedule (flow matching is not supported)")
+    demand_supported(scheduler, "scheduler", folder)
     kind = scheduler.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise BundleError(f"{folder}: scheduler prediction_type {kind!r}; possible: {', '.join(PREDICTIONS)}")

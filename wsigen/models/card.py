@@ -284,6 +284,13 @@ def vae_factor(vae: Config) -> int:
     return int(2 ** (len(vae.get("block_out_channels", (64,))) - 1))
 
 
+def vae_channels(vae: Config) -> int:
+    """Channels of an autoencoder's latents: a ``VQModel``'s have as many as its codes."""
+    quantised = vae.get("_class_name") == "VQModel"
+    channels = vae.get("latent_channels", 3 if quantised else 4)
+    return int(vae.get("vq_embed_dim") or channels if quantised else channels)
+
+
 def _derived_card(folder: Path) -> BundleCard:
     """Derive the card of a folder that has none, e.g. Stable Diffusion's, from its configs.
 
@@ -318,14 +325,36 @@ def _kind(unet: Config, text: bool) -> str:
 
 
 def _latent(vae: Config) -> dict[str, Any]:
+    mean, std = latent_scale(vae)
+    return {"channels": vae_channels(vae), "factor": vae_factor(vae), "mean": mean, "std": std}
+
+
+def latent_scale(vae: Config) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each latent channel, by the config of an autoencoder, as diffusers' pipelines combine them.
+
+    ``z = (encode(x) - shift_factor) * scaling_factor`` (Stable Diffusion 1 to 3); with ``latents_mean`` and ``latents_std``
+    ``z = (encode(x) - latents_mean) * scaling_factor / latents_std`` (Stable Diffusion XL).
+
+    Raises
+    ------
+    BundleError
+        If it says only one of the two, or a shift besides, or not one value a channel.
+    """
     # AutoencoderKL's own defaults are Stable Diffusion's; a Tiny one's latents are standardised already.
-    default_scale = 1.0 if vae.get("_class_name") == "AutoencoderTiny" else 0.18215
-    return {
-        "channels": vae.get("latent_channels", 4),
-        "factor": vae_factor(vae),
-        "mean": vae.get("shift_factor") or 0.0,
-        "std": 1.0 / (vae.get("scaling_factor") or default_scale),
-    }
+    scale = vae.get("scaling_factor") or (1.0 if vae.get("_class_name") == "AutoencoderTiny" else 0.18215)
+    shift, channels = vae.get("shift_factor") or 0.0, vae_channels(vae)
+    mean, std = vae.get("latents_mean"), vae.get("latents_std")
+    if mean is None and std is None:
+        return [shift] * channels, [1.0 / scale] * channels
+    remedy = "give the bundle a card that says latent.mean and latent.std"
+    if mean is None or std is None or shift:
+        said = [key for key in ("latents_mean", "latents_std", "shift_factor") if vae.get(key)]
+        raise BundleError(f"the vae's config says {' and '.join(said)} alone, which scales no latents known here: {remedy}")
+    if not len(mean) == len(std) == channels:
+        raise BundleError(
+            f"the vae's config says {len(mean)} latents_mean and {len(std)} latents_std for {channels} channels: {remedy}"
+        )
+    return list(mean), [deviation / scale for deviation in std]
 
 
 def _crop(unet: Config) -> int:

@@ -30,8 +30,8 @@ POOLED_PX = 8192
 """Latent px normalised together when the statistics of norms are measured: some hundred megabytes of activations."""
 
 BEFORE_ATTENTION = 3
-"""3x3 convolutions, each of a radius of one latent px, before the attention of ``AutoencoderKL``'s middle block, if it has one:
-the first one and a residual block."""
+"""3x3 convolutions, each of a radius of one latent px, before the attention of the middle block, if it has one: the first
+one and a residual block."""
 
 _PX = 2**10
 """Pixels of the window that is followed back: any that every upsampling divides."""
@@ -87,7 +87,7 @@ class ShrinkingHalo:
     Parameters
     ----------
     decoder : nn.Module
-        Of an ``AutoencoderKL`` or ``AutoencoderTiny``.
+        Of an ``AutoencoderKL``, ``AutoencoderTiny`` or ``VQModel``.
     vae : dict
         Config of the autoencoder.
     """
@@ -161,7 +161,7 @@ def _needs(factor: int, layers: list[bool]) -> list[int]:
 def _layers(vae: Config) -> tuple[int, list[bool]]:
     """Upsampling factor of a decoder, and whether each of its layers is a nearest upsampling: all others are 3x3 convolutions.
 
-    ``AutoencoderKL`` has two convolutions in a residual block, ``AutoencoderTiny`` three in a block.
+    ``AutoencoderKL`` and ``VQModel`` have two convolutions in a residual block, ``AutoencoderTiny`` three in a block.
     """
     convolution, upsampling = [False], [True]
     if vae.get("_class_name") == "AutoencoderTiny":

@@ -1,4 +1,4 @@
-"""Layers that take the place of a network's own: GroupNorm with shared statistics, 1x1 convolutions as matrix products.
+"""Layers that take the place of a network's own: GroupNorm with shared statistics, 1x1 convolutions as matrix products, codes.
 
 **A decoder that is a local function.** GroupNorm (Wu & He 2018, eq. 1) takes mean and variance over its whole input::
 
@@ -29,6 +29,9 @@ from wsigen.models.halo import POOLED_PX
 
 Statistics = NDArray[np.float64]
 Array = NDArray[np.float32]
+
+DISTANCES = 2**22
+"""Distances between pixels and codes that are held at a time: 16 MiB."""
 
 
 class _Pooling(threading.local):
@@ -180,6 +183,31 @@ def replace_pointwise(module: nn.Module) -> None:
 def _is_plain(convolution: nn.Conv2d) -> bool:
     ones = (convolution.kernel_size, convolution.stride)
     return ones == ((1, 1), (1, 1)) and convolution.padding in (0, (0, 0)) and convolution.groups == 1
+
+
+class NearestCode(nn.Module):
+    """Vector quantisation (van den Oord et al. 2017, eq. 1): every pixel becomes the code of the book nearest to it.
+
+    diffusers takes distances by a matrix product, whose rounding depends on how many pixels there are, and holds all of them
+    at once. Here a pixel's code depends on the pixel alone, so that overlapping windows agree, and memory is bounded
+    (`DISTANCES`).
+
+    Parameters
+    ----------
+    codes : nn.Parameter
+        ``(n, C)``.
+    """
+
+    def __init__(self, codes: nn.Parameter) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None, None]:
+        """Return the codes ``(B, C, h, w)`` of ``x``, in the place of diffusers' quantiser, and neither of its losses."""
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        parts = rows.split(max(1, DISTANCES // len(self.codes)))
+        nearest = [torch.cdist(part, self.codes, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1) for part in parts]
+        return self.codes[torch.cat(nearest)].unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2), None, None
 
 
 def activate_in_place(module: nn.Module) -> None:

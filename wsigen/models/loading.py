@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import BundleError, refusing
-from wsigen.models.bundle import weights_variant
 from wsigen.models.network_config import read_config
-from wsigen.models.weights import demand_fit
+from wsigen.models.weights import choose_weights, demand_fit
 
 _ADVICE = "copy the bundle again"
 
@@ -49,7 +48,7 @@ def load_network(folder: Path, device: str) -> Any:
             str(folder),
             output_loading_info=True,
             use_safetensors=True,
-            variant=weights_variant(folder),
+            variant=choose_weights(folder).variant,
             local_files_only=True,
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,
@@ -75,7 +74,7 @@ def load_text(folder: Path, device: str) -> tuple[Any, Any]:
             str(encoder_folder),
             output_loading_info=True,
             use_safetensors=True,
-            variant=weights_variant(encoder_folder),
+            variant=choose_weights(encoder_folder).variant,
             local_files_only=True,
             dtype=torch.float32,
         )

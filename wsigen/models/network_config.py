@@ -37,11 +37,13 @@ class _Config(BaseModel):
 
 
 class VaeConfig(_Config):
-    """Of an ``AutoencoderKL`` or ``AutoencoderTiny``."""
+    """Of an ``AutoencoderKL``, ``AutoencoderTiny`` or ``VQModel``."""
 
     in_channels: Channels = 3
     out_channels: Channels = 3
-    latent_channels: Channels = 4
+    latent_channels: Channels | None = None
+    num_vq_embeddings: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    vq_embed_dim: Channels | None = None
     block_out_channels: Widths | None = None
     encoder_block_out_channels: Widths | None = None
     decoder_block_out_channels: Widths | None = None
@@ -51,6 +53,8 @@ class VaeConfig(_Config):
     upsampling_scaling_factor: Annotated[int, Field(ge=1, le=8)] = 2
     shift_factor: float | None = None
     scaling_factor: Annotated[float, Field(gt=0)] | None = None
+    latents_mean: list[float] | None = None
+    latents_std: list[Annotated[float, Field(gt=0)]] | None = None
     mid_block_add_attention: bool | None = None
 
 

@@ -6,8 +6,10 @@ built once without memory, on torch's meta device, and given up as soon as it is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import get_ident
@@ -29,8 +31,57 @@ _SHARED = 2
 _LARGER = "the config describes a larger network than the weights hold"
 
 
+AVERAGED = ("ema", "", "non_ema")
+"""Variants of weights in the order in which they are chosen: running means, those that do not say, those of the last step."""
+
+PRECISIONS = ("", "fp32", "fp16", "bf16")
+"""Of each of them: what does not say, or says that it is whole, before what is rounded."""
+
+_FILE = re.compile(r"[^.]+?(-\d+-of-\d+)?(\.(?P<variant>.+?))?(-\d+-of-\d+)?\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a part: the name of their variant, e.g. ``fp16`` (None: they have none), and their files."""
+
+    variant: str | None
+    files: tuple[Path, ...]
+
+
+def choose_weights(folder: Path) -> Weights:
+    """Choose among the variants of the weights of a part: by `AVERAGED`, and then by `PRECISIONS`.
+
+    Raises
+    ------
+    BundleError
+        If there are several, and of none is it known what it is.
+    """
+    variants: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        match = _FILE.fullmatch(file.name)
+        variants.setdefault((match and match["variant"]) or "", []).append(file)
+    if not variants:
+        return Weights(None, ())
+    known = [name for name in variants if _rank(name) is not None]
+    if not known and len(variants) > 1:
+        names = ", ".join(sorted(variants))
+        raise BundleError(f"{folder}: weights in the variants {names}, none of which is known; leave the one to be used alone")
+    best = min(known, key=lambda name: _rank(name) or (0, 0)) if known else next(iter(variants))
+    return Weights(best or None, tuple(variants[best]))
+
+
+def _rank(variant: str) -> tuple[int, int] | None:
+    """The place of a variant such as ``ema.fp16`` in the order, None for an unknown one."""
+    words = variant.split(".") if variant else []
+    averaged = [w for w in words if w in AVERAGED]
+    precise = [w for w in words if w in PRECISIONS]
+    if len(averaged) > 1 or len(precise) > 1 or len(averaged) + len(precise) != len(words):
+        return None
+    return AVERAGED.index("".join(averaged)), PRECISIONS.index("".join(precise))
+
+
 def read_shapes(folder: Path) -> Shapes:
-    """The shape of every tensor in the safetensors files of a folder, by name; no weights are read.
+    """The shape of every tensor in the weights of a folder (`choose_weights`), by name; no weights are read.
 
     Raises
     ------
@@ -40,7 +91,7 @@ def read_shapes(folder: Path) -> Shapes:
     from safetensors import safe_open
 
     shapes: Shapes = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in choose_weights(folder).files:
         with (
             refusing(BundleError, f"{file}: cannot be read", "copy the bundle again"),
             safe_open(file, framework="numpy") as weights,
