@@ -184,3 +184,15 @@ def test_dispatch_names_both_kinds(write, table):
     with pytest.raises(LayoutError, match="neither GeoJSON nor an image"):
         read_layout(write("hello", "layout.txt"), table, SIZE, 0)
     assert read_layout(write(GOOD, "layout.dat"), table, SIZE, 0).width == 1024
+
+
+def test_outlines_that_nobody_drew_are_refused_at_once(write, table):
+    """To mend a tangle of 2,000 edges takes a quarter of an hour."""
+    corners = np.random.default_rng(0).uniform(0, 1000, (2000, 2)).round(2).tolist()
+    fails(write([GOOD, polygon(*corners)]), table, "feature 2", "two ways")
+
+
+def test_very_many_on_one_place_are_not_compared(write, table):
+    two = [box(0, 0, 500, 500), box(0, 0, 500, 500, classification="Stroma")]
+    layout = read_geojson(write([GOOD, *two * 500]), table, SIZE, 0)
+    assert "so many polygons overlap" in layout.notes[0]

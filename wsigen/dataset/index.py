@@ -158,7 +158,7 @@ def _check_classes(
             continue
         if counts[:, index].any():
             raise DatasetError(f"class {c.name!r} has no patches in training, only in held-out groups; hold out other groups")
-        if areas[:, :, index].any() or any(m.labels.names(index) for m in members):
+        if areas[:, :, index].any() or any(m.labels.names(index, m.reference) for m in members):
             raise DatasetError(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at {mpp} um/px or fall between "
                 f"cells{cause}; lower patch_px or add larger ones"

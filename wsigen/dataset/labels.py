@@ -35,7 +35,7 @@ class Labels(Protocol):
         """Whether there is a label at all."""
         ...
 
-    def names(self, index: int) -> bool:
+    def names(self, index: int, image: ImageSource) -> bool:
         """Whether the image has the class somewhere (once its labels could be read)."""
         ...
 
@@ -59,7 +59,7 @@ class WholeLabel:
         """Whether it is a class."""
         return self.class_index != UNKNOWN
 
-    def names(self, index: int) -> bool:
+    def names(self, index: int, image: ImageSource) -> bool:
         """Whether it is this class."""
         return self.class_index == index
 
@@ -92,13 +92,13 @@ class PolygonLabels:
         """True: a file without polygons is an error."""
         return True
 
-    def names(self, index: int) -> bool:
+    def names(self, index: int, image: ImageSource) -> bool:
         """Whether a polygon, or the background, is of the class."""
-        return index == self.background or bool((self._read(None).polygons.classes == index).any())
+        return index == self.background or bool((self._read(image).polygons.classes == index).any())
 
     def notes(self, image: ImageSource) -> list[str]:
         """What of the file is left out or mended."""
-        return list(self._read((image.height, image.width)).notes)
+        return list(self._read(image).notes)
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
@@ -108,18 +108,18 @@ class PolygonLabels:
         DatasetError
             If the file is unusable, a polygon lies outside or its class is not in the table.
         """
-        layout = self._read((image.height, image.width))
+        layout = self._read(image)
         sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
         return replace(layout, height=canvas[0], width=canvas[1], scale=(sy, sx))
 
-    def _read(self, size: Size | None) -> PolygonLayout:
-        names = tuple(sorted(self.rename.items()))
+    def _read(self, image: ImageSource) -> PolygonLayout:
+        names, size = tuple(sorted(self.rename.items())), (image.height, image.width)
         return _read_polygons(self.path, self.path.stat().st_mtime_ns, self.table, self.background, names, size)
 
 
 @functools.lru_cache(maxsize=64)
 def _read_polygons(
-    path: Path, stamp: int, table: ClassTable, background: int, names: tuple[tuple[str, str | None], ...], size: Size | None
+    path: Path, stamp: int, table: ClassTable, background: int, names: tuple[tuple[str, str | None], ...], size: Size
 ) -> PolygonLayout:
     """Read a file once for all um/px; again after 64 others, so that those of many images never lie in memory together."""
     # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
@@ -157,7 +157,7 @@ class PointLabels:
         """Whether a point lies on this image."""
         return len(self.labels) > 0
 
-    def names(self, index: int) -> bool:
+    def names(self, index: int, image: ImageSource) -> bool:
         """Whether a point is of the class."""
         return bool((self.labels == index).any())
 

@@ -19,8 +19,12 @@ from wsigen.layout.problems import Problems
 UNSURE_SHARE, UNSURE_AREA = 0.01, 16.0
 """What the ways to read an outline that crosses itself may differ in: so much of its area, or so many square px."""
 
-PAIRS_AT_ONCE, MOST_PAIRS = 2**22, 2**25
-"""Of overlapping polygons: looked at together, and in all."""
+PAIRS_AT_ONCE, MOST_PAIRS = 2**21, 2**19
+"""Of polygons, or edges, that lie near each other: looked at together, and in all."""
+
+
+MOST_NEAR = 20
+"""Edges near each edge of an outline that can be mended, in the mean: along a contour there are three. Likewise of polygons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +106,42 @@ def hidden_shapes(shapes: Sequence[Shape], classes: NDArray[np.uint8]) -> NDArra
     import shapely
 
     polygons = np.array([shape.polygon for shape in shapes], object)
-    tree = shapely.STRtree(polygons)
-    inner = shapely.point_on_surface(polygons)
-    under, over = [], []
+    tree, inner = shapely.STRtree(polygons), shapely.point_on_surface(polygons)
     step, pairs = max(1, PAIRS_AT_ONCE // max(1, len(polygons))), 0
+    touched = [np.zeros((2, 0), np.int64)]
     for start in range(0, len(polygons), step):
-        lower, upper = tree.query(inner[start : start + step], predicate="intersects")
+        lower, upper = tree.query(inner[start : start + step])
         lower += start
-        later = (upper > lower) & (classes[upper] != classes[lower])
-        under.append(lower[later])
-        over.append(upper[later])
         pairs += len(lower)
-        if pairs > MOST_PAIRS:
+        if pairs > MOST_PAIRS + MOST_NEAR * len(polygons):
             return None
-    lower, upper = np.concatenate(under), np.concatenate(over)
+        # A shape can only be covered if the point in it is: this leaves few of a hundred thousand.
+        lower, upper = _later(lower, upper, classes)
+        touched.append(np.stack([lower, upper])[:, shapely.intersects(polygons[upper], inner[lower])])
+    lower, upper = np.concatenate(touched, axis=1)
     by_one = np.unique(lower[shapely.covers(polygons[upper], polygons[lower])])
     by_several = [i for i in np.setdiff1d(lower, by_one) if _covered(int(i), polygons, classes, tree)]
     return np.union1d(by_one, np.array(by_several, np.int64))
+
+
+def _later(
+    lower: NDArray[np.int64], upper: NDArray[np.int64], classes: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of which the second is painted later, and is of another class."""
+    later = (upper > lower) & (classes[upper] != classes[lower])
+    return lower[later], upper[later]
 
 
 def _covered(which: int, polygons: Any, classes: NDArray[np.uint8], tree: Any) -> bool:
     """Whether later polygons of other classes cover one together."""
     import shapely
 
-    near = tree.query(polygons[which], predicate="intersects")
-    near = near[(near > which) & (classes[near] != classes[which])]
+    near = tree.query(polygons[which])
+    _, near = _later(np.full(len(near), which), near, classes)
     area = polygons[which].area
     if shapely.area(polygons[near]).sum() < area:
         return False
+    near = near[shapely.intersects(polygons[near], polygons[which])]
     return bool(polygons[which].difference(shapely.union_all(polygons[near])).area < 1e-9 * area)
 
 
@@ -149,11 +161,29 @@ def _mended(polygon: Any) -> Any:
     """The area inside an outline that crosses itself, without its holes; None if it is not clear what is inside."""
     import shapely
 
+    if _is_tangled(polygon):
+        return None
     outline = _filled(polygon.exterior)
     crossed = shapely.make_valid(shapely.Polygon(polygon.exterior))  # counts what is wound around twice as outside
     holes = shapely.union_all([_filled(hole) for hole in polygon.interiors])
     unsure = max(abs(outline.area - crossed.area), holes.difference(outline).area)
     return None if unsure > max(UNSURE_SHARE * outline.area, UNSURE_AREA) else outline.difference(holes)
+
+
+def _is_tangled(polygon: Any) -> bool:
+    """Whether edges cross so often that no person drew it; to mend it would take hours."""
+    import shapely
+
+    rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    edges = shapely.linestrings(np.concatenate([np.stack([ring[:-1], ring[1:]], 1) for ring in rings]))
+    tree = shapely.STRtree(edges)
+    step, pairs = max(1, PAIRS_AT_ONCE // len(edges)), 0
+    for start in range(0, len(edges), step):
+        asked = edges[start : start + step]
+        pairs += tree.query(asked).shape[1]
+        if pairs > MOST_NEAR * (start + len(asked)) + 1000:
+            return True
+    return False
 
 
 def _filled(ring: Any) -> Any:

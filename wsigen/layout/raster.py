@@ -22,7 +22,7 @@ from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
 from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.layout import MAX_SIDE_PX, Layout
-from wsigen.slide.formats import open_picture
+from wsigen.slide.formats import LOADERS, kind_of, open_picture
 
 STRIP_PX = 2**24
 """Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
@@ -121,6 +121,8 @@ def read_label_raster(
         raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
     known = _known(path, table, classes, background, names)
     advice = "export the annotations as GeoJSON, or a label image as PNG or TIFF"
+    if (kind := kind_of(str(path))) not in LOADERS:
+        raise LayoutError(f"{path}: neither GeoJSON nor an image that is read here{kind and f' ({kind})'}; {advice}")
     with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
         image = _open(str(path.resolve()), path.stat().st_mtime_ns)
         _check_image(path, image)
