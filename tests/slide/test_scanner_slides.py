@@ -129,6 +129,20 @@ def test_a_picture_named_like_a_slide_is_refused(tmp_path, suffix):
         open_image(tmp_path / f"a.{suffix}")
 
 
+def test_a_damaged_place_leaves_the_rest_readable(tmp_path):
+    """A handle of OpenSlide that failed once fails for ever: it is opened again."""
+    write_mrxs(tmp_path / "a.mrxs", [RGB, halved(RGB)])
+    data = tmp_path / "a" / "Data0000.dat"
+    content = bytearray(data.read_bytes())
+    content[:200] = bytes(200)
+    data.write_bytes(content)
+    image = open_image(tmp_path / "a.mrxs")
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"a\.mrxs: truncated or damaged"):
+            image.read(0, Box(0, 0, 32, 32))
+        assert np.abs(image.read(0, Box(384, 384, 512, 512)).astype(int) - RGB[384:, 384:512]).mean() < 3
+
+
 def test_information_names_reader_and_place_of_um_per_px(slides):
     info = slide_info(slides / "j2k.svs")
     assert info.reader.startswith("OpenSlide")

@@ -81,6 +81,7 @@ class OpenSlideReader:
 
     def __init__(self, path: str, slide: Any, info: SlideInfo) -> None:
         self.path, self.slide, self.info = path, slide, info
+        self._downsamples = slide.level_downsamples
         colour = slide.properties.get("openslide.background-color", "FFFFFF")
         self._glass = np.frombuffer(bytes.fromhex(colour), np.uint8)
 
@@ -96,8 +97,7 @@ class OpenSlideReader:
         import openslide
 
         with refusing(ImageError, f"{path}: OpenSlide cannot open this {vendor} slide", "copy it again, with all its files"):
-            slide = openslide.OpenSlide(path)
-        slide.set_cache(_cache())
+            slide = _open(path)
         properties = dict(slide.properties)
         for level in range(slide.level_count):
             tile = [int(properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
@@ -118,7 +118,7 @@ class OpenSlideReader:
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return uint8 RGB ``[h, w, 3]`` of a box; what was not scanned is glass."""
-        down = self.slide.level_downsamples[level]
+        down = self._downsamples[level]
         if float(down).is_integer():
             return self._region(level, box, int(down))
         out = np.empty((*box.shape, 3), np.uint8)
@@ -133,15 +133,33 @@ class OpenSlideReader:
     def _region(self, level: int, box: Box, down: float) -> NDArray[np.uint8]:
         corner = round(box.x0 * down), round(box.y0 * down)
         with refusing(ImageError, f"{self.path}: truncated or damaged", "copy the file again"):
-            image = self.slide.read_region(corner, level, (box.width, box.height))
+            image = self._read(corner, level, (box.width, box.height))
         pixels = np.asarray(image)
         return over(pixels[..., :3], pixels[..., 3], self._glass)
+
+    def _read(self, *region: Any) -> Any:
+        """Read a region; a handle of OpenSlide that failed once fails for ever, be it at another place or in another thread."""
+        import openslide
+
+        try:
+            return self.slide.read_region(*region)
+        except openslide.OpenSlideError:
+            self.slide = _open(self.path)
+            return self.slide.read_region(*region)
 
     def missing_bytes(self) -> int:
         """Return how far the last tile of a TIFF reaches beyond the end of the file."""
         from wsigen.slide.tiff_reader import beyond_end
 
         return beyond_end(self.path) if kind_of(self.path) == "TIFF" else 0
+
+
+def _open(path: str) -> Any:
+    import openslide
+
+    slide = openslide.OpenSlide(path)
+    slide.set_cache(_cache())
+    return slide
 
 
 @functools.cache
