@@ -55,6 +55,10 @@ class Box:
         """Grow by ``margin`` on all four sides (may leave the canvas)."""
         return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
 
+    def snap(self, step: int) -> Box:
+        """Move up and left until the corner is a multiple of ``step``."""
+        return self.shift(-(self.y0 % step), -(self.x0 % step))
+
     def shift(self, dy: int, dx: int) -> Box:
         """Move by ``(dy, dx)``."""
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)

@@ -45,7 +45,7 @@ class CropBatch:
     Attributes
     ----------
     images : uint8 [B, P, P, 3] RGB
-    class_maps : uint8 [B, P // 8, P // 8], indices into the dataset's table, or `classes.UNKNOWN` where nobody said
+    class_maps : uint8 [B, P / c, P / c] of cells of c px, indices into the dataset's table, or `classes.UNKNOWN`
     levels : int64 [B], index into the dataset's levels (0 = finest)
     labelled : bool [B], whether the crop comes from an image with any label
     """
@@ -73,6 +73,8 @@ class CropStream:
         Whether crops are turned and, half of them, jittered in stain.
     failures : ReadFailures
         What becomes of crops that cannot be read.
+    cell_px : int
+        Side of the cells of class maps; crops lie on their grid.
     """
 
     def __init__(
@@ -86,9 +88,11 @@ class CropStream:
         seed: int,
         augment: bool,
         failures: ReadFailures,
+        cell_px: int = CELL_PX,
     ) -> None:
         self._members, self._patches, self._drawer, self._mpps = members, patches, drawer, mpps
         self._patch, self._side, self._seed, self._augment, self._failures = patch_px, side_px, seed, augment, failures
+        self._cell = cell_px
 
     def batch(self, step: int, count: int) -> CropBatch:
         """Return ``count`` crops of a step (>= 0)."""
@@ -114,7 +118,7 @@ class CropStream:
 
     def _crop(self, member: Member, mpp: float, patch: Box, label: int | None, rng: np.random.Generator) -> tuple[U8, U8]:
         box = self._place(member, mpp, patch, label, rng)
-        image, classes = member.image(box, mpp), member.class_map(box, mpp)
+        image, classes = member.image(box, mpp), member.class_map(box, mpp, self._cell)
         if self._augment:
             image = jitter_stain(image, rng) if rng.random() < 0.5 else image
             turn = int(rng.integers(8))
@@ -130,7 +134,7 @@ class CropStream:
         corner = cell - side // 2 + rng.integers(-(side // 4), side // 4 + 1, size=2)
         last = np.array(member.canvas(mpp)) // CELL_PX - side
         y, x = (int(v) * CELL_PX for v in np.clip(corner, 0, last))
-        return Box(y, x, y + self._side, x + self._side)
+        return Box(y, x, y + self._side, x + self._side).snap(self._cell)
 
 
 def jitter_stain(crop: U8, rng: np.random.Generator, amount: float = 0.12) -> U8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,11 @@ class Dataset:
         *,
         unlabelled_share: float | None = None,
         augment: bool = True,
+        cell_px: int = CELL_PX,
     ) -> CropStream:
         """Return a stream of random crops of ``side_px`` px, a multiple of 8 not above ``patch_px``; see `Drawer`.
+
+        Their class maps have cells of ``cell_px`` px, of which ``side_px`` is a multiple, too.
 
         Raises
         ------
@@ -141,11 +145,12 @@ class Dataset:
             If the side does not fit, or the split cannot give what the shares ask for.
         """
         patch = self.settings.patch_px
-        if side_px % CELL_PX or not CELL_PX <= side_px <= patch:
-            raise DatasetError(f"crops of {side_px} px: give a multiple of {CELL_PX} up to the dataset's patch_px {patch}")
+        step = math.lcm(CELL_PX, cell_px)
+        if side_px % step or not step <= side_px <= patch:
+            raise DatasetError(f"crops of {side_px} px: give a multiple of {step} up to the dataset's patch_px {patch}")
         patches, drawer = self.split_patches(split), self.drawer(split, level_shares, unlabelled_share)
         failures = ReadFailures(self.skip_bad)
-        return CropStream(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, failures)
+        return CropStream(self.members, patches, drawer, self.mpps, patch, side_px, seed, augment, failures, cell_px)
 
 
 def open_dataset(

@@ -152,6 +152,7 @@ def cache_latents(
     *,
     variants: int = 1,
     jitter: float = 0.0,
+    cell_px: int = CELL_PX,
     batch: int = 8,
     watch: Callable[[int, int], None] | None = None,
     share: tuple[int, int] = (0, 1),
@@ -169,6 +170,8 @@ def cache_latents(
         How often each patch is encoded; beyond the first it is turned.
     jitter : float
         Of the stains of turned patches: largest relative change of optical densities (`crops.jitter_stain`).
+    cell_px : int
+        px of a latent px: patches are read on its grid, and their class maps in its cells.
     batch : int
         Patches encoded at a time.
     watch : callable, optional
@@ -180,12 +183,15 @@ def cache_latents(
     Raises
     ------
     DatasetError
-        If there are no patches to train on, or the encoder gives no latent px for every cell.
+        If there are no patches to train on, they are not of whole cells, or the encoder gives no latent px for every cell.
     """
     patches = dataset.split_patches("training")
     if not len(patches):
         raise DatasetError("no patches to encode; hold out other groups")
-    encoder = PatchEncoder(dataset, patches, encode, batch, jitter)
+    patch = dataset.settings.patch_px
+    if patch % cell_px:
+        raise DatasetError(f"patch_px {patch}: latents of 1/{cell_px} of the image need a multiple of {cell_px}")
+    encoder = PatchEncoder(dataset, patches, encode, batch, jitter, cell_px)
     wait = meet or (lambda: None)
     group = _open_group(Path(folder), encoder, [key, dataset.key, jitter, variants]) if share[0] == 0 else None
     wait()
@@ -277,10 +283,12 @@ def _await_other_shares(moments: Any, still_s: float) -> None:
 class PatchEncoder:
     """Reads, augments and encodes patches; one that cannot be read is replaced or an error (`crops.ReadFailures`)."""
 
-    def __init__(self, dataset: Dataset, patches: Patches, encode: Encode, batch: int, jitter: float) -> None:
+    def __init__(
+        self, dataset: Dataset, patches: Patches, encode: Encode, batch: int, jitter: float, cell_px: int = CELL_PX
+    ) -> None:
         self.dataset, self.patches, self._encode, self._batch, self._jitter = dataset, patches, encode, batch, jitter
         self._failures = ReadFailures(dataset.skip_bad, expected=len(patches.level))
-        self.side = dataset.settings.patch_px // CELL_PX
+        self._cell, self.side = cell_px, dataset.settings.patch_px // cell_px
         self._glass = [i for i, c in enumerate(dataset.table) if c.background]
 
     def block(self, rows: range, variant: int) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float64]]:
@@ -326,7 +334,7 @@ class PatchEncoder:
         failed: set[int] = set()
         for attempt in itertools.count():
             member, mpp = self.dataset.members[self.patches.member[taken]], self.dataset.mpps[self.patches.level[taken]]
-            box = self.patches.box(taken, self.dataset.settings.patch_px)
+            box = self.patches.box(taken, self.dataset.settings.patch_px).snap(self._cell)
             try:
                 image = member.image(box, mpp)
             except ImageError as error:
@@ -342,7 +350,7 @@ class PatchEncoder:
                 continue
             self._failures.succeeded()
             break
-        return image, member.class_map(box, mpp), member.tissue(box, mpp)
+        return image, member.class_map(box, mpp, self._cell), member.tissue(box, mpp, self._cell)
 
     def _alike(self, row: int, failed: set[int]) -> NDArray[np.int64]:
         """Rows that are drawn as ``row`` is: of its level, its most frequent class, half of it or less, labelled or not.
@@ -352,7 +360,8 @@ class PatchEncoder:
         p = self.patches
         labelled = np.array([m.labelled for m in self.dataset.members])[p.member]
         most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
-        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * self.side**2])
+        cells = (self.dataset.settings.patch_px // CELL_PX) ** 2
+        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * cells])
         whole = np.ones(len(p.level), bool)
         whole[list(failed)] = False
         alike = np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0) & whole)

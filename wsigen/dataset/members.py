@@ -66,11 +66,11 @@ class Member:
         """Return the labels on the image resampled to ``mpp`` um/px: a class of ``table`` everywhere, or `classes.UNKNOWN`."""
         return self.labels.layout(self.reference, self.canvas(mpp))
 
-    def class_map(self, box: Box, mpp: float) -> NDArray[np.uint8]:
-        """Return uint8 ``[h/8, w/8]``: classes of the 8 px cells of a box whose sides are multiples of 8."""
-        classes = self.layout(mpp).class_map(_cells(box), CELL_PX)
+    def class_map(self, box: Box, mpp: float, cell_px: int = CELL_PX) -> NDArray[np.uint8]:
+        """Return uint8 ``[h / c, w / c]``: classes of the cells of c px of a box whose sides and corner are multiples of c."""
+        classes = self.layout(mpp).class_map(_cells(box, cell_px), cell_px)
         if self.glass is not None:
-            classes[(classes == UNKNOWN) & ~self.tissue(box, mpp)] = self.glass
+            classes[(classes == UNKNOWN) & ~self.tissue(box, mpp, cell_px)] = self.glass
         return classes
 
     def overview(self, cell_um: float) -> NDArray[np.uint8]:
@@ -79,12 +79,12 @@ class Member:
         height, width = (max(1, round(side / CELL_PX)) * CELL_PX for side in self.canvas(mpp))
         return self.class_map(Box(0, 0, height, width), mpp)
 
-    def tissue(self, box: Box, mpp: float) -> Mask:
-        """Return bool ``[h/8, w/8]``: which cells of a box are tissue."""
+    def tissue(self, box: Box, mpp: float, cell_px: int = CELL_PX) -> Mask:
+        """Return bool ``[h / c, w / c]``: which cells of c px of a box are tissue."""
         if self.mask is None:
-            return np.ones(_cells(box).shape, bool)
-        return sample(self.mask, self.canvas(mpp), _cells(box), CELL_PX)
+            return np.ones(_cells(box, cell_px).shape, bool)
+        return sample(self.mask, self.canvas(mpp), _cells(box, cell_px), cell_px)
 
 
-def _cells(box: Box) -> Box:
-    return Box(box.y0 // CELL_PX, box.x0 // CELL_PX, box.y1 // CELL_PX, box.x1 // CELL_PX)
+def _cells(box: Box, cell_px: int) -> Box:
+    return Box(box.y0 // cell_px, box.x0 // cell_px, box.y1 // cell_px, box.x1 // cell_px)

@@ -14,7 +14,9 @@ from wsigen.layout.class_names import Names
 from wsigen.models.card import CardClass, Level
 
 CELL_PX = 8
-"""Side of a class-map cell in px of a level: the grid of f8 latents."""
+"""Side in px of a level of the cells that an index counts and patches lie on.
+
+Trainings read class maps in cells of their latent px, whatever these measure: `Member.class_map`."""
 
 
 def _one_or_many(value: Any) -> Any:

@@ -1,10 +1,13 @@
-"""Autoencoders (diffusers' ``AutoencoderKL``): built, loaded, widened, used to encode, and measured."""
+"""Autoencoders (diffusers' ``AutoencoderKL``): built, loaded, widened, used to encode, and measured.
+
+Denoisers are trained on latents of a ``VQModel``, too, which is not trained itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,12 +16,17 @@ from torch import Tensor
 
 from wsigen.base.errors import TrainingError, refusing
 from wsigen.dataset.crops import CropBatch, Stream
-from wsigen.dataset.settings import CELL_PX
-from wsigen.models.weights import demand_fit
+from wsigen.models.card import vae_channels, vae_factor
+from wsigen.models.config_keys import demand_supported
+from wsigen.models.weights import choose_weights, demand_fit
 from wsigen.training.recipes import AutoencoderNetwork
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, VQModel
+
+Vae: TypeAlias = "AutoencoderKL | VQModel"
+KINDS = ("AutoencoderKL", "VQModel")
+"""Autoencoders whose latents a denoiser can be trained on."""
 
 
 def build_vae(settings: AutoencoderNetwork, crop_px: int) -> AutoencoderKL:
@@ -26,9 +34,10 @@ def build_vae(settings: AutoencoderNetwork, crop_px: int) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
     depth = len(settings.channels)
-    if 2 ** (depth - 1) != CELL_PX:
+    factor = 2 ** (depth - 1)
+    if crop_px % factor:
         raise TrainingError(
-            f"network.channels has {depth} levels, latents of 1/{2 ** (depth - 1)} of the image; class maps need 1/{CELL_PX}"
+            f"network.channels has {depth} levels, latents of 1/{factor} of the image; crop_px must be a multiple of {factor}"
         )
     model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * depth,
@@ -47,24 +56,39 @@ def build_vae(settings: AutoencoderNetwork, crop_px: int) -> AutoencoderKL:
     return model
 
 
-def load_vae(folder: Path) -> AutoencoderKL:
-    """Load an ``AutoencoderKL`` from its folder or from a bundle's ``vae``; safetensors only.
+def load_vae(folder: Path) -> Vae:
+    """Load an autoencoder (`KINDS`) from its folder or from a bundle's ``vae``; safetensors only.
 
     Raises
     ------
     TrainingError
-        If there is none, or its latents do not have the cells of class maps.
+        If there is none, or it is of another kind.
+    BundleError
+        If its config asks for what is not done here.
     """
-    from diffusers import AutoencoderKL
+    import diffusers
 
     there = next((f for f in (folder, folder / "vae", folder / "bundle" / "vae") if (f / "config.json").is_file()), None)
     if there is None:
         raise TrainingError(f"{folder}: no autoencoder there (a folder with config.json and *.safetensors, or its bundle)")
-    model: AutoencoderKL = load_pretrained(AutoencoderKL, there)
-    factor = 2 ** (len(model.config["block_out_channels"]) - 1)
-    if factor != CELL_PX:
-        raise TrainingError(f"{there}: latents are 1/{factor} of the image; class maps need 1/{CELL_PX}")
+    with refusing(TrainingError, f"{there}: cannot be loaded", "give a folder that diffusers wrote"):
+        config = dict(diffusers.AutoencoderKL.load_config(str(there), local_files_only=True))
+    name = config.get("_class_name", KINDS[0])
+    if name not in KINDS:
+        raise TrainingError(f"{there}: a {name}; denoisers are trained on latents of {' or '.join(KINDS)}")
+    demand_supported({**config, "_class_name": name}, "vae", there)
+    model: Vae = load_pretrained(getattr(diffusers, name), there)
     return model
+
+
+def factor_of(vae: Vae) -> int:
+    """px of a latent px."""
+    return vae_factor({**vae.config, "_class_name": type(vae).__name__})
+
+
+def channels_of(vae: Vae) -> int:
+    """Channels of the latents."""
+    return vae_channels({**vae.config, "_class_name": type(vae).__name__})
 
 
 def load_pretrained(kind: Any, folder: Path) -> Any:
@@ -78,7 +102,12 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
     with refusing(TrainingError, f"{folder}: cannot be loaded as {kind.__name__}", "give a folder that diffusers wrote"):
         demand_fit(lambda: kind.from_config(kind.load_config(str(folder), local_files_only=True)), folder)
         return kind.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+            str(folder),
+            use_safetensors=True,
+            variant=choose_weights(folder).variant,
+            local_files_only=True,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
         )
 
 
@@ -124,9 +153,9 @@ def to_bytes(images: Tensor) -> NDArray[np.uint8]:
 
 
 def encoder_of(
-    vae: AutoencoderKL, device: torch.device | str, precision: str = "no"
+    vae: Vae, device: torch.device | str, precision: str = "no"
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return a function: uint8 [B, P, P, 3] -> posterior means, float32 [B, C, p, p].
+    """Return a function: uint8 [B, P, P, 3] -> posterior means (`latents_of`), float32 [B, C, p, p].
 
     Parameters
     ----------
@@ -140,13 +169,20 @@ def encoder_of(
     def encode(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         x = to_unit(images).to(device, memory_format=torch.channels_last)
         with torch.autocast(x.device.type, mixed, enabled=mixed is not None):
-            mean = vae.encode(x).latent_dist.mode()
+            mean = latents_of(vae, x)
         return np.asarray(mean.float().cpu().numpy())
 
     return encode
 
 
-def decoder_of(vae: AutoencoderKL, mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
+def latents_of(vae: Vae, x: Tensor) -> Tensor:
+    """Encode images (B, 3, H, W) to the posterior's mode; a ``VQModel``'s latents before they are quantised."""
+    encoded: Any = vae.encode(x)
+    latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents
+
+
+def decoder_of(vae: Vae, mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
     """Return a function: standardised latents (B, C, p, p) -> images (B, 3, H, W) in [-1, 1], one at a time."""
 
     @torch.no_grad()
@@ -159,14 +195,14 @@ def decoder_of(vae: AutoencoderKL, mean: Sequence[float], std: Sequence[float]) 
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, x: Tensor) -> Tensor:
+def reconstruct(vae: Vae, x: Tensor) -> Tensor:
     """Encode images (B, 3, H, W) to the posterior's mode and decode them."""
-    made: Tensor = vae.decode(vae.encode(x).latent_dist.mode()).sample
+    made: Tensor = vae.decode(latents_of(vae, x)).sample
     return made
 
 
 def measure_autoencoder(
-    vae: AutoencoderKL, crops: Stream[CropBatch], background: tuple[int, ...], count: int = 48, batch: int = 4
+    vae: Vae, crops: Stream[CropBatch], background: tuple[int, ...], count: int = 48, batch: int = 4
 ) -> dict[str, float]:
     """Reconstruct crops and compare them in 8 bit, outside background: empty glass would flatter every figure.
 

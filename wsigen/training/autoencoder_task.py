@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.settings import CELL_PX
 from wsigen.storage.files import write_atomic
 from wsigen.training.autoencoder import (
     build_vae,
+    factor_of,
     load_vae,
     measure_autoencoder,
     reconstruct,
@@ -85,7 +86,7 @@ class AutoencoderTask(Task):
     def __init__(self, recipe: AutoencoderRecipe, stream: Stream[CropBatch]) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self._stream = recipe, stream
-        self.vae = load_vae(recipe.start) if recipe.start else build_vae(recipe.network, recipe.crop_px)
+        self.vae = _loaded(recipe.start) if recipe.start else build_vae(recipe.network, recipe.crop_px)
         if recipe.added_latents:
             self.vae = with_more_latents(self.vae, recipe.added_latents)
         self._network = Reconstruction(self.vae, recipe.decoder_only)
@@ -113,7 +114,7 @@ class AutoencoderTask(Task):
         """Crops in [-1, 1], the posterior's noise, and noise added to the latents."""
         loop = self.recipe.loop
         batch = self._stream.batch(step * loop.parts + part, loop.part)
-        side = self.recipe.crop_px // CELL_PX
+        side = self.recipe.crop_px // factor_of(self.vae)
         shape = (loop.part, int(self.vae.config["latent_channels"]), side, side)
         rng = np.random.default_rng((self.recipe.seed, step, part, 1))  # not that of the stream's crops
         drawn = {"images": to_unit(batch.images), "noise": torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))}
@@ -148,6 +149,16 @@ class AutoencoderTask(Task):
         """Up to four crops of the first batch above their reconstructions."""
         x = self.draw(0, 0)["images"][:4].to(device)
         return np.concatenate([np.concatenate(list(to_bytes(images)), axis=1) for images in (x, reconstruct(self.vae, x))])
+
+
+def _loaded(start: Path) -> AutoencoderKL:
+    """The autoencoder that training begins at (TrainingError: it is of a kind that is not trained here)."""
+    from diffusers import AutoencoderKL
+
+    vae = load_vae(start)
+    if not isinstance(vae, AutoencoderKL):
+        raise TrainingError(f"{start}: a {type(vae).__name__} cannot be trained here, only used; begin at an AutoencoderKL")
+    return vae
 
 
 class Reconstruction(nn.Module):

@@ -14,6 +14,7 @@ from torch import nn
 
 from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Level, read_card
+from wsigen.models.config_keys import demand_supported
 from wsigen.training.autoencoder import load_pretrained, load_vae
 from wsigen.training.recipes import DenoiserRecipe, LatentRecipe, UNetSettings
 
@@ -75,6 +76,8 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     ------
     TrainingError
         If it cannot be loaded, is of the wrong kind for the conditioning, or has other latents or prompts.
+    BundleError
+        If its config asks for what is not done here.
     """
     import diffusers
 
@@ -82,18 +85,19 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     wanted = diffusers.UNet2DConditionModel if kind == "text" else diffusers.UNet2DModel
     there = folder / "unet" if (folder / "unet").is_dir() else folder
     try:
-        name = wanted.load_config(str(there), local_files_only=True).get("_class_name")
+        config = dict(wanted.load_config(str(there), local_files_only=True))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(f"{there}: cannot be loaded as {wanted.__name__} ({reason})") from None
+    name = config.get("_class_name")
     if name != wanted.__name__:
         raise TrainingError(f"{there}: a {name}; conditioning '{kind}' needs a {wanted.__name__}")
+    demand_supported(config, "unet", there)
     unet: Any = load_pretrained(wanted, there)
     if unet.config["out_channels"] != latent_channels:
         given = unet.config["out_channels"]
         raise TrainingError(f"{there}: made for {given} latent channels, the autoencoder has {latent_channels}")
-    # a network may bring the prompts to its own width by a layer of its own
-    width = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
+    width = unet.config.get("cross_attention_dim")
     widths = set(width) if isinstance(width, list | tuple) else {width}  # some say it block by block
     if text_width and widths != {text_width}:
         raise TrainingError(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from wsigen.dataset.settings import CELL_PX
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.models.card import Level
 from wsigen.training.recipes import GridTelling
@@ -19,9 +18,9 @@ from wsigen.training.recipes import GridTelling
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def with_cells(encode: Encode) -> Encode:
+def with_cells(encode: Encode, factor: int) -> Encode:
     """Encode pictures uint8 ``(B, P, P, 3)`` to latents and, as further channels, their mean colours, ``(B, C + 3, p, p)``."""
-    return lambda images: np.concatenate([encode(images), mean_colours(images, CELL_PX)], axis=1)
+    return lambda images: np.concatenate([encode(images), mean_colours(images, factor)], axis=1)
 
 
 def told_grid(cells: Tensor, possible: NDArray[np.bool_], telling: GridTelling, rng: np.random.Generator) -> Tensor:

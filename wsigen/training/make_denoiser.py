@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from wsigen.base.json_file import read_json
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
-from wsigen.dataset.settings import CELL_PX
 from wsigen.models.card import BundleCard, GridCondition, Level
 from wsigen.models.loading import load_text
-from wsigen.training.autoencoder import decoder_of, encoder_of, load_vae
+from wsigen.training.autoencoder import Vae, channels_of, decoder_of, encoder_of, factor_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
@@ -32,9 +31,6 @@ from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
 from wsigen.training.recipes import DenoiserRecipe, GridTelling
 from wsigen.training.snapshot import Identity, identity_of, model_key, weights_key
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +65,13 @@ def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume
     return fit_denoiser(recipe, encoded(recipe, dataset, vae, out), vae, out, resume=resume)
 
 
-def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: AutoencoderKL, out: Path, *, resume: bool = False) -> Outcome:
+def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, *, resume: bool = False) -> Outcome:
     """Train on latents and write ``out/bundle`` when all steps are done."""
-    channels = int(vae.config["latent_channels"])
+    channels = channels_of(vae)
     mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
     grid = grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None
-    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, CELL_PX, data.side, grid)
+    factor, side = factor_of(vae), data.side
+    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, factor, side, grid)
     folder = recipe.text or recipe.start
     text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
     scheduler = build_schedule(recipe)
@@ -124,18 +121,19 @@ def _figures_of(autoencoder: Path) -> dict[str, float]:
         return {f"autoencoder_{name}": float(value) for name, value in read_json(file, TrainingError).items()}
 
 
-def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: Path) -> LatentData:
+def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: Vae, out: Path) -> LatentData:
     """Encode what is not in ``out/latents`` yet, each process its share, and open a stream of it."""
     scale = scale_of_start(recipe, vae)
-    state = processes()
+    state, factor = processes(), factor_of(vae)
     encode = encoder_of(vae, state.device, recipe.loop.precision)
     cache = cache_latents(
         dataset,
-        with_cells(encode) if recipe.grid else encode,
+        with_cells(encode, factor) if recipe.grid else encode,
         out / "latents",
         encoder_key(recipe, vae),
         variants=recipe.latent_variants,
         jitter=recipe.stain_jitter,
+        cell_px=factor,
         batch=4,
         watch=(lambda done, blocks: print(f"latents: block {done} of {blocks}", flush=True)) if is_main() else None,
         share=(state.process_index, state.num_processes),
@@ -146,11 +144,11 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: AutoencoderKL, out: P
         mean, std = (np.concatenate(pair) for pair in zip(scale, cells, strict=True))
         cache = replace(cache, mean=mean, std=std)
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
-    side = dataset.settings.patch_px // CELL_PX
+    side = dataset.settings.patch_px // factor
     return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, data_key(recipe, dataset, vae))
 
 
-def scale_of_start(recipe: DenoiserRecipe, vae: AutoencoderKL) -> NDArray[np.float32] | None:
+def scale_of_start(recipe: DenoiserRecipe, vae: Vae) -> NDArray[np.float32] | None:
     """A network that training begins at knows latents as they were standardised for it (see `denoiser.latent_scale_of`)."""
     if recipe.start is None:
         return None

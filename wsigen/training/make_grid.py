@@ -16,7 +16,6 @@ from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch
-from wsigen.dataset.settings import CELL_PX
 from wsigen.grids.mean_colour import NAME, mean_colours
 from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard, GridNetwork
@@ -46,13 +45,14 @@ class GridTask(DenoiserTask):
 class CellStream:
     """Cells of random crops that are read from the images, turned and jittered in stain; see `dataset.crops.Stream`."""
 
-    def __init__(self, crops: Stream[CropBatch], mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+    def __init__(self, crops: Stream[CropBatch], cell_px: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        self._cell = cell_px
         self._crops, self._mean, self._std = crops, mean[:, None, None], std[:, None, None]
 
     def batch(self, step: int, count: int) -> LatentBatch:
         """Return ``count`` crops of a step (>= 0) as standardised cells (B, 3, p, p)."""
         crops = self._crops.batch(step, count)
-        cells = (mean_colours(crops.images, CELL_PX) - self._mean) / self._std
+        cells = (mean_colours(crops.images, self._cell) - self._mean) / self._std
         return LatentBatch(cells, crops.class_maps, crops.levels, crops.labelled)
 
 
@@ -72,9 +72,10 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     if drawing is None or card.grid is None:
         raise ValueError("a card without a network of grids")
     mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
-    side_px = dataset.settings.patch_px
-    crops = dataset.crops("training", side_px, recipe.seed, recipe.level_shares, unlabelled_share=recipe.unlabelled_share)
-    stream = CellStream(crops, mean, std)
+    side_px, cell_px = dataset.settings.patch_px, card.latent.factor
+    shares, unlabelled = recipe.level_shares, recipe.unlabelled_share
+    crops = dataset.crops("training", side_px, recipe.seed, shares, unlabelled_share=unlabelled, cell_px=cell_px)
+    stream = CellStream(crops, cell_px, mean, std)
     torch.manual_seed(recipe.seed)
     unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
@@ -109,7 +110,7 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
     theirs, ours = [c.name for c in card.classes], list(dataset.table.names)
     if card.conditioning.kind == "class-map" and theirs != ours:
         raise TrainingError(f"{recipe.bundle}: knows the classes {', '.join(theirs)}, the dataset {', '.join(ours)}")
-    side = dataset.settings.patch_px // CELL_PX
+    side = dataset.settings.patch_px // card.latent.factor
     network = GridNetwork(
         levels=dataset.levels,
         crops=(side, side // 2) if recipe.quarter_share else (side,),

@@ -20,7 +20,9 @@ from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridConditio
 from wsigen.training.recipes import BundleSettings
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler
+    from diffusers import DDIMScheduler
+
+    from wsigen.training.autoencoder import Vae
 
 _README = """# {name}: {title}
 
@@ -131,7 +133,7 @@ def describe_bundle(
 class TrainedParts:
     """What a bundle is made of; ``text`` is (tokenizer, text encoder) for prompts, ``figures`` go into the README."""
 
-    vae: AutoencoderKL
+    vae: Vae
     unet: nn.Module
     scheduler: DDIMScheduler
     figures: dict[str, float]
