@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsigen.base.errors import ConfigError, suggest
 
@@ -22,9 +22,13 @@ class TissueClass:
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """The classes of a model; a class map (uint8) holds positions in this table, or ``UNKNOWN``."""
+    """The classes of a model; a class map (uint8) holds positions in this table, or ``UNKNOWN``.
+
+    ``remedy`` ends what is said of an unknown name: what to do where the names are not the model's own.
+    """
 
     classes: tuple[TissueClass, ...]
+    remedy: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         folded = [c.name.casefold() for c in self.classes]
@@ -64,4 +68,9 @@ class ClassTable:
         for i, c in enumerate(self.classes):
             if c.name.casefold() == name.strip().casefold():
                 return i
-        raise ConfigError(f"unknown class {name!r}{suggest(name, self.names)}; known: {', '.join(self.names)}")
+        raise ConfigError(f"unknown class {name!r}{suggest(name, self.names)}; {self.known}")
+
+    @property
+    def known(self) -> str:
+        """The names for people who asked for another one."""
+        return f"known: {', '.join(self.names)}{self.remedy}"

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
-from wsigen.cli import evaluate, slides
+from wsigen.cli import evaluate, models, slides
 from wsigen.cli.compress import compress
 from wsigen.cli.info import info
 from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
@@ -65,7 +65,12 @@ _add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
 _add(compress, "Slides", "wsigen compress slide.svs slide.wsz")
-_add(slides.models, "Models", "wsigen models", name="models")
+_add(models.models, "Models", "wsigen models", name="models")
+_add(
+    models.card, "Models",
+    "wsigen models card sd-histology --classes Glass,Tumor,Stroma --mpp 0.5 --licence CC-BY-4.0",
+    name="models card",
+)  # fmt: skip
 app.add_typer(train, name="train", rich_help_panel="Models")
 _add(
     evaluate.evaluate, "Evaluation",

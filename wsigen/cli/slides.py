@@ -1,4 +1,4 @@
-"""``wsigen generate``, ``estimate``, ``resume``, ``models`` and ``worker-check``."""
+"""``wsigen generate``, ``estimate``, ``resume`` and ``worker-check``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wsigen.base.errors import ConfigError, one_line
+from wsigen.base.errors import one_line
 from wsigen.cli.log import belongs_to, progress, tell
 
 if TYPE_CHECKING:
@@ -81,16 +81,6 @@ def estimate(ctx: typer.Context, config: Config = None, machine: Machine = None)
     from wsigen.run.estimate.estimate import estimate
 
     print(estimate(settings))
-
-
-def models() -> None:
-    """List the models known here: classes, um/px, subtypes of layouts."""
-    from wsigen.models.listing import list_models
-
-    found = list_models()
-    if not found:
-        raise ConfigError("no model is embedded in this installation: give one with --model DIR or --model HUB_ID")
-    print("\n".join(map(str, found)))
 
 
 def worker_check(

@@ -101,7 +101,7 @@ class ClassNames:
         most = Counter(counts).most_common(MOST_NAMED)
         listed = ", ".join(f"{name!r}{suggest(name, self.table.names)} ({count} times)" for name, count in most)
         more = f" and {len(counts) - len(most)} more" if len(counts) > len(most) else ""
-        return f"unknown class{'es' * (len(counts) > 1)} {listed}{more}; known: {', '.join(self.table.names)}"
+        return f"unknown class{'es' * (len(counts) > 1)} {listed}{more}; {self.table.known}"
 
     def _look_up(self, written: str | None) -> int | Unresolved:
         for part in _parts(written):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.models.card import CARD_NAME, BundleCard, read_card, vae_channels, vae_factor
+from wsigen.models.card import CARD_NAME, BundleCard, card_command, read_card, vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
 from wsigen.models.network_config import Config, read_config
 from wsigen.sampling.schedule import PREDICTIONS
@@ -77,6 +77,12 @@ def check_bundle(path: Path) -> BundleCard:
     if not path.is_dir():
         raise BundleError(f"{path}: no such folder")
     card = read_card(path)
+    check_parts(path, card)
+    return card
+
+
+def check_parts(path: Path, card: BundleCard) -> None:
+    """Check what lies in a bundle against its card; see `check_bundle`."""
     text = card.conditioning.kind == "text"
     check_weights(path, ("vae", "unet", "text_encoder") if text else ("vae", "unet"))
     if text and not (path / "tokenizer").is_dir():
@@ -86,7 +92,6 @@ def check_bundle(path: Path) -> BundleCard:
     if card.drawing is not None:
         check_weights(path / GRID, ("unet",))
         _check_denoiser(path / GRID, card.drawing)
-    return card
 
 
 def bundle_hash(path: Path) -> str:
@@ -143,7 +148,9 @@ def check_weights(folder: Path, parts: Sequence[str]) -> None:
 
 def _agree(folder: Path, what: str, actual: object, why: str, expected: object) -> None:
     if actual != expected:
-        raise BundleError(f"{folder}: {what} is {actual}, but {why} {expected}")
+        described = folder.name == GRID or (folder / CARD_NAME).is_file()
+        remedy = "" if described else f"; if that was wrongly guessed, say it with {card_command(folder)}"
+        raise BundleError(f"{folder}: {what} is {actual}, but {why} {expected}{remedy}")
 
 
 def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
@@ -208,6 +208,7 @@ class BundleCard(Settings):
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     glass_rgb: Rgb | None = None
+    _remedy: str = PrivateAttr("")
 
     @field_validator("classes", "levels")
     @classmethod
@@ -234,7 +235,7 @@ class BundleCard(Settings):
     @property
     def table(self) -> ClassTable:
         """The classes as layouts and annotations know them."""
-        return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes))
+        return ClassTable(tuple(TissueClass(c.name, c.color, c.background) for c in self.classes), self._remedy)
 
     @property
     def input_channels(self) -> int:
@@ -267,7 +268,9 @@ def read_card(folder: Path) -> BundleCard:
     """
     file = folder / CARD_NAME
     if not file.is_file():
-        return _derived_card(folder)
+        card = make_card(derived_content(folder), f"{folder} (card derived from its configs)")
+        card._remedy = f"; the model's own are not known: name them with {card_command(folder)}"
+        return card
     return make_card(read_mapping(file, BundleError, expected="'key: value' lines"), str(file))
 
 
@@ -291,16 +294,20 @@ def vae_channels(vae: Config) -> int:
     return int(vae.get("vq_embed_dim") or channels if quantised else channels)
 
 
-def _derived_card(folder: Path) -> BundleCard:
-    """Derive the card of a folder that has none, e.g. Stable Diffusion's, from its configs.
+def card_command(folder: Path) -> str:
+    """The command that writes a card for a folder which has none."""
+    return f"'wsigen models card {folder}'"
 
-    diffusers standardises by ``z = (encode(x) - shift_factor) * scaling_factor``. The um/px is unknown (null), the classes
-    are Glass and Tissue.
+
+def derived_content(folder: Path) -> dict[str, Any]:
+    """What a card holds of a folder that has none, e.g. Stable Diffusion's, by its configs (BundleError if they are wrong).
+
+    The um/px is unknown (null); the classes are Glass and Tissue.
     """
     vae, unet = read_config(folder, "vae"), read_config(folder, "unet")
     read_config(folder, "scheduler")
     text = (folder / "text_encoder" / "config.json").is_file()
-    content: dict[str, Any] = {
+    return {
         "format": 1,
         "name": folder.name or "bundle",
         "title": f"Model without a card ({folder.name})",
@@ -315,7 +322,6 @@ def _derived_card(folder: Path) -> BundleCard:
         "latent": _latent(vae),
         "crop_latent": _crop(unet),
     }
-    return make_card(content, f"{folder} (card derived from its configs)")
 
 
 def _kind(unet: Config, text: bool) -> str:

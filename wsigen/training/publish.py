@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, make_card
+from wsigen.models.write_card import card_text
 from wsigen.training.recipes import BundleSettings
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def _let_umask_say(folder: Path) -> None:
 
 def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
     """Write a card (a pydantic model) as YAML."""
-    content = card.model_dump(mode="json", exclude_none=True)
-    (folder / name).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / name).write_text(card_text(card), encoding="utf-8")
 
 
 def save_network(network: Any, folder: Path, half: bool = False) -> None:
