@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,15 +99,11 @@ def test_unknown_values(tmp_path, table):
 
 
 def test_other_images(tmp_path, table):
-    rgb, palette, bits, real = (tmp_path / n for n in ("rgb.png", "pal.png", "bits.png", "real.tif"))
-    Image.fromarray(np.zeros((64, 80, 3), np.uint8)).save(rgb)
-    fails(rgb, table, "3 bands")
-    image = Image.fromarray(LABELS, "L").convert("P")
-    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
-    image.save(palette)
-    fails(palette, table, "palette", "save the labels")
-    Image.fromarray(LABELS > 2).save(bits)
-    fails(bits, table, "1 bit")
+    rgb, bits, real = (tmp_path / n for n in ("rgb.png", "bits.png", "real.tif"))
+    Image.fromarray(np.dstack([LABELS * 9, LABELS, LABELS])).save(rgb)
+    fails(rgb, table, "a picture in colour", "'#000000'")
+    pyvips.Image.new_from_array(LABELS % 4 * 85).pngsave(str(bits), bitdepth=2)
+    fails(bits, table, "2 bit", "save the labels")
     tifffile.imwrite(real, LABELS.astype(np.float32))
     fails(real, table, "float")
 
@@ -165,3 +162,85 @@ def test_classes_of_the_table_are_renamed(tmp_path, table):
     assert layout.class_map(Box(0, 0, 1, 4), 16).tolist() == [[0, 1, 4, 2]]
     with pytest.raises(LayoutError, match=r"unknown classes 'Krebs' .*'Fett' .*--layout-names"):
         read_layout(png, table, (64, 64), 4, class_table_path=tmp_path / "t.csv")
+
+
+def test_values_and_colours_of_tables(write):
+    assert read_class_table(write('"#FF8000": Tumor\n"0 0 255": Stroma\n', "t.yaml")) == {
+        "#ff8000": "Tumor",
+        "#0000ff": "Stroma",
+    }
+    assert read_class_table(write('Tumor: "#ff8000"\n', "u.yaml")) == {"#ff8000": "Tumor"}
+    assert read_class_table(write("colour,name\n#ff8000,Tumor\n", "t.csv")) == {"#ff8000": "Tumor"}
+    with pytest.raises(LayoutError, match="both numbers and colours"):
+        read_class_table(write('"#ff8000": Tumor\n1: Stroma\n', "v.yaml"))
+    for bad in ("#ff80", "300 0 0", "1.5"):
+        with pytest.raises(LayoutError, match="nor a colour"):
+            read_class_table(write(f'"{bad}": Tumor\n', "w.yaml"))
+
+
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+
+
+def test_colours(tmp_path, table):
+    path, alpha = tmp_path / "l.png", tmp_path / "a.tif"
+    Image.fromarray(COLOURS[LABELS]).save(path)
+    tifffile.imwrite(alpha, np.dstack([COLOURS[LABELS], LABELS]), photometric="rgb", extrasamples=["unassalpha"], tile=(64, 64))
+    classes = {"#{:02x}{:02x}{:02x}".format(*c): name for c, name in zip(COLOURS, table.names, strict=True)}
+    for file in (path, alpha):
+        layout = read_label_raster(file, table, classes, (1024, 1280), 0)
+        np.testing.assert_array_equal(whole(layout, 8), LABELS)
+    assert layout.notes == ("a.tif: its alpha channel is ignored",)
+    fails(path, table, "unknown label values #ffff00", "known: #000000: Glass", classes=dict(list(classes.items())[:4]))
+    grey = tmp_path / "g.png"
+    Image.fromarray(LABELS).save(grey)
+    fails(grey, table, "list its numbers", classes=classes)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_palettes_are_read_by_index(tmp_path, table, kind):
+    path = tmp_path / f"l.{kind}"
+    image = Image.fromarray(LABELS)
+    image.putpalette([7, 7, 7] * 2 + [0, 255, 0] + [1, 2, 3] * 253)  # two labels of one colour
+    image.save(path)
+    layout = read_label_raster(path, table, None, (1024, 1280), 0)
+    np.testing.assert_array_equal(whole(layout, 8), LABELS)
+    assert layout.notes == (f"l.{kind}: its labels are the indices of its palette",)
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_one_bit(tmp_path, table, white):
+    path = tmp_path / "l.png"
+    Image.fromarray(LABELS > 2).save(path)
+    layout = read_label_raster(path, table, {0: "Stroma", white: "Tumor"}, (1024, 1280), 0)
+    np.testing.assert_array_equal(whole(layout, 8), np.where(LABELS > 2, 1, 2))
+
+
+def test_grey_saved_as_colours(tmp_path, table):
+    path = tmp_path / "l.png"
+    Image.fromarray(np.dstack([LABELS] * 3)).save(path)
+    np.testing.assert_array_equal(whole(read_label_raster(path, table, None, (1024, 1280), 0), 8), LABELS)
+
+
+def test_jpeg_is_read_by_a_threshold_and_told(tmp_path, table):
+    path, wide = tmp_path / "l.jpg", np.kron(LABELS[:32, :40] > 2, np.ones((4, 4), np.uint8)) * np.uint8(255)
+    Image.fromarray(wide).save(path, quality=60)
+    stored = np.asarray(Image.open(path))
+    between = ((stored != 0) & (stored != 255)).mean()
+    assert between > 0.1
+    layout = read_label_raster(path, table, {0: "Stroma", 255: "Tumor"}, (128, 160), 0)
+    np.testing.assert_array_equal(whole(layout, 1), np.where(stored >= 128, 1, 2))
+    assert "lossy compression: more than 10 % of the pixels" in layout.notes[0]
+    fails(path, table, "JPEG", "save the labels as PNG", classes={0: "Stroma", 128: "Other", 255: "Tumor"}, size=(128, 160))
+    fails(path, table, "JPEG", classes={0: "Stroma", 20: "Tumor"}, size=(128, 160))
+
+
+def test_all_unknown_values_are_listed(tmp_path, table):
+    path = tmp_path / "l.tif"
+    tifffile.imwrite(path, np.arange(128 * 160, dtype=np.uint16).reshape(128, 160) % 900)
+    fails(path, table, "unknown label values 5-899 in")
+
+
+def test_several_planes(tmp_path, table):
+    path = tmp_path / "l.ome.tif"
+    tifffile.imwrite(path, np.stack([LABELS, LABELS]), photometric="minisblack")
+    fails(path, table, "2 planes of one size")

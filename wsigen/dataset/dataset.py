@@ -19,12 +19,13 @@ from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, spli
 from wsigen.dataset.images import ImageFile, find_images
 from wsigen.dataset.index import Watch, build_index, index_key, load_index, save_index
 from wsigen.dataset.label_sources import label_images
-from wsigen.dataset.labels import Labels, PolygonLabels
+from wsigen.dataset.labels import Labels, MaskLabels, PolygonLabels
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
 from wsigen.dataset.settings import (
     CELL_PX,
     DatasetSettings,
+    MaskSource,
     PointSource,
     TileSource,
     UnlabelledSource,
@@ -38,7 +39,7 @@ from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask
 
 MOST_NOTES = 20
-"""Notes on annotations that a summary lists."""
+"""Notes on labels that a summary lists."""
 
 Split = Literal["training", "held_out"]
 
@@ -188,7 +189,7 @@ def open_dataset(
     files = find_images(settings)
     groups = group_images(settings, [f.name for f in files])
     held_out = split_groups(settings, groups)
-    labels, notes = label_images(settings, files)
+    labels, notes = label_images(settings, files, Path(cache))
     subtypes = _subtypes(settings, files)
 
     def make_member(file: ImageFile, image: ImageSource, mask: Mask | None) -> Member:
@@ -211,7 +212,7 @@ def open_dataset(
 def _shortened(notes: Sequence[str]) -> list[str]:
     """The first notes of many files, and how many more there are."""
     more = len(notes) - MOST_NOTES
-    return [*notes[:MOST_NOTES], *([f"{more} more notes on annotations, like these"] if more > 0 else [])]
+    return [*notes[:MOST_NOTES], *([f"{more} more notes on labels, like these"] if more > 0 else [])]
 
 
 def _subtypes(settings: DatasetSettings, files: Sequence[ImageFile]) -> dict[str, str]:
@@ -228,7 +229,8 @@ def _files(settings: DatasetSettings, files: Sequence[ImageFile], labels: dict[s
     """Every file that decides what the dataset holds."""
     tables = [s.csv for s in settings.sources if isinstance(s, PointSource)]
     tables += [part.csv for part in (settings.groups, settings.subtypes) if part is not None and part.csv is not None]
-    annotations = [of_image.path for of_image in labels.values() if isinstance(of_image, PolygonLabels)]
+    tables += [s.values for s in settings.sources if isinstance(s, MaskSource) and isinstance(s.values, str)]
+    annotations = [of_image.path for of_image in labels.values() if isinstance(of_image, PolygonLabels | MaskLabels)]
     return [f.path for f in files] + [settings.root / t for t in tables] + annotations
 
 

@@ -18,6 +18,7 @@ from wsigen.dataset.images import ImageFile, open_listed
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches, lattice, thin
 from wsigen.dataset.settings import DatasetSettings, TileSource
+from wsigen.slide.info import told
 from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
@@ -91,7 +92,7 @@ def _read_labels(members: Sequence[Member]) -> list[str]:
     DatasetError
         If some cannot be used: all of them, so that nobody mends one file a run.
     """
-    notes, faults = list[str](), list[str]()
+    notes, faults = list[tuple[str, str]](), list[str]()
     for member in members:
         try:
             notes += member.labels.notes(member.reference)
@@ -101,7 +102,7 @@ def _read_labels(members: Sequence[Member]) -> list[str]:
         raise DatasetError(faults[0])
     if faults:
         raise DatasetError(f"the labels of {len(faults)} of {len(members)} images cannot be used: " + " — ".join(faults))
-    return notes
+    return told(notes)
 
 
 def _open_all(

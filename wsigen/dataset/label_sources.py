@@ -1,4 +1,4 @@
-"""The labels of every image of a dataset: from folders of tiles, GeoJSON files and CSV tables of points."""
+"""The labels of every image of a dataset: from folders of tiles, GeoJSON files, label images and CSV tables of points."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.csv_file import number
-from wsigen.base.errors import DatasetError
+from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.dataset.groups import match_names
 from wsigen.dataset.images import ImageFile
-from wsigen.dataset.labels import Labels, PointLabels, PolygonLabels, WholeLabel
-from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, PointSource
-from wsigen.dataset.tables import ImageNames, few, folder_of, named_unit, read_rows
+from wsigen.dataset.labels import Labels, MaskLabels, PointLabels, PolygonLabels, WholeLabel
+from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, MaskSource, PointSource
+from wsigen.dataset.tables import ImageNames, few, folder_of, keys, named_unit, read_rows
 from wsigen.layout.class_names import ClassNames, Unresolved
+from wsigen.layout.raster import read_class_table, value_table
 
 Point = tuple[float, float, int]
 """x and y in units of the table, and the class."""
@@ -25,9 +26,14 @@ Point = tuple[float, float, int]
 ANNOTATIONS = (".geojson", ".geojson.gz", ".geojson.zip")
 """How the name of an image's annotations ends."""
 
+MASKS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+"""How the name of an image's mask ends."""
 
-def label_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> tuple[dict[str, Labels], list[str]]:
+
+def label_images(settings: DatasetSettings, files: Sequence[ImageFile], cache: Path) -> tuple[dict[str, Labels], list[str]]:
     """Return the labels of every image by its name, and notes: which images a table speaks of that the dataset does not have.
+
+    ``cache`` is the folder for copies of large masks.
 
     Raises
     ------
@@ -45,6 +51,8 @@ def label_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> tuple
             notes += notes_of_table
         elif isinstance(source, AnnotatedSource):
             labels |= {f.name: _polygons(settings, source, f) for f in of_source}
+        elif isinstance(source, MaskSource):
+            labels |= _masks(settings, source, of_source, cache / "tiled")
         else:  # tiles of one class, and images without labels
             labels |= {f.name: WholeLabel(UNKNOWN if f.class_index is None else f.class_index) for f in of_source}
     return labels, notes
@@ -75,6 +83,67 @@ def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTAT
         listed = ", ".join(path.name for path in found)
         raise DatasetError(f"{folder}: {listed} may all be the annotations of {image}; keep one of them there")
     return found[0] if found else None
+
+
+def _masks(settings: DatasetSettings, source: MaskSource, files: Sequence[ImageFile], copies: Path) -> dict[str, Labels]:
+    """The masks of a source's images, all that is missing in one message."""
+    try:
+        given = source.values
+        table = read_class_table(settings.root / given) if isinstance(given, str) else value_table(given, "'values'")
+    except LayoutError as error:
+        raise DatasetError(str(error)) from None
+    values, rename = tuple(table.items()), tuple(sorted(source.names.items()))
+    found: dict[str, Path] = {}
+    missing = []
+    for file in files:
+        mask = find_mask(settings.root, source.masks, file)
+        if mask is None:
+            missing.append(file.name)
+        else:
+            found[file.name] = mask
+    if missing:
+        raise DatasetError(
+            f"{settings.root / source.masks}: no mask of {len(missing)} of {len(files)} images ({few(missing, 10)}); add them, "
+            "correct 'masks', or list these images as unlabelled"
+        )
+    owner = {mask: name for name, mask in found.items()}
+    for name, mask in found.items():
+        if owner[mask] != name:
+            raise DatasetError(f"{mask}: the mask of {name} and of {owner[mask]}; give it their folders' names, too")
+    return {
+        name: MaskLabels(mask, settings.table, values, rename, source.unlisted, source.mask_mpp, copies)
+        for name, mask in found.items()
+    }
+
+
+def find_mask(root: Path, masks: str, file: ImageFile) -> Path | None:
+    """Return the mask of an image: of several names that it may have, the one with most of the image's folders.
+
+    Parameters
+    ----------
+    masks : str
+        The folder or pattern of `MaskSource`.
+
+    Raises
+    ------
+    DatasetError
+        If several files have that name.
+    """
+    pattern = masks.replace("\\", "/")
+    beside = pattern.split("/")[0] in (".", "..")
+    base, names = (file.path.parent, keys(file.path.name)) if beside else (root, keys(file.name))
+    folder, suffixes = (pattern, MASKS) if "*" not in pattern else (pattern.rpartition("/")[0], ("",))
+    name_pattern = pattern.rpartition("/")[2] if "*" in pattern else "*"
+    for name in names:
+        called = base / folder / name
+        paths = [called.parent / (name_pattern.replace("*", called.name) + suffix) for suffix in suffixes]
+        there = [path for path in paths if path.is_file() and path.resolve() != file.path.resolve()]
+        if len(there) > 1:
+            listed = ", ".join(path.name for path in there)
+            raise DatasetError(f"{there[0].parent}: {listed} may all be the mask of {file.name}; keep one of them there")
+        if there:
+            return there[0]
+    return None
 
 
 def _points(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.base.errors import ConfigError, DatasetError
+from wsigen.base.errors import ConfigError, DatasetError, LayoutError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.layout.class_names import Names
+from wsigen.layout.raster import Unlisted, value_table
 from wsigen.models.card import CardClass, Level
 
 CELL_PX = 8
@@ -116,13 +117,55 @@ class PointSource(_Images):
         return self
 
 
+class MaskSource(_Images):
+    """Slides or images with a label image each."""
+
+    kind: Literal["masks"]
+    masks: str = Field(
+        description="folder of the label images, called as the images are (IMAGE.png), or a pattern in which * stands for the "
+        "image's name, such as labels/*_mask.png; one that begins with ./ or ../ counts from each image's folder"
+    )
+    values: str | dict[int | str, int | str | None] = Field(
+        description="value or colour -> class, or null: nobody labelled it; or the file of such a table"
+    )
+    unlisted: Unlisted | None = Field(
+        default=None,
+        description="values that 'values' does not list: refuse, ignore (nobody labelled them), or nearest. By default refuse; "
+        "a JPEG with two values is read by the threshold between them",
+    )
+    mask_mpp: Mpp | None = Field(
+        default=None,
+        description="um/px of the masks, from the image's left upper corner; by default a mask shows what its image shows, "
+        "pixel by pixel or coarser",
+    )
+    names: Names = Field(default={}, description="name in 'values' -> class, where they differ, or null: nobody labelled it")
+
+    @field_validator("masks")
+    @classmethod
+    def _check_masks(cls, value: str) -> str:
+        folder, _, name = value.replace("\\", "/").rpartition("/")
+        if any(c in folder for c in "*?[") or name.count("*") > 1 or any(c in name for c in "?["):
+            raise ValueError(f"{value!r}: give a folder, or a file's name with one * for the image's, as in labels/*_mask.png")
+        return value
+
+    @field_validator("values")
+    @classmethod
+    def _check_values(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            try:
+                value_table(value, "values")
+            except LayoutError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+
 class UnlabelledSource(_Images):
     """Slides about which nobody said anything."""
 
     kind: Literal["unlabelled"]
 
 
-Source = Annotated[TileSource | AnnotatedSource | PointSource | UnlabelledSource, Field(discriminator="kind")]
+Source = Annotated[TileSource | AnnotatedSource | PointSource | MaskSource | UnlabelledSource, Field(discriminator="kind")]
 
 
 class Groups(_Part):

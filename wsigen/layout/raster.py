@@ -1,60 +1,74 @@
 """Label images: `read_label_raster` gives the class of every cell of the slide, `read_class_table` what the values mean.
 
-The table is a YAML, JSON or CSV file.
+The table is a YAML, JSON or CSV file. A value is a whole number, or a colour such as ``#ff8000``.
 """
 
 from __future__ import annotations
 
-import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from wsigen.base.classes import ClassTable
+from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.csv_file import read_table
 from wsigen.base.errors import LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.base.yaml_file import parse_yaml
 from wsigen.layout.class_names import ClassNames, Unresolved
+from wsigen.layout.label_image import STRIP_PX, LabelImage, open_label_image
 from wsigen.layout.layout import MAX_SIDE_PX, Layout
-from wsigen.slide.formats import LOADERS, kind_of, open_picture
+from wsigen.slide.formats import LOADERS, kind_of
 
-STRIP_PX = 2**24
-"""Raster pixels read at a time: bounds the memory of a read, whatever box is asked for."""
+THRESHOLD_GAP = 64
+"""A lossy image is read by a threshold if it has two values that lie at least so far apart."""
 
-HELP = 'write lines like \'1: Tumor\' (YAML), {"1": "Tumor"} (JSON) or 1,Tumor (CSV)'
+MOST_VALUES = 40
+"""Values, or runs of them, that a message lists."""
+
+HELP = 'write lines like \'1: Tumor\' (YAML), {"1": "Tumor"} (JSON) or 1,Tumor (CSV); colours as "#ff8000"'
+
+Value = int | str
+"""A number, or a colour as ``#rrggbb``."""
+
+Unlisted = Literal["refuse", "ignore", "nearest"]
+"""What becomes of values that the table does not list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RasterLayout(Layout):
     """A label image stretched over the slide by nearest neighbour.
-
-    Holds no pixels: every process opens the file for itself and reads the part it needs.
 
     Attributes
     ----------
     height, width : int
         Size of the slide (px).
-    path : str
+    image : LabelImage
         The label image.
     raster_height, raster_width : int
-        Its size in its own pixels.
+        How much of it lies on the slide, in its own pixels.
     values, indices : ndarray
         Sorted label values, and the class index of each.
+    unlisted : str
+        What becomes of other values: refused, of class `classes.UNKNOWN` (``ignore``), or read as the nearest one.
+    notes : tuple of str
+        What a person should know of it, a line each.
     """
 
     height: int
     width: int
-    path: str
+    image: LabelImage
     raster_height: int
     raster_width: int
     values: np.ndarray
     indices: np.ndarray
+    unlisted: Unlisted = "refuse"
+    notes: tuple[str, ...] = ()
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
         """Read the labels under the centres, a strip of the raster at a time (`Layout.classes`)."""
@@ -66,40 +80,52 @@ class RasterLayout(Layout):
         while start < len(ys):
             end = max(start + 1, int(np.searchsorted(ys, ys[start] + STRIP_PX // span)))
             window = Box(int(ys[start]), int(xs[0]), int(ys[end - 1]) + 1, int(xs[-1]) + 1)
-            labels = self._read(window)[np.ix_(ys[start:end] - ys[start], xs - xs[0])]
-            out[start:end] = self._classes(labels)
+            labels = self.image.read(window)[np.ix_(ys[start:end] - ys[start], xs - xs[0])]
+            out[start:end] = self.classes_of(labels)
             start = end
         return out
 
-    def _read(self, window: Box) -> np.ndarray:
-        with refusing(LayoutError, f"{self.path}: the label image cannot be read any more", "bring it back"):
-            image = _open(self.path, Path(self.path).stat().st_mtime_ns)
-            pixels = image.crop(window.x0, window.y0, window.width, window.height).numpy()
-        return pixels.reshape(window.shape)
+    def classes_of(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class index of each label, uint8 of the same shape.
 
-    def _classes(self, labels: np.ndarray) -> np.ndarray:
+        Raises
+        ------
+        LayoutError
+            If a label is not listed and such are refused.
+        """
+        if self.unlisted == "nearest":
+            found, which = np.unique(labels, return_inverse=True)
+            return self.indices[self._closest(found)][which].reshape(labels.shape)
         place = np.clip(np.searchsorted(self.values, labels), 0, len(self.values) - 1)
-        if not np.array_equal(self.values[place], labels):
-            raise LayoutError(f"{self.path}: holds values that were not there when it was checked; start the run anew")
-        return self.indices[place]
+        listed = self.values[place] == labels
+        if listed.all():
+            return self.indices[place]
+        if self.unlisted == "refuse":
+            raise LayoutError(f"{self.image.path}: holds values that were not there when it was checked; start anew")
+        return np.where(listed, self.indices[place], np.uint8(UNKNOWN))
+
+    def _closest(self, labels: np.ndarray) -> np.ndarray:
+        """Positions in ``values`` of the nearest to some labels; of colours by their distance in RGB."""
+        found, listed = (_channels(v, self.image.form == "colours") for v in (labels, self.values))
+        return np.array([np.argmin(((listed - one) ** 2).sum(1)) for one in found], np.int64)
 
 
 def read_label_raster(
     path: str | Path,
     table: ClassTable,
-    classes: Mapping[int, str] | None,
+    classes: Mapping[Value, str] | None,
     size: tuple[int, int] | None,
     background: int,
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
 ) -> RasterLayout:
-    """Open a label image: one band of whole numbers, as PNG or TIFF.
+    """Open a label image as a layout: PNG or TIFF.
 
     Parameters
     ----------
     table : ClassTable
         The classes of the model.
-    classes : mapping of int to str or None
+    classes : mapping of Value to str or None
         Label value -> class name (an empty name is the background); None: values are indices in ``table``.
     size : tuple of int or None
         ``(height, width)`` of the slide (px): the raster is stretched over it. None: ``scale`` decides.
@@ -119,21 +145,90 @@ def read_label_raster(
     path = Path(path)
     if not path.exists():
         raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
-    known = _known(path, table, classes, background, names)
     advice = "export the annotations as GeoJSON, or a label image as PNG or TIFF"
     if (kind := kind_of(str(path))) not in LOADERS:
         raise LayoutError(f"{path}: neither GeoJSON nor an image that is read here{kind and f' ({kind})'}; {advice}")
     with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
-        image = _open(str(path.resolve()), path.stat().st_mtime_ns)
-        _check_image(path, image)
-        height, width = _slide_size(path, (image.height, image.width), size, scale)
-        _check_values(path, image, known, table)
+        raster = open_label_raster(path, table, classes, background, names)
+        height, width = _slide_size(path, (raster.height, raster.width), size, scale)
+        notes = check_values(raster, table, raster.image.counts())
+    return replace(raster, height=height, width=width, notes=tuple(f"{path.name}: {note}" for note in notes))
+
+
+def open_label_raster(
+    path: Path,
+    table: ClassTable,
+    classes: Mapping[Value, str] | None,
+    background: int,
+    names: Mapping[str, str | None] | None = None,
+    unlisted: Unlisted | None = None,
+) -> RasterLayout:
+    """Open a label image as a layout of its own size; its values are not looked at (`check_values`).
+
+    Parameters
+    ----------
+    unlisted : str, optional
+        By default other values are refused; those of a lossy image are read by a threshold between two that lie far apart.
+
+    Raises
+    ------
+    LayoutError
+        If it is no label image, or a class of ``classes`` is not in ``table``.
+    """
+    known, colours = _known(path, table, classes, background, names)
+    image = open_label_image(path, colours)
+    if image.bits == 1 and image.form == "numbers" and 255 not in known and 1 in known:
+        known[255] = known.pop(1)
+    gap = max(known) - min(known)
+    if unlisted is None:
+        two = image.lossy and not colours and len(known) == 2 and gap >= THRESHOLD_GAP
+        unlisted = "nearest" if two else "refuse"
     values = np.array(sorted(known), np.int64)
     indices = np.array([known[int(v)] for v in values], np.uint8)
-    return RasterLayout(height, width, str(path.resolve()), image.height, image.width, values, indices)
+    return RasterLayout(image.height, image.width, image, image.height, image.width, values, indices, unlisted)
 
 
-def read_class_table(path: str | Path) -> dict[int, str]:
+def check_values(raster: RasterLayout, table: ClassTable, counts: Mapping[int, int]) -> list[str]:
+    """Return what a person should know of a label image, after refusing values without a class.
+
+    Parameters
+    ----------
+    counts : mapping of int to int
+        Pixels of each label (`LabelImage.counts`).
+
+    Raises
+    ------
+    LayoutError
+        Naming the values, their pixels, and the known ones; its ``causes`` leave out what to do.
+    """
+    listed = set(raster.values.tolist())
+    unlisted = {v: n for v, n in counts.items() if v not in listed}
+    notes, colours = list(raster.image.notes), raster.image.form == "colours"
+    if not unlisted:
+        return notes
+    pixels, total = sum(unlisted.values()), raster.image.height * raster.image.width
+    values = _listed(unlisted, colours)
+    known = ", ".join(
+        f"{_written(int(v), colours)}: {'(no label)' if i == UNKNOWN else table[int(i)].name}"
+        for v, i in zip(raster.values, raster.indices, strict=True)
+    )
+    if raster.unlisted == "nearest":
+        why = "lossy compression: " if raster.image.lossy else ""
+        return [
+            *notes,
+            f"{why}{_share(pixels / total)} of the pixels lie between the values listed ({known}): read as the nearest",
+        ]
+    if raster.unlisted == "ignore":
+        return [*notes, f"values without a class, {values}, in {pixels} of {total} pixels are ignored"]
+    cause = f"unknown label values {values} in {pixels} of {total} pixels; known: {known}"
+    remedy = "correct the image or give a class table"
+    if raster.image.lossy:
+        cause = f"lossy compression (JPEG) has changed its values: {cause}"
+        remedy = "save the labels as PNG"
+    raise LayoutError(f"{raster.image.path}: {cause}; {remedy}", [cause])
+
+
+def read_class_table(path: str | Path) -> dict[Value, str]:
     """Read a mapping from label values to class names.
 
     A YAML or JSON file holds ``value: name``, ``name: value`` or a list of names (values from 0); a CSV file
@@ -142,7 +237,7 @@ def read_class_table(path: str | Path) -> dict[int, str]:
     Raises
     ------
     LayoutError
-        If the file is missing, cannot be parsed, or a value is no whole number or appears twice.
+        If the file is missing, cannot be parsed, or a value is neither a whole number nor a colour, or appears twice.
     """
     path = Path(path)
     if not path.exists():
@@ -151,7 +246,18 @@ def read_class_table(path: str | Path) -> dict[int, str]:
         if path.suffix.casefold() in (".csv", ".tsv"):
             return _mapping(_csv_pairs(path), path)
         text = path.read_text(encoding="utf-8-sig")
-    return _mapping(_pairs(_parse(text, path), path), path)
+    return value_table(_parse(text, path), path)
+
+
+def value_table(data: Any, where: str | Path) -> dict[Value, str]:
+    """Return label values -> class names of a parsed table (`read_class_table`); an empty name for none.
+
+    Raises
+    ------
+    LayoutError
+        If a value is neither a whole number nor a colour, or appears twice.
+    """
+    return _mapping(_pairs(data, where), where)
 
 
 def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
@@ -160,26 +266,29 @@ def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> 
     return np.clip(nearest, 0, raster_px - 1)
 
 
-@functools.lru_cache(maxsize=4)
-def _open(path: str, stamp: int) -> Any:
-    """Open a file once per process; ``stamp`` (its time of change) makes a new file a new entry."""
-    return open_picture(path, LayoutError)
+def _channels(values: np.ndarray, colours: bool) -> np.ndarray:
+    """Numbers ``[n, 1]``, or red, green and blue ``[n, 3]`` of 0xRRGGBB."""
+    values = values.astype(np.int64)[:, None]
+    return values >> np.array([16, 8, 0]) & 255 if colours else values
 
 
 def _known(
     path: Path,
     table: ClassTable,
-    classes: Mapping[int, str] | None,
+    classes: Mapping[Value, str] | None,
     background: int,
     names: Mapping[str, str | None] | None,
-) -> dict[int, int]:
-    """Label value -> class index, of all values that the table or the model names."""
+) -> tuple[dict[int, int], bool]:
+    """Label value -> class index, of all values that the table or the model names, and whether they are colours."""
     known = ClassNames(table, names)
     found = {v: known.find(name) for v, name in (classes or dict(enumerate(table.names))).items()}
     unknown = Counter(str(classes[v]) for v, index in found.items() if index is Unresolved.UNKNOWN) if classes else None
     if unknown:
-        raise LayoutError(f"{path}: class table of the label image: {known.unknown(unknown)}; rename them with --layout-names")
-    return {v: index if isinstance(index, int) else background for v, index in found.items()}
+        cause = f"class table of the label image: {known.unknown(unknown)}"
+        raise LayoutError(f"{path}: {cause}; rename them with --layout-names", [cause])
+    numbers = {int(v[1:], 16) if isinstance(v, str) else v: index for v, index in found.items()}
+    indices = {v: index if isinstance(index, int) else background for v, index in numbers.items()}
+    return indices, any(isinstance(v, str) for v in found)
 
 
 def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float) -> tuple[int, int]:
@@ -194,60 +303,25 @@ def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | Non
     return h, w
 
 
-def _check_image(path: Path, image: Any) -> None:
-    """Refuse images that are not one band of whole numbers.
-
-    Raises
-    ------
-    LayoutError
-        For colour and palette images, fractions, and fewer than 8 bits (libvips stretches those to 0..255).
-    """
-    fields = image.get_fields()
-    remedy = "save the labels as one band of 8 or 16 bit whole numbers (grey PNG or TIFF)"
-    if "palette" in fields and image.get("palette"):
-        raise LayoutError(f"{path}: a palette image, its colours are read and not its labels; {remedy}")
-    if image.bands != 1:
-        raise LayoutError(f"{path}: the image has {image.bands} bands, labels need one (palette or colours?); {remedy}")
-    if image.format not in ("uchar", "char", "ushort", "short", "uint", "int"):
-        raise LayoutError(f"{path}: the values are of type {image.format}, not whole numbers; {remedy}")
-    bits = image.get("bits-per-sample") if "bits-per-sample" in fields else 8
-    if bits < 8:
-        raise LayoutError(f"{path}: the image has {bits} bit per pixel; {remedy}")
+def _share(share: float) -> str:
+    """Roughly, so that files alike are told together."""
+    return next((text for most, text in ((0.01, "under 1 %"), (0.1, "1 to 10 %")) if share < most), "more than 10 %")
 
 
-def _check_values(path: Path, image: Any, known: Mapping[int, int], table: ClassTable) -> None:
-    """Read the whole image once, strip by strip, and refuse values without a class.
-
-    Raises
-    ------
-    LayoutError
-        Naming the values, their pixels, and the known ones.
-    """
-    unknown = {v: n for v, n in _histogram(image).items() if v not in known}
-    if not unknown:
-        return
-    most = sorted(unknown, key=lambda v: (-unknown[v], v))[:8]
-    values = ", ".join(str(v) for v in most) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-    names = ", ".join(f"{v}: {table[i].name}" for v, i in sorted(known.items()))
-    raise LayoutError(
-        f"{path}: unknown label values {values} in {sum(unknown.values())} of "
-        f"{image.width * image.height} pixels; "
-        f"known: {names}; correct the image or give a class table"
-    )
+def _written(value: int, colours: bool) -> str:
+    return f"#{value:06x}" if colours else str(value)
 
 
-def _histogram(image: Any) -> Counter[int]:
-    """Return how many pixels have each value."""
-    counts: Counter[int] = Counter()
-    if image.format in ("uchar", "ushort"):
-        histogram = image.hist_find().numpy().ravel()
-        counts.update({int(v): int(histogram[v]) for v in np.flatnonzero(histogram)})
-        return counts
-    rows = max(1, STRIP_PX // image.width)
-    for y in range(0, image.height, rows):
-        values, numbers = np.unique(image.crop(0, y, image.width, min(rows, image.height - y)).numpy(), return_counts=True)
-        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-    return counts
+def _listed(values: Iterable[int], colours: bool) -> str:
+    """All of some values, runs of numbers as ``3-17``."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and not colours and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    texts = [_written(a, colours) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}-{b}" for a, b in runs[:MOST_VALUES]]
+    return ", ".join(texts) + (f" and {len(runs) - MOST_VALUES} more" if len(runs) > MOST_VALUES else "")
 
 
 def _parse(text: str, path: Path) -> Any:
@@ -255,40 +329,56 @@ def _parse(text: str, path: Path) -> Any:
         return json.loads(text) if path.suffix.casefold() == ".json" else parse_yaml(text)
 
 
-def _pairs(data: Any, path: Path) -> list[tuple[Any, Any]]:
+def _pairs(data: Any, path: str | Path) -> list[tuple[Any, Any]]:
     if isinstance(data, list):
         return list(enumerate(data))
     if isinstance(data, dict):
-        by_name = all(isinstance(v, int) and not isinstance(v, bool) for v in data.values())
+        by_name = all(_is_value(v) for v in data.values())
         return [(v, k) if by_name else (k, v) for k, v in data.items()]
     raise LayoutError(f"{path}: the class table is neither a mapping nor a list; {HELP}")
 
 
 def _csv_pairs(path: Path) -> list[tuple[Any, Any]]:
     header, rows = read_table(path)
-    rows = [header, *rows] if header and _is_int(header[0]) else rows
+    rows = [header, *rows] if header and _is_value(header[0]) else rows
     for row in rows:
         if len(row) < 2:
             raise LayoutError(f"{path}: the line {','.join(row)!r} of the class table has no name; {HELP}")
     return [(row[0], row[1]) for row in rows]
 
 
-def _is_int(value: Any) -> bool:
+def _value(written: Any) -> Value | None:
+    """A number, a colour as ``#rrggbb`` (also written as ``255 128 0`` or ``(255,128,0)``), or None if it is neither."""
+    if isinstance(written, str):
+        text = written.strip().casefold()
+        channels = [int(v) for v in re.findall(r"\d+", text)] if re.fullmatch(r"[(\[]?\d+([ ,;]+\d+){2}[)\]]?", text) else []
+        if channels and max(channels) <= 255:
+            return "#{:02x}{:02x}{:02x}".format(*channels)
+        if re.fullmatch(r"#[0-9a-f]{6}", text):
+            return text
+    if isinstance(written, bool | float):
+        return None
     try:
-        int(value)
+        return int(written)
     except (TypeError, ValueError):
-        return False
-    return not isinstance(value, float)
+        return None
 
 
-def _mapping(pairs: Iterable[tuple[Any, Any]], path: Path) -> dict[int, str]:
-    mapping: dict[int, str] = {}
-    for value, name in pairs:
-        if not _is_int(value):
-            raise LayoutError(f"{path}: the label value {value!r} is not a whole number; {HELP}")
-        if int(value) in mapping:
-            raise LayoutError(f"{path}: the label value {int(value)} appears twice; keep one line for each value")
-        mapping[int(value)] = "" if name is None else str(name).strip()
+def _is_value(written: Any) -> bool:
+    return _value(written) is not None
+
+
+def _mapping(pairs: Iterable[tuple[Any, Any]], path: str | Path) -> dict[Value, str]:
+    mapping: dict[Value, str] = {}
+    for written, name in pairs:
+        value = _value(written)
+        if value is None:
+            raise LayoutError(f"{path}: the label value {written!r} is not a whole number, nor a colour; {HELP}")
+        if value in mapping:
+            raise LayoutError(f"{path}: the label value {value} appears twice; keep one line for each value")
+        mapping[value] = "" if name is None else str(name).strip()
     if not mapping:
         raise LayoutError(f"{path}: the class table is empty; {HELP}")
+    if len({type(value) for value in mapping}) > 1:
+        raise LayoutError(f"{path}: both numbers and colours as label values; an image has one or the other")
     return mapping

@@ -124,7 +124,10 @@ def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[
 
 def _notes(path: Path, layout: Layout) -> tuple[str, ...]:
     from wsigen.layout.polygons import PolygonLayout
+    from wsigen.layout.raster import RasterLayout
 
+    if isinstance(layout, RasterLayout):
+        return layout.notes
     if not isinstance(layout, PolygonLayout):
         return ()
     guessed = (

@@ -82,7 +82,8 @@ def open_picture(path: str | Path, fault: type[WsigenError] = ImageError, access
     if kind not in LOADERS:
         raise fault(f"{path}: {kind or 'no picture that is known here'}; {READ}: save it as PNG or tiled TIFF")
     with refusing(fault, f"{path}: not an image, truncated or damaged", "give an image that opens elsewhere, or copy it again"):
-        image = getattr(pyvips.Image, LOADERS[kind])(path, access=access, fail_on="error")
+        # libvips remembers what it opened by name: a file that was written anew since then must be opened anew
+        image = getattr(pyvips.Image, LOADERS[kind])(path, access=access, fail_on="error", revalidate=True)
         pixel_bytes = image.bands * {"uchar": 1, "char": 1, "ushort": 2, "short": 2}.get(image.format, 4)
         check_size(path, (image.height, image.width), pixel_bytes, _tile(path) if kind == "TIFF" else None, fault)
     return image
