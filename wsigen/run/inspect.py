@@ -101,7 +101,9 @@ def timestep_map(pass_: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int
 
 def _pass_line(pass_: PassContext) -> str:
     plan, run = pass_.plan, pass_.run
-    title = f"pass {plan.index} ({plan.mode}, {run.slide.mpp * plan.scale:g} um/px, {plan.width}x{plan.height} latents)"
+    drawn = plan.network == "grid"
+    um = f"grid, cells of {run.slide.mpp * plan.cell_px:g} um" if drawn else f"{run.slide.mpp * plan.scale:g} um/px"
+    title = f"pass {plan.index} ({plan.mode}, {um}, {plan.width}x{plan.height} {'cells' if drawn else 'latents'})"
     if not run.store.has_pass(plan.index):
         return f"{title}: not started"
     done = steps_done(pass_)
