@@ -48,6 +48,12 @@ def test_a_class_no_source_carries(tmp_path):
     refused(tmp_path, "class 'Necrosis' is in no source", ANNOTATED, classes=extra)
 
 
+def test_bare_glass_that_no_source_carries_is_told_alone(tmp_path):
+    annotated(tmp_path / "slides")
+    dataset = open_dataset(settings(tmp_path.resolve(), ANNOTATED, classes=CLASSES), tmp_path / "cache")
+    assert [note for note in dataset.notes if "nothing is labelled 'Glass'" in note]
+
+
 def test_a_class_without_patches(tmp_path):
     annotated(tmp_path / "slides")
     extra = [*CLASSES[1:], {"name": "Necrosis", "color": [0, 0, 0]}]

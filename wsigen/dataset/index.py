@@ -80,7 +80,7 @@ def build_index(
                 parts.append(patches)
     sides = np.array([m.group in held_out for m in members], np.int64)
     patches = Patches.join(parts, len(settings.classes))
-    _check_classes(settings, members, areas, patches, sides)
+    notes += _check_classes(settings, members, areas, patches, sides)
     return Index(members, skipped, thin(patches, [m.name for m in members], sides, settings), areas, notes)
 
 
@@ -140,8 +140,8 @@ def _check_classes(
     areas: NDArray[np.int64],
     patches: Patches,
     sides: NDArray[np.int64],
-) -> None:
-    """Refuse a class nobody labelled, or that has no patch to train on."""
+) -> list[str]:
+    """Refuse a class nobody labelled, or that has no patch to train on; of bare glass say so: no model draws it."""
     px, mpp = settings.patch_px, settings.mpps[0]
     coarse = sum(all(settings.too_coarse(m.mpp, level) for level in settings.levels) for m in members)
     cause = f"; {coarse} of {len(members)} images would be enlarged beyond most_upsampling" if coarse else ""
@@ -151,7 +151,8 @@ def _check_classes(
             "lower patch_px or min_tissue, or check mpp"
         )
     if not any(m.labels.any for m in members):
-        return  # nothing is labelled: an autoencoder's dataset
+        return []  # nothing is labelled: an autoencoder's dataset
+    notes = []
     counts = patches.counts
     training = counts[sides[patches.member] == TRAINING].sum(axis=0)
     for index, c in enumerate(settings.classes):
@@ -164,10 +165,10 @@ def _check_classes(
                 f"class {c.name!r} has no patches: its images or areas are smaller than {px} px at {mpp} um/px or fall between "
                 f"cells{cause}; lower patch_px or add larger ones"
             )
-        remedy = "add images that carry it"
-        if c.background:
-            remedy = "give 'glass: true' on a source, so that what lies outside the tissue is of it"
-        raise DatasetError(f"class {c.name!r} is in no source; {remedy}, or remove it from 'classes'")
+        if not c.background:
+            raise DatasetError(f"class {c.name!r} is in no source; add images that carry it, or remove it from 'classes'")
+        notes.append(f"nothing is labelled {c.name!r}; 'glass: true' on a source makes what lies outside the tissue that")
+    return notes
 
 
 def index_key(settings: DatasetSettings, files: Iterable[Path], skip_bad: bool) -> str:
