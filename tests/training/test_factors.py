@@ -67,6 +67,13 @@ def test_from_an_autoencoder_of_any_factor_to_a_slide_with_a_grid(
     assert drawn is not None
     card = check_bundle(drawn)
     assert min(card.latent.std) > 1e-3
+    data = card.trained_on
+    assert data is not None
+    assert (len(data.dataset) >= 16, data.images, data.groups, data.held_out_groups) == (True, 1, 1, 0)
+    assert data.levels["patch"]["Tumor"].images == 1
+    counted = [data.levels["patch"][name].patches for name in ("Tumor", "(not labelled)")]
+    assert counted[0] > 0
+    assert f"| patch | Tumor | {counted[0]} | 1 |" in (drawn / "README.md").read_text()
     assert (card.latent.factor, card.latent.channels, card.crop_latent) == (factor, channels, 128 // factor)
     assert card.grid is not None
     assert card.grid.network is not None

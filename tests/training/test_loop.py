@@ -160,6 +160,19 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         make_denoiser(tmp_path, resume=True)
 
 
+def test_the_end_of_a_training_however_short_has_a_picture(tmp_path: Path) -> None:
+    train_autoencoder(tmp_path / "a", steps=3, sample_every=1000)
+    make_denoiser(tmp_path / "b", loop={"steps": 2, "sample_every": 1000})
+    for name, step in (("a", 3), ("b", 2)):
+        assert [file.name for file in (tmp_path / name / "samples").iterdir()] == [f"{step:07d}.png"]
+
+
+def test_a_bundle_samples_by_default_as_our_measurements_prefer(tmp_path: Path) -> None:
+    make_denoiser(tmp_path, loop={"steps": 1})
+    card = check_bundle(tmp_path / "bundle")
+    assert (card.eta, card.guidance) == (1.0, 0.0)
+
+
 def test_a_tiny_autoencoder_learns(tmp_path: Path) -> None:
     train_autoencoder(tmp_path, steps=60, learning_rate=1e-2, sample_every=60)
     found = losses(tmp_path)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.groups import SPLITS
+from wsigen.dataset.groups import SPLITS, TRAINING
 from wsigen.dataset.settings import CELL_PX
+from wsigen.models.card import ClassCount, TrainedOn
 from wsigen.storage.files import atomic_path
 
 UNKNOWN_RGB = (70, 70, 70)
@@ -37,6 +38,28 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "splits": {name: _split(dataset, side) for side, name in enumerate(SPLITS)},
         "key": dataset.key,
     }
+
+
+def trained_on(dataset: Dataset) -> TrainedOn:
+    """Count what the training split of a dataset holds, for the card of a bundle."""
+    patches, sides = dataset.split_patches("training"), dataset.sides
+    members = [dataset.members[i] for i in np.flatnonzero(sides == TRAINING)]
+
+    def count(rows: NDArray[np.bool_]) -> ClassCount:
+        return ClassCount(patches=int(rows.sum()), images=len(np.unique(patches.member[rows])))
+
+    levels = {}
+    for k, level in enumerate(dataset.levels):
+        at = patches.level == k
+        levels[level.name] = {c.name: count(at & (patches.counts[:, i] > 0)) for i, c in enumerate(dataset.table)}
+        levels[level.name]["(not labelled)"] = count(at & ~patches.counts.any(axis=1))
+    return TrainedOn(
+        dataset=dataset.key,
+        images=len(members),
+        groups=len({m.group for m in members} - {None}),
+        held_out_groups=len(dataset.held_out_groups),
+        levels=levels,
+    )
 
 
 def _split(dataset: Dataset, side: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from wsigen.models.network_config import Config, read_config
 
 CARD_NAME = "wsigen.yaml"
 
+Count = Annotated[int, Field(ge=0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Rgb = tuple[Byte, Byte, Byte]
 Text = Annotated[str, Field(min_length=1)]
@@ -167,6 +168,35 @@ class GridCondition(Settings):
         return len(self.mean) + 1
 
 
+class ClassCount(Settings):
+    """How many patches of how many images held a class."""
+
+    patches: Count
+    images: Count
+
+
+class TrainedOn(Settings):
+    """The data that a training saw, counted.
+
+    Attributes
+    ----------
+    dataset : str
+        Hash of the dataset: its settings, images and labels (`Dataset.key`).
+    images, groups : int
+        Of the training split; groups are patients or whatever the dataset splits by, 0 if it names none.
+    held_out_groups : int
+        Never seen.
+    levels : dict of str to dict of str to ClassCount
+        By level and class; "(not labelled)" is patches without any label.
+    """
+
+    dataset: Text
+    images: Count
+    groups: Count
+    held_out_groups: Count
+    levels: dict[str, dict[str, ClassCount]]
+
+
 class BundleCard(Settings):
     """What ``wsigen.yaml`` holds.
 
@@ -174,6 +204,8 @@ class BundleCard(Settings):
     ----------
     not_for : str
         What the model must not be used for.
+    trained_on : TrainedOn or None
+        Written by ``wsigen train``.
     classes : tuple of CardClass
         Position = index in class maps.
     levels : tuple of Level
@@ -198,6 +230,7 @@ class BundleCard(Settings):
     licence: Text
     not_for: Text
     training_data: tuple[DataSource, ...] = ()
+    trained_on: TrainedOn | None = None
     classes: Annotated[tuple[CardClass, ...], Field(min_length=1, max_length=UNKNOWN - 1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100)]
     conditioning: Conditioning

@@ -139,7 +139,7 @@ def _run(
             scalars = trainer.step(done, parts)
             values = settle(waiting)
             done, waiting = done + 1, (done, scalars)
-            sample = settings.sample_every and done % settings.sample_every == 0
+            sample = settings.sample_every and (done % settings.sample_every == 0 or done == settings.steps)
             out_of_time = settings.minutes is not None and _agreed(trainer, monotonic() - begin >= 60 * settings.minutes)
             due = monotonic() - saved >= 60 * settings.checkpoint_minutes
             if sample or out_of_time or done == settings.steps or _agreed(trainer, due):

@@ -18,7 +18,8 @@ from wsigen.base.json_file import read_json
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
-from wsigen.models.card import BundleCard, GridCondition, Level
+from wsigen.dataset.summary import trained_on
+from wsigen.models.card import BundleCard, GridCondition, Level, TrainedOn
 from wsigen.models.loading import load_text
 from wsigen.training.autoencoder import Vae, channels_of, decoder_of, encoder_of, factor_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
@@ -42,6 +43,7 @@ class LatentData:
     mean, std : float32 [C] of the latents before they were standardised
     side : of the crops, in latent px
     key : identifies dataset and autoencoder
+    trained_on : for the card
     """
 
     stream: Stream[LatentBatch]
@@ -51,6 +53,7 @@ class LatentData:
     levels: tuple[Level, ...]
     side: int
     key: str
+    trained_on: TrainedOn | None = None
 
 
 def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
@@ -70,8 +73,8 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
     channels = channels_of(vae)
     mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
     grid = grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None
-    factor, side = factor_of(vae), data.side
-    card = describe_bundle(recipe.bundle, recipe.conditioning, data.table, data.levels, mean, std, factor, side, grid)
+    described = (data.table, data.levels, mean, std, factor_of(vae), data.side, grid, data.trained_on)
+    card = describe_bundle(recipe.bundle, recipe.conditioning, *described)
     folder = recipe.text or recipe.start
     text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
     scheduler = build_schedule(recipe)
@@ -145,7 +148,8 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: Vae, out: Path) -> La
         cache = replace(cache, mean=mean, std=std)
     stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
     side = dataset.settings.patch_px // factor
-    return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, data_key(recipe, dataset, vae))
+    key, counted = data_key(recipe, dataset, vae), trained_on(dataset)
+    return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, key, counted)
 
 
 def scale_of_start(recipe: DenoiserRecipe, vae: Vae) -> NDArray[np.float32] | None:

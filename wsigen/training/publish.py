@@ -15,7 +15,7 @@ from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
-from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, make_card
+from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, TrainedOn, make_card
 from wsigen.models.write_card import card_text
 from wsigen.training.recipes import BundleSettings
 
@@ -35,6 +35,8 @@ Licence: {licence}.
 ## Training data
 
 {data}
+
+{counts}
 
 ## Classes and levels
 
@@ -107,11 +109,13 @@ def describe_bundle(
     factor: int,
     crop_latent: int,
     grid: GridCondition | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> BundleCard:
-    """Build the card from the recipe's words, the dataset's classes and levels, and the latents' mean, spread and factor."""
+    """Build the card from the recipe's words, the dataset's classes, levels and counts, and the latents' scale and factor."""
     content = {
         "format": 1,
         **settings.model_dump(mode="json", exclude={"half"}, exclude_none=True),
+        "trained_on": None if trained_on is None else trained_on.model_dump(mode="json"),
         "classes": [{"name": c.name, "color": list(c.color), "background": c.background} for c in table],
         "levels": [level.model_dump(mode="json") for level in levels],
         "conditioning": conditioning.model_dump(mode="json"),
@@ -172,6 +176,7 @@ def _readme(parts: TrainedParts, card: BundleCard) -> str:
         not_for=card.not_for,
         licence=card.licence,
         data="\n".join(sources) or "Not said.",
+        counts="Not counted." if card.trained_on is None else _counted(card.trained_on),
         classes="\n".join(f"- {c.name}{' (background)' if c.background else ''}" for c in card.classes),
         levels="\n".join(f"- level {level.name}: {level.mpp or 'unknown'} um/px" for level in card.levels),
         kind=card.conditioning.kind,
@@ -181,3 +186,13 @@ def _readme(parts: TrainedParts, card: BundleCard) -> str:
         figures="\n".join(f"- {name}: {value:.5g}" for name, value in parts.figures.items()) or "None.",
         example=next((c.name for c in card.classes if not c.background), card.classes[0].name),
     )
+
+
+def _counted(data: TrainedOn) -> str:
+    """What was counted of the training data, as Markdown."""
+    groups = f" of {data.groups} groups; {data.held_out_groups} groups were held out" if data.groups else ""
+    lines = [f"{data.images} images{groups}. Dataset {data.dataset[:16]}.", ""]
+    lines += ["| level | class | patches | images |", "|---|---|---|---|"]
+    for level, classes in data.levels.items():
+        lines += [f"| {level} | {name} | {n.patches} | {n.images} |" for name, n in classes.items()]
+    return "\n".join(lines)

@@ -42,7 +42,7 @@ class LoopSettings(Settings):
     precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="mixed precision; no: fp32")
     minutes: Positive | None = Field(default=None, description="stop after so long, to be resumed")
     checkpoint_minutes: NotNegative = Field(default=5.0, description="time between checkpoints")
-    sample_every: Natural = Field(default=1000, description="steps between sample grids; 0: none")
+    sample_every: Natural = Field(default=1000, description="steps between sample grids; the end gets one, too; 0: none")
     log_every: Count = Field(default=50, description="steps between lines of progress")
     threads: Count = Field(default=4, description="threads that make batches, as many of which wait")
 
@@ -180,9 +180,9 @@ class BundleSettings(Settings):
     licence: Text
     not_for: Text
     training_data: tuple[DataSource, ...] = ()
-    guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
+    guidance: Annotated[float, Field(ge=0, le=50)] = 0.0  # none, and fresh noise: docs/default-model.md measures both
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    eta: Share = 0.0
+    eta: Share = 1.0
     glass_rgb: Rgb | None = None
     half: bool = Field(default=False, description="weights in float16")
 
