@@ -58,7 +58,7 @@ def spec_of(**values: Any) -> RunSpec:
 
 def manifest_of(width: int = 512, height: int = 512, **values: Any) -> Manifest:
     """A manifest of a slide of this size; all else as given, or empty."""
-    nothing = dict.fromkeys(("class_name", "background", "layout_mpp", "layout_names", "layout", "drawn_layout"))
+    nothing = dict.fromkeys(("class_name", "background", "layout_mpp", "layout_names", "nuclei", "layout", "drawn_layout"))
     words = dict.fromkeys(("statement", "created", "run_id", "precision", "device", "mixed_workers"), "")
     return Manifest(
         **{

@@ -58,7 +58,7 @@ def test_resume_takes_what_changes_no_pixel():
 
 VALUES = {
     "size": "700x600", "seed": 0, "reference": "r.png", "mpp": 0.5, "layout": "sample", "layout_mpp": None,
-    "layout_names": None, "layout_classes": None, "class_name": None, "background": "Stroma",
+    "layout_names": None, "nuclei": None, "layout_classes": None, "class_name": None, "background": "Stroma",
     "subtype": "cores", "subtypes": "s.yaml", "mask_model": None, "model": "m",
     "levels": 2, "precision": "bf16", "mode": "random-patch", "steps": 7, "guidance": 0.0, "sampler": "dpm++", "eta": 0.0,
     "strength": 0.5, "overlap": 0, "taper": "hann", "weighted_last": 1, "chunk": 64, "batch": 3, "compression": "deflate",
@@ -68,6 +68,7 @@ VALUES = {
 }  # fmt: skip
 DRAWN = {
     "layout": "./sample", "layout_mpp": 0.25, "layout_classes": "t.csv", "layout_names": "Necrosis=Other,Region*=",
+    "nuclei": "Tumor",
     "subtype": None, "subtypes": None,
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from dataset_making import CLASSES, settings, slide
+from dataset.dataset_making import CLASSES, settings, slide
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

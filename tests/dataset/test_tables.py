@@ -108,6 +108,21 @@ def test_annotations_beside_an_image(tmp_path):
         find_annotations(folder, "s1.png")
 
 
+def test_nuclei_train_a_class_of_their_own(tmp_path):
+    slide(tmp_path / "a.png")
+    cell = feature("Tumor", square(96, 96, 400))
+    cell["nucleusGeometry"] = feature("", square(160, 160, 200))["geometry"]
+    write_layout(tmp_path / "a.geojson", cell)
+    source = {"kind": "annotated", "images": "a.png", "mpp": 0.5}
+    dataset = open_dataset(settings(tmp_path, source | {"nuclei": "Stroma"}), tmp_path / "cache")
+    found = dataset.members[0].class_map(Box(0, 0, 640, 768), 0.5)
+    assert [(found == i).sum() for i in (0, 1)] == [50**2 - 25**2, 25**2]
+    (note,) = open_dataset(settings(tmp_path, source, classes=CLASSES[1:2]), tmp_path / "cache").notes
+    assert "1 nuclei of cells are left out" in note
+    with pytest.raises(ValueError, match="unknown class 'Nucleus'"):
+        settings(tmp_path, source | {"nuclei": "Nucleus"})
+
+
 def test_labels_of_all_images_are_told_at_once(tmp_path):
     for name in ("a", "b", "c"):
         slide(tmp_path / f"{name}.png")

@@ -219,3 +219,57 @@ def test_what_is_hidden_entirely_is_told(write, table):
     assert "1 of Tumor hidden entirely" in twice.notes[0]
     assert not read_geojson(write([GROUND, NEST, NEST]), table, SIZE, 0).notes
     assert not read_geojson(write([GROUND, under, halves[0]]), table, SIZE, 0).notes
+
+
+def cell(x, y, label, side=64, inner=24, **more):
+    inset = (side - inner) // 2
+    nucleus = {"type": "Polygon", "coordinates": [square(x + inset, y + inset, inner)]}
+    return thing([square(x, y, side)], label, "cell") | {"nucleusGeometry": nucleus} | more
+
+
+def full_areas(layout):
+    classes = layout.class_map(Box(0, 0, layout.height, layout.width), 1)
+    return {int(i): int(n) for i, n in zip(*np.unique(classes, return_counts=True), strict=True)}
+
+
+WITH_NUCLEI = [GROUND, cell(8, 8, "Tumor"), cell(104, 8, None), cell(200, 8, "Ignore*"), cell(304, 8, "Positive")]
+WITHOUT_ONE = {"Positive": None}
+
+
+def test_nuclei_are_a_class_of_their_own_on_top_of_all(write, table):
+    small = [thing([square(x, x, 8)], "Stroma") for x in (10, 36)]  # on the cell, and on its nucleus
+    layout = read_geojson(write([*WITH_NUCLEI, *small]), table, SIZE, 0, names=WITHOUT_ONE, nuclei="immune cells")
+    nuclei, rest = 2 * 24**2, 64**2 - 24**2 - 8**2
+    assert full_areas(layout) == {1: rest, 2: 800**2 - nuclei - rest, 3: nuclei}
+    classes = layout.class_map(Box(0, 0, 800, 800), 1)
+    assert (classes[28:52, 28:52] == 3).all()
+    assert (classes[28:52, 124:148] == 3).all()
+
+
+def test_nuclei_alone_are_a_layout(write, table):
+    path = write([cell(100 * i, 100 * i, None, 80, 40) for i in range(8)])
+    layout = read_geojson(path, table, SIZE, 2, nuclei="Tumor")
+    assert full_areas(layout) == {1: 8 * 40**2, 2: 800**2 - 8 * 40**2}
+    with pytest.raises(LayoutError, match="no class is set, on any of 8 objects"):
+        read_geojson(path, table, SIZE, 2)
+
+
+def test_nuclei_that_are_left_out_are_told_once(write, table):
+    layout = read_geojson(write(WITH_NUCLEI), table, SIZE, 0, names=WITHOUT_ONE)
+    assert full_areas(layout) == {1: 64**2, 2: 800**2 - 64**2}
+    assert "a.geojson: 4 nuclei of cells are left out; the setting 'nuclei' gives them a class of their own" in layout.notes
+
+
+def test_a_nucleus_that_is_no_outline(write, table):
+    bad = cell(8, 8, "Tumor", nucleusGeometry={"type": "Polygon"})
+    with pytest.raises(LayoutError, match=r"the nucleus of feature 2 of 2.* has no coordinates"):
+        read_geojson(write([GROUND, bad]), table, SIZE, 0, nuclei="Other")
+    far = cell(8, 8, "Tumor", nucleusGeometry={"type": "Polygon", "coordinates": [square(5000, 0, 30)]})
+    with pytest.raises(LayoutError, match=r"nucleus.*out of range"):
+        read_geojson(write([GROUND, far]), table, SIZE, 0, nuclei="Other")
+
+
+def test_nuclei_of_label_images_are_refused(tmp_path, table):
+    (tmp_path / "l.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(LayoutError, match="no cells with nuclei"):
+        read_layout(tmp_path / "l.png", table, SIZE, 0, nuclei="Other")

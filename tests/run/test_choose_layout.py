@@ -48,6 +48,19 @@ def test_classes_of_a_layout_are_renamed_and_left_out(tmp_path, names):
         assert config.identity()["layout_names"]["Region*"] is None
 
 
+def test_nuclei_of_a_layout(tmp_path):
+    cell = feature("Tumor", square(64, 64, 512))
+    cell["nucleusGeometry"] = feature("", square(128, 128, 256))["geometry"]
+    path = write_layout(tmp_path / "a.geojson", cell)
+    chosen = choose_layout(RunConfig(layout=path, size="640x640", nuclei="other"), tmp_path, TABLE, 0.5)
+    cells = chosen.layout.class_map(Box(0, 0, 80, 80), 8)
+    assert [(cells == i).sum() for i in range(3)] == [80**2 - 64**2, 64**2 - 32**2, 32**2]
+    with pytest.raises(ConfigError, match=r"setting 'nuclei': unknown class 'Nucleus'"):
+        choose_layout(RunConfig(layout=path, nuclei="Nucleus"), tmp_path, TABLE, 0.5)
+    with pytest.raises(ConfigError, match="give the file with --layout"):
+        RunConfig(size="600x600", nuclei="Other")
+
+
 def test_names_that_lead_nowhere(tmp_path):
     path = write_layout(tmp_path / "a.geojson", feature("Tumor", square(0, 0, 640)))
     with pytest.raises(ConfigError, match=r"setting 'layout_names': unknown class 'Tumour'"):

@@ -65,7 +65,7 @@ def _polygons(settings: DatasetSettings, source: AnnotatedSource, file: ImageFil
         expected = folder / f"{file.path.stem}.geojson"
         raise DatasetError(f"{file.name}: no {expected}; export its annotations there, or list it as unlabelled")
     background = UNKNOWN if source.background is None else settings.table.index(source.background)
-    return PolygonLabels(path, settings.table, background, source.names)
+    return PolygonLabels(path, settings.table, background, source.names, source.nuclei)
 
 
 def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTATIONS) -> Path | None:

@@ -88,12 +88,14 @@ class PolygonLabels:
     ----------
     background : class index outside every polygon, or `classes.UNKNOWN`
     rename : classification in the file -> class, or None: as if it were not drawn
+    nuclei : class of cells' nuclei, or None: they are left out
     """
 
     path: Path
     table: ClassTable
     background: int = UNKNOWN
     rename: Mapping[str, str | None] = field(default_factory=dict)
+    nuclei: str | None = None
 
     @property
     def any(self) -> bool:
@@ -123,18 +125,24 @@ class PolygonLabels:
 
     def _read(self, image: ImageSource) -> PolygonLayout:
         names, size = tuple(sorted(self.rename.items())), (image.height, image.width)
-        return _read_polygons(self.path, self.path.stat().st_mtime_ns, self.table, self.background, names, size)
+        return _read_polygons(self.path, self.path.stat().st_mtime_ns, self.table, self.background, names, self.nuclei, size)
 
 
 @functools.lru_cache(maxsize=64)
 def _read_polygons(
-    path: Path, stamp: int, table: ClassTable, background: int, names: tuple[tuple[str, str | None], ...], size: Size
+    path: Path,
+    stamp: int,
+    table: ClassTable,
+    background: int,
+    names: tuple[tuple[str, str | None], ...],
+    nuclei: str | None,
+    size: Size,
 ) -> PolygonLayout:
     """Read a file once for all um/px; again after 64 others, so that those of many images never lie in memory together."""
     # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
     outside = next((i for i, c in enumerate(table) if not c.background), 0)
     try:
-        layout = read_geojson(path, table, size, outside, names=dict(names))
+        layout = read_geojson(path, table, size, outside, names=dict(names), nuclei=nuclei)
     except LayoutError as error:
         cause = f"{path}: {'; '.join(error.causes)}" if error.causes else str(error).split(";")[0]
         raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset") from None

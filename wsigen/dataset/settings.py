@@ -67,6 +67,9 @@ class AnnotatedSource(_Images):
     kind: Literal["annotated"]
     annotations: str | None = Field(default=None, description="folder of STEM.geojson; by default they lie beside the images")
     background: str | None = Field(default=None, description="class outside every polygon; by default it is unknown")
+    nuclei: str | None = Field(
+        default=None, description="class of the nuclei of QuPath's cells, on top of everything; by default they are left out"
+    )
     names: Names = Field(
         default={},
         description="classification in QuPath -> class, or null: as if it were not drawn. An empty name stands for annotations "
@@ -242,7 +245,8 @@ class DatasetSettings(_Part):
         try:
             table = self.table
             for source in self.sources:
-                for name in [*getattr(source, "names", {}).values(), getattr(source, "background", None)]:
+                single = (getattr(source, one, None) for one in ("background", "nuclei"))
+                for name in [*getattr(source, "names", {}).values(), *single]:
                     _ = name is None or table.index(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None

@@ -52,6 +52,7 @@ def read_geojson(
     background: int,
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
+    nuclei: str | None = None,
 ) -> PolygonLayout:
     """Read what QuPath exports as GeoJSON (plain, ``.gz`` or ``.zip``).
 
@@ -67,6 +68,8 @@ def read_geojson(
         Slide pixels per unit of the file: the um/px the layout was drawn at over that of the slide.
     names : mapping of str to (str or None), optional
         Classification -> name of a class, or None: as if it were not drawn (`ClassNames`).
+    nuclei : str, optional
+        Class of the nuclei of QuPath's cells, which lie on top of everything; by default they are left out.
 
     Raises
     ------
@@ -79,12 +82,12 @@ def read_geojson(
     data, notes = load_json(path)
     problems, unit = Problems(path), declared_unit(data)
     with refusing(LayoutError, f"{path}: no GeoJSON that QuPath writes", "export the annotations anew"):
-        features = read_features(data, path, problems)
+        features = read_features(data, path, problems, nuclei is not None)
     del data
     if unit is not None and scale == 1.0:
         problems.add(f"the file says its coordinates are in {unit}, not pixels", _remedy(unit))
     known = ClassNames(table, names)
-    drawn, told = _drawn(features, known, problems)
+    drawn, told, first_nucleus = _drawn(features, known, None if nuclei is None else table.index(nuclei), problems)
     notes += told
     shapes, mended = valid_shapes([rings for *_, rings in drawn], [where for where, *_ in drawn], problems)
     if drawn and not shapes and not problems:
@@ -96,7 +99,7 @@ def read_geojson(
     _check_contents(table, background, [drawn[s.source][1] for s in shapes], problems)
     problems.demand_none()
 
-    shapes.sort(key=lambda shape: -shape.area)
+    shapes.sort(key=lambda shape: (shape.source >= first_nucleus, -shape.area))
     classes = np.array([drawn[shape.source][1] for shape in shapes], np.uint8)
     height, width = size or _guessed_size(np.maximum(extent[:, :2].min(0), 0), extent[:, 2:].max(0))
     if max(height, width) > MAX_SIDE_PX:
@@ -125,14 +128,20 @@ def class_names(path: str | Path) -> list[str]:
 # -- which polygons are drawn, and of which class ------------------------------------------------------------------------------
 
 
-def _drawn(features: Sequence[Feature], known: ClassNames, problems: Problems) -> tuple[list[Drawn], list[str]]:
-    """Return the polygons of a class on one plane, and notes of what is left out."""
+def _drawn(
+    features: Sequence[Feature], known: ClassNames, nuclei: int | None, problems: Problems
+) -> tuple[list[Drawn], list[str], int]:
+    """Return the polygons of a class on one plane, notes of what is left out, and where the nuclei begin among them.
+
+    Nuclei are drawn of all cells but those that are left out by name: a cell needs no class for it.
+    """
     areas = [f for f in features if f.polygons]
     areas, notes = _one_plane(areas)
     left_out: Counter[tuple[str, str]] = Counter()
     unknown: Counter[str] = Counter()
     drawn: list[Drawn] = []
     unnamed: list[Feature] = []
+    cells = [f for f in areas if f.nucleus is not None]
     dropped = 0
     for feature in areas:
         found = known.find(feature.class_name)
@@ -153,12 +162,18 @@ def _drawn(features: Sequence[Feature], known: ClassNames, problems: Problems) -
         problems.add(known.unknown(unknown), remedy)
     left_out["object", "without area (points or lines)"] = sum(f.without_area for f in features)
     left_out["object", "without geometry"] = sum(not f.polygons and not f.without_area for f in features)
+    first_nucleus = len(drawn)
+    if nuclei is not None:
+        kept = [f for f in cells if isinstance(known.find(f.class_name), int) or known.find(f.class_name) is Unresolved.UNNAMED]
+        drawn += [(f"the nucleus of {f.where}", nuclei, rings) for f in kept for rings in f.nucleus or ()]
+    elif any(isinstance(known.find(f.class_name), int) for f in cells):
+        notes.append(f"{len(cells)} nuclei of cells are left out; the setting 'nuclei' gives them a class of their own")
     listed = ", ".join(f"{count} {kind}{'s' * (count > 1)} {why}" for (kind, why), count in left_out.items() if count)
     if not drawn and dropped and not problems:
         problems.add(f"'names' leaves out every annotation of a class ({dropped})", "keep a class, or take the file away")
     elif not drawn and not problems:
         _explain_nothing(unnamed, listed or f"{len(features)} features", known, problems)
-    return drawn, notes + [f"left out: {listed}"] * bool(listed)
+    return drawn, notes + [f"left out: {listed}"] * bool(listed), first_nucleus
 
 
 def _one_plane(areas: list[Feature]) -> tuple[list[Feature], list[str]]:

@@ -47,6 +47,8 @@ class Feature:
         Points and lines of it.
     plane : tuple of int
         (z, t) it was drawn on.
+    nucleus : list of Rings or None
+        The outlines of a cell's nucleus, empty if they are not asked for; None if it has none.
     """
 
     where: str
@@ -55,9 +57,10 @@ class Feature:
     polygons: list[Rings]
     without_area: int
     plane: Plane
+    nucleus: list[Rings] | None
 
 
-def read_features(data: Any, path: Path, problems: Problems) -> list[Feature]:
+def read_features(data: Any, path: Path, problems: Problems, nuclei: bool = False) -> list[Feature]:
     """Read a FeatureCollection, a bare list of features, or a single feature or geometry.
 
     Objects inside others, as QuPath writes a hierarchy, follow them. A feature that cannot be understood goes to ``problems``.
@@ -71,7 +74,7 @@ def read_features(data: Any, path: Path, problems: Problems) -> list[Feature]:
     features = []
     for n, item in enumerate(items, 1):
         try:
-            features.append(_feature(item, f"feature {n} of {len(items)}"))
+            features.append(_feature(item, f"feature {n} of {len(items)}", nuclei))
         except _MisreadError as fault:
             problems.add(fault.cause, fault.remedy, fault.where)
     return _finite(features, problems)
@@ -131,23 +134,27 @@ def _flat(items: list[Any]) -> list[Any]:
 
 def _finite(features: list[Feature], problems: Problems) -> list[Feature]:
     """Those whose coordinates are finite numbers; all are looked at together, as almost always all are."""
-    rings = [ring for feature in features for polygon in feature.polygons for ring in polygon]
+    rings = [ring for feature in features for polygon in _all(feature) for ring in polygon]
     if not rings or np.isfinite(np.concatenate(rings)).all():
         return features
     good = []
     for feature in features:
-        if all(np.isfinite(ring).all() for polygon in feature.polygons for ring in polygon):
+        if all(np.isfinite(ring).all() for polygon in _all(feature) for ring in polygon):
             good.append(feature)
         else:
             problems.add("a coordinate is not finite (NaN or infinite)", "remove or redraw this polygon", feature.where)
     return good
 
 
+def _all(feature: Feature) -> list[Rings]:
+    return feature.polygons + (feature.nucleus or [])
+
+
 def _is_geometry(item: dict[str, Any]) -> bool:
     return item.get("type") in (*WITHOUT_AREA, "Polygon", "MultiPolygon", "GeometryCollection")
 
 
-def _feature(item: Any, where: str) -> Feature:
+def _feature(item: Any, where: str, nuclei: bool) -> Feature:
     if isinstance(item, dict) and _is_geometry(item):
         item = {"type": "Feature", "geometry": item}
     if not isinstance(item, dict) or item.get("type") != "Feature":
@@ -160,6 +167,15 @@ def _feature(item: Any, where: str) -> Feature:
     where += f" ({', '.join(called)})" if called else ""
 
     geometry = item.get("geometry")
+    polygons, without_area = _outlines(geometry, where)
+    inner, nucleus = item.get("nucleusGeometry"), None
+    if inner is not None:
+        nucleus = _outlines(inner, f"the nucleus of {where}")[0] if nuclei else []
+    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry), nucleus)
+
+
+def _outlines(geometry: Any, where: str) -> tuple[list[Rings], int]:
+    """The polygons of a geometry, and how many points and lines it has."""
     polygons: list[Rings] = []
     without_area = 0
     for simple in _simple_geometries(geometry, where) if geometry is not None else ():
@@ -167,7 +183,7 @@ def _feature(item: Any, where: str) -> Feature:
             without_area += 1
         else:
             polygons.extend(_polygons(simple, where))
-    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry))
+    return polygons, without_area
 
 
 def _kind(item: dict[str, Any], properties: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ def read_layout(
     scale: float = 1.0,
     class_table_path: str | Path | None = None,
     names: Mapping[str, str | None] | None = None,
+    nuclei: str | None = None,
 ) -> Layout:
     """Read a layout; the file's content decides how.
 
@@ -36,6 +37,8 @@ def read_layout(
         What the values of a label image mean (`read_class_table`).
     names : mapping of str to (str or None), optional
         Classification of the file -> name of a class, or None: as if it were not drawn (`class_names.ClassNames`).
+    nuclei : str, optional
+        Class of the nuclei of QuPath's cells (`read_geojson`).
 
     Raises
     ------
@@ -48,6 +51,8 @@ def read_layout(
     if looks_like_json(path):
         if class_table_path is not None:
             raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
-        return read_geojson(path, table, size, background, scale, names)
+        return read_geojson(path, table, size, background, scale, names, nuclei)
+    if nuclei is not None:
+        raise LayoutError(f"{path}: a label image has no cells with nuclei; leave 'nuclei' out, or give QuPath's GeoJSON")
     classes = None if class_table_path is None else read_class_table(class_table_path)
     return read_label_raster(path, table, classes, size, background, scale, names)

@@ -63,7 +63,10 @@ def choose_layout(
         background = _background(config, table)
         scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
         check_names(table, config.layout_names, "layout_names")
-        layout = read_layout(config.layout_file, table, size, background, scale, config.layout_classes, config.layout_names)
+        check_names(table, {"nuclei": config.nuclei}, "nuclei")
+        layout = read_layout(
+            config.layout_file, table, size, background, scale, config.layout_classes, config.layout_names, config.nuclei
+        )
         return ChosenLayout(layout, notes=_notes(config.layout_file, layout))
     size = size or _followed_size(config, mpp)
     if config.sampled:

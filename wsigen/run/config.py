@@ -107,6 +107,9 @@ class RunConfig(Settings):
         "Layout", "renames classes of the layout; 'NAME=' leaves NAME out, '=CLASS' is for what has no class",
         form="NAME=CLASS,...",
     )  # fmt: skip
+    nuclei: str | None = _setting(
+        "Layout", "class of the nuclei of QuPath's cells", otherwise="they are not drawn", form="NAME", min_length=1
+    )
     class_name: str | None = _setting("Layout", "one class for the whole slide, instead of a layout", form="NAME", min_length=1)
     background: str | None = _setting(
         "Layout", "class outside every polygon", otherwise="the model's glass", form="NAME", min_length=1
@@ -280,6 +283,8 @@ class RunConfig(Settings):
             raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
         if self.layout_names and not self.layout_file:
             raise ValueError("'layout_names' renames classes of a layout's file: give the file with --layout")
+        if self.nuclei and not self.layout_file:
+            raise ValueError("'nuclei' is the class of nuclei in a layout's file: give the file with --layout")
         if self.layout_mpp and not self.layout_file:
             raise ValueError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
         return self
@@ -345,6 +350,7 @@ class RunSettings(ResumeSettings, total=False):
     layout_mpp: float | None
     layout_classes: str | Path | None
     layout_names: str | dict[str, str | None] | None
+    nuclei: str | None
     class_name: str | None
     background: str | None
     subtype: str | None

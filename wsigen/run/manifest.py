@@ -44,8 +44,9 @@ class Manifest(State):
         The same for slides of equal pixels.
     sampling, passes, slide, precision, device, mixed_workers
         How the pixels were made (`RunSpec`).
-    class_name, background, layout_mpp, layout_names
-        As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed.
+    class_name, background, layout_mpp, layout_names, nuclei
+        As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed,
+        the class of nuclei.
     inputs : dict
         Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``, ``grid``.
     layout : str or None
@@ -72,6 +73,7 @@ class Manifest(State):
     background: str | None
     layout_mpp: float | None
     layout_names: dict[str, str | None] | None
+    nuclei: str | None
     inputs: dict[str, InputFile]
     layout: str | None
     drawn_layout: dict[str, JsonValue] | None
@@ -101,6 +103,7 @@ def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sh
         background=settings.background,
         layout_mpp=settings.layout_mpp,
         layout_names=settings.layout_names,
+        nuclei=settings.nuclei,
         inputs=inputs,
         layout=inputs["layout"].name if "layout" in inputs else spec.layout_title,
         drawn_layout=spec.drawn_layout,

@@ -188,7 +188,7 @@ class RunSpec(State):
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, with every default filled in, as plain JSON values."""
         chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
-        given = {"class_name", "background", "layout_mpp", "layout_names", "mixed_workers"}
+        given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers"}
         return {
             **self.model_dump(mode="json", include=chosen),
             **self.settings.model_dump(mode="json", include=given),
