@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers
 import pytest
+import tiny_bundles
 
 from wsigen.base.errors import BundleError
 from wsigen.models.bundle import check_bundle
@@ -98,6 +99,30 @@ def test_what_is_not_done_is_refused_by_name(copied_plain: Path, part: str, valu
 def test_schedules_that_are_not_followed_are_refused(copied: Path, values: dict[str, Any], message: str) -> None:
     change(copied / "scheduler" / "scheduler_config.json", **values)
     with pytest.raises(BundleError, match=message):
+        check_bundle(copied)
+
+
+def test_a_pipeline_with_another_network_is_refused(copied_plain: Path) -> None:
+    index = copied_plain / "model_index.json"
+    idle = {"safety_checker": ["stable_diffusion", "SafetyChecker"], "image_encoder": [None, None]}
+    change(index, **idle, requires_safety_checker=True)
+    assert check_bundle(copied_plain).conditioning.kind == "text"
+    change(index, controlnet=["diffusers", "ControlNetModel"])
+    with pytest.raises(BundleError, match=r"has a controlnet \(ControlNetModel\), which is not supported"):
+        check_bundle(copied_plain)
+
+
+def test_a_card_that_is_silent_about_scaled_latents_is_refused(copied: Path) -> None:
+    change(copied / "vae" / "config.json", latents_mean=[0.0] * 4, latents_std=[2.0] * 4, scaling_factor=0.5)
+    assert check_bundle(copied).latent.std == (0.5, 0.6, 0.7, 0.8)  # what a card says is believed
+    tiny_bundles.write_card(copied, tiny_bundles.tiny_card("class-map", latent={"channels": 4, "factor": 8}))
+    with pytest.raises(BundleError, match=r"write them into it: mean: \[0.0, .*\], std: \[4.0, "):
+        check_bundle(copied)
+
+
+def test_another_name_of_the_autoencoder_is_told(copied: Path) -> None:
+    (copied / "vae").rename(copied / "vqvae")
+    with pytest.raises(BundleError, match="lies in vqvae; rename that folder to vae"):
         check_bundle(copied)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
-from wsigen.models.card import CARD_NAME, BundleCard, card_command, read_card, vae_channels, vae_factor
+from wsigen.base.json_file import read_json
+from wsigen.models.card import CARD_NAME, BundleCard, card_command, latent_scale, read_card, vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
 from wsigen.models.network_config import Config, read_config
 from wsigen.sampling.schedule import PREDICTIONS
@@ -24,6 +25,8 @@ SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
 """What decides what a model computes; other files (README) do not count."""
 VAES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
+_IDLE = ("safety_checker", "feature_extractor", "image_encoder")
+"""What pipelines of diffusers bring along that draws nothing unless it is asked to."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -83,6 +86,7 @@ def check_bundle(path: Path) -> BundleCard:
 
 def check_parts(path: Path, card: BundleCard) -> None:
     """Check what lies in a bundle against its card; see `check_bundle`."""
+    _check_pipeline(path)
     text = card.conditioning.kind == "text"
     check_weights(path, ("vae", "unet", "text_encoder") if text else ("vae", "unet"))
     if text and not (path / "tokenizer").is_dir():
@@ -153,6 +157,18 @@ def _agree(folder: Path, what: str, actual: object, why: str, expected: object) 
         raise BundleError(f"{folder}: {what} is {actual}, but {why} {expected}{remedy}")
 
 
+def _check_pipeline(folder: Path) -> None:
+    """Refuse a pipeline with more networks than are used here, such as a ControlNet, which would be left out silently."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        return
+    index = read_json(file, BundleError, "copy the bundle again")
+    for part, kind in index.items() if isinstance(index, dict) else ():
+        # [library, class]; both null: not there
+        if isinstance(kind, list) and any(kind) and part not in (*PARTS, *_IDLE):
+            raise BundleError(f"{file}: its pipeline has a {part} ({kind[-1]}), which is not supported: use a model without it")
+
+
 def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
     if vae.get("_class_name") not in VAES:
         raise BundleError(f"{folder}: the vae is a {vae.get('_class_name')}; possible: {', '.join(VAES)}")
@@ -161,6 +177,12 @@ def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
     channels, why = vae_channels(vae), "the card's latent.channels is"
     _agree(folder, "vae latent_channels", channels, why, latent.channels)
     _agree(folder, "the vae's factor", vae_factor(vae), "the card's latent.factor is", latent.factor)
+    if (vae.get("latents_mean") or vae.get("latents_std")) and not {"mean", "std"} <= latent.model_fields_set:
+        mean, std = latent_scale(vae)
+        raise BundleError(
+            f"{folder}: the vae's config scales latents, the card does not say latent.mean and latent.std; "
+            f"write them into it: mean: {mean}, std: {std}"
+        )
     for side in ("in_channels", "out_channels"):
         _agree(folder, f"vae {side}", vae.get(side, 3), "an RGB image has", 3)
 

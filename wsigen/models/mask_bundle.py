@@ -18,6 +18,7 @@ from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.layout.subtypes import choose_subtype
 from wsigen.models.bundle import SUFFIXES, check_scheduler, check_weights
 from wsigen.models.card import Text, unique_names
+from wsigen.models.config_keys import demand_supported
 from wsigen.models.network_config import read_config
 from wsigen.storage.files import sha256_of
 
@@ -137,5 +138,6 @@ def _check_network(folder: Path, card: MaskCard) -> None:
     for key, value in expected.items():
         if unet.get(key) != value:
             raise BundleError(f"{folder}: unet {key} is {unet.get(key)}, but {CARD_NAME} needs {value}")
+    demand_supported(unet, "unet", folder)
     check_scheduler(folder)
     check_weights(folder, ("unet",))

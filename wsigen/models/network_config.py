@@ -119,6 +119,8 @@ def read_config(folder: Path, part: str) -> Config:
     try:
         content = read_json(file, BundleError, "copy the bundle again")
     except FileNotFoundError:
+        if part == "vae" and (folder / "vqvae").is_dir():
+            raise BundleError(f"{folder}: its autoencoder lies in vqvae; rename that folder to vae") from None
         raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
