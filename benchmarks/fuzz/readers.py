@@ -140,6 +140,10 @@ def _rasters(folder: Path) -> list[Path]:
     paths = [folder / "labels.png", folder / "labels.tif"]
     for path in paths:
         labels.save(path)
+    for path in (folder / "palette.png", folder / "palette.tif"):
+        labels.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9])
+        labels.save(path)
+        paths.append(path)
     return paths
 
 

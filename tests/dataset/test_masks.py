@@ -191,6 +191,24 @@ def test_large_masks_are_read_by_region(folder, monkeypatch):
     np.testing.assert_array_equal(classes_at(member, 0.5), expected(blocks()))
 
 
+def test_a_large_mask_in_colour_is_refused_before_it_is_copied(folder, monkeypatch):
+    monkeypatch.setattr("wsigen.dataset.labels.COPY_FROM_PX", 1000)
+    saved(folder / "labels" / "s1.png", np.dstack([blocks(), blocks() * 100, blocks()]))  # the red channel alone would do
+    refused(folder, "a picture in colour", "'#016401'")
+    assert not (folder / "cache" / "tiled").exists()
+
+
+def test_colours_that_a_jpeg_changed_are_read_as_the_nearest_where_asked_for(folder):
+    (folder / "labels" / "s1.png").unlink()
+    colours = np.array([[255, 255, 255], [255, 0, 0], [0, 0, 255]], np.uint8)
+    saved(folder / "labels" / "s1.jpg", colours[blocks()], quality=95, subsampling=0)
+    values = {"#ffffff": None, "#ff0000": "Tumor", "#0000ff": "Stroma"}
+    refused(folder, "lossy", "without loss", values=values)
+    dataset = opened(folder, source(values=values, unlisted="nearest"))
+    assert (classes_at(dataset.members[0], 0.5) == expected(blocks())).mean() > 0.999
+    assert "read as the nearest" in dataset.notes[0]
+
+
 def test_names_of_masks(tmp_path):
     for name in (
         "labels/a.png",
@@ -253,6 +271,12 @@ def test_unknown_classes(folder):
 
 
 def test_a_class_that_no_mask_shows(folder):
-    with pytest.raises(DatasetError, match="Glass"):
-        opened(folder, source(), classes=CLASSES)
+    assert any("nothing is labelled 'Glass'" in note for note in opened(folder, classes=CLASSES).notes)
+    saved(folder / "labels" / "s1.png", blocks(values=2))
+    refused(folder, "class 'Stroma' is in no source")
+    dot = blocks(values=2)
+    dot[0, 0] = 2
+    saved(folder / "labels" / "s1.png", dot)
+    refused(folder, "class 'Stroma' has no patches", "fall between cells")
+    saved(folder / "labels" / "s1.png", blocks())
     assert opened(folder, source(glass=True), classes=CLASSES).areas[:, :, 0].sum() > 0

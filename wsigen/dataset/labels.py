@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
+from wsigen.dataset.images import COPY_FROM_PX
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.layout.polygons import PolygonLayout
@@ -27,9 +28,6 @@ from wsigen.layout.raster import RasterLayout, Unlisted, Value, check_values, op
 from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
-
-COPY_FROM_PX = 2**22
-"""A mask without tiles of more pixels is copied once as a tiled TIFF: decoding all of it for each crop would be slow."""
 
 PADDING = 0.02
 """How much larger than its image a mask with an um/px of its own may be, as whole tiles are: a share of each side."""

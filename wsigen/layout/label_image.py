@@ -96,13 +96,14 @@ class LabelImage:
         Raises
         ------
         LayoutError
-            If it cannot be written; nothing half-written stays.
+            If it cannot be read or written; nothing half-written stays.
         """
         path, stat = Path(self.path), Path(self.path).stat()
         key = hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{self.form}".encode()).hexdigest()[:16]
         target = folder / f"{path.stem}-{key}.tif"
         if not target.exists():
             with refusing(LayoutError, f"{folder}: the tiled copy of {path.name} cannot be written", "make room there"):
+                self._demand_grey()
                 folder.mkdir(parents=True, exist_ok=True)
                 with atomic_path(target) as beside:
                     labels = self._labels()
