@@ -94,14 +94,14 @@ def test_a_slide_of_quantised_latents_is_what_diffusers_decodes_at_once(tmp_path
     canvas = pass_.plan.grid.canvas
     assert canvas.shape == (128, 128)
     latents = pass_.read(pass_.plan.schedule.steps, canvas)[0]
-    # in float64: diffusers' distances to the codes are not exact enough in float32 for all of them to be the nearest
-    vae = VQModel.from_pretrained(folder / "vae").eval().double()
+    # a slide's norms have statistics of windows, not of the whole: the reference takes them as well
+    vae = VQModel.from_pretrained(folder / "vae").eval()
     ends, statistics = 0, pass_.norm
     for norm in share_group_norms(vae.decoder):
         begin, ends = ends, ends + 2 * norm.norm.num_groups
         norm.freeze(statistics[begin:ends].reshape(-1, 2))
     with torch.inference_mode():
-        raw = torch.from_numpy(latents.astype(np.float64) * 0.9 + 0.1)[None]
+        raw = torch.from_numpy(latents * np.float32(0.9) + np.float32(0.1))[None]
         image = vae.decode(raw).sample[0].permute(1, 2, 0).numpy()
     whole = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(int)
     assert np.abs(decode_region(pass_, canvas) - whole).max() <= 1
