@@ -129,6 +129,13 @@ def test_a_picture_named_like_a_slide_is_refused(tmp_path, suffix):
         open_image(tmp_path / f"a.{suffix}")
 
 
+def test_an_index_that_is_an_overview_is_no_slide(tmp_path):
+    """Olympus' ``X.vsi`` is a TIFF of label and overview; the slide lies in the folder ``_X_``."""
+    tifffile.imwrite(tmp_path / "a.vsi", RGB, photometric="rgb")
+    with pytest.raises(ImageError, match=r"a\.vsi: OpenSlide finds no vsi slide in it; export it as OME-TIFF"):
+        open_image(tmp_path / "a.vsi")
+
+
 def test_a_damaged_place_leaves_the_rest_readable(tmp_path):
     """A handle of OpenSlide that failed once fails for ever: it is opened again."""
     write_mrxs(tmp_path / "a.mrxs", [RGB, halved(RGB)])

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -50,6 +51,34 @@ def test_the_largest_image_is_the_slide_not_the_first(tmp_path):
     assert open_image(path).mpp == 0.25
     note_of(path, "'slide' of 400 x 300 px is read", "'macro' of 100 x 80 px")
     assert slide_info(path).others == ("image 0 'macro' of 100 x 80 px",)
+
+
+def test_of_one_size_the_slide_is_the_pyramid_and_the_one_in_colour(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        options = {"photometric": "rgb", "tile": (128, 128)}
+        tif.write(RGB[..., 0] // 100, photometric="minisblack", metadata={"axes": "YX", "Name": "mask"})
+        tif.write(RGB, subifds=1, metadata={"axes": "YXS", "Name": "slide"}, **options)
+        tif.write(RGB[::2, ::2], subfiletype=1, **options)
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tif:
+        tif.write(RGB[..., 0] // 100, photometric="minisblack", metadata=None)
+        tif.write(RGB, photometric="rgb", metadata=None)
+    for name in ("a.ome.tif", "b.tif"):
+        np.testing.assert_array_equal(read(tmp_path / name), RGB)
+        note_of(tmp_path / name, "is read", "not image 0")
+
+
+def test_12_bits_beside_an_alpha_of_16(tmp_path):
+    alpha = np.full(RGB.shape[:2], 65535)
+    alpha[:50] = 0
+    samples = np.dstack([RGB.astype(np.uint32) * 4095 // 255, alpha]).astype(np.uint16)
+    shown = np.where(alpha[..., None] == 0, 255, RGB)
+    planar = {"data": np.ascontiguousarray(samples.transpose(2, 0, 1)), "planarconfig": "separate"}
+    for name, how in (("a.tif", {"data": samples}), ("b.tif", planar)):
+        tifffile.imwrite(tmp_path / name, photometric="rgb", extrasamples=["unassalpha"], tile=(128, 128), **how)
+    (tmp_path / "c.png").write_bytes(imagecodecs.png_encode(samples))
+    for name in ("a.tif", "b.tif", "c.png"):
+        assert np.abs(read(tmp_path / name).astype(int) - shown).max() <= 1
+        note_of(tmp_path / name, "taken as 12 bits")
 
 
 def test_focal_planes_and_times(tmp_path):

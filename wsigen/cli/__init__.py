@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -30,6 +31,7 @@ def main() -> None:
     from wsigen.base.machine import demand_posix
     from wsigen.cli.app import app
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong becomes one line of ours
     usage_error = typer.BadParameter.__mro__[1]  # of all its errors typer names this one alone
     try:
         demand_posix()

@@ -16,7 +16,7 @@ from wsigen.slide.reading import ImageSource, let_go, open_image
 from wsigen.storage.files import atomic_path
 
 SUFFIXES = frozenset(
-    ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
+    ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .vmu .svslide .czi .vsi .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
 )
 """What counts as an image in a folder; a file named on its own may have any suffix."""
 

@@ -30,8 +30,10 @@ OWN_FORMATS = {
     ".svs": _AGAIN,
     ".scn": _AGAIN,
     ".bif": _AGAIN,
+    ".vsi": "export it as OME-TIFF, from QuPath or OlyVIA",
 }
-"""Suffixes that say a format of a scanner: such a file is never opened as anything else (``X.mrxs`` itself is a small JPEG)."""
+"""Suffixes that say a format of a scanner: such a file is never opened as anything else (``X.mrxs`` itself is a small JPEG,
+``X.vsi`` a TIFF of label and overview)."""
 
 TIFF_FORMATS = (".svs", ".scn", ".bif")
 """Of these what is any other TIFF, written by a converter, is read as one."""

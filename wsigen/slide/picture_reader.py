@@ -75,10 +75,14 @@ def _as_rgb(path: str, image: Any) -> tuple[Any, list[str]]:
     if image.interpretation in ("b-w", "grey16"):
         notes.append("a grey picture, without the colours of a stain")
     if image.format == "ushort":
-        bits, note = bits_for(int(image.max()), None)
+        alpha = int(image.hasalpha())
+        bits, note = bits_for(int(image.extract_band(0, n=image.bands - alpha).max()), None)
         notes.append(note)
+        depths = [bits] * (image.bands - alpha)
+        depths += [bits_for(int(image[image.bands - 1].max()), bits)[0]] * alpha  # of which many programs write all 16 bits
         grey = image.bands < 3
-        image = (image * (255 / (2**bits - 1))).rint().cast("uchar").copy(interpretation="b-w" if grey else "srgb")
+        scaled = image * [255 / (2**depth - 1) for depth in depths]
+        image = scaled.rint().cast("uchar").copy(interpretation="b-w" if grey else "srgb")
     image = image.colourspace("srgb")
     image = (image.flatten(background=255) if image.hasalpha() else image).cast("uchar")
     if image.bands != 3:

@@ -64,7 +64,7 @@ def choose_image(tif: Any, path: str) -> TiffImage:
     series = list(tif.series)
     if not series:
         raise ImageError(f"{path}: the TIFF holds no image")
-    at = max(range(len(series)), key=lambda i: _area(series[i]))
+    at = max(range(len(series)), key=lambda i: _rank(series[i]))
     slide, names = series[at], [_called(i, s) for i, s in enumerate(series)]
     chosen, others = names[at], names[:at] + names[at + 1 :]
     notes = []
@@ -76,6 +76,11 @@ def choose_image(tif: Any, path: str) -> TiffImage:
     planes, more = _planes(path, slide, image[1] if image else [])
     levels = [level for level in slide.levels if level.keyframe.samplesperpixel == slide.keyframe.samplesperpixel]
     return TiffImage(levels, planes, pixels, f"{chosen}, of {len(series)}" if others else "", others, [*notes, *more])
+
+
+def _rank(series: Any) -> tuple[int, int, int]:
+    """Larger for what is more of a slide: its area, and of one size (a mask of the same field) levels and samples of colour."""
+    return _area(series), len(series.levels), series.keyframe.samplesperpixel
 
 
 def _area(series: Any) -> int:

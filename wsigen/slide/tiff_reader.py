@@ -82,7 +82,7 @@ class TiffReader:
         self._number = next(_NUMBERS)  # of this reader among the kept segments
         page = image.levels[0].keyframe
         self.by_region = bool(page.is_tiled)
-        self._bits, notes = self._depth()
+        self._bits, self._alpha_bits, notes = self._depth()
         if page.photometric in (MINISWHITE, MINISBLACK) and len(image.planes) == 1:
             notes.append("a grey picture, without the colours of a stain")
         if tuple(page.extrasamples) == (_UNKNOWN,):
@@ -194,6 +194,8 @@ class TiffReader:
             table = np.moveaxis(np.asarray(page.colormap), 0, -1)
             return to_8_bit(table, 16)[samples[..., 0].astype(np.int64)]
         pixels = to_8_bit(samples, self._bits)
+        if self._alpha_bits != self._bits:
+            pixels[..., -1] = to_8_bit(samples[..., -1], self._alpha_bits)
         if page.photometric == MINISWHITE:
             pixels = 255 - pixels
         grey = page.photometric in (MINISWHITE, MINISBLACK) and len(self.image.planes) == 1
@@ -204,28 +206,33 @@ class TiffReader:
             return over(colours, pixels[..., -1], 255, multiplied=page.extrasamples[0] == _MULTIPLIED)
         return np.ascontiguousarray(colours)
 
-    def _depth(self) -> tuple[int, list[str]]:
-        """Bits that the samples use, and a note if these are more than 8."""
+    def _depth(self) -> tuple[int, int, list[str]]:
+        """Bits that the samples of colour use, and alpha (of which many programs write all 16), and a note if more than 8."""
         page = self.image.levels[0].keyframe
         if page.dtype != np.uint16 or page.photometric == PALETTE:
-            return 8, []
+            return 8, 8, []
         declared = self.image.pixels.get("SignificantBits", "")
         most = _tag(page, "MaxSampleValue", 65535)
         known = int(declared) if declared.isdigit() else page.bitspersample
         known = min(known, int(most).bit_length()) if most > 255 else known
-        bits, note = bits_for(self._largest(), known if known < 16 else None)
-        return bits, [note]
+        colours, extra = self._largest(len(page.extrasamples))
+        bits, note = bits_for(colours, known if known < 16 else None)
+        return bits, bits_for(extra, bits)[0], [note]
 
-    def _largest(self) -> int:
-        """The largest value on the coarsest level, of some tiles of each plane."""
-        values = [0]
+    def _largest(self, extra: int) -> tuple[int, int]:
+        """The largest values in some tiles of the coarsest level: of colours, and of the last ``extra`` samples."""
+        largest = np.zeros(self.image.levels[-1].keyframe.samplesperpixel, np.int64)
         level = self.image.levels[-1]
         for page in (level[i] for i in self.image.planes):
-            last = len(page.databytecounts) - 1
-            for index in sorted(set(np.linspace(0, last, min(last + 1, SAMPLED_SEGMENTS)).astype(int).tolist())):
+            stored = len(page.databytecounts)
+            planes = len(largest) if page.keyframe.planarconfig == 2 else 1  # one after the other
+            for index in sorted(set(np.linspace(0, stored - 1, min(stored, SAMPLED_SEGMENTS)).astype(int).tolist())):
                 pixels = self._segment(page, index)
-                values.append(0 if pixels is None else int(pixels.max()))
-        return max(values)
+                if pixels is not None:
+                    of = largest if planes == 1 else largest[index * planes // stored :][:1]
+                    np.maximum(of, pixels.max(axis=(0, 1)).astype(np.int64), out=of)
+        colours = len(largest) - extra
+        return int(largest[:colours].max()), int(largest[colours:].max(initial=0))
 
     def _planes(self, page: Any) -> str:
         kind = "RGB" if page.photometric in (RGB, YCBCR) or len(self.image.planes) == 3 else page.photometric.name.lower()
