@@ -15,6 +15,12 @@ def test_separators_and_encodings(tmp_path, separator, encoding):
     assert read_table(path) == (ROWS[0], ROWS[1:])
 
 
+def test_the_separator_may_be_said_before_the_header(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("sep=;\nimage;x, y\na;1,5\n")
+    assert read_table(path) == (["image", "x, y"], [["a", "1,5"]])
+
+
 def test_quoted_commas(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('image,"a;b;c"\n"x\ny" , 3\n')

@@ -1,5 +1,7 @@
 """Which image and which unit a table speaks of."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from dataset.dataset_making import CLASSES, annotated, settings, slide, tiles
@@ -52,6 +54,7 @@ def test_units_in_names():
         ("image,class,Centroid X µm,Centroid Y µm\na,Tumor,100,150\n", {}),
         ("image;class;Centroid X µm;Centroid Y µm\na;Tumor;100,0;150,0\n", {}),
         ("image\tclass\tCentroid X µm\tCentroid Y µm\na\tTumor: CD3\t100.0\t150.0\n", {}),
+        ("image,class,Centroid X \u03bcm,Centroid Y \u03bcm\na,Tumor,100,150\n", {}),
         ("image,class,x,y\na,Tumor,100,150\n", {"unit": "um", "columns": {}}),
         ("image,class,x,y\na,Tumor,200,300\n", {"unit": "px", "columns": {}}),
         ("image,class,x_px,y_px\na,Tumor,200,300\n", {"columns": {"x": "x_px", "y": "y_px"}}),
@@ -59,7 +62,7 @@ def test_units_in_names():
 )
 def test_points_in_um_and_px(tmp_path, text, more):
     slide(tmp_path / "a.png")
-    (tmp_path / "s.csv").write_bytes(text.encode("cp1252"))
+    (tmp_path / "s.csv").write_bytes(text.encode("utf-8" if "\u03bc" in text else "cp1252"))
     source = {"kind": "points", "images": "a.png", "mpp": 0.5, "csv": "s.csv", "radius_um": 30}
     columns = {"x": "Centroid X µm", "y": "Centroid Y µm"}
     config = settings(tmp_path.resolve(), source | {"columns": columns} | more, classes=CLASSES[1:2])
@@ -94,6 +97,27 @@ def test_groups_by_paths_from_their_folder(tmp_path):
     assert {m.group for m in dataset.members} == {"P0", "P1"}
     with pytest.raises(DatasetError, match=r"finds nothing in 4 of 8 image names \('.*P1_0.png', .*'\)"):
         open_dataset(settings(tmp_path.resolve(), source, groups={"pattern": "P0"}), tmp_path / "cache")
+
+
+def test_groups_that_miss_say_what_the_table_names(tmp_path):
+    tiles(tmp_path / "tiles", patients=2, each=1)
+    source = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
+    (tmp_path / "g.csv").write_text("image,group\nP0.svs,1\nP1.svs,2\n")
+    with pytest.raises(DatasetError, match=r"no 'group' for 4 of 4 .*; of its rows 'P0.svs', 'P1.svs' are no images"):
+        open_dataset(settings(tmp_path.resolve(), source, groups={"csv": "g.csv"}), tmp_path / "cache")
+    (tmp_path / "g.csv").write_text("image,group,group\nP0,1,2\n")
+    with pytest.raises(DatasetError, match="2 columns are called 'group'"):
+        open_dataset(settings(tmp_path.resolve(), source, groups={"csv": "g.csv"}), tmp_path / "cache")
+
+
+def test_accents_may_be_written_in_two_ways(tmp_path):
+    """macOS names files with the accent apart from its letter."""
+    apart, one = (unicodedata.normalize(form, "Präparat") for form in ("NFD", "NFC"))
+    for image, table in ((apart, one), (one, apart)):
+        assert ImageNames([f"slides/{image}.svs"]).find(f"{table}.svs") == f"slides/{image}.svs"
+        (tmp_path / f"{table}.geojson").touch()
+        assert find_annotations(tmp_path, f"{image}.svs") == tmp_path / f"{table}.geojson"
+        (tmp_path / f"{table}.geojson").unlink()
 
 
 def test_annotations_beside_an_image(tmp_path):

@@ -30,13 +30,15 @@ def test_options_that_say_nothing_or_twice(text, match):
         ("Tumor*", Unresolved.STARRED),
         ("Region*", Unresolved.STARRED),
         ("Ignore*", 0),
+        ("Tumor: Ignore*", Unresolved.STARRED),
+        ("Entzu\u0308ndung", 2),
         ("Positive", Unresolved.UNKNOWN),
         (None, Unresolved.UNNAMED),
         (" ", Unresolved.UNNAMED),
     ],
 )
 def test_the_longest_part_that_is_known_counts(table, written, found):
-    names = {"Necrosis": "other", "Stroma: Positive": None, "Ignore*": "Glass", "never": "Tumor"}
+    names = {"Necrosis": "other", "Stroma: Positive": None, "Ignore*": "Glass", "never": "Tumor", "Entz\u00fcndung": "Stroma"}
     assert ClassNames(table, names).find(written) == found
 
 

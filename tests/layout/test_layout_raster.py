@@ -232,6 +232,9 @@ def test_jpeg_is_read_by_a_threshold_and_told(tmp_path, table):
     assert "lossy compression: more than 10 % of the pixels" in layout.notes[0]
     fails(path, table, "JPEG", "save the labels as PNG", classes={0: "Stroma", 128: "Other", 255: "Tumor"}, size=(128, 160))
     fails(path, table, "JPEG", classes={0: "Stroma", 20: "Tumor"}, size=(128, 160))
+    Image.fromarray(np.ones((128, 160), np.uint8)).save(path)
+    (note,) = read_label_raster(path, table, {1: "Stroma", 2: "Tumor"}, (128, 160), 0).notes
+    assert "JPEG) may have changed its values" in note
 
 
 def test_all_unknown_values_are_listed(tmp_path, table):

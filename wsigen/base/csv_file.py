@@ -6,6 +6,8 @@ Spreadsheets write semicolons and decimal commas where the language has them, Qu
 from __future__ import annotations
 
 import csv
+import re
+import unicodedata
 from pathlib import Path
 
 MOST_BYTES = 512 * 2**20
@@ -14,20 +16,26 @@ MOST_BYTES = 512 * 2**20
 SEPARATORS = ("\t", ";", ",", "|")
 """In this order where a header has equally many: a comma may stand in names and numbers."""
 
+_SAID = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
+"""The line before the header by which Excel is told the separator."""
+
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the first line and the others, each as cells without the white space around them; empty lines are left out.
+
+    Accents have one form (NFC), whoever wrote them.
 
     Raises
     ------
     OSError, ValueError, csv.Error
         If it cannot be read.
     """
-    text = _text(path)
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(SEPARATORS, key=lambda one: _fit(header, one))
-    lines = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    rows = [[cell.strip() for cell in row] for row in lines]
+    lines = unicodedata.normalize("NFC", _text(path)).lstrip().splitlines(keepends=True)
+    said = _SAID.match(lines[0]) if lines else None
+    lines = lines[1:] if said else lines
+    header = next((line for line in lines if line.strip()), "")
+    separator = said[1] if said else max(SEPARATORS, key=lambda one: _fit(header, one))
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
     rows = [row for row in rows if any(row)]
     return (rows[0], rows[1:]) if rows else ([], [])
 

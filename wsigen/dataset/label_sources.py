@@ -16,7 +16,7 @@ from wsigen.dataset.groups import match_names
 from wsigen.dataset.images import ImageFile
 from wsigen.dataset.labels import Labels, MaskLabels, PointLabels, PolygonLabels, WholeLabel
 from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, MaskSource, PointSource
-from wsigen.dataset.tables import ImageNames, few, folder_of, keys, named_unit, read_rows
+from wsigen.dataset.tables import ImageNames, existing, few, folder_of, keys, named_unit, read_rows
 from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.raster import read_class_table, value_table
 
@@ -78,7 +78,7 @@ def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTAT
     """
     stem = PurePosixPath(image).stem
     names = dict.fromkeys((image, stem, stem.removesuffix(".ome")))
-    found = [path for name in names for suffix in suffixes if (path := folder / f"{name}{suffix}").is_file()]
+    found = [path for name in names for suffix in suffixes if (path := existing(folder / f"{name}{suffix}"))]
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)
         raise DatasetError(f"{folder}: {listed} may all be the annotations of {image}; keep one of them there")
@@ -137,7 +137,7 @@ def find_mask(root: Path, masks: str, file: ImageFile) -> Path | None:
     for name in names:
         called = base / folder / name
         paths = [called.parent / (name_pattern.replace("*", called.name) + suffix) for suffix in suffixes]
-        there = [path for path in paths if path.is_file() and path.resolve() != file.path.resolve()]
+        there = [path for path in map(existing, paths) if path and path.resolve() != file.path.resolve()]
         if len(there) > 1:
             listed = ", ".join(path.name for path in there)
             raise DatasetError(f"{there[0].parent}: {listed} may all be the mask of {file.name}; keep one of them there")
@@ -174,7 +174,8 @@ def _points(
     _check_rows(path, rows, source, unknown, bad, classes)
     if not any(points.values()):
         cause = f"no label is left of all {left_out.total()} rows of" if left_out else "no row speaks of an image of"
-        raise DatasetError(f"{path}: {cause} its source, e.g. {names[0]}; check columns.image, image_pattern and names")
+        others = f", but of {few(list(strangers))}" if strangers else ""
+        raise DatasetError(f"{path}: {cause} its source, e.g. {names[0]}{others}; check columns.image, image_pattern and names")
     labels = {}
     for name, of_image in points.items():
         centres = np.array([p[:2] for p in of_image], np.float64).reshape(-1, 2)

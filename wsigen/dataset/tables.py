@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +22,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     with refusing(DatasetError, f"{path}: the CSV cannot be read", "check its path and save it as UTF-8"):
         header, rows = read_table(path)
+    said = {_alike(column): column for column in columns}
+    header = [said.get(_alike(name), name) for name in header]
     for column in columns:
+        if header.count(column) > 1:
+            raise DatasetError(f"{path}: {header.count(column)} columns are called {column!r}; rename or remove all but one")
         if column not in header:
             raise DatasetError(
                 f"{path}: no column {column!r}{suggest(column, header)}; it has {', '.join(header) or 'none'}; "
@@ -31,6 +36,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise DatasetError(f"{path}: the CSV has a header and no rows; fill it or leave it out")
     blank = [""] * len(header)
     return [dict(zip(header, [*row, *blank], strict=False)) for row in rows]
+
+
+def _alike(column: str) -> str:
+    """What names of columns that look alike have in common: there are two characters µ."""
+    return unicodedata.normalize("NFKC", column)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:
@@ -80,19 +90,30 @@ class ImageNames:
         names = list(names)
         for name in names:
             for called, shorts in ((self._whole, _with_and_without_suffix(name)), (self._ends, keys(name))):
-                for short in dict.fromkeys(shorts):
+                for short in dict.fromkeys(map(_composed, shorts)):
                     called[short] = name if called.get(short, name) == name else None
-        self._whole |= {name: name for name in names}  # in full it is one image, whatever others are called
+        self._whole |= {_composed(name): name for name in names}  # in full it is one image, whatever others are called
 
     def find(self, written: str) -> str | None:
         """Return the image's name; None if there is none, or several may be meant."""
-        text = posixpath.normpath(written.replace("\\", "/"))
-        for path in (posixpath.normpath(posixpath.join(self._folder, text)), text):
+        text = posixpath.normpath(_composed(written).replace("\\", "/"))
+        for path in (posixpath.normpath(posixpath.join(_composed(self._folder), text)), text):
             if path in self._whole:
                 return self._whole[path]
         if text in self._ends:
             return self._ends[text]
         return next((self._whole[end] for end in _ends(text) if end in self._whole), None)
+
+
+def existing(path: Path) -> Path | None:
+    """Return a file, also where its name has its accents in another form than the one asked for (macOS writes them apart)."""
+    forms = (path.name, *(unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")))
+    return next((there for form in forms if (there := path.with_name(form)).is_file()), None)
+
+
+def _composed(name: str) -> str:
+    """A name with its accents in one form."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _ends(path: str) -> list[str]:
@@ -121,16 +142,19 @@ def column_of_images(
     """
     known = ImageNames(names, folder)
     values: dict[str, str] = {}
+    strangers: list[str] = []
     for row in read_rows(path, (image, value)):
         name = known.find(row[image])
         if name is None:
+            strangers.append(row[image])
             continue
         if values.setdefault(name, row[value]) != row[value]:
             raise DatasetError(f"{path}: {name} is both {values[name]!r} and {row[value]!r}; keep one row")
     needed = names if needed is None else needed
     missing = [n for n in needed if not values.get(n)]
     if missing:
+        others = f"; of its rows {few(strangers)} are no images of the dataset, or may be several" if strangers else ""
         raise DatasetError(
-            f"{path}: no {value!r} for {len(missing)} of {len(needed)} images ({few(missing, 10)}); add their rows"
+            f"{path}: no {value!r} for {len(missing)} of {len(needed)} images ({few(missing, 10)}){others}; add or correct rows"
         )
     return values

@@ -6,6 +6,7 @@ out or refused by the same rules everywhere.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -76,12 +77,12 @@ class ClassNames:
 
     def __init__(self, table: ClassTable, names: Mapping[str, str | None] | None = None) -> None:
         self.table = table
-        self._known = {name.casefold(): index for index, name in enumerate(table.names)}
+        self._known = {_folded(name): index for index, name in enumerate(table.names)}
         self._renamed = {
-            written.strip().casefold(): Unresolved.DROPPED if name is None else table.index(name)
+            _folded(written): Unresolved.DROPPED if name is None else table.index(name)
             for written, name in (names or {}).items()
         }
-        self._written = {written.strip().casefold(): written for written in names or {}}
+        self._written = {_folded(written): written for written in names or {}}
         self._found: dict[str | None, int | Unresolved] = {}
 
     def find(self, written: str | None) -> int | Unresolved:
@@ -104,14 +105,15 @@ class ClassNames:
         return f"unknown class{'es' * (len(counts) > 1)} {listed}{more}; {self.table.known}"
 
     def _look_up(self, written: str | None) -> int | Unresolved:
+        starred = str(written).strip().endswith("*")
         for part in _parts(written):
             if part in self._renamed:
                 return self._renamed[part]
             if part in self._known:
                 return self._known[part]
-        if not (written or "").strip():
-            return Unresolved.UNNAMED
-        return Unresolved.STARRED if str(written).strip().endswith("*") else Unresolved.UNKNOWN
+            if starred:  # "Tumor: Ignore*" is no tumour
+                return Unresolved.STARRED
+        return Unresolved.UNKNOWN if (written or "").strip() else Unresolved.UNNAMED
 
 
 def check_names(table: ClassTable, names: Mapping[str, str | None] | None, setting: str) -> ClassNames:
@@ -122,9 +124,14 @@ def check_names(table: ClassTable, names: Mapping[str, str | None] | None, setti
         raise ConfigError(f"setting {setting!r}: {error}") from None
 
 
+def _folded(name: str) -> str:
+    """What names that look alike have in common: no case, and accents in one form (macOS writes them apart)."""
+    return unicodedata.normalize("NFC", name.strip().casefold())
+
+
 def _parts(written: str | None) -> Iterator[str]:
     """A name, then what is left of it without its last parts: "a: b: c", "a: b", "a"."""
-    rest = (written or "").strip().casefold()
+    rest = _folded(written or "")
     while True:
         yield rest
         rest, colon, _ = rest.rpartition(":")

@@ -189,7 +189,7 @@ def _outlines(geometry: Any, where: str) -> tuple[list[Rings], int]:
 def _kind(item: dict[str, Any], properties: dict[str, Any]) -> str:
     """QuPath 0.2 wrote the kind as the feature's id: ``PathDetectionObject``."""
     for text in (properties.get("objectType"), properties.get("object_type"), item.get("id")):
-        word = text.removeprefix("Path").removesuffix("Object").casefold() if isinstance(text, str) else ""
+        word = text.removeprefix("Path").removesuffix("Object").replace("_", "").casefold() if isinstance(text, str) else ""
         if word in KINDS:
             return KINDS[word]
     return "annotation"
