@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import sys
 import traceback
 import zlib
@@ -16,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from benchmarks.fuzz.readers import Reader, readers
+from benchmarks.processes import peak_rss
 from wsigen.base.errors import WsigenError
 
 SLOW_S = 2.0
@@ -66,7 +66,7 @@ def faults(reader: Reader, files: list[Path], name: str, seed: int, case: int) -
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_rss() / 2**20
 
 
 if __name__ == "__main__":
