@@ -50,6 +50,7 @@ def readers() -> dict[str, Reader]:
     """All readers by name."""
     return {
         "settings": Reader(_settings, spoil_yaml, _read_settings, 3),
+        "machine": Reader(_machine, spoil_yaml, _read_machine),
         "geojson": Reader(_geojson, spoil_json, _read_layout, 3),
         "label-raster": Reader(_rasters, spoil_bytes, _read_layout, 2),
         "class-table": Reader(_class_tables, spoil_yaml, _read_class_table),
@@ -86,6 +87,18 @@ def _read_settings(path: Path) -> object:
     from wsigen.run.config import make_config
 
     return make_config({}, path)
+
+
+def _machine(folder: Path) -> list[Path]:
+    full = "scheduler: tcp://10.0.0.1:8786\nrun_dir: runs/a.run\ndevice: cuda\nworkers: 4\nprocesses: true\nmemory_gb: 8.5\n"
+    return [_written(folder / "machine.yaml", full + "threads: 2\ntasks-at-once: 2\nwindow: 3\nkeep-run: true\n")]
+
+
+def _read_machine(path: Path) -> object:
+    from wsigen.run.config import RunConfig
+    from wsigen.run.machine_file import with_machine
+
+    return with_machine(RunConfig(size=(512, 512)), path)
 
 
 def _class_tables(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """YAML files of settings: one line for each mistake, and the nearest known name wherever in the file the misspelt one is."""
 
 from pathlib import Path
+from time import process_time
 from typing import Annotated, Literal
 
 import pytest
@@ -129,3 +130,22 @@ def test_no_path_holds_nul(value):
 def test_a_path_that_no_system_takes_is_one_line(tmp_path, name):
     with pytest.raises(ConfigError):
         read_mapping(tmp_path / name, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: " + "1:" * 300_000 + "1", "line 1: a number of 600001 characters"),
+        ("mpp: " + "1:" * 300_000 + "1.5", "line 1: a number of 600003 characters"),
+        ("seed: 0x" + "f" * 10**6, "line 1: a number of 1000002 characters"),
+        ("".join(f"k{i}: 1\n" for i in range(50_000)) + "k7: 2", "line 1: 'k7' is given twice"),
+    ],
+)
+def test_what_would_take_minutes_is_refused_at_once(tmp_path, text, words):
+    """Numbers in base 60, and names that are compared with each other."""
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    began = process_time()
+    with pytest.raises(ConfigError, match=words):
+        read_mapping(file, ConfigError)
+    assert process_time() - began < 10

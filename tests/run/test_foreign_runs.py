@@ -244,6 +244,56 @@ def test_links_to_folders_are_refused(visit, part):
     assert "link" in visit.resume()
 
 
+@pytest.mark.parametrize("name", ["run.json", "outputs-begun", "driver.lock", "spool", "latents", "zarr.json"])
+def test_files_of_gigabytes_are_not_read(visit, name):
+    """Sparse ones, which take no room and travel well."""
+    path = next((path for path in sorted(visit.run.rglob("*")) if path.is_file() and name in path.parts), visit.run / name)
+    with path.open("ab") as file:
+        file.truncate(2**31)
+    assert "of 2048 MiB" in visit.resume()
+    with pytest.raises(RunError, match="of 2048 MiB"):
+        inspect(visit.run)
+
+
+@pytest.mark.parametrize("name", ["activity", "norm"])
+@pytest.mark.parametrize("what", ["shape", "codecs"])
+def test_arrays_of_gigabytes_are_not_made(visit, name, what):
+    """What a file says of itself is compared first; the run makes them again."""
+    file = work_of(visit.run) / "state.zarr" / "pass-0" / name / "zarr.json"
+    there = json.loads(file.read_text())
+    sides = [10**6] * len(there["shape"])
+    grid = {"name": "regular", "configuration": {"chunk_shape": sides}}
+    gzip = {"name": "gzip", "configuration": {"level": 1}}
+    changes = {"shape": {"shape": [10**7] * len(sides), "chunk_grid": grid}, "codecs": {"codecs": [there["codecs"][0], gzip]}}
+    file.write_text(json.dumps({**there, **changes[what]}))
+    shutil.rmtree(work_of(visit.run) / "spool")
+    assert not isinstance(visit.resume(), str)
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(visit):
+    (visit.run / "run.json").unlink()
+    (visit.run / "run.json").mkdir()
+    assert "not a run directory" in visit.resume()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"slide": {"width": 10**15, "height": 10**15}},
+        {"passes": [{"width": 10**6, "height": 10**6, "chunk": 32, "side": 32}]},
+    ],
+)
+def test_numbers_beyond_all_slides_are_one_line(visit, numbers):
+    content = visit.spec()
+    for name, values in numbers.items():
+        held = content[name][0] if isinstance(values, list) else content[name]
+        held |= values[0] if isinstance(values, list) else values
+    visit.forge(content)
+    assert "run.json" in visit.resume()
+    with pytest.raises(RunError, match=r"run\.json"):
+        inspect(visit.run)
+
+
 def test_pipes_are_not_waited_for(visit):
     (visit.run / "run.json").unlink()
     os.mkfifo(visit.run / "run.json")

@@ -1,19 +1,23 @@
 """A slide follows a grid that the user gives, or its reference's; a grid that cannot be followed is one line."""
 
+import json
 import warnings
 import zipfile
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 from runs import settings_of
 
-from wsigen.base.errors import ConfigError, GridError
+from wsigen.base.errors import ConfigError, GridError, RunError
 from wsigen.base.geometry import Box
 from wsigen.grids.compress import compress
+from wsigen.grids.picture import describe_grid
 from wsigen.grids.wsz import GridFile, new_grid, open_grid
 from wsigen.run.generate import generate, resume
 from wsigen.run.tasks.context import RunContext
+from wsigen.storage.files import sha256
 
 SIZE = (640, 584)
 UM = (320.0, 292.0)  # at the tiny bundles' 0.5 um/px
@@ -119,6 +123,87 @@ def test_a_file_that_is_no_grid_is_one_line(tmp_path, damage):
     with pytest.raises(GridError, match=str(file)) as caught:
         open_grid(file)
     assert "\n" not in str(caught.value)
+
+
+def rewritten(file, change, packed=zipfile.ZIP_STORED):
+    """The file with some of its entries changed, and packed."""
+    with zipfile.ZipFile(file) as old:
+        content = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(file, "w", packed) as new:
+        for name, data in change(content).items():
+            new.writestr(name, data)
+
+
+def metadata(**changes):
+    def change(content):
+        for name, values in changes.items():
+            there = json.loads(content[f"{name}/zarr.json"])
+            content[f"{name}/zarr.json"] = json.dumps({**there, **values}).encode()
+        return content
+
+    return change
+
+
+def tiny_chunks(shape):
+    return {"name": "regular", "configuration": {"chunk_shape": [1] * len(shape)}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {**c, "values/c/0/0/0": bytes(imagecodecs.zstd_encode(bytes(10**7)))}, "says it takes 10000000 bytes"),
+        (lambda c: {**c, "values/c/0/0/0": b"garbage"}, "says it takes inf bytes"),
+        (lambda c: {**c, "zarr.json": c["zarr.json"] + b" " * 10**6}, "zarr.json has 1000"),
+        (lambda c: {**c, **{f"values/c/{n}/9/9": b"" for n in range(50_000)}}, "a zip of more than 40,000 files"),
+        (metadata(values={"chunk_grid": tiny_chunks((3, 73, 80))}), "chunks of"),
+        (metadata(values={"shape": [3, 9000, 9000]}, known={"shape": [9000, 9000]}), "chunks of"),
+        (metadata(known={"codecs": [{"name": "bytes"}, {"name": "gzip", "configuration": {"level": 1}}]}), "bytes, gzip"),
+        (lambda c: {**c, "zarr.json": c["zarr.json"].replace(b"4.0", b"1e-300")}, "cell_um"),
+    ],
+)
+def test_a_grid_that_would_take_gigabytes_or_hours_is_refused(tmp_path, change, message):
+    """Before a cell is read: chunks that unpack to more than their cells, and so many that reading never ends."""
+    file = write(tmp_path / "x.wsz")
+    rewritten(file, change)
+    with pytest.raises(GridError, match=message):
+        open_grid(file)
+
+
+def test_a_grid_is_not_packed_by_its_zip(tmp_path):
+    """What is stored is as large as the file; what is packed may be a thousand times as large."""
+    file = write(tmp_path / "x.wsz")
+    rewritten(file, lambda content: content)
+    open_grid(file)
+    rewritten(file, lambda content: content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(GridError, match="is packed by the zip"):
+        open_grid(file)
+
+
+@pytest.mark.parametrize("given", ["grid", "reference"])
+@pytest.mark.parametrize("left", ["another", "none"])
+def test_a_run_follows_no_other_grid_than_its_own(grid_bundle, picture, tmp_path, given, left):
+    """Neither when it goes on nor in a worker."""
+    settings = settings_of(grid_bundle, tmp_path, levels=1)
+    file = picture if given == "reference" else write(tmp_path / "x.wsz")
+    generate(tmp_path / "a.ome.tiff", **{given: file}, **settings)
+    kept = tmp_path / "a.run" / "wsigen-inputs" / "grid.wsz"
+    assert RunContext(tmp_path / "a.run").spec.given_grid == sha256(kept)
+    kept.unlink()
+    if left == "another":
+        write(kept, value=0.9)
+    with pytest.raises(RunError, match=r"the grid .*(missing|not the run's own|has changed)"):
+        resume(tmp_path / "a.run")
+    with pytest.raises(RunError, match=r"the grid .*(missing|not the run's own)"):
+        _ = RunContext(tmp_path / "a.run").given_grid
+
+
+def test_what_a_grid_says_of_itself_moves_no_cursor(tmp_path):
+    file = tmp_path / "x.wsz"
+    about = GridFile(encoder="\x1b[2J", cell_um=4.0, width_um=320.0, height_um=292.0, source="\x1b]0;x\x07")
+    with new_grid(file, about, (3, 73, 80)) as writer:
+        writer.write(0, np.zeros((3, 73, 80)), np.ones((73, 80), bool))
+        writer.overview(np.zeros((8, 8, 3), np.uint8))
+    assert all(line.isprintable() for line in describe_grid(file))
 
 
 def test_a_grid_needs_a_size_in_um(picture, tmp_path):

@@ -8,12 +8,14 @@ import pytest
 from runs import settings_of
 
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.base.errors import OutputError
+from wsigen.base.errors import OutputError, RunError
 from wsigen.run import generate as generation
 from wsigen.run.generate import generate, resume
 from wsigen.run.output_check import check_output, held_output, try_output
 from wsigen.run.outputs import files_of
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.storage.files import remove_leftovers
+from wsigen.storage.local import LocalFolder
 
 TABLE = ClassTable((TissueClass("Glass", (235, 235, 240), True), TissueClass("Tumor", (200, 0, 0))))
 SLIDE = PyramidSpec(40_000, 30_000, 0.5, 20.0)
@@ -70,6 +72,28 @@ def test_no_link_is_followed_to_the_lock(tmp_path):
     with pytest.raises(OutputError, match="cannot be locked"), held_output(tmp_path / "slide.ome.tiff"):
         pass
     assert (tmp_path / "precious").read_text() == "content"
+
+
+@pytest.mark.parametrize("kind", ["hard link", "pipe"])
+def test_what_lies_in_the_place_of_a_lock_is_not_emptied(tmp_path, kind):
+    """A hard link is another name of somebody's file; a pipe would be waited for."""
+    place = tmp_path / ".slide.ome.tiff.lock"
+    (tmp_path / "precious").write_text("content")
+    os.link(tmp_path / "precious", place) if kind == "hard link" else os.mkfifo(place)
+    with pytest.raises(OutputError, match=r"cannot be locked.*a link"), held_output(tmp_path / "slide.ome.tiff"):
+        pass
+    with pytest.raises(RunError, match="cannot be opened"), LocalFolder(tmp_path).lock(place.name):
+        pass
+    assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_a_link_that_looks_like_a_leftover_goes_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "precious").write_text("content")
+    (tmp_path / ".0123456789ab.slide.png").symlink_to(tmp_path / "theirs")
+    remove_leftovers(tmp_path / "slide.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+    assert (tmp_path / "theirs" / "precious").read_text() == "content"
 
 
 def test_two_runs_that_replace_one_slide_do_not_touch_each_other(bundle, tmp_path):

@@ -1,5 +1,6 @@
 """Which image of a TIFF is read, and how: planes, depths, colours; or refused by name."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
@@ -282,3 +283,26 @@ def test_a_sample_of_no_meaning_is_left_out(tmp_path):
 def test_cmyk_pictures_are_refused(tmp_path):
     Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
     refused(tmp_path / "a.jpg", "CMYK", "save it as RGB")
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("named", ["pipe", "there.ome.tif", "nowhere.ome.tif"])
+def test_files_that_ome_xml_names_are_not_opened(tmp_path, own, named):
+    """A pipe would be waited for; the planes of a renamed file are its own."""
+    os.mkfifo(tmp_path / "pipe")
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "there.ome.tif", pixels)
+    uuid = f"urn:uuid:{'1' if own else '2'}1111111-1111-1111-1111-111111111111"
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        'UUID="urn:uuid:11111111-1111-1111-1111-111111111111"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+        'Type="uint8" SizeX="128" SizeY="128" SizeC="3" SizeZ="1" SizeT="1"><Channel ID="c" SamplesPerPixel="3"/>'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{named}">{uuid}</UUID></TiffData></Pixels></Image></OME>'
+    )
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", description=xml, metadata=None, tile=(64, 64))
+    if own:
+        assert open_image(path).width == 128
+        return
+    with pytest.raises(ImageError, match="planes lie in other files"):
+        open_image(path)

@@ -139,10 +139,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def one_line(text: str) -> str:
     """Return text as one printable line: white space joined, control characters escaped, long words and long texts cut."""
     words = [shortened(word) for word in re.split(r"\s+", text.strip())]
-    line = " ".join(words)
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return shortened(line, LONGEST_MESSAGE)
+    return shortened(printable(" ".join(words)), LONGEST_MESSAGE)
+
+
+def printable(line: str) -> str:
+    """Return a line with its control characters escaped, spaces as they are: nothing in it moves a terminal's cursor."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def shortened(text: str, most: int = LONGEST_WORD) -> str:

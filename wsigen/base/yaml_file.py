@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -22,18 +23,31 @@ MOST_DEPTH = 20
 MOST_VALUES = 200_000
 """Values of a file, those that aliases stand for among them."""
 
+MOST_DIGITS = 400
+"""Characters of a number: PyYAML takes hours for one in base 60 with a million digits."""
+
 _Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser, which takes a tenth of the time, where PyYAML was built with it."""
 
 
 class _Loader(_Fastest):
-    """Refuses a name that is given twice, of which PyYAML would take the last."""
+    """Refuses a name that is given twice, of which PyYAML would take the last, and numbers without end."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise ValueError(f"line {node.start_mark.line + 1}: {twice!r} is given twice")
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: Any) -> Any:
+        if len(node.value) > MOST_DIGITS:
+            raise ValueError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+        whole = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
 _UNKNOWN = "unknown_setting"

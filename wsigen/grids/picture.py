@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.errors import printable
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import Grid
 from wsigen.grids.mean_colour import NAME
@@ -27,7 +28,8 @@ def describe_grid(file: Path) -> list[str]:
         f"slide:        {about.width_um:.0f}x{about.height_um:.0f} um{f', {about.source}' if about.source else ''}",
         f"file:         {file.stat().st_size / 2**20:.1f} MiB",
     ]
-    return [*lines, *([f"weights:      sha256 {about.encoder_sha256}"] if about.encoder_sha256 else [])]
+    lines += [f"weights:      sha256 {about.encoder_sha256}"] if about.encoder_sha256 else []
+    return list(map(printable, lines))
 
 
 def grid_picture(grid: Grid) -> NDArray[np.uint8]:

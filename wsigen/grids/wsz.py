@@ -6,9 +6,10 @@ Names inside: ``zarr.json``, ``values/...`` (float16, ``(D, rows, cols)``), ``kn
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import Field
 from wsigen.base.errors import GridError, refusing
 from wsigen.base.state import State
 from wsigen.grids.grid import EncoderId, Grid
+from wsigen.storage.archive import demand_few_entries
 from wsigen.storage.files import atomic_path
 
 OVERVIEW = "overview.jpg"
@@ -31,6 +33,9 @@ _CURE = "make it anew with 'wsigen compress'"
 
 MOST_CELLS = 2**29
 """Numbers in a grid at most: mean colours of 13,000 x 13,000 cells, a slide of 107,000 px in cells of 8 px."""
+
+_MOST_ENTRIES = 40_000
+_MOST_METADATA = 2**16
 
 _NAMES = re.compile(r"zarr\.json|(values|known)/zarr\.json|(values|known)/c(/\d+)+|" + re.escape(OVERVIEW))
 
@@ -53,7 +58,7 @@ class GridFile(State):
     format: Literal[1] = 1
     encoder: str
     encoder_sha256: str = ""
-    cell_um: Annotated[float, Field(gt=0, lt=1e5)]
+    cell_um: Annotated[float, Field(ge=0.05, lt=1e5)]
     width_um: Annotated[float, Field(gt=0, lt=1e8)]
     height_um: Annotated[float, Field(gt=0, lt=1e8)]
     source: str = ""
@@ -76,15 +81,16 @@ def new_grid(path: Path, about: GridFile, shape: tuple[int, int, int]) -> Iterat
         Takes the cells in bands of `CHUNK` rows.
     """
     import zarr
+    from zarr.codecs import ZstdCodec
     from zarr.storage import ZipStore
 
     with atomic_path(path) as beside:
         store = ZipStore(beside, mode="w")
         try:
             group = zarr.open_group(store, mode="w", attributes=about.model_dump(mode="json"))
-            sides = tuple(min(CHUNK, extent) for extent in shape[1:])
-            values = group.create_array("values", shape=shape, chunks=(shape[0], *sides), dtype="float16")
-            known = group.create_array("known", shape=shape[1:], chunks=sides, dtype="bool")
+            sides, packed = _chunk_sides(shape), ZstdCodec(level=0)
+            values = group.create_array("values", shape=shape, chunks=(shape[0], *sides), dtype="float16", compressors=[packed])
+            known = group.create_array("known", shape=shape[1:], chunks=sides, dtype="bool", compressors=[packed])
             writer = GridWriter(values, known)
             yield writer
         finally:
@@ -152,16 +158,29 @@ def _open(path: Path) -> tuple[GridFile, Any, Any]:
     if not path.is_file():
         raise GridError(f"{path}: no such file; 'wsigen compress SLIDE' makes one")
     with refusing(GridError, f"{path}: cannot be read as a grid (*.wsz)", _CURE, (GridError,)):
+        demand_few_entries(path, _MOST_ENTRIES)
         with zipfile.ZipFile(path) as file:
-            names = file.namelist()
-        strange = next((name for name in names if not _NAMES.fullmatch(name)), None)
-        if strange is not None or len(set(names)) < len(names):
-            raise ValueError(f"it holds {strange!r}" if strange else "it holds a name twice")
-        group = zarr.open_group(ZipStore(path, mode="r"), mode="r")
-        about = GridFile.model_validate(dict(group.attrs))
-        values, known = group["values"], group["known"]
-        _check_arrays(values, known)
+            _check_entries(file)
+            group = zarr.open_group(ZipStore(path, mode="r"), mode="r")
+            about = GridFile.model_validate(dict(group.attrs))
+            values, known = group["values"], group["known"]
+            _check_arrays(values, known)
+            _check_chunks(file, {"values": values, "known": known})
     return about, values, known
+
+
+def _check_entries(file: zipfile.ZipFile) -> None:
+    """Names as above, and nothing packed by the zip: so nothing is larger than the file (ValueError)."""
+    entries = file.infolist()
+    names = {entry.filename for entry in entries}
+    strange = next((name for name in sorted(names) if not _NAMES.fullmatch(name)), None)
+    if strange is not None or len(names) < len(entries):
+        raise ValueError(f"it holds {strange!r}" if strange else "it holds a name twice")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise ValueError(f"{entry.filename} is packed by the zip")
+        if entry.filename.endswith("zarr.json") and entry.file_size > _MOST_METADATA:
+            raise ValueError(f"{entry.filename} has {entry.file_size} bytes")
 
 
 def _check_arrays(values: Any, known: Any) -> None:
@@ -172,6 +191,34 @@ def _check_arrays(values: Any, known: Any) -> None:
         raise ValueError(f"{values.size} numbers of {values.shape[0]} channels; at most {MOST_CELLS} are taken")
     if str(values.dtype) not in ("float16", "float32") or str(known.dtype) != "bool":
         raise ValueError(f"types {values.dtype} and {known.dtype}, not float16 and bool")
-    chunk = int(np.prod(values.chunks))
-    if chunk > values.shape[0] * 4 * CHUNK**2:
-        raise ValueError(f"chunks of {chunk} numbers")
+    sides = _chunk_sides(values.shape)
+    for array, chunks in ((values, (values.shape[0], *sides)), (known, sides)):
+        codecs = [codec["name"] for codec in array.metadata.to_dict()["codecs"]]
+        if array.chunks != chunks or codecs != ["bytes", "zstd"]:
+            raise ValueError(f"chunks of {array.chunks}, stored as {', '.join(codecs)}")
+
+
+def _chunk_sides(shape: tuple[int, int, int]) -> tuple[int, int]:
+    return min(CHUNK, shape[1]), min(CHUNK, shape[2])
+
+
+def _check_chunks(file: zipfile.ZipFile, arrays: Mapping[str, Any]) -> None:
+    """What each chunk says it takes when it is unpacked (ValueError): a few bytes of Zstandard may stand for gigabytes."""
+    for name in file.namelist():
+        array = arrays.get(name.partition("/c/")[0])
+        if array is not None and "/c/" in name:
+            with file.open(name) as chunk:
+                size = _unpacked_bytes(chunk.read(18))
+            if size > math.prod(array.chunks) * array.dtype.itemsize:
+                raise ValueError(f"{name} says it takes {size} bytes")
+
+
+def _unpacked_bytes(head: bytes) -> float:
+    """What the header of a Zstandard frame says (RFC 8878, 3.1.1.1); infinity if it does not say."""
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
+        return math.inf
+    single, flag = head[4] >> 5 & 1, head[4] >> 6
+    at = 5 + (1 - single) + (0, 1, 2, 4)[head[4] & 3]
+    count = (single, 2, 4, 8)[flag]
+    size = int.from_bytes(head[at : at + count], "little") + (256 if count == 2 else 0)
+    return size if count else math.inf

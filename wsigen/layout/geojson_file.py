@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsigen.base.errors import LayoutError, refusing
+from wsigen.storage.archive import demand_few_entries
 
 MAX_BYTES = 512 * 2**20
 """The most text that is read, unpacked: a small packed file may hold terabytes."""
@@ -40,16 +41,20 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
     LayoutError
         If the file is missing, unreadable, too large, not text or not JSON.
     """
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise LayoutError(_too_large(path))
     data, _ = _start(path, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise LayoutError(
-            f"{path}: more than {MAX_BYTES >> 20} MiB of text, too large for a layout; "
-            "export only the annotations, not the detections"
-        )
+        raise LayoutError(_too_large(path))
     with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
         text, note = _decoded(data)
         del data
         return json.loads(text, object_hook=_packed), [note] if note else []
+
+
+def _too_large(path: Path) -> str:
+    most = f"more than {MAX_BYTES >> 20} MiB of text, too large for a layout"
+    return f"{path}: {most}; export only the annotations, not the detections"
 
 
 def looks_like_json(path: Path) -> bool:
@@ -86,12 +91,14 @@ def _start(path: Path, count: int) -> tuple[bytes, bool]:
 def _in_zip(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The one GeoJSON of a zip, read where it lies; names in a zip are never used as paths."""
     with refusing(LayoutError, f"{path}: the zip file is damaged or locked", "export or copy it again"):
-        _check_entries(path, file)
+        demand_few_entries(path, MOST_ENTRIES)
         with zipfile.ZipFile(file) as packed:
             found = [entry for entry in packed.infolist() if _is_geojson(entry)]
             if len(found) != 1:
                 names = ", ".join(entry.filename for entry in found[:5]) or "none"
                 raise LayoutError(f"{path}: holds {len(found)} GeoJSON files ({names}), not one; unpack it and give that one")
+            if found[0].file_size > MAX_BYTES:  # no more than this is ever unpacked, so it need not be true
+                raise LayoutError(_too_large(path))
             with packed.open(found[0]) as inner:
                 yield inner
 
@@ -99,18 +106,6 @@ def _in_zip(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
 def _is_geojson(entry: zipfile.ZipInfo) -> bool:
     name = entry.filename.casefold()
     return name.endswith(JSON_SUFFIXES) and not entry.is_dir() and not name.startswith("__macosx/")
-
-
-def _check_entries(path: Path, file: IO[bytes]) -> None:
-    """Refuse a zip of very many files before its list is read: the count stands in its last record."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - 2**16 - 22))
-    tail = file.read()
-    file.seek(0)
-    at = tail.rfind(b"PK\x05\x06")
-    entries = int.from_bytes(tail[at + 10 : at + 12], "little") if at >= 0 else 0
-    if entries > MOST_ENTRIES:
-        raise LayoutError(f"{path}: a zip of {entries} files or more; unpack it and give the GeoJSON meant")
 
 
 def _decoded(data: bytes) -> tuple[str, str]:

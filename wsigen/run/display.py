@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from wsigen.base.errors import printable
 from wsigen.run.engine.stage import Stage, Watcher
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Lines:
 def describe(stage: Stage) -> str:
     """One line about a stage: share, tasks, crops per second, time left, workers."""
     if stage.note:
-        return f"{stage.name}: {stage.note}"
+        return printable(f"{stage.name}: {stage.note}")
     share = f"{100 * stage.done / max(1, stage.total):.0f} %"
     return "  ".join([f"{stage.name}: {share}", f"{stage.done}/{stage.total} tasks", *_figures(stage)])
 

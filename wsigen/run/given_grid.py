@@ -7,12 +7,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wsigen.base.errors import GridError, refusing
+from wsigen.base.errors import GridError, RunError, refusing
 from wsigen.grids.compress import compress
 from wsigen.grids.wsz import CHUNK, open_grid, read_about
 from wsigen.models.card import BundleCard
 from wsigen.run.config import RunConfig
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.storage.files import sha256
+from wsigen.storage.folder import Folder
 
 KEPT_GRID = "wsigen-inputs/grid.wsz"
 """Where a run keeps it."""
@@ -54,6 +56,16 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
             f"{config.grid}: is of a slide of {about.width_um:.0f}x{about.height_um:.0f} um, this one has "
             f"{width:.0f}x{height:.0f} um; give --size {px}"
         )
+
+
+def kept_grid(folder: Folder, digest: str | None) -> Path:
+    """The copy of the grid that a run keeps (RunError if it is missing, or another than the one of this SHA-256)."""
+    if not folder.has(KEPT_GRID):
+        raise RunError(f"{folder.name}: the grid kept as {KEPT_GRID} is missing; put it back or start anew")
+    file = folder.local(KEPT_GRID)
+    if sha256(file) != digest:
+        raise RunError(f"{folder.name}: the grid kept as {KEPT_GRID} is not the run's own; restore it or start anew")
+    return file
 
 
 def _check_cells(file: Path, dimension: int) -> None:

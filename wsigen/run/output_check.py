@@ -22,7 +22,7 @@ from wsigen.slide.sidecars import import_script, write_annotations, write_manife
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import encode_block
 from wsigen.slide.writer import level0_sha256, write_slide
-from wsigen.storage.files import leftover_name, lock_file, sha256, write_atomic
+from wsigen.storage.files import leftover_name, lock_file, open_lock, sha256, write_atomic
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -108,7 +108,7 @@ def held_output(slide: Path) -> Iterator[None]:
 def _locked(place: Path, slide: Path) -> IO[bytes]:
     """Open and lock a file that its last holder may remove at any moment."""
     while True:
-        file = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
+        file = open_lock(place)
         try:
             lock_file(file)
         except BlockingIOError:

@@ -21,7 +21,15 @@ from wsigen.run.config import RunConfig, check_size
 from wsigen.run.engine.queue import is_queue_file
 from wsigen.run.given_grid import check_grid, follows_grid
 from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
-from wsigen.sampling.passes import DEFAULT_TAPER, GridFrom, PassPlan, cascade_scales, default_chunk, default_overlap
+from wsigen.sampling.passes import (
+    DEFAULT_TAPER,
+    MOST_CHUNKS,
+    GridFrom,
+    PassPlan,
+    cascade_scales,
+    default_chunk,
+    default_overlap,
+)
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
@@ -248,6 +256,9 @@ def _pass(
 ) -> PassPlan:
     """A pass from noise."""
     height, width = (math.ceil(extent / (scale * f)) for extent in (slide.height, slide.width))
+    chunk = config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS)
+    if math.ceil(height / chunk) * math.ceil(width / chunk) > MOST_CHUNKS:
+        raise ConfigError(f"setting 'chunk': {chunk} cuts the slide into more than {MOST_CHUNKS:,} chunks; choose a larger one")
     return PassPlan(
         index=index,
         level=level,
@@ -255,7 +266,7 @@ def _pass(
         width=width,
         scale=scale,
         factor=f,
-        chunk=config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS),
+        chunk=chunk,
         side=side,
         schedule=schedule,
         start="noise",

@@ -6,13 +6,15 @@ directory, or where the user says; and a file there is the run's own if it is th
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.state import State, parse_state
 from wsigen.run.config import RunConfig
-from wsigen.run.given_grid import KEPT_GRID, grid_of_reference
+from wsigen.run.given_grid import KEPT_GRID, grid_of_reference, kept_grid
 from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import Files, files_of
 from wsigen.run.prepare import Prepared
@@ -32,6 +34,12 @@ BEGUN = "outputs-begun"
 
 FINISHED = "finished.json"
 """A file that says: the slide is complete, what is still here is to be cleared. It holds what the run came to (`Outcome`)."""
+
+STATE_BYTES = 8 * 2**20
+"""Most bytes of a file that says how a run stands; it takes kilobytes."""
+
+CHUNK_BYTES = 2**30
+"""Most bytes of a chunk or block of a run; chunks of 1024 latent px take a hundredth."""
 
 _OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, RUN_SPEC, LOCK, FINISHED)
 """All a run makes in its directory besides its work folder."""
@@ -65,9 +73,19 @@ def output_of(folder: Folder, output: str | Path | None = None) -> Path:
 
 
 def demand_plain(folder: Folder) -> None:
-    """Refuse links in a run directory (RunError): through them, files elsewhere would be written or deleted."""
+    """Refuse what no run makes (RunError): links, through which files elsewhere would be written or deleted, and huge files."""
     if links := folder.links():
         raise RunError(f"{folder.name}: holds {links[0]!r}, a link or special file, which no run makes; remove it")
+    for name, size in folder.sizes():
+        if size > _most_bytes(name):
+            raise RunError(f"{folder.name}: holds {name!r} of {size >> 20} MiB, larger than any run makes it; remove it")
+
+
+def _most_bytes(name: str) -> float:
+    """Of a file in a run directory; kept inputs and tracebacks may be of any size, for they are not read whole."""
+    if name.startswith(f"{INPUTS}/") or name == FAILURES:
+        return math.inf
+    return STATE_BYTES if "/" not in name or name.endswith("zarr.json") else CHUNK_BYTES
 
 
 def make_run_dir(place: str | Path, output: Path) -> Folder:
@@ -118,7 +136,7 @@ def claim(folder: Folder, prepared: Prepared) -> None:
         there.changed(output=mine.output, device=mine.device, keep_run=mine.keep_run, began=mine.began).save(folder)
         return
     _keep_inputs(prepared, folder)
-    prepared.spec.save(folder)
+    prepared.spec.changed(reference_grid=_keep_grid_of_reference(prepared, folder)).save(folder)
 
 
 Stamp = tuple[int, int, int]
@@ -221,6 +239,8 @@ def check_unchanged(folder: Folder, spec: RunSpec, config: RunConfig, model_sha2
             raise RunError(f"{folder.name}: the {key} at {path} is missing; put it back or start anew")
         if sha256(path) != digest:
             raise RunError(f"{folder.name}: the {key} at {path} has changed since the run began; restore it or start anew")
+    if any(plan.grid_from == "given" for plan in spec.passes):
+        kept_grid(folder, spec.given_grid)
     _check_versions(folder, spec)
 
 
@@ -298,6 +318,13 @@ def _keep_inputs(prepared: Prepared, folder: Folder) -> None:
         path = getattr(prepared.config, key)
         if isinstance(path, Path):
             folder.write(f"{INPUTS}/{key}{path.suffix}", path.read_bytes())
+
+
+def _keep_grid_of_reference(prepared: Prepared, folder: Folder) -> str | None:
+    """Make and keep the grid of the reference, if the slide follows it; its SHA-256."""
     plan, slide = prepared.spec.passes[-1], prepared.spec.slide
-    if plan.grid_from == "given" and prepared.config.grid is None:
-        folder.write(KEPT_GRID, grid_of_reference(prepared.config, slide, plan.cell_px * slide.mpp))
+    if plan.grid_from != "given" or prepared.config.grid is not None:
+        return None
+    content = grid_of_reference(prepared.config, slide, plan.cell_px * slide.mpp)
+    folder.write(KEPT_GRID, content)
+    return hashlib.sha256(content).hexdigest()

@@ -120,6 +120,8 @@ class RunSpec(State):
         Where the model runs: its kind decides the last bits.
     keep_run : bool
         Whether the run directory stays when the slide is there.
+    reference_grid : str or None
+        SHA-256 of the grid that was made of the reference, if the slide follows one.
     began : {"here", "scheduler", "queue"}
         On which kind of workers, for people.
     layout_title : str or None
@@ -143,6 +145,7 @@ class RunSpec(State):
     model: str
     device: str
     keep_run: bool
+    reference_grid: str | None = None
     began: Literal["here", "scheduler", "queue"]
     layout_title: str | None
     versions: dict[str, str]
@@ -217,6 +220,11 @@ class RunSpec(State):
         return f"work-{json_hash({'identity': self.identity, 'versions': deciding})[:12]}"
 
     @property
+    def given_grid(self) -> str | None:
+        """SHA-256 of the grid that the slide follows: the user's, or that of the reference."""
+        return self.inputs.grid or self.reference_grid
+
+    @property
     def mixed(self) -> bool:
         """Whether workers of other versions or without the run's device may help."""
         return self.settings.mixed_workers == "warn"
@@ -244,7 +252,7 @@ class RunSpec(State):
         where = f"{folder.name}/{RUN_SPEC}"
         try:
             content = json.loads(folder.read(RUN_SPEC))
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise RunError(f"{folder.name}: not a run directory (there is no {RUN_SPEC})") from None
         except (ValueError, RecursionError) as error:
             raise RunError(f"{where}: unreadable ({error}); start the run anew in another directory") from None

@@ -44,6 +44,10 @@ NO_CLASS = 254
 """What a class map reads where its chunk is missing; no class has this index."""
 
 
+MOST_VALUES = 2**22
+"""Of an array that is written once: a decoder's statistics are some hundreds, a pass has no more chunks."""
+
+
 class RunStore:
     """The zarr group of a run.
 
@@ -187,7 +191,7 @@ class PassState:
     @cached_property
     def activity(self) -> NDArray[np.bool_]:
         """Chunks that take part, bool ``(I, J)``: a pixel to denoise lies in them or within half a crop of them."""
-        return self._checked("activity", lambda: self.group["activity"][:])
+        return self._checked("activity", lambda: self._once("activity", (self.grid.rows, self.grid.columns)))
 
     def write_activity(self, activity: NDArray[np.bool_]) -> None:
         """Record which chunks take part: the last thing written when a pass is prepared."""
@@ -206,8 +210,16 @@ class PassState:
         """Decoder statistics, if they were estimated and written to the end."""
         if not self._folder.has("norm/zarr.json"):
             return None
-        values = self._checked("norm", lambda: self.group["norm"][:])
+        values = self._checked("norm", lambda: self._once("norm"))
         return values if np.isfinite(values).all() else None
+
+    def _once(self, name: str, shape: Index | None = None) -> NDArray[Any]:
+        """An array that is written once (ValueError if it is of another shape or larger than it can be, or packed)."""
+        array = self.group[name]
+        codecs = [codec["name"] for codec in array.metadata.to_dict()["codecs"]]
+        if codecs != ["bytes", "crc32c"] or array.shape != (shape or array.shape) or array.size > MOST_VALUES:
+            raise ValueError(f"an array of shape {array.shape}, stored as {', '.join(codecs)}")
+        return np.asarray(array[:])
 
     def delete_norm(self) -> None:
         """Forget the decoder statistics, so that they are estimated again."""

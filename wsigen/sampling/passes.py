@@ -27,6 +27,10 @@ _FAR = 1_000_000
 """No side of a slide is longer, px."""
 
 
+MOST_CHUNKS = 2**22
+"""Of a pass; a slide of 1,000,000 px a side has 60,000."""
+
+
 @dataclass(frozen=True, slots=True)
 class PassPlan:
     """One pass: a latent canvas, where it starts from and how its crops lie.
@@ -100,6 +104,8 @@ class PassPlan:
         for name, (least, most) in ranges.items():
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is not in {least} .. {most}")
+        if self.grid.rows * self.grid.columns > MOST_CHUNKS:
+            raise ValueError(f"chunk of {self.chunk} cuts the canvas into more than {MOST_CHUNKS:,}")
         for name, words in (("mode", MODES), ("taper", TAPERS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is none of {', '.join(words)}")

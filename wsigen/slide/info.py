@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from wsigen.base.errors import printable
+
 Size = tuple[int, int]
 
 
@@ -58,7 +60,8 @@ class SlideInfo:
             "other images": ", ".join(self.others),
             "pixels": self.planes,
         }
-        return [f"{label + ':':14}{value}" for label, value in rows.items() if value] + [f"note: {note}" for note in self.notes]
+        lines = [f"{label + ':':14}{value}" for label, value in rows.items() if value]
+        return list(map(printable, [*lines, *(f"note: {note}" for note in self.notes)]))
 
     def _mpp(self) -> str:
         if self.mpp is None:

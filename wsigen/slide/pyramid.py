@@ -15,6 +15,9 @@ Compression = Literal["jpeg", "deflate"]
 MIN_SIDE = 512
 """Shortest side of a slide, in pixels."""
 
+MAX_SIDE = 1_000_000
+"""Longest side of a slide, in pixels."""
+
 TOP_SIDE = 1024
 """The coarsest level's longer side is at most this, in pixels."""
 
@@ -62,6 +65,8 @@ class PyramidSpec:
         checks = [
             (min(self.width, self.height) >= MIN_SIDE,
              f"slide of {self.width} x {self.height} px: each side needs at least {MIN_SIDE} px"),
+            (max(self.width, self.height) <= MAX_SIDE,
+             f"slide of {self.width} x {self.height} px: each side has at most {MAX_SIDE:,} px"),
             (math.isfinite(self.mpp) and self.mpp > 0, f"mpp is {self.mpp}; it must be above 0"),
             (math.isfinite(self.magnification) and self.magnification > 0,
              f"magnification is {self.magnification}; it must be above 0"),

@@ -61,6 +61,8 @@ def choose_image(tif: Any, path: str) -> TiffImage:
     ImageError
         If the file holds none, or one whose planes are no picture of H&E.
     """
+    if _names_other_files(tif):
+        raise ImageError(f"{path}: its planes lie in other files; save them in one OME-TIFF")
     series = list(tif.series)
     if not series:
         raise ImageError(f"{path}: the TIFF holds no image")
@@ -149,6 +151,16 @@ def _colour(channel: Mapping[str, str]) -> int | None:
     except ValueError:
         return None
     return _OME_COLOURS.get(rgba >> 8) if _NO_NAME.fullmatch(name) else None
+
+
+def _names_other_files(tif: Any) -> bool:
+    """Whether OME-XML says that planes lie elsewhere: files it names are never opened, a stranger could name any."""
+    if not tif.is_ome or "<UUID" not in (tif.ome_metadata or ""):
+        return False
+    root = ElementTree.fromstring(tif.ome_metadata)
+    files = {element.text for element in root.iter() if element.tag.endswith("}UUID")}
+    own = root.attrib.get("UUID")
+    return len(files) > 1 or (own is not None and files != {own})
 
 
 def _ome_image(tif: Any, series: Any, index: int) -> tuple[Any, list[dict[str, str]]] | None:

@@ -20,6 +20,7 @@ from wsigen.slide.formats import check_size
 from wsigen.slide.info import SlideInfo
 from wsigen.slide.resolution import decide, from_ome, from_tags, from_text
 from wsigen.slide.samples import bits_for, from_ycbcr, over, to_8_bit
+from wsigen.slide.streams import demand_size
 from wsigen.slide.tiff_image import TiffImage, choose_image
 
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
@@ -116,7 +117,8 @@ class TiffReader:
         import tifffile
 
         with refusing(ImageError, f"{path}: not an image, truncated or damaged", DAMAGED):
-            tif = tifffile.TiffFile(fsspec.open(path, "rb").open() if "://" in path else path)
+            file = fsspec.open(path, "rb").open() if "://" in path else path
+            tif = tifffile.TiffFile(file, _multifile=False)  # OME-XML may name any file as one of the same slide
             try:
                 tif.filehandle.set_lock(True)
                 _leave_to_openslide(path, tif)
@@ -182,6 +184,7 @@ class TiffReader:
             handle.seek(page.dataoffsets[index])
             data = handle.read(size)
         key = page.keyframe
+        demand_size(int(key.compression), data, _unit(key))
         tables = {"jpegtables": key.jpegtables} if key.jpegtables is not None else {}
         decoded, _, _ = key.decode(data, index, **tables)
         if decoded is None:

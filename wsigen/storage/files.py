@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +74,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     for other in target.parent.iterdir():
         if target_of_leftover(other.name) == target.name:
-            if other.is_dir():
+            if other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other)
             else:
                 other.unlink(missing_ok=True)
@@ -99,6 +101,24 @@ def remove_tree(folder: Path) -> None:
     except FileNotFoundError:
         return
     shutil.rmtree(aside)
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Open a file to be locked and written over, unbuffered; it is made if it is not there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or what lies there has another name too (a symbolic or hard link, under which somebody may have
+        laid a file of ours that would be emptied) or is no file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        file.close()
+        raise OSError(errno.EMLINK, "a link or special file", str(path))
+    return file
 
 
 def lock_file(file: IO[Any]) -> None:

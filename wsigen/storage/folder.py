@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,6 +119,10 @@ class Folder(Protocol):
     def links(self) -> list[str]:
         """Names of symbolic links and special files in it, which lead elsewhere; a run makes none."""
         return []
+
+    def sizes(self) -> Iterable[tuple[str, int]]:
+        """Names and bytes of all values, where it costs nothing to ask; nothing elsewhere."""
+        return ()
 
     def size(self) -> int:
         """Bytes of all values."""

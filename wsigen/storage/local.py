@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsigen.base.errors import RunError
-from wsigen.storage.files import lock_file, make_below, remove_leftovers, remove_tree, target_of_leftover, write_atomic
+from wsigen.storage.files import (
+    lock_file,
+    make_below,
+    open_lock,
+    remove_leftovers,
+    remove_tree,
+    target_of_leftover,
+    write_atomic,
+)
 from wsigen.storage.folder import Folder, Lock
 
 if TYPE_CHECKING:
@@ -125,13 +133,15 @@ class LocalFolder(Folder):
                         found.append(str(Path(entry.path).relative_to(self.path)))
         return sorted(found)
 
-    def size(self) -> int:
-        """Bytes of all files."""
-        total = 0
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Names and bytes of all files."""
         for key in self._files(""):
             with suppress(FileNotFoundError):  # a late worker may still write and rename there
-                total += (self.path / key).stat().st_size
-        return total
+                yield key, (self.path / key).stat().st_size
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for _, size in self.sizes())
 
     @contextmanager
     def lock(self, key: str) -> Iterator[Lock]:
@@ -144,30 +154,23 @@ class LocalFolder(Folder):
         """
         path = self.path / key
         try:
-            file = os.fdopen(os.open(path, _OPEN_NO_LINK, 0o666), "a+")
+            file = open_lock(path)
         except OSError as error:
             raise RunError(f"{path}: cannot be opened ({error.strerror}); the run's directory must be writable") from None
         with file:
             try:
                 lock_file(file)
             except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = file.read(200).decode(errors="replace").strip() or "another process"
                 raise RunError(f"{self.path}: held by another driver ({holder}); wait for it or stop it") from None
             except OSError as error:
                 advice = "this file system cannot lock files"
                 raise RunError(f"{path}: {advice} ({error.strerror}); choose another --run-dir") from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield Lock()
 
     def _files(self, prefix: str) -> list[str]:
         """All files below a folder in which others may write and delete."""
         walk = os.walk(self.path / prefix)
         return [str((Path(folder) / name).relative_to(self.path)) for folder, _, names in walk for name in names]
-
-
-_OPEN_NO_LINK = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-"""A file, but no link that somebody has laid in its place: what it leads to would be emptied."""

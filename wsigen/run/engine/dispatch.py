@@ -41,7 +41,7 @@ PATIENCE_S = 120.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors that all tasks meet alike: the disk or the user's share of it is full."""
 
-LASTING = (*FULL, errno.EFBIG, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS)
+LASTING = (*FULL, errno.EFBIG, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS, errno.EISDIR, errno.ENOTDIR)
 """Errors of a place that waiting does not end; refused access is another."""
 
 

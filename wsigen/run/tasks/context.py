@@ -17,7 +17,7 @@ from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.grids.grid import Grid, known_means
 from wsigen.grids.wsz import open_grid
-from wsigen.run.given_grid import KEPT_GRID
+from wsigen.run.given_grid import kept_grid
 from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
 from wsigen.run.store import PassState, RunStore
 from wsigen.sampling.passes import PassPlan
@@ -210,8 +210,8 @@ class RunContext:
 
     @cached_property
     def given_grid(self) -> Grid:
-        """The user's grid."""
-        return open_grid(self.folder.local(KEPT_GRID))
+        """The user's grid (RunError if another one lies in its place)."""
+        return open_grid(kept_grid(self.folder, self.spec.given_grid))
 
     @cached_property
     def reference(self) -> ImageSource:
