@@ -20,6 +20,7 @@ import numpy as np
 from wsigen.base.errors import LayoutError, refusing
 from wsigen.base.geometry import Box
 from wsigen.slide.formats import check_size, kind_of, open_picture
+from wsigen.slide.streams import PLAIN
 from wsigen.storage.files import atomic_path
 
 STRIP_PX = 2**24
@@ -167,7 +168,10 @@ def _look_at_tiff(path: str) -> tuple[bool, bool, bool]:
     """Return whether a TIFF is lossy, has tiles and has a palette, after refusing several planes."""
     import tifffile
 
-    with refusing(LayoutError, f"{path}: not an image that can be read to its end", ADVICE), tifffile.TiffFile(path) as tif:
+    with (
+        refusing(LayoutError, f"{path}: not an image that can be read to its end", ADVICE),
+        tifffile.TiffFile(path, _multifile=False) as tif,  # OME-XML may name any file as one of the same image
+    ):
         series = max(tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
         page = series.keyframe
         if len(series) > 1:
@@ -199,6 +203,8 @@ def _indices(path: str) -> Any:
         with tifffile.TiffFile(path) as tif:
             page = tif.pages.first
             check_size(path, page.shape[:2], 1, None, LayoutError)
+            if int(page.compression) not in PLAIN:
+                raise LayoutError(f"{path}: a palette whose tiles are pictures ({page.compression.name}); {ADVICE}")
             return pyvips.Image.new_from_array(np.ascontiguousarray(page.asarray()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size was checked when it was opened
