@@ -4,8 +4,9 @@ import unicodedata
 
 import numpy as np
 import pytest
-from dataset.dataset_making import CLASSES, annotated, settings, slide, tiles
+from dataset.dataset_making import CLASSES, annotated, settings, slide, stained, tiles
 from drawing import feature, square, write_layout
+from slide.scanner_files import write_mrxs
 
 from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
@@ -162,3 +163,40 @@ def test_labels_of_all_images_are_told_at_once(tmp_path):
         assert [note for note in notes if "left out" in note] == [
             "a.geojson and 2 more: left out: 1 annotation of class 'Region*'"
         ]
+
+
+@pytest.fixture(scope="module")
+def scanned_in_part(tmp_path_factory):
+    """A slide of 640 x 768 px of which what lies left of and above 128 px was not scanned."""
+    folder = tmp_path_factory.mktemp("part")
+    rgb = stained(640, 768)
+    write_mrxs(folder / "a.mrxs", [rgb, np.ascontiguousarray(rgb[::2, ::2])], without=lambda y, x: min(y, x) < 128)
+    return folder
+
+
+@pytest.mark.parametrize(("more", "corner"), [({}, 128), ({"origin": "whole"}, 0)])
+def test_annotations_count_from_what_was_scanned(scanned_in_part, tmp_path, more, corner):
+    write_layout(scanned_in_part / "a.geojson", feature("Tumor", square(96, 96, 400)), feature("Stroma", square(0, 0, 64)))
+    source = {"kind": "annotated", "images": "a.mrxs", "mpp": 0.5, **more}
+    for _ in ("made", "kept"):
+        dataset = open_dataset(settings(scanned_in_part, source), tmp_path / "cache")
+        found = dataset.members[0].class_map(Box(0, 0, 640, 768), 0.5)
+        assert [int(side.min()) * 8 for side in np.nonzero(found == 0)] == [96 + corner] * 2
+        assert (found == 0).sum() == 50**2
+    assert any("coordinates count from x=128, y=128 px" in note for note in dataset.notes) == (corner > 0)
+    write_layout(scanned_in_part / "a.geojson", feature("Tumor", square(300, 96, 400)))
+    with pytest.raises(DatasetError, match="out of range" if corner else "is in no source") as caught:
+        open_dataset(settings(scanned_in_part, source), tmp_path / "other")
+    assert ("or give 'origin: whole'" in str(caught.value)) == (corner > 0)
+
+
+def test_points_say_where_they_count_from(scanned_in_part, tmp_path):
+    (scanned_in_part / "p.csv").write_text("image,class,x_px,y_px\na,Tumor,200,240\n")
+    source = {"kind": "points", "images": "a.mrxs", "mpp": 0.5, "csv": "p.csv", "radius_px": 40}
+    source["columns"] = {"x": "x_px", "y": "y_px"}
+    for origin, corner in (("scanned", 128), ("whole", 0)):
+        labels = settings(scanned_in_part, source | {"origin": origin}, classes=CLASSES[1:2])
+        found = open_dataset(labels, tmp_path / origin).members[0].class_map(Box(0, 0, 640, 768), 0.5)
+        assert [int(side.min()) * 8 for side in np.nonzero(found == 0)] == [200 + corner, 160 + corner]
+    with pytest.raises(DatasetError, match=r"the part at x=128, y=128 px was scanned; .*'origin: scanned' \(QuPath\)"):
+        open_dataset(settings(scanned_in_part, source, classes=CLASSES[1:2]), tmp_path / "none")

@@ -57,7 +57,7 @@ def test_areas_agree_with_shapely(write, table, seed, cell):
     ]
     path = write(features)
     layout = read_geojson(path, table, (SIDE, SIDE), 0)
-    labels = PolygonLabels(path, table).layout(SimpleNamespace(height=SIDE, width=SIDE), (SIDE // 2, SIDE // 2))
+    labels = PolygonLabels(path, table).layout(SimpleNamespace(height=SIDE, width=SIDE, scanned=None), (SIDE // 2, SIDE // 2))
     cells = layout.class_map(Box(0, 0, SIDE // cell, SIDE // cell), cell)
     halved = labels.class_map(Box(0, 0, SIDE // 16, SIDE // 16), 8)
     ys, xs = np.mgrid[: cells.shape[0], : cells.shape[1]] * cell + cell / 2

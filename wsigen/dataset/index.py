@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import DatasetError, ImageError
+from wsigen.base.geometry import Box
 from wsigen.dataset.groups import TRAINING
 from wsigen.dataset.images import ImageFile, open_listed
 from wsigen.dataset.members import Member
@@ -23,7 +25,7 @@ from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
 
-VERSION = 5
+VERSION = 6
 """Raised when the meaning of an index, or the way patches are made, changes."""
 
 Watch = Callable[[int, int, str], None]
@@ -204,7 +206,7 @@ def load_index(path: Path, key: str, files: Sequence[ImageFile], make_member: Ma
             about = json.loads(stored["about"].tobytes())
             if about["key"] != key:
                 return None
-            images = [ImageSource(**{**image, "notes": tuple(image["notes"])}) for image in about["images"]]
+            images = [_image(image) for image in about["images"]]
             if not all(Path(image.path).exists() for image in images):
                 return None
             masks = [None if s is None else _unpack(stored[f"mask_{i}"], *s) for i, s in enumerate(about["masks"])]
@@ -216,6 +218,12 @@ def load_index(path: Path, key: str, files: Sequence[ImageFile], make_member: Ma
             return Index(members, skipped, patches, stored["areas"], [str(note) for note in about["notes"]])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return None
+
+
+def _image(stored: dict[str, Any]) -> ImageSource:
+    """An image from what `asdict` and JSON made of it."""
+    scanned = stored["scanned"] and Box(**stored["scanned"])
+    return ImageSource(**{**stored, "notes": tuple(stored["notes"]), "scanned": scanned})
 
 
 def _unpack(bits: NDArray[np.uint8], height: int, width: int) -> Mask:

@@ -65,7 +65,7 @@ def _polygons(settings: DatasetSettings, source: AnnotatedSource, file: ImageFil
         expected = folder / f"{file.path.stem}.geojson"
         raise DatasetError(f"{file.name}: no {expected}; export its annotations there, or list it as unlabelled")
     background = UNKNOWN if source.background is None else settings.table.index(source.background)
-    return PolygonLabels(path, settings.table, background, source.names, source.nuclei)
+    return PolygonLabels(path, settings.table, background, source.names, source.nuclei, source.origin)
 
 
 def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTATIONS) -> Path | None:
@@ -180,7 +180,8 @@ def _points(
     for name, of_image in points.items():
         centres = np.array([p[:2] for p in of_image], np.float64).reshape(-1, 2)
         indices = np.array([p[2] for p in of_image], np.uint8)
-        labels[name] = PointLabels(f"{path}: {name}", centres, indices, in_um, source.radius_px, source.radius_um)
+        radius = source.radius_px, source.radius_um
+        labels[name] = PointLabels(f"{path}: {name}", centres, indices, in_um, *radius, source.origin)
     return labels, _notes(path, left_out, strangers, ImageNames(others, folder))
 
 

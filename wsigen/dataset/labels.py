@@ -21,6 +21,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.dataset.images import COPY_FROM_PX
+from wsigen.dataset.settings import Origin
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.layout.polygons import PolygonLayout
@@ -87,6 +88,7 @@ class PolygonLabels:
     background : class index outside every polygon, or `classes.UNKNOWN`
     rename : classification in the file -> class, or None: as if it were not drawn
     nuclei : class of cells' nuclei, or None: they are left out
+    origin : where coordinates count from on a slide that was scanned in part
     """
 
     path: Path
@@ -94,6 +96,7 @@ class PolygonLabels:
     background: int = UNKNOWN
     rename: Mapping[str, str | None] = field(default_factory=dict)
     nuclei: str | None = None
+    origin: Origin = "scanned"
 
     @property
     def any(self) -> bool:
@@ -106,8 +109,12 @@ class PolygonLabels:
 
     def notes(self, image: ImageSource) -> list[tuple[str, str]]:
         """What of the file is left out or mended."""
-        name = self.path.name
-        return [(name, note.removeprefix(f"{name}: ")) for note in self._read(image).notes]
+        name, drawn_on = self.path.name, self._field(image)
+        notes = [note.removeprefix(f"{name}: ") for note in self._read(image).notes]
+        if (drawn_on.y0, drawn_on.x0) != (0, 0):
+            corner = f"x={drawn_on.x0}, y={drawn_on.y0} px"
+            notes.append(f"coordinates count from {corner}, where the scanned part begins: as QuPath's (else 'origin: whole')")
+        return [(name, note) for note in notes]
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
         """Read the polygons in px of the image and scale them.
@@ -122,8 +129,15 @@ class PolygonLabels:
         return replace(layout, height=canvas[0], width=canvas[1], scale=(sy, sx))
 
     def _read(self, image: ImageSource) -> PolygonLayout:
-        names, size = tuple(sorted(self.rename.items())), (image.height, image.width)
-        return _read_polygons(self.path, self.path.stat().st_mtime_ns, self.table, self.background, names, self.nuclei, size)
+        names, stamp = tuple(sorted(self.rename.items())), self.path.stat().st_mtime_ns
+        drawn_on = self._field(image)
+        layout = _read_polygons(self.path, stamp, self.table, self.background, names, self.nuclei, drawn_on)
+        return replace(layout, height=image.height, width=image.width)
+
+    def _field(self, image: ImageSource) -> Box:
+        """The part of the image that was drawn on."""
+        drawn = image.scanned if self.origin == "scanned" else None
+        return drawn or Box(0, 0, image.height, image.width)
 
 
 @functools.lru_cache(maxsize=64)
@@ -134,17 +148,21 @@ def _read_polygons(
     background: int,
     names: tuple[tuple[str, str | None], ...],
     nuclei: str | None,
-    size: Size,
+    drawn_on: Box,
 ) -> PolygonLayout:
-    """Read a file once for all um/px; again after 64 others, so that those of many images never lie in memory together."""
+    """Read a file once for all um/px, in px of the whole image.
+
+    Again after 64 others, so that those of many images never lie in memory together.
+    """
     # Glass alone is a fine annotation here, and UNKNOWN is no class: read with a tissue class outside, then replace.
     outside = next((i for i, c in enumerate(table) if not c.background), 0)
     try:
-        layout = read_geojson(path, table, size, outside, names=dict(names), nuclei=nuclei)
+        layout = read_geojson(path, table, drawn_on.shape, outside, names=dict(names), nuclei=nuclei)
     except LayoutError as error:
         cause = f"{path}: {'; '.join(error.causes)}" if error.causes else str(error).split(";")[0]
-        raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset") from None
-    return replace(layout, background=background)
+        also = ", or give 'origin: whole' if coordinates count from the whole slide's corner" * bool(drawn_on.y0 or drawn_on.x0)
+        raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset{also}") from None
+    return replace(layout, background=background, polygons=layout.polygons.moved(drawn_on.x0, drawn_on.y0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +293,7 @@ class PointLabels:
     labels : uint8 [n], class indices
     in_um : whether they are in um
     radius_px, radius_um : one of the two
+    origin : where x and y count from on a slide that was scanned in part; None: such slides are refused
     """
 
     where: str
@@ -283,6 +302,7 @@ class PointLabels:
     in_um: bool = False
     radius_px: float | None = None
     radius_um: float | None = None
+    origin: Origin | None = None
 
     @property
     def any(self) -> bool:
@@ -294,7 +314,8 @@ class PointLabels:
         return bool((self.labels == index).any())
 
     def notes(self, image: ImageSource) -> list[tuple[str, str]]:
-        """Nothing: what is left out of a table is said of all images together."""
+        """Nothing: what is left out of a table is said of all images together (DatasetError as in `layout`)."""
+        self._corner(image)
         return []
 
     def layout(self, image: ImageSource, canvas: Size) -> Layout:
@@ -303,10 +324,10 @@ class PointLabels:
         Raises
         ------
         DatasetError
-            If a point lies outside of the image.
+            If a point lies outside of the image, or nobody says where x and y count from.
         """
         mpp = float(image.mpp or 1)
-        centres = self.centres / (mpp, mpp * image.aspect) if self.in_um else self.centres
+        centres = (self.centres / (mpp, mpp * image.aspect) if self.in_um else self.centres) + self._corner(image)
         x, y = centres.T
         outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
         if len(outside):
@@ -320,6 +341,18 @@ class PointLabels:
         across = float(factor[0])  # um/px is that of x
         radius = self.radius_px * float(factor.mean()) if self.radius_px else (self.radius_um or 0) / mpp * across
         return PointLayout(*canvas, centres * factor, self.labels, radius)
+
+    def _corner(self, image: ImageSource) -> tuple[int, int]:
+        """Where on the image (x, y) its points count from, px."""
+        part = image.scanned
+        if part is None or self.origin == "whole" or (part.x0, part.y0) == (0, 0):
+            return 0, 0
+        if self.origin is None and self.any:
+            raise DatasetError(
+                f"{self.where}: of this slide the part at x={part.x0}, y={part.y0} px was scanned; say where x and y count "
+                "from: 'origin: scanned' (QuPath) or 'origin: whole' in the source"
+            )
+        return part.x0, part.y0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

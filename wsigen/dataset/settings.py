@@ -28,6 +28,12 @@ Mpp = Annotated[float, Field(gt=0.01, lt=100)]
 Positive = Annotated[float, Field(gt=0)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_one_or_many)]
 
+Origin = Literal["scanned", "whole"]
+"""Where coordinates count from on a slide that was scanned in part: the corner of that part, or of the whole slide."""
+
+_ORIGIN = "where x and y count from on slides that were scanned in part (MRXS, SCN): 'scanned', the corner of that part, as "
+_ORIGIN += "QuPath counts, or 'whole'"
+
 
 class _Part(Settings):
     """A part of the file."""
@@ -67,6 +73,7 @@ class AnnotatedSource(_Images):
     kind: Literal["annotated"]
     annotations: str | None = Field(default=None, description="folder of STEM.geojson; by default they lie beside the images")
     background: str | None = Field(default=None, description="class outside every polygon; by default it is unknown")
+    origin: Origin = Field(default="scanned", description=_ORIGIN)
     nuclei: str | None = Field(
         default=None, description="class of the nuclei of QuPath's cells, on top of everything; by default they are left out"
     )
@@ -103,6 +110,7 @@ class PointSource(_Images):
         description="of x and y: px of the image's full resolution, or um from its corner; needed where the columns' names do "
         "not say it, as 'x_px' and 'Centroid X µm' do",
     )
+    origin: Origin | None = Field(default=None, description=f"{_ORIGIN}; needed for such slides")
     image_pattern: str | None = Field(
         default=None,
         description="regular expression on the image's name; its first group is what the CSV calls the image, which by default "

@@ -12,7 +12,7 @@ together, so that a box costs what is in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,11 @@ class Polygons:
         closing[ends - 1] = True
         points = np.concatenate(rings) if rings else np.zeros((0, 2))
         return Polygons(np.array(classes, np.uint8), bounds_of(polygons), np.append(0, np.cumsum(counts)), points, closing)
+
+    def moved(self, x: float, y: float) -> Polygons:
+        """The same elsewhere, units of the file."""
+        by = np.array([x, y, x, y], np.float64)
+        return replace(self, bounds=self.bounds + by, points=self.points + by[:2]) if x or y else self
 
     def __len__(self) -> int:
         return len(self.classes)

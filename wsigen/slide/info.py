@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from wsigen.base.errors import printable
+from wsigen.base.geometry import Box
 
 Size = tuple[int, int]
 
@@ -35,6 +36,8 @@ class SlideInfo:
         The file's other images.
     notes : tuple of str
         What is not as a user would expect, a line each.
+    scanned : Box or None
+        The part that was scanned, px of the full resolution, where the file says that it is not all. QuPath shows it alone.
     """
 
     path: str
@@ -46,6 +49,7 @@ class SlideInfo:
     image: str = ""
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scanned: Box | None = None
 
     def lines(self) -> list[str]:
         """Say it all to a person, ``label: value`` lines."""

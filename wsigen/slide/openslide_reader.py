@@ -106,6 +106,7 @@ class OpenSlideReader:
             check_size(path, (1, 1), 4, (tile[0], tile[1]))
         power = properties.get("openslide.objective-power") if vendor == "aperio" else None  # others use camera adapters
         resolution = decide(from_openslide(properties), float(power) if power else None)
+        scanned = _scanned(properties, slide.dimensions)
         info = SlideInfo(
             path,
             f"OpenSlide {openslide.__library_version__}, {vendor}",
@@ -114,7 +115,8 @@ class OpenSlideReader:
             resolution.source,
             "8 bit RGB",
             others=tuple(_associated(properties, slide.associated_images)),
-            notes=(*resolution.notes, *_bounds(properties, slide.dimensions)),
+            notes=(*resolution.notes, *_told(scanned)),
+            scanned=scanned,
         )
         return cls(path, slide, info)
 
@@ -178,12 +180,18 @@ def _associated(properties: dict[str, str], names: Iterable[str]) -> Iterator[st
         yield f"{name} {width} x {height}"
 
 
-def _bounds(properties: dict[str, str], size: tuple[int, int]) -> list[str]:
-    """Say that only a part was scanned: QuPath counts px from its corner."""
+def _scanned(properties: dict[str, str], size: tuple[int, int]) -> Box | None:
+    """The part that was scanned, None where it is all or nobody says."""
     keys = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
     if None in keys:
-        return []
+        return None
     x, y, width, height = (int(str(k)) for k in keys)
-    if (x, y, width, height) == (0, 0, *size):
+    return None if (x, y, width, height) == (0, 0, *size) else Box(y, x, y + height, x + width)
+
+
+def _told(scanned: Box | None) -> list[str]:
+    """Say that only a part was scanned: QuPath counts px from its corner."""
+    if scanned is None:
         return []
-    return [f"scanned: {width} x {height} px at {x}, {y}; px are those of the whole, QuPath's begin there (unless --no-crop)"]
+    size, corner = f"{scanned.width} x {scanned.height} px", f"{scanned.x0}, {scanned.y0}"
+    return [f"scanned: {size} at {corner}; px are those of the whole, QuPath's begin there (unless --no-crop)"]

@@ -51,6 +51,8 @@ class ImageSource:
         Height of a pixel by its width (um/um).
     notes : tuple of str
         What the user should be told of the file, a line each (`info.told`).
+    scanned : Box or None
+        The part that was scanned, where the file says that it is not all (`info.SlideInfo`).
     """
 
     path: str
@@ -59,6 +61,7 @@ class ImageSource:
     mpp: float | None
     aspect: float = 1.0
     notes: tuple[str, ...] = ()
+    scanned: Box | None = None
 
     @property
     def levels(self) -> list[tuple[int, int]]:
@@ -148,7 +151,7 @@ def open_image(path: str | os.PathLike[str]) -> ImageSource:
     if missing:
         raise ImageError(f"{path}: the slide is truncated, {missing} bytes are missing; copy it again")
     y, x = info.mpp or (None, None)
-    return ImageSource(info.path, height, width, x, y / x if x and y else 1.0, info.notes)
+    return ImageSource(info.path, height, width, x, y / x if x and y else 1.0, info.notes, info.scanned)
 
 
 def slide_info(path: str | os.PathLike[str]) -> SlideInfo:
