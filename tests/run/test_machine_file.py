@@ -104,6 +104,18 @@ def test_places_in_a_file_count_from_its_folder(tmp_path):
     assert config.run_dir == tmp_path / "deep" / "state"
 
 
+@pytest.mark.parametrize("text", ["x" * 5000, "a\0b"])
+def test_what_can_be_no_path_is_one_line(tmp_path, text):
+    """Whether it is a file beside the file of settings is asked first."""
+    for name, read in (("scheduler", lambda file: with_machine(RunConfig(size="700x600"), file)), ("model", RunConfig.read)):
+        file = write(tmp_path / "m.yaml", **{name: text}, **({} if name == "scheduler" else {"size": "700x600"}))
+        if "\0" in text:
+            with pytest.raises(ConfigError, match="NUL"):
+                read(file)
+        else:
+            assert getattr(read(file), name) == text
+
+
 def test_the_word_local_goes_before_a_scheduler_of_a_file(own):
     write(own, scheduler="tcp://127.0.0.1:9")
     assert with_machine(RunConfig(size="700x600")).scheduler == "tcp://127.0.0.1:9"

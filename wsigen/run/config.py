@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
@@ -438,7 +439,8 @@ def read_settings(file: Path) -> dict[str, Any]:
         word = name == "layout" and value == SAMPLE
         if name in _PATHS and isinstance(value, str) and not word and not is_url(value):
             value = file.parent / value
-        if name in ("model", "scheduler") and isinstance(value, str) and (file.parent / value).exists():
-            value = str(file.parent / value)
+        if name in ("model", "scheduler") and isinstance(value, str):
+            with suppress(OSError, ValueError):  # what can be no path is a name or an address, or refused later
+                value = str(file.parent / value) if (file.parent / value).exists() else value
         found[name] = value
     return found

@@ -28,7 +28,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -130,7 +130,7 @@ class RunSpec(State):
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[6] = FORMAT
+    format: Literal[7] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
