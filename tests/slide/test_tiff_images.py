@@ -121,6 +121,13 @@ def test_fluorescence_is_refused_by_name(tmp_path, count):
     refused(path, f"{count} channels", "no brightfield RGB image")
 
 
+@pytest.mark.parametrize("dye", [{"EmissionWavelength": [600, 520, 460]}, {"ContrastMethod": ["Fluorescence"] * 3}])
+def test_colours_of_a_display_are_no_stain(tmp_path, dye):
+    """Dyes without names that are shown in red, green and blue."""
+    write_ome(tmp_path / "f.ome.tif", [PLANES], "CYX", "minisblack", {"Channel": {"Color": [-16776961, 16711935, 65535], **dye}})
+    refused(tmp_path / "f.ome.tif", "3 channels", "no brightfield RGB image")
+
+
 def test_pages_nobody_names_are_refused(tmp_path):
     path = tmp_path / "pages.tif"
     tifffile.imwrite(path, PLANES, photometric="minisblack", tile=(128, 128))

@@ -136,7 +136,7 @@ def _order(path: str, count: int, samples: int, channels: Sequence[Mapping[str, 
     colours = [_colour(c) for c in channels]
     if sorted(c for c in colours if c is not None) == [0, 1, 2]:
         return [colours.index(c) for c in range(3)], []
-    if any(not _NO_NAME.fullmatch(n) for n in names) or any("Fluor" in c or "EmissionWavelength" in c for c in channels):
+    if any(not _NO_NAME.fullmatch(n) for n in names) or any(map(_fluorescent, channels)):
         raise ImageError(refusal)
     return [0, 1, 2], ["three grey channels without names are taken for red, green and blue"]
 
@@ -150,7 +150,12 @@ def _colour(channel: Mapping[str, str]) -> int | None:
         rgba = int(channel.get("Color", "")) & 0xFFFFFFFF
     except ValueError:
         return None
-    return _OME_COLOURS.get(rgba >> 8) if _NO_NAME.fullmatch(name) else None
+    return _OME_COLOURS.get(rgba >> 8) if _NO_NAME.fullmatch(name) and not _fluorescent(channel) else None
+
+
+def _fluorescent(channel: Mapping[str, str]) -> bool:
+    """Whether OME-XML says that a channel is light of a dye; its colour is then that of the display."""
+    return "Fluor" in channel or "EmissionWavelength" in channel or channel.get("ContrastMethod") == "Fluorescence"
 
 
 def _names_other_files(tif: Any) -> bool:
