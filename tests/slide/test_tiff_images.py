@@ -124,7 +124,8 @@ def test_fluorescence_is_refused_by_name(tmp_path, count):
 @pytest.mark.parametrize("dye", [{"EmissionWavelength": [600, 520, 460]}, {"ContrastMethod": ["Fluorescence"] * 3}])
 def test_colours_of_a_display_are_no_stain(tmp_path, dye):
     """Dyes without names that are shown in red, green and blue."""
-    write_ome(tmp_path / "f.ome.tif", [PLANES], "CYX", "minisblack", {"Channel": {"Color": [-16776961, 16711935, 65535], **dye}})
+    shown = {"Channel": {"Color": [-16776961, 16711935, 65535], **dye}}
+    write_ome(tmp_path / "f.ome.tif", [PLANES], "CYX", "minisblack", shown)
     refused(tmp_path / "f.ome.tif", "3 channels", "no brightfield RGB image")
 
 

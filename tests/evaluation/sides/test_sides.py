@@ -62,7 +62,8 @@ def test_tiles_are_taken_once_and_named_by_their_folder(tmp_path):
 
 def test_the_geojson_beside_a_slide_names_the_class(tmp_path):
     save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
-    write_layout(tmp_path / "s.geojson", feature("Tumor", square(0, 0, 256)), feature("Stroma", square(256, 256, 256)))
+    drawn = feature("Tumor", square(0, 0, 256)), feature("Stroma", square(256, 256, 256)), feature("Region*", square(0, 0, 64))
+    write_layout(tmp_path / "s.geojson", *drawn)
     side = open_side("real", tmp_path / "s.tiff")
     crops = place_crops(side, 80, 64, 1.0, seed=0)
     for crop in crops:

@@ -132,7 +132,7 @@ def _is_drawn_on(slide: Path) -> bool:
 def _drawn(slide: Path) -> tuple[Labels, ClassTable]:
     """The polygons beside an image and the classes they name; polygons without any are as if they were not drawn."""
     path = find_annotations(slide.parent, slide.name)
-    names = class_names(path) if path else []
+    names = [name for name in class_names(path) if not name.endswith("*")] if path else []  # as QuPath, which leaves those out
     if path is None or not names:
         return UNLABELLED
     if len(names) > 200:
