@@ -119,6 +119,19 @@ def test_a_mask_of_another_shape_is_refused_with_both_names(folder):
     assert "767 x 640 px of it are stretched" in opened(folder).notes[0]
 
 
+def test_a_mask_of_a_slide_that_was_scanned_in_part_may_show_either(tmp_path):
+    """QuPath writes masks of what was scanned, others of the whole slide."""
+    image = ImageSource("i.mrxs", 640, 640, 0.5, scanned=Box(256, 128, 640, 512))
+    for side, mpp in ((640, None), (384, None), (160, None), (160, 2.0)):
+        path = saved(tmp_path / f"{side}.png", blocks(side, side))
+        labels = MaskLabels(path, settings(tmp_path, source()).table, ((0, ""), (1, "Tumor"), (2, "Stroma")), mpp=mpp)
+        if side < 640 and mpp is None:
+            with pytest.raises(DatasetError, match=r"384 x 384 px at 128, 256 were scanned: it may show either; give"):
+                labels.layout(image, (640, 640))
+        else:
+            assert labels.layout(image, (640, 640)).raster_height == side
+
+
 def test_a_coarser_mask_is_told(folder):
     saved(folder / "labels" / "s1.png", blocks()[::16, ::16])
     dataset = opened(folder)

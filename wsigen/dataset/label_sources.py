@@ -104,7 +104,7 @@ def _masks(settings: DatasetSettings, source: MaskSource, files: Sequence[ImageF
     if missing:
         raise DatasetError(
             f"{settings.root / source.masks}: no mask of {len(missing)} of {len(files)} images ({few(missing, 10)}); add them, "
-            "correct 'masks', or list these images as unlabelled"
+            "correct 'masks' (or 'images', if these are masks), or list these images as unlabelled"
         )
     owner = {mask: name for name, mask in found.items()}
     for name, mask in found.items():

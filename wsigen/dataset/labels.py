@@ -231,8 +231,13 @@ class MaskLabels:
         (h, w), (height, width) = (raster.image.height, raster.image.width), (image.height, image.width)
         what = f"{self.path}: the mask is {w} x {h} px, its image {image.path} {width} x {height} px"
         if self.mpp is None:
-            least, most = max((w - 1) / width, (h - 1) / height), min((w + 1) / width, (h + 1) / height)
-            if least >= most:
+            part = image.scanned
+            if part is not None and (h, w) != (height, width) and _one_shape((h, w), part.shape):  # as QuPath writes it
+                raise DatasetError(
+                    f"{what}, of which {part.width} x {part.height} px at {part.x0}, {part.y0} were scanned: it may show "
+                    "either; give 'mask_mpp' and a mask of the whole"
+                )
+            if not _one_shape((h, w), (height, width)):
                 raise DatasetError(f"{what}: not the same shape; crop the mask to the image, or give 'mask_mpp'")
             return h, w
         rows, columns = image.canvas(self.mpp)
@@ -266,6 +271,12 @@ class MaskLabels:
                 lossy or "; list them in 'values' (null: nobody labelled it), or give 'unlisted: ignore' or 'unlisted: nearest'"
             )
             raise DatasetError(f"{self.path}: {'; '.join(error.causes)}{remedy}") from None
+
+
+def _one_shape(mask: Size, field_px: Size) -> bool:
+    """Whether a mask may show a field, pixel by pixel or coarser, but for a px of the mask."""
+    (h, w), (height, width) = mask, field_px
+    return max((w - 1) / width, (h - 1) / height) < min((w + 1) / width, (h + 1) / height)
 
 
 @functools.lru_cache(maxsize=256)

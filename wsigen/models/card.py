@@ -352,7 +352,7 @@ def derived_content(folder: Path) -> dict[str, Any]:
         ],
         "levels": [{"name": "patch", "mpp": None}],
         "conditioning": {"kind": _kind(unet, text)},
-        "latent": _latent(vae),
+        "latent": _latent(folder, vae),
         "crop_latent": _crop(unet),
     }
 
@@ -363,8 +363,11 @@ def _kind(unet: Config, text: bool) -> str:
     return "class-tokens" if unet.get("num_class_embeds") else "none"
 
 
-def _latent(vae: Config) -> dict[str, Any]:
-    mean, std = latent_scale(vae)
+def _latent(folder: Path, vae: Config) -> dict[str, Any]:
+    try:
+        mean, std = latent_scale(vae)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from None
     return {"channels": vae_channels(vae), "factor": vae_factor(vae), "mean": mean, "std": std}
 
 
