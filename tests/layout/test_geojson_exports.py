@@ -66,6 +66,15 @@ def test_another_plane_is_left_out_and_told(write, table):
     assert areas(read_geojson(write([other]), table, SIZE, 0)) == {0: 800**2 - 704**2, 1: 704**2}
 
 
+def test_what_is_left_out_decides_no_plane(write, table):
+    cells = [thing([square(8 * i, 0, 8)], None, "detection") for i in range(9)]
+    for cell in cells:
+        cell["geometry"]["plane"] = {"c": -1, "z": 3, "t": 0}
+    layout = read_geojson(write([GROUND, *cells, NEST]), table, SIZE, 0)
+    assert areas(layout) == BOTH
+    assert layout.notes == ("a.geojson: left out: 9 detections without a class",)
+
+
 def test_objects_in_objects(write, table):
     parent = thing([square(0, 0, 800)], "Stroma", childObjects=[NEST])
     assert areas(read_geojson(write([parent]), table, SIZE, 0)) == BOTH

@@ -135,8 +135,13 @@ def _drawn(
 
     Nuclei are drawn of all cells but those that are left out by name: a cell needs no class for it.
     """
-    areas = [f for f in features if f.polygons]
-    areas, notes = _one_plane(areas)
+    classed, others = list[Feature](), list[Feature]()
+    for feature in (f for f in features if f.polygons):
+        found = known.find(feature.class_name)
+        has_nucleus = nuclei is not None and feature.nucleus is not None
+        (classed if isinstance(found, int) or found is Unresolved.UNKNOWN or has_nucleus else others).append(feature)
+    classed, notes = _one_plane(classed)  # which is not decided by what is left out anyway
+    areas = classed + others
     left_out: Counter[tuple[str, str]] = Counter()
     unknown: Counter[str] = Counter()
     drawn: list[Drawn] = []
