@@ -51,6 +51,16 @@ def test_not_json(write, table, text):
     fails(write(text), table, "not JSON")
 
 
+def test_lists_of_nothing_are_refused_before_they_are_parsed(write, table):
+    fails(write("[" + ",".join(["[]"] * 5000) + "]"), table, "5001 lists in", "no coordinates")
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, table):
+    path = tmp_path / "a.geojson"
+    path.write_bytes(gzip.compress(b" " * 2**26))
+    fails(path, table, "too large")
+
+
 @pytest.mark.parametrize("data", [{}, [1, 2], 3, "text", None, {"type": "Topology"}, {"type": "FeatureCollection"}])
 def test_not_geojson(write, table, data):
     fails(write(json.dumps(data)), table, "not GeoJSON", "QuPath")

@@ -112,6 +112,12 @@ def test_two_runs_that_replace_one_slide_do_not_touch_each_other(bundle, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_link_that_leads_nowhere_is_replaced_with_overwrite_alone(bundle, tmp_path):
+    (tmp_path / "slide.ome.tiff").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"slide\.ome\.tiff: exists already"):
+        generate(tmp_path / "slide.ome.tiff", **settings_of(bundle, tmp_path, steps=1))
+
+
 def test_an_end_that_fails_says_how_to_go_on(bundle, tmp_path, monkeypatch):
     settings = settings_of(bundle, tmp_path, steps=1) | {"keep_run": False}
 

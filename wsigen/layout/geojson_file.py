@@ -22,6 +22,13 @@ from wsigen.storage.archive import demand_few_entries
 MAX_BYTES = 512 * 2**20
 """The most text that is read, unpacked: a small packed file may hold terabytes."""
 
+BYTES_A_LIST = 5
+"""The least text of a list on average: the shortest position, ``[0,0],``, has 6 bytes. Lists of nothing would take 25 times the
+memory of their text, and only then turn out to be no geometry."""
+
+MOST_PACKED = 200
+"""How many times its packed size a text may have, beyond the first MiB; coordinates pack to a third or a tenth."""
+
 MOST_ENTRIES = 1000
 """Files in a zip; QuPath puts one into it."""
 
@@ -43,10 +50,13 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
     """
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise LayoutError(_too_large(path))
-    data, _ = _start(path, MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+    most = min(MAX_BYTES, 2**20 + MOST_PACKED * path.stat().st_size) if path.is_file() else MAX_BYTES
+    data, _ = _start(path, most + 1)
+    if len(data) > most:
         raise LayoutError(_too_large(path))
     with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
+        if (data.count(b"[") - 1000) * BYTES_A_LIST > len(data):
+            raise ValueError(f"{data.count(b'[')} lists in {len(data)} bytes; they hold no coordinates")
         text, note = _decoded(data)
         del data
         return json.loads(text, object_hook=_packed), [note] if note else []

@@ -37,7 +37,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         for path in files:
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder; choose another name for the slide")
-            if path.exists() and not overwrite:
+            if os.path.lexists(path) and not overwrite:  # a link that leads nowhere, too
                 raise OutputError(f"{path}: exists already; add --overwrite to replace it or choose another name")
 
 
