@@ -12,7 +12,7 @@ from wsigen.base.geometry import Box
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import load_model
 from wsigen.run.engine.stage import Stage
-from wsigen.run.tasks.predict import StepSettings, estimate_crops
+from wsigen.run.tasks.predict import StepSettings, View, estimate_crops
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.schedule import ddim_step, make_schedule
 
@@ -64,9 +64,9 @@ def test_the_panorama_is_wsigens_lattice_with_its_stride_and_flat_weights(bundle
     for step in range(STEPS):
         crops = plan.crops(step, Box(0, 0, EXTENT, EXTENT))
         settings = StepSettings(schedule.timesteps[step], schedule.abar[step], GUIDANCE, 0, 2)
-        pairs = [(y[(slice(None), *c.box.slices)], classes[c.box.slices].astype(np.uint8)) for c in crops]
+        views = [View(y[(slice(None), *c.box.slices)], classes[c.box.slices].astype(np.uint8)) for c in crops]
         total = np.zeros_like(y)
-        for crop, x0 in zip(crops, estimate_crops(model, settings, pairs), strict=True):
+        for crop, x0 in zip(crops, estimate_crops(model, settings, views), strict=True):
             total[(slice(None), *crop.box.slices)] += crop.weight * x0
         y = ddim_step(y, total, schedule.abar[step], schedule.abar[step + 1])
     np.testing.assert_allclose(loop.latents[0].numpy(), y, atol=1e-4)

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from wsigen.base.classes import UNKNOWN
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.model import Model, load_model
-from wsigen.run.tasks.predict import StepSettings, calls_of_crop, estimate_crops
+from wsigen.run.tasks.predict import StepSettings, View, calls_of_crop, estimate_crops
 from wsigen.sampling.schedule import predict_x0
 
 
@@ -166,7 +166,7 @@ def test_unknown_pixels_share_the_null_pass(token_model: Model, guidance: float)
     calls = calls_of_crop(token_model.card, classes, guidance)
     assert sorted(-1 if c.label is None else c.label for c in calls) == [-1, 1, 2]
     settings = StepSettings(500, 0.3, guidance, 0, 4)
-    (found,) = estimate_crops(token_model, settings, [(y, classes)])
+    (found,) = estimate_crops(token_model, settings, [View(y, classes)])
     null, tumor, stroma = token_model.predict(np.stack([y] * 4), 500, [NULL, TUMOR, STROMA, STROMA], 0)[:3]
     own = np.where(classes == 1, tumor, np.where(classes == 2, stroma, null))
     expected = predict_x0(own + guidance * (own - null), y, 0.3, token_model.prediction_type, token_model.clip)

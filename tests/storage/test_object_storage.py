@@ -88,7 +88,7 @@ def test_a_killed_driver_goes_on_and_the_slide_is_the_same(bundle, tmp_path, ser
     process.wait()
     assert "killed/slide.run/driver.lock" in keys(server, "killed/")
     (tmp_path / "layout.geojson").unlink()  # the run has its own copy
-    done = wsigen("inspect", place, "--picture", "map.png", cwd=tmp_path, env=server)
+    done = wsigen("info", place, "--picture", "map.png", cwd=tmp_path, env=server)
     assert re.search(r"pass 0 .* \d+ %", done.stdout), done.stderr
     done = wsigen("resume", place, "--output", "there.ome.tiff", cwd=tmp_path, env=server)
     assert done.returncode == 0, done.stderr

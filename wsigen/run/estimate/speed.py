@@ -261,8 +261,8 @@ def _small_run(prepared: Prepared, folder: LocalFolder) -> tuple[RunContext, Uni
     spec, last = prepared.spec, prepared.spec.passes[-1]
     block = spec.slide.block // last.factor
     chunk = -(-max(last.side, min(last.chunk, LARGEST_CHUNK)) // block) * block
-    timesteps, abar = last.schedule.timesteps[:STEPS], last.schedule.abar[:STEPS]
-    schedule = Schedule(timesteps, (*abar, 1.0))
+    timesteps = last.schedule.timesteps[:STEPS]
+    schedule = Schedule(timesteps, (*last.schedule.abar[: len(timesteps)], 1.0))
     plan = replace(
         last,
         index=0,
