@@ -69,6 +69,17 @@ def test_large_pictures_are_refused_by_their_header(tmp_path):
     assert int(peak) < 300 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("side", "message"), [(2_000_000, "at most 1,000,000 px a side"), (128_000, "lists 4 of the 4000 tiles")]
+)
+def test_a_slide_that_is_longer_than_its_tiles_is_refused(tmp_path, side, message):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((128, 128, 3), np.uint8), photometric="rgb", tile=(64, 64))
+    _set_tags(path, {257: side})
+    with pytest.raises(ImageError, match=message):
+        open_image(path)
+
+
 def test_a_tiled_picture_may_be_larger(tmp_path):
     """Of a label image in tiles only what is asked for is decoded."""
     path = tmp_path / "labels.tif"

@@ -315,9 +315,9 @@ def make_card(content: dict[str, Any], source: str) -> BundleCard:
 def vae_factor(vae: Config) -> int:
     """Image pixels per latent pixel of an autoencoder, from its number of blocks."""
     if vae.get("_class_name") == "AutoencoderTiny":
-        blocks = vae.get("decoder_block_out_channels", (64, 64, 64, 64))
+        blocks = vae.get("decoder_block_out_channels") or (64, 64, 64, 64)
         return int(vae.get("upsampling_scaling_factor", 2) ** (len(blocks) - 1))
-    return int(2 ** (len(vae.get("block_out_channels", (64,))) - 1))
+    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
 
 
 def vae_channels(vae: Config) -> int:

@@ -18,6 +18,7 @@ from wsigen.base.errors import ImageError, refusing
 from wsigen.base.geometry import Box
 from wsigen.slide.formats import check_size
 from wsigen.slide.info import SlideInfo
+from wsigen.slide.pyramid import MAX_SIDE
 from wsigen.slide.resolution import decide, from_ome, from_tags, from_text
 from wsigen.slide.samples import bits_for, from_ycbcr, over, to_8_bit
 from wsigen.slide.streams import demand_size
@@ -279,6 +280,12 @@ def _check(path: str, page: Any) -> None:
     samples = page.samplesperpixel
     if samples != colours and (samples != colours + 1 or tuple(page.extrasamples) not in _EXTRA):
         raise ImageError(f"{path}: {samples} samples a pixel, no RGB image; H&E is read from RGB: export it as such")
+    if max(page.imagelength, page.imagewidth) > MAX_SIDE:
+        raise ImageError(f"{path}: {page.imagewidth} x {page.imagelength} px; a slide has at most {MAX_SIDE:,} px a side")
+    high, wide = _unit(page)
+    needed = -(-page.imagelength // high) * -(-page.imagewidth // wide) * (samples if page.planarconfig == 2 else 1)
+    if len(page.dataoffsets) < needed:
+        raise ImageError(f"{path}: lists {len(page.dataoffsets)} of the {needed} tiles that it needs; {DAMAGED}")
     whole = not page.is_tiled and _unit(page)[0] == page.imagelength
     unit = None if whole else _unit(page)
     check_size(path, (page.imagelength, page.imagewidth), page.samplesperpixel * page.dtype.itemsize, unit)
