@@ -238,7 +238,8 @@ def test_resume_asks_for_the_disk_it_still_needs(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**30, 2**30, 1000))
     with pytest.raises(ResourceError, match="free at"):
         resume(tmp_path / "cut.run")
-    (tmp_path / "cut.run" / "ballast").write_bytes(bytes(2**24))  # what is there counts as done
+    work = work_of(tmp_path / "cut.run")
+    (work / "spool" / "ballast").write_bytes(bytes(2**24))  # what is there counts as done
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**30, 2**30, 2**22))
     assert resume(tmp_path / "cut.run").slide.exists()
 

@@ -142,8 +142,12 @@ class RunConfig(Settings):
     strength: float = _setting("Sampling", "re-noising of a reference or of a coarser level", 0.7, gt=0, le=1)
     overlap: int | None = _setting("Sampling", "overlap of crops, latent px", otherwise="the mode's", ge=0)
     taper: Taper | None = _setting("Sampling", "weights of a crop's pixels", otherwise="the mode's")
-    weighted_last: int = _setting("Sampling", "last steps of random-patch whose pixels are weighted, not owned", 0, ge=0)
-    chunk: int | None = _setting("Sampling", "side of a chunk, latent px", otherwise="by the slide's size", ge=16)
+    weighted_last: int = _setting(
+        "Sampling", "last steps of random-patch whose pixels are weighted, not owned", 0, ge=0, le=1000
+    )
+    chunk: int | None = _setting(
+        "Sampling", "side of a chunk, latent px", otherwise="by the slide's size", ge=16, le=MAX_SIDE_PX
+    )
     batch: int | None = _setting("Sampling", "crops per model call", otherwise="4 on a CPU, else 16", ge=1)
 
     compression: Literal["jpeg", "deflate"] = _setting("Output", "how the slide's tiles are compressed", "jpeg")
