@@ -155,7 +155,7 @@ def others(value, visit):
         return [value / 2 + 0.1]
     if isinstance(value, str):
         return [*places, ""]
-    return [type(value)()]
+    return [type(value)() if value else [0.5]]
 
 
 @pytest.mark.slow

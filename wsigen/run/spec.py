@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import JsonValue, field_serializer, field_validator
+from pydantic import JsonValue, field_serializer, field_validator, model_validator
 
 from wsigen.base.errors import RunError
 from wsigen.base.state import State, parse_state
@@ -157,6 +157,12 @@ class RunSpec(State):
             if plan.grid_from == "previous" and not any(before.network == "grid" for before in value[:number]):
                 raise ValueError(f"pass {number} is told a grid that no pass before it draws")
         return value
+
+    @model_validator(mode="after")
+    def _no_grid_that_nobody_follows(self) -> Self:
+        if self.reference_grid is not None and all(plan.grid_from != "given" for plan in self.passes):
+            raise ValueError("reference_grid: no pass follows a grid that is given")
+        return self
 
     @field_validator("settings", mode="before")
     @classmethod
