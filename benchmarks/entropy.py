@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pipelines.steps import PipelineSettings
     from wsigen.dataset.dataset import Dataset
-    from wsigen.evaluation.extractors.extractors import Extractor
+    from wsigen.models.extractors.extractors import Extractor
 
 SHOWN = ("spread", "recall", "precision", "kid")
 
@@ -37,7 +37,7 @@ def main() -> None:
     args = _arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from pipelines.steps import open_data, read_pipeline, train_models
-    from wsigen.evaluation.extractors.extractors import open_extractor
+    from wsigen.models.extractors.extractors import open_extractor
 
     plan = read_pipeline(args.config)
     dataset = open_data(plan, args.data, args.out)

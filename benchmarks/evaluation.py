@@ -81,8 +81,8 @@ def _link(slide: Path, folder: Path, count: int) -> None:
 def evaluate_all(folder: Path, slides: int, crops: int) -> int:
     """What is measured: the command's own work, with its report, on so many slides a side. Its peak memory."""
     from wsigen.evaluation.evaluate import Settings, evaluate
-    from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
+    from wsigen.models.extractors.extractors import open_extractor
 
     settings = Settings(folder / f"real-{slides}", folder / f"synthetic-{slides}", crops=crops)
     write_report(evaluate(settings, open_extractor("embedded")), folder / f"report-{slides}")

@@ -28,8 +28,8 @@ from benchmarks.quality import pooled, window_seams
 from wsigen.base.errors import WsigenError
 
 if TYPE_CHECKING:
-    from wsigen.evaluation.extractors.extractors import Extractor
     from wsigen.evaluation.features import FeatureSet
+    from wsigen.models.extractors.extractors import Extractor
 
 COMMAND = "python -m benchmarks.steps"
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -90,9 +90,9 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.sides.sides import common_mpp, open_side
     from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
+    from wsigen.models.extractors.extractors import open_extractor
 
     folder = find_bundle(args.model)
     card = check_bundle(folder)

@@ -19,7 +19,7 @@ from pipelines.her2st.crops import SIDE, Batched, cut_sides, held_out_places, re
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
 from pipelines.her2st.report import draw, fidelity_table, memorisation_table, probe_table
 from pipelines.steps import open_data, read_pipeline
-from wsigen.evaluation.extractors.extractors import open_extractor
+from wsigen.models.extractors.extractors import open_extractor
 
 
 def main() -> None:

@@ -83,10 +83,7 @@ def test_no_torch_in_the_engine_nor_at_import_time_elsewhere():
     for name in modules():
         if name.startswith("run.engine."):
             assert not uses(name, {"torch", "diffusers"}), name
-        networks = name.startswith("evaluation.extractors.") or name in {
-            "evaluation.downstream.networks",
-            "evaluation.downstream.fitting",
-        }
+        networks = name in {"evaluation.downstream.networks", "evaluation.downstream.fitting"}
         if room(name) not in {"models", "training"} and not networks:
             assert not uses(name, {"torch", "diffusers"}, top_level_only=True), name
 

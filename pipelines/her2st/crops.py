@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.her2st.made_slides import Slides
     from wsigen.dataset.dataset import Dataset
     from wsigen.dataset.members import Member
-    from wsigen.evaluation.extractors.extractors import Extractor
+    from wsigen.models.extractors.extractors import Extractor
 
 SIDE = 512
 """px of the crops that are compared."""

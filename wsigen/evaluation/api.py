@@ -89,8 +89,8 @@ def evaluate(
         raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
     from wsigen.evaluation.evaluate import TRAINING_CROPS, Settings
     from wsigen.evaluation.evaluate import evaluate as run
-    from wsigen.evaluation.extractors.extractors import open_extractor
     from wsigen.evaluation.report.report import write_report
+    from wsigen.models.extractors.extractors import open_extractor
 
     report, cache = _folder(report, "--report"), _folder(cache, "--cache")
     stated = (mpp, real_mpp, synthetic_mpp, training_mpp)

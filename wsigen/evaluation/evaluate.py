@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.extractors.extractors import Extractor, identity
 from wsigen.evaluation.features import FeatureSet, extract
 from wsigen.evaluation.fidelity import FID_LEAST, class_numbers, fidelity_numbers, inception_score
 from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
@@ -20,6 +19,7 @@ from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import coverage, overlapping, place_crops, place_training
 from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files
 from wsigen.evaluation.slide_checks import SlideCheck, check_slides
+from wsigen.models.extractors.extractors import Extractor, identity
 
 Watch = Callable[[str, int, int], None]
 """Called with what is counted, how many are done and how many there are."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError, WsigenError, refusing
-from wsigen.evaluation.extractors.extractors import Extractor, identity
 from wsigen.evaluation.sides.sides import Crop, Side
+from wsigen.models.extractors.extractors import Extractor, identity
 from wsigen.storage.files import atomic_path
 
 BATCH = 16

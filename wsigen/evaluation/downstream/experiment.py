@@ -69,7 +69,7 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
 def _network(settings: Settings) -> Callable[[int], Prepared]:
     """What builds a network for a number of classes; its name and device are tried before any slide is read."""
     from wsigen.evaluation.downstream.networks import open_network, try_network
-    from wsigen.evaluation.extractors.torch_module import check_device
+    from wsigen.models.extractors.torch_module import check_device
 
     check_device(settings.device)
     try_network(settings.network, settings.task, settings.size_px)

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.downstream.results import Task
-from wsigen.evaluation.extractors.encoder import refuse_hub_file, refuse_pickle
-from wsigen.evaluation.extractors.torch_module import resized
+from wsigen.models.extractors.encoder import refuse_hub_file, refuse_pickle
+from wsigen.models.extractors.torch_module import resized
 
 WIDTHS = (16, 24, 48, 96, 160)
 """Channels at 1/2, 1/4 ... 1/32 of the crop: 0.6 M parameters, 0.13 G multiplications a crop of 256 px."""

@@ -32,6 +32,10 @@ class Extractor(Protocol):
     def dimension(self) -> int:
         """Length d of a feature vector."""
 
+    @property
+    def side_px(self) -> int:
+        """Side of the pictures it was trained with, px; it takes others, too."""
+
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 ``(n, d)`` of uint8 ``(n, P, P, 3)`` RGB."""
 
@@ -64,23 +68,23 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
         raise EvaluationError(f"features {text!r}: no such extractor{suggest(kind, KINDS)}; known: {', '.join(KINDS)}")
-    from wsigen.evaluation.extractors.torch_module import check_device
+    from wsigen.models.extractors.torch_module import check_device
 
     check_device(device)
     if kind == "embedded":
-        from wsigen.evaluation.extractors.embedded import open_embedded
+        from wsigen.models.extractors.embedded import open_embedded
 
         return open_embedded(rest or "default", device)
     if kind == "imagenet":
-        from wsigen.evaluation.extractors.efficientnet import open_efficientnet
+        from wsigen.models.extractors.efficientnet import open_efficientnet
 
         return open_efficientnet(Path(rest) if rest else None, device)
     if kind == "inception":
-        from wsigen.evaluation.extractors.inception import open_inception
+        from wsigen.models.extractors.inception import open_inception
 
         return open_inception(Path(rest) if rest else None, device)
     if not rest:
         raise EvaluationError(f"features {text!r}: which one? Give {kind}:NAME")
-    from wsigen.evaluation.extractors.encoder import open_timm, open_transformers
+    from wsigen.models.extractors.encoder import open_timm, open_transformers
 
     return open_timm(rest, device) if kind == "timm" else open_transformers(rest, device)

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready
 from wsigen.models.bundle import check_bundle, find_bundle
+from wsigen.models.extractors.torch_module import TorchExtractor, ready
 from wsigen.models.loading import check_network
+
+SIDE_PX = 128
+"""It takes pictures of any size; of smaller ones its coarsest block sees little."""
 
 
 def open_embedded(bundle: str, device: str) -> TorchExtractor:
@@ -45,7 +48,7 @@ def open_embedded(bundle: str, device: str) -> TorchExtractor:
         return torch.cat(parts, dim=1)
 
     version = f"encoder of {card.name}, mean and deviation of {len(blocks)} blocks, v1"
-    return TorchExtractor("embedded", version, encoder, run, device)
+    return TorchExtractor("embedded", version, encoder, run, device, SIDE_PX)
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:

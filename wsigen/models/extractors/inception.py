@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready, resized
+from wsigen.models.extractors.torch_module import TorchExtractor, ready, resized
+
+SIDE_PX = 299
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The TensorFlow graph of 2015 as a state dict; the name ends in the first digits of its SHA-256."""
@@ -50,11 +52,11 @@ def open_inception(weights: Path | None, device: str) -> TorchExtractor:
 
     def run(pictures: Tensor) -> Tensor:
         return network(
-            (_resized_tf1(pictures, 299) * 255 - 128) / 128 if fid else resized(pictures, 299, antialias=False) * 2 - 1
+            (_resized_tf1(pictures, SIDE_PX) * 255 - 128) / 128 if fid else resized(pictures, SIDE_PX, antialias=False) * 2 - 1
         )
 
     # The inception score of 2016 leaves the bias of its 1008 classes out.
-    return TorchExtractor("inception", version, network, run, device, (weight, np.zeros_like(bias) if fid else bias))
+    return TorchExtractor("inception", version, network, run, device, SIDE_PX, (weight, np.zeros_like(bias) if fid else bias))
 
 
 def _resized_tf1(pictures: Tensor, side: int) -> Tensor:

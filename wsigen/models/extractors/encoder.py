@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready, resized
+from wsigen.models.extractors.torch_module import TorchExtractor, ready, resized
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of channels in 0 .. 1: what encoders were trained with that do not say it."""
@@ -188,7 +188,7 @@ def _encoder(name: str, version: str, network: Any, call: Any, side: int, mean: 
         return call((resized(pictures, side, antialias=True) - centre) / spread)
 
     numbers = " ".join(f"{v:g}" for v in (*mean, *std))
-    return TorchExtractor(name, f"{version}, bilinear to {side} px, mean and deviation {numbers}", network, run, device)
+    return TorchExtractor(name, f"{version}, bilinear to {side} px, mean and deviation {numbers}", network, run, device, side)
 
 
 def _package(name: str) -> Any:

@@ -28,6 +28,8 @@ class TorchExtractor:
         What is hashed; it runs on ``device``.
     run : callable
         float32 ``(n, 3, P, P)`` in 0 .. 1 -> ``(n, d)``; it prepares the pictures, too.
+    side_px : int
+        Side of the pictures it was trained with; others it resizes, or takes as they are.
     head : tuple or None
         ``(classes, d)`` and ``(classes,)`` of a linear layer on the features, or None.
     """
@@ -37,6 +39,7 @@ class TorchExtractor:
     network: nn.Module
     run: Run
     device: str
+    side_px: int
     head: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     @cached_property

