@@ -10,8 +10,6 @@ import typer
 
 from wsigen.base.errors import GridError
 
-SUFFIX = ".wsz"
-
 
 def compress(
     slide: Annotated[Path, typer.Argument(metavar="SLIDE", help="image or slide", show_default=False)],
@@ -22,6 +20,7 @@ def compress(
 ) -> None:
     """Compress a slide to a grid of mean colours, which 'wsigen generate --grid' follows."""
     from wsigen.grids.compress import compress
+    from wsigen.grids.wsz import SUFFIX
 
     if output.suffix != SUFFIX:
         raise GridError(f"{output}: the name of a grid ends in {SUFFIX}")

@@ -25,9 +25,10 @@ def info(
 
         print(inspect(what, picture))
         return
-    if what.casefold().endswith(".wsz"):
+    from wsigen.grids.wsz import SUFFIX, open_grid
+
+    if what.casefold().endswith(SUFFIX):
         from wsigen.grids.picture import describe_grid, grid_picture
-        from wsigen.grids.wsz import open_grid
         from wsigen.slide.sidecars import write_picture
 
         print("\n".join(describe_grid(Path(what))))

@@ -25,6 +25,9 @@ from wsigen.grids.grid import EncoderId, Grid
 from wsigen.storage.archive import demand_few_entries
 from wsigen.storage.files import atomic_path
 
+SUFFIX = ".wsz"
+"""How the name of a grid's file ends."""
+
 OVERVIEW = "overview.jpg"
 CHUNK = 256
 """Cells of a side that are compressed together."""

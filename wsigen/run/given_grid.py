@@ -9,7 +9,7 @@ import numpy as np
 
 from wsigen.base.errors import GridError, RunError, refusing
 from wsigen.grids.compress import compress
-from wsigen.grids.wsz import CHUNK, open_grid, read_about
+from wsigen.grids.wsz import CHUNK, SUFFIX, open_grid, read_about
 from wsigen.models.card import BundleCard
 from wsigen.run.config import RunConfig
 from wsigen.slide.pyramid import PyramidSpec
@@ -18,8 +18,6 @@ from wsigen.storage.folder import Folder
 
 KEPT_GRID = "wsigen-inputs/grid.wsz"
 """Where a run keeps it."""
-
-SUFFIX = ".wsz"
 
 OTHER_SIZE = 0.01
 """Relative difference of the sizes of grid and slide that is let pass: a slide is a whole number of cells."""

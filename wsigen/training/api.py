@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from wsigen.dataset.dataset import Dataset
     from wsigen.training.loop import Outcome
-    from wsigen.training.recipes import AnyRecipe
 
+Model = Literal["autoencoder", "denoiser", "grid", "mask"]
 Say = Callable[[str], None]
 
 
@@ -45,12 +45,7 @@ def train_autoencoder(
     WsigenError
         For a recipe or dataset that is wrong, or a training that cannot begin or go on.
     """
-    from wsigen.training.recipes import AutoencoderRecipe
-
-    settings, dataset = _read(AutoencoderRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.autoencoder_task import make_autoencoder
-
-    return make_autoencoder(settings, dataset, Path(out), resume=resume)
+    return _train("autoencoder", recipe, out, resume, cache, skip_bad, say)
 
 
 def train_denoiser(
@@ -66,12 +61,7 @@ def train_denoiser(
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    from wsigen.training.recipes import DenoiserRecipe
-
-    settings, dataset = _read(DenoiserRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.make_denoiser import make_denoiser
-
-    return make_denoiser(settings, dataset, Path(out), resume=resume)
+    return _train("denoiser", recipe, out, resume, cache, skip_bad, say)
 
 
 def train_grid(
@@ -87,12 +77,7 @@ def train_grid(
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    from wsigen.training.recipes import GridRecipe
-
-    settings, dataset = _read(GridRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.make_grid import make_grid
-
-    return make_grid(settings, dataset, Path(out), resume=resume)
+    return _train("grid", recipe, out, resume, cache, skip_bad, say)
 
 
 def train_mask(
@@ -108,28 +93,39 @@ def train_mask(
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    from wsigen.training.recipes import MaskRecipe
-
-    settings, dataset = _read(MaskRecipe, recipe, cache, skip_bad, say)
-    from wsigen.training.mask_data import read_maps
-    from wsigen.training.mask_task import fit_mask
-
-    data = read_maps(settings, dataset)
-    if say:
-        say(data.describe(settings.side))
-    return fit_mask(settings, data, Path(out), resume=resume)
+    return _train("mask", recipe, out, resume, cache, skip_bad, say)
 
 
-def _read(
-    kind: type[AnyRecipe], recipe: str | Path, cache: str | Path | None, skip_bad: bool, say: Say | None
-) -> tuple[AnyRecipe, Dataset]:
-    """Read a recipe and open its dataset, before torch is imported."""
+def _train(
+    what: Model, recipe: str | Path, out: str | Path, resume: bool, cache: str | Path | None, skip_bad: bool, say: Say | None
+) -> Outcome:
+    """Read a recipe, open its dataset and train."""
     from wsigen.dataset.dataset import open_dataset
-    from wsigen.training.recipes import read_recipe
+    from wsigen.training.recipes import RECIPES, read_recipe
 
-    settings = read_recipe(kind, Path(recipe))
+    settings = read_recipe(RECIPES[what], Path(recipe))
     dataset = open_dataset(settings.dataset, cache, skip_bad)
     if say:
         for note in dataset.notes:
             say(f"note: {note}")
-    return settings, dataset
+    make = _maker(what, say)  # imports torch: what is wrong with the files is said before
+    return make(settings, dataset, Path(out), resume=resume)
+
+
+def _maker(what: Model, say: Say | None) -> Callable[..., Outcome]:
+    """The function that trains on an open dataset, ``(recipe, dataset, out, *, resume)``."""
+    if what == "autoencoder":
+        from wsigen.training.autoencoder_task import make_autoencoder
+
+        return make_autoencoder
+    if what == "denoiser":
+        from wsigen.training.make_denoiser import make_denoiser
+
+        return make_denoiser
+    if what == "grid":
+        from wsigen.training.make_grid import make_grid
+
+        return make_grid
+    from wsigen.training.mask_task import make_mask
+
+    return partial(make_mask, say=say)

@@ -12,7 +12,7 @@ and takes no part in the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from wsigen.models.mask_sampling import MaskNetwork, draw_cells
 from wsigen.training.denoiser import unet_of
 from wsigen.training.denoiser_task import Noising
 from wsigen.training.loop import Outcome, train
-from wsigen.training.mask_data import MaskData, MaskStream
+from wsigen.training.mask_data import MaskData, MaskStream, read_maps
 from wsigen.training.processes import is_main
 from wsigen.training.publish import save_card, save_network, whole_folder
 from wsigen.training.recipes import MaskRecipe
@@ -40,8 +40,20 @@ from wsigen.training.task import Player, Task, Tensors
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
 
+    from wsigen.dataset.dataset import Dataset
+
 PREVIEWED, PREVIEW_STEPS, PREVIEW_PX = 6, 20, 2
 """Maps of a subtype in a sample grid, their most DDIM transitions, and the side of a cell there."""
+
+
+def make_mask(
+    recipe: MaskRecipe, dataset: Dataset, out: Path, *, resume: bool = False, say: Callable[[str], None] | None = None
+) -> Outcome:
+    """Read the class maps of a dataset's training split, say what they are, and train on them."""
+    data = read_maps(recipe, dataset)
+    if say:
+        say(data.describe(recipe.side))
+    return fit_mask(recipe, data, out, resume=resume)
 
 
 def fit_mask(recipe: MaskRecipe, data: MaskData, out: Path, *, resume: bool = False) -> Outcome:

@@ -319,6 +319,15 @@ class MaskRecipe(Recipe):
         return self
 
 
+RECIPES: dict[str, type[Recipe]] = {
+    "autoencoder": AutoencoderRecipe,
+    "denoiser": DenoiserRecipe,
+    "grid": GridRecipe,
+    "mask": MaskRecipe,
+}
+"""The recipe of each ``wsigen train`` command."""
+
+
 def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
     """Read a recipe; its relative paths count from its own folder.
 
