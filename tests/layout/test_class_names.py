@@ -3,7 +3,7 @@
 import pytest
 
 from wsigen.base.errors import ConfigError
-from wsigen.layout.class_names import ClassNames, Unresolved, check_names, parse_names
+from wsigen.layout.class_names import ClassNames, Unresolved, WrittenClasses, check_names, parse_names
 
 
 def test_names_from_an_option():
@@ -62,3 +62,13 @@ def test_unknown_names_are_listed_with_counts(table):
     text = ClassNames(table).unknown({"Positive": 3, "Tumour": 40})
     assert text.startswith("unknown classes 'Tumour' (did you mean 'Tumor'?) (40 times), 'Positive' (3 times); known: Glass, ")
     assert "and 8 more; known" in ClassNames(table).unknown({f"x{i}": 1 for i in range(20)})
+
+
+def test_without_a_table_names_are_classes_unless_they_are_renamed_or_left_out():
+    names = WrittenClasses({"Tumour": "Tumor", "Fat": None, "never": "tumor", "": "Stroma"})
+    found = names.classes(["tumour: Positive", "TUMOR", "Fat: old", "Region*", "Necrosis", "necrosis", "Other: a", ""])
+    assert [name.casefold() for name in found] == ["tumor", "necrosis", "other: a", "stroma"]
+    assert len({names.find(written) for written in ("Tumour", "never", "tumor")}) == 1
+    assert names.unused == []
+    assert WrittenClasses({"Fat": None, "Nekrose": "x"}).unused == ["Fat", "Nekrose"]
+    assert WrittenClasses().classes(["Fat", "Ignore*", "", "Tumor: Ignore*"]) == ["Fat"]

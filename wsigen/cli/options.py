@@ -128,6 +128,8 @@ def _kind(annotation: Any) -> Any:
     choices = get_args(annotation)
     if get_origin(annotation) is Sequence:
         return list[_kind(choices[0])]  # type: ignore[misc]
+    if str in choices and any(get_origin(choice) is Mapping for choice in choices):
+        return str | None  # a mapping may be written as text
     if Path in choices:
         return Path | None if type(None) in choices else Path
     return annotation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,7 @@ def evaluate(
     real_mpp: float | None = None,
     synthetic_mpp: float | None = None,
     training_mpp: float | None = None,
+    layout_names: str | Mapping[str, str | None] | None = None,
     seed: int = 0,
     seam_period: int | None = None,
     report: str | Path | None = None,
@@ -59,6 +60,8 @@ def evaluate(
         um/px at which crops are compared; by default that of the sides.
     real_mpp, synthetic_mpp, training_mpp : float, optional
         um/px of that side, if its files do not say it.
+    layout_names : str or mapping, optional
+        Renames classes of annotations and of folders of tiles, NAME=CLASS,...; 'NAME=' leaves NAME out.
     seed : int
         Which crops are drawn.
     seam_period : int, optional
@@ -87,6 +90,7 @@ def evaluate(
     if training is None and (training_crops, training_mpp) != (None, None):
         option = "--training-crops" if training_mpp is None else "--training-mpp"
         raise EvaluationError(f"{option}: there is no --training that it speaks of; give that, or leave this out")
+    names = _names(layout_names, real, synthetic, *([training] if training else []))
     from wsigen.evaluation.evaluate import TRAINING_CROPS, Settings
     from wsigen.evaluation.evaluate import evaluate as run
     from wsigen.evaluation.report.report import write_report
@@ -97,7 +101,7 @@ def evaluate(
     settings = Settings(
         Path(real), Path(synthetic), Path(training) if training else None, crops, size, *stated,
         seed=seed, cache=cache or (report / "features" if report else None), seam_period=seam_period,
-        training_crops=TRAINING_CROPS if training_crops is None else training_crops,
+        training_crops=TRAINING_CROPS if training_crops is None else training_crops, layout_names=names,
     )  # fmt: skip
     result = run(settings, open_extractor(features, device), watch)
     if report:
@@ -123,6 +127,7 @@ def evaluate_downstream(
     synthetic_mpp: float | None = None,
     test_mpp: float | None = None,
     groups: str | None = None,
+    layout_names: str | Mapping[str, str | None] | None = None,
     batch: int = 32,
     seed: int = 0,
     device: str = "cpu",
@@ -161,6 +166,8 @@ def evaluate_downstream(
         um/px of that side, if its files do not say it.
     groups : str, optional
         Regular expression that finds the patient in a tile's path below REAL.
+    layout_names : str or mapping, optional
+        Renames classes of annotations and of folders of tiles, NAME=CLASS,...; 'NAME=' leaves NAME out.
     batch : int
         Crops of a training step.
     seed : int
@@ -185,6 +192,7 @@ def evaluate_downstream(
     test = [test] if isinstance(test, str | Path) else test
     _demand_paths(real, synthetic, *test)
     _demand_numbers(seed, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp, test_mpp=test_mpp)
+    names = _names(layout_names, real, synthetic, *test)
     from wsigen.evaluation.downstream.experiment import run_downstream
     from wsigen.evaluation.downstream.report import write_downstream
     from wsigen.evaluation.downstream.results import Settings
@@ -193,7 +201,7 @@ def evaluate_downstream(
     stated: dict[str, Any] = {"mpp": mpp, "real_mpp": real_mpp, "synthetic_mpp": synthetic_mpp, "test_mpp": test_mpp}
     settings = Settings(
         Path(real), Path(synthetic), tuple(map(Path, test)), task, network, folds, ratio, seeds, epochs, crops, size, **stated,
-        groups=groups, batch=batch, seed=seed, device=device, scratch=out,
+        groups=groups, batch=batch, seed=seed, device=device, scratch=out, layout_names=names,
     )  # fmt: skip
     result = run_downstream(settings, watch)
     if out:
@@ -215,6 +223,20 @@ def _demand_numbers(seed: int, **mpp: float | None) -> None:
             raise EvaluationError(f"--{name.replace('_', '-')} {value:g}: um/px are above 0")
     if seed < 0:
         raise EvaluationError(f"--seed {seed}: 0 or more")
+
+
+def _names(given: str | Mapping[str, str | None] | None, *paths: str | Path) -> dict[str, str | None]:
+    """The renamed classes; some side must have classes to rename (EvaluationError)."""
+    from wsigen.evaluation.sides.members import named_dataset
+    from wsigen.layout.class_names import parse_names
+
+    try:
+        names = dict(parse_names(given) or {})
+    except ValueError as error:
+        raise EvaluationError(f"--layout-names: {error}") from None
+    if names and all(named_dataset(Path(path)) for path in paths):
+        raise EvaluationError("--layout-names: every side is a dataset; rename with 'names' in its sources instead")
+    return names
 
 
 def _folder(path: str | Path | None, option: str) -> Path | None:

@@ -17,8 +17,9 @@ from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
 from wsigen.evaluation.seams import check_period
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import coverage, overlapping, place_crops, place_training
-from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files
+from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files, unused_names
 from wsigen.evaluation.slide_checks import SlideCheck, check_slides
+from wsigen.layout.class_names import WrittenClasses
 from wsigen.models.extractors.extractors import Extractor, identity
 
 Watch = Callable[[str, int, int], None]
@@ -60,6 +61,7 @@ class Settings:
     cache: Path | None = None
     seam_period: int | None = None
     training_crops: int = TRAINING_CROPS
+    layout_names: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.size_px < 32:
@@ -170,7 +172,8 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     WsigenError
         If a side cannot be used: nothing readable, no tissue, too few crops, different um/px without saying so.
     """
-    sides = _open(settings, watch)
+    names = WrittenClasses(settings.layout_names)
+    sides = _open(settings, names, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
     notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
     notes += [f"{side.name}: {text}" for side in sides.values() for text in folders_without_class(side.path, side.members)]
@@ -191,15 +194,16 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     result.warnings += _coverage(result) + warnings + same_files(sides)
     result.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
     result.warnings += warnings + [reason for side in sides.values() for reason in side.unlabelled.values()]
+    result.warnings += unused_names(names)
     result.warnings[:] = dict.fromkeys(result.warnings)  # one file may be on two sides
     return result
 
 
-def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
+def _open(settings: Settings, names: WrittenClasses, watch: Watch | None) -> dict[str, Side]:
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
     if settings.training is not None:
         given.append(("training", settings.training, settings.training_mpp))
-    return {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch)) for name, path, mpp in given}
+    return {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names) for name, path, mpp in given}
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:

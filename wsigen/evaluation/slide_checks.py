@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from wsigen.base.geometry import Box
 from wsigen.evaluation.borders import SeamScore
 from wsigen.evaluation.seams import periodic_seams, read_manifest, slide_seams
 from wsigen.evaluation.sides.sides import Side
+from wsigen.layout.class_names import WrittenClasses
 from wsigen.run.manifest import Manifest
 from wsigen.slide.reading import ImageSource, open_image
 
@@ -181,7 +182,7 @@ def class_areas(side: Side, index: int, manifest: Manifest | None) -> list[Class
     )
     cells = layout.class_map(Box(0, 0, int(rows[-1]) + 1, int(columns[-1]) + 1), cell)[np.ix_(rows, columns)]
     px = layout.height * layout.width / mask.size
-    stated = manifest.area_px if manifest else {}
+    stated = _renamed(manifest.area_px, side.names) if manifest else {}
     asked = {name.casefold(): area for name, area in stated.items()}
     areas = []
     for position, name in [*enumerate(table.names), (UNKNOWN, "(no annotation)")]:
@@ -191,6 +192,15 @@ def class_areas(side: Side, index: int, manifest: Manifest | None) -> list[Class
             areas.append(ClassArea(name, wanted, float(inside.sum() * px), float(mask[inside].mean())))
     drawn = {name.casefold() for name in table.names}  # also one too small for a cell of the tissue's view
     return areas + [ClassArea(n, area, 0.0, math.nan) for n, area in stated.items() if area and n.casefold() not in drawn]
+
+
+def _renamed(areas: Mapping[str, float], names: WrittenClasses) -> dict[str, float]:
+    """Areas by class as the sides name it."""
+    found: dict[str, float] = defaultdict(float)
+    for written, area in areas.items():
+        if (name := names.find(written)) is not None:
+            found[name] += area
+    return dict(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any
 
@@ -114,6 +114,53 @@ class ClassNames:
             if starred:  # "Tumor: Ignore*" is no tumour
                 return Unresolved.STARRED
         return Unresolved.UNKNOWN if (written or "").strip() else Unresolved.UNNAMED
+
+
+class WrittenClasses:
+    """Classes of files of which no table says what they are: renamed, left out, or as they are written.
+
+    Names are looked up by the rules of `ClassNames`; one that is neither renamed nor left out is a class of its own.
+
+    Parameters
+    ----------
+    names : mapping of str to (str or None), optional
+        See `Names`.
+
+    Attributes
+    ----------
+    names : dict
+        The same, each class spelt in one way.
+    """
+
+    def __init__(self, names: Mapping[str, str | None] | None = None) -> None:
+        given = names or {}
+        self._classes = {_folded(name): name for name in reversed([*given.values()]) if name is not None}
+        self.names = {written: None if name is None else self._classes[_folded(name)] for written, name in given.items()}
+        self._renamed = {_folded(written): name for written, name in self.names.items()}
+        self._asked: set[str] = set()
+
+    def find(self, written: str) -> str | None:
+        """Return the class that a name stands for, or None: it is left out."""
+        starred = written.strip().endswith("*")
+        for part in _parts(written):
+            self._asked.add(part)
+            if part in self._renamed:
+                return self._renamed[part]
+            if part in self._classes:
+                return self._classes[part]
+            if starred:
+                return None
+        return written.strip() or None
+
+    def classes(self, written: Iterable[str]) -> list[str]:
+        """Return the classes that names stand for, each once, case aside."""
+        found = [name for name in map(self.find, written) if name is not None]
+        return list({_folded(name): name for name in reversed(found)}.values())[::-1]
+
+    @property
+    def unused(self) -> list[str]:
+        """The renamed names that were never asked for, as the user wrote them."""
+        return [written for written in self.names if _folded(written) not in self._asked]
 
 
 def check_names(table: ClassTable, names: Mapping[str, str | None] | None, setting: str) -> ClassNames:

@@ -5,12 +5,14 @@ import pytest
 from drawing import feature, square, write_layout
 from metric_pictures import save, slide_with_tissue, texture
 
+import wsigen
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
 from wsigen.dataset.labels import WholeLabel
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import place_crops
-from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, image_notes, open_side
+from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, image_notes, open_side, unused_names
+from wsigen.layout.class_names import WrittenClasses
 
 
 @pytest.fixture
@@ -183,3 +185,28 @@ def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
     crops = [Crop(i, Box(0, 0, 64, 64), side.canvas(i, 0.5)) for i in range(3)]
     classes = {side.members[c.member].path.stem: side.class_of(c) for c in crops}
     assert classes == {"slide": None, "small": "Tumor", "tile": "Stroma"}
+
+
+def test_classes_of_annotations_and_folders_are_renamed_and_left_out(tmp_path):
+    save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
+    shapes = [feature("Tumour: High", square(0, 0, 256)), feature("Region*", square(256, 0, 256))]
+    write_layout(tmp_path / "s.geojson", *shapes, feature("Fat", square(0, 256, 256)), feature(None, square(256, 256, 256)))
+    for name in ("Tumour", "Fat"):
+        save(tmp_path / name / "tile.png", texture(64, 64, 1), mpp=0.5)
+    names = WrittenClasses({"Tumour": "Tumor", "Fat": None, "": "Stroma", "Nekrose": "Other"})
+    side = open_side("real", tmp_path, 0.5, names=names)
+    found = {}
+    for index, member in enumerate(side.members):
+        for box in (Box(0, 0, 64, 64), Box(300, 300, 364, 364), Box(0, 300, 64, 364), Box(300, 0, 364, 64)):
+            if box.y1 <= member.reference.height and box.x1 <= member.reference.width:
+                crop = Crop(index, box, side.canvas(index, 0.5))
+                found.setdefault(member.path.relative_to(tmp_path).as_posix(), []).append(side.class_of(crop))
+    assert found == {"Fat/tile.png": [None], "Tumour/tile.png": ["Tumor"], "s.tiff": ["Tumor", "Stroma", None, None]}
+    assert unused_names(names) == ["nothing is of class 'Nekrose', which --layout-names speaks of"]
+
+
+def test_names_that_no_side_can_use(tmp_path):
+    (tmp_path / "d.yaml").write_text("")
+    for names, cause in (("Tumor", "no '='"), ("a=b", "every side is a dataset.*'names' in its sources")):
+        with pytest.raises(EvaluationError, match=f"--layout-names: .*{cause}"):
+            wsigen.evaluate(tmp_path / "d.yaml", tmp_path / "d.yaml#training", layout_names=names)

@@ -16,7 +16,8 @@ from wsigen.evaluation.downstream.results import FOLDS, Arm, Downstream, Run, Se
 from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
 from wsigen.evaluation.evaluate import Watch, counted
 from wsigen.evaluation.sides.members import folders_without_class
-from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, image_notes, open_side, shared_files
+from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, image_notes, open_side, shared_files, unused_names
+from wsigen.layout.class_names import WrittenClasses
 
 if TYPE_CHECKING:
     from wsigen.evaluation.downstream.networks import Prepared
@@ -47,9 +48,10 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
         If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
     """
     make = _network(settings)
-    sides = _open(settings, watch)
+    names = WrittenClasses(settings.layout_names)
+    sides = _open(settings, names, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
+    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp) + unused_names(names)
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
         result, samples = _read(settings, sides, mpp, scratch, watch)
@@ -76,13 +78,13 @@ def _network(settings: Settings) -> Callable[[int], Prepared]:
     return lambda classes: open_network(settings.network, settings.task, classes)
 
 
-def _open(settings: Settings, watch: Watch | None) -> dict[str, Side]:
+def _open(settings: Settings, names: WrittenClasses, watch: Watch | None) -> dict[str, Side]:
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
-    sides = {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch)) for name, path, mpp in given}
+    sides = {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names) for name, path, mpp in given}
     for path in settings.tests:
         if str(path) in sides:
             raise EvaluationError(f"--test {path}: given twice; leave one out")
-        sides[str(path)] = open_side("test", path, settings.test_mpp, counted(f"{path}, images indexed", watch))
+        sides[str(path)] = open_side("test", path, settings.test_mpp, counted(f"{path}, images indexed", watch), names)
     return sides
 
 

@@ -57,6 +57,7 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     scratch: Path | None = None
+    layout_names: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "segmentation"):

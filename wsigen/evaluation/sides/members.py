@@ -17,6 +17,7 @@ from wsigen.dataset.images import SUFFIXES
 from wsigen.dataset.label_sources import find_annotations
 from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
+from wsigen.layout.class_names import WrittenClasses
 from wsigen.layout.geojson import class_names
 from wsigen.slide.reading import open_image
 
@@ -28,6 +29,9 @@ UNLABELLED: tuple[Labels, ClassTable] = (
     ClassTable((TissueClass("(no annotation)", (255, 255, 255), True),)),
 )
 """Labels and classes of an image on which nothing is drawn."""
+
+MOST_CLASSES = 200
+"""Classes of a file of annotations."""
 
 Part = Literal["held_out", "training", "all"]
 PARTS: tuple[Part, ...] = ("held_out", "training", "all")
@@ -70,7 +74,9 @@ class Skipped:
         return self.reason if Path(self.path).name in self.reason else f"{self.path}: {self.reason}"
 
 
-def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], list[Skipped], dict[int, str]]:
+def find_members(
+    path: Path, stated_mpp: float | None, names: WrittenClasses
+) -> tuple[list[Member], list[Skipped], dict[int, str]]:
     """Open every image of a side.
 
     Parameters
@@ -80,6 +86,8 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         lies between as their patient or slide, ``CLASS/PATIENT/TILE``; of slides they are the patients, ``PATIENT/SLIDE``.
     stated_mpp : float or None
         um/px of files that do not say it, and instead of what they say.
+    names : WrittenClasses
+        Renames the classes of annotations and of folders of tiles.
 
     Returns
     -------
@@ -108,11 +116,13 @@ def find_members(path: Path, stated_mpp: float | None) -> tuple[list[Member], li
         group: str | None = "/".join(folders) or base_name(file)  # a slide shows many tissues: its folders are its patient's
         if _is_drawn_on(file):
             try:
-                labels, table = _drawn(file)
+                labels, table = _drawn(file, names)
             except WsigenError as error:
                 unlabelled[len(members)] = f"{error}; the image counts as unlabelled"
         elif folders and max(image.height, image.width) <= TILE_PX:
-            labels, table = WholeLabel(0), ClassTable((TissueClass(folders[0], (0, 0, 0)),))
+            class_name = names.find(folders[0])
+            if class_name is not None:
+                labels, table = WholeLabel(0), ClassTable((TissueClass(class_name, (0, 0, 0)),))
             group = "/".join(folders[1:]) or None
         image = image.stated(stated_mpp)
         members.append(Member(file.name, file, image, labels, table, group=group))
@@ -129,16 +139,17 @@ def _is_drawn_on(slide: Path) -> bool:
         return True
 
 
-def _drawn(slide: Path) -> tuple[Labels, ClassTable]:
+def _drawn(slide: Path, names: WrittenClasses) -> tuple[Labels, ClassTable]:
     """The polygons beside an image and the classes they name; polygons without any are as if they were not drawn."""
     path = find_annotations(slide.parent, slide.name)
-    names = [name for name in class_names(path) if not name.endswith("*")] if path else []  # as QuPath, which leaves those out
-    if path is None or not names:
+    classes = names.classes([*class_names(path), ""]) if path else []
+    if path is None or not classes:
         return UNLABELLED
-    if len(names) > 200:
-        raise EvaluationError(f"{path}: {len(names)} classes; these are no tissue classes")
-    table = ClassTable(tuple(TissueClass(name, (0, 0, 0)) for name in names))
-    return PolygonLabels(path, table, rename={"": None}), table
+    if len(classes) > MOST_CLASSES:
+        raise EvaluationError(f"{path}: {len(classes)} classes; these are no tissue classes")
+    table = ClassTable(tuple(TissueClass(name, (0, 0, 0)) for name in classes))
+    of_file = {written: name for written, name in names.names.items() if name is None or name in classes}
+    return PolygonLabels(path, table, rename={"": None, **of_file}), table
 
 
 def base_name(slide: Path) -> str:

@@ -16,6 +16,7 @@ from wsigen.base.geometry import Box
 from wsigen.dataset.labels import WholeLabel
 from wsigen.dataset.members import Member
 from wsigen.evaluation.sides.members import Indexing, PackedMask, Skipped, find_members, named_dataset, open_members
+from wsigen.layout.class_names import WrittenClasses
 from wsigen.layout.layout import Layout
 from wsigen.slide.info import told
 from wsigen.slide.tissue import find_tissue
@@ -62,6 +63,8 @@ class Side:
         um/px of a dataset's finest level; it goes before that of its images.
     unlabelled : dict
         Why the annotations of a member cannot be used, by its position; `layout` adds to it.
+    names : WrittenClasses
+        Which class a written name stands for, where no dataset says it.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Side:
     skipped: list[Skipped] = field(default_factory=list)
     level_mpp: float | None = None
     unlabelled: dict[int, str] = field(default_factory=dict)
+    names: WrittenClasses = field(default_factory=WrittenClasses)
     _tissue: dict[int, PackedMask] = field(default_factory=dict)
 
     def canvas(self, index: int, mpp: float | None) -> tuple[int, int]:
@@ -191,13 +195,21 @@ def _resized(crop: Crop, size: tuple[int, int]) -> Box:
     return Box(round(box.y0 * y), round(box.x0 * x), round(box.y1 * y), round(box.x1 * x))
 
 
-def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Indexing | None = None) -> Side:
+def open_side(
+    name: str,
+    path: Path,
+    stated_mpp: float | None = None,
+    watch: Indexing | None = None,
+    names: WrittenClasses | None = None,
+) -> Side:
     """Open a slide, a folder of slides, a folder of tiles or a dataset; unreadable files are kept in ``skipped``.
 
     Parameters
     ----------
     path : Path
         A dataset is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
+    names : WrittenClasses, optional
+        Renames classes of files and folders; a dataset renames its own.
 
     Raises
     ------
@@ -208,8 +220,9 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
     """
     dataset = named_dataset(path)
     if dataset is None:
-        members, skipped, unlabelled = find_members(path, stated_mpp)
-        return Side(name, path, members, skipped, unlabelled=unlabelled)
+        names = names or WrittenClasses()
+        members, skipped, unlabelled = find_members(path, stated_mpp, names)
+        return Side(name, path, members, skipped, unlabelled=unlabelled, names=names)
     if stated_mpp is not None:
         raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
     return Side(name, path, *open_members(*dataset, watch))
@@ -218,6 +231,12 @@ def open_side(name: str, path: Path, stated_mpp: float | None = None, watch: Ind
 def image_notes(sides: Iterable[Side]) -> list[str]:
     """Say what is not as one would expect of the images, a line for each thing."""
     return told((m.name, note) for side in sides for m in side.members for note in m.reference.notes)
+
+
+def unused_names(names: WrittenClasses) -> list[str]:
+    """Say which renamed classes no side has."""
+    listed = ", ".join(map(repr, names.unused))
+    return [f"nothing is of class {listed}, which --layout-names speaks of"] if listed else []
 
 
 def common_mpp(sides: list[Side], asked: float | None) -> float | None:
