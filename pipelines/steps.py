@@ -17,7 +17,8 @@ from wsigen.base.yaml_file import Settings, read_mapping, validated
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.settings import DatasetSettings
 from wsigen.models.mask_bundle import FOLDER as MASK
-from wsigen.run.config import Mode, refuse_execution
+from wsigen.run.config import refuse_execution
+from wsigen.run.typed_settings import Mode
 from wsigen.storage.files import atomic_path
 from wsigen.training.autoencoder import load_vae
 from wsigen.training.autoencoder_task import identity as autoencoder_identity

@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from wsigen.cli.app import app
-from wsigen.run.config import ResumeSettings, RunConfig, about
+from wsigen.run.config import RunConfig, about
+from wsigen.run.typed_settings import ResumeSettings
 
 ROOT = typer.main.get_command(app)
 CONTEXT = typer.Context(ROOT)

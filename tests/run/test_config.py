@@ -8,7 +8,8 @@ import yaml
 
 import wsigen
 from wsigen.base.errors import ConfigError
-from wsigen.run.config import EXECUTION, ResumeSettings, RunConfig, RunSettings, about, make_config
+from wsigen.run.config import EXECUTION, RunConfig, about, make_config
+from wsigen.run.typed_settings import ResumeSettings, RunSettings
 
 SIZE = {"size": (700, 600)}
 

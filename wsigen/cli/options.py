@@ -34,7 +34,8 @@ class SettingsCommand(TyperCommand):
     @cached_property
     def settings(self) -> list[Any]:
         """The options of the settings."""
-        from wsigen.run.config import ResumeSettings, RunConfig
+        from wsigen.run.config import RunConfig
+        from wsigen.run.typed_settings import ResumeSettings
 
         names = ResumeSettings.__annotations__ if self.resumes else RunConfig.model_fields
         return _options([_setting(name) for name in names])

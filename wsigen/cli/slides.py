@@ -133,7 +133,7 @@ class _Watch:
 
 def _go_on(run_dir: str | Path, output: Path | None, machine: Path | None, given: Mapping[str, object]) -> str:
     """The command that goes on with a run in the same way: a run directory does not keep how."""
-    from wsigen.run.config import ResumeSettings
+    from wsigen.run.typed_settings import ResumeSettings
 
     words = ["wsigen", "resume", str(run_dir)]
     for flag, path in (("--output", output), ("--machine", machine)):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, Literal, Self, Unpack, get_args
 
 from pydantic import (
     Field,
@@ -26,6 +26,8 @@ from pydantic import (
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, first_fault, read_mapping
 from wsigen.layout.class_names import parse_names
+from wsigen.run.typed_settings import Mode, RunSettings, Taper
+from wsigen.slide.stain import Stain, parse_stain
 from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
@@ -37,8 +39,6 @@ _DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d{1,3})?")
 """torch knows more names; on most of them (``meta``, ``mkldnn``) nothing is computed."""
 
 Group = Literal["Slide", "Layout", "Model", "Sampling", "Output", "Machine"]
-Mode = Literal["pathup", "random-patch", "shifted"]
-Taper = Literal["pathup", "flat", "linear", "hann", "gaussian"]
 
 
 def _setting(
@@ -152,6 +152,10 @@ class RunConfig(Settings):
 
     compression: Literal["jpeg", "deflate"] = _setting("Output", "how the slide's tiles are compressed", "jpeg")
     quality: int = _setting("Output", "quality of JPEG tiles", 90, ge=1, le=100)
+    stain: Stain | None = _setting(
+        "Output", "stain of the slide: a name, or a YAML file of stain vectors, intensities and glass",
+        otherwise="the model's", form="NAME|FILE",
+    )  # fmt: skip
     overwrite: bool = _setting("Output", "replace an existing slide", False, execution=True)
     run_dir: str | Path | None = _setting(
         "Output", "state of the run, a folder or s3://bucket/prefix", otherwise="OUT.run", form="DIR|URL", execution=True
@@ -250,6 +254,11 @@ class RunConfig(Settings):
     def _parse_layout_names(cls, value: object) -> object:
         return parse_names(value)
 
+    @field_validator("stain", mode="before")
+    @classmethod
+    def _parse_stain(cls, value: object) -> object:
+        return parse_stain(value)
+
     @field_validator("threads")
     @classmethod
     def _check_threads(cls, value: int | None) -> int | None:
@@ -328,59 +337,6 @@ class RunConfig(Settings):
             raise ConfigError(f"{source['file']}: {text}" if of_file else text) from None
 
 
-class ResumeSettings(TypedDict, total=False):
-    """The settings that may change when a run goes on: where and how fast (see `RunConfig`)."""
-
-    overwrite: bool
-    keep_run: bool
-    device: str
-    workers: int | None
-    processes: bool
-    threads: int | None
-    tasks_at_once: int | None
-    window: int
-    memory_gb: float | None
-    scheduler: str | None
-
-
-class RunSettings(ResumeSettings, total=False):
-    """The fields of `RunConfig` as keywords of `wsigen.generate`, for editors and type checkers."""
-
-    size: str | tuple[int, int] | None
-    seed: int
-    reference: str | Path | None
-    grid: str | Path | None
-    mpp: float | None
-    layout: str | Path | None
-    layout_mpp: float | None
-    layout_classes: str | Path | None
-    layout_names: str | dict[str, str | None] | None
-    nuclei: str | None
-    class_name: str | None
-    background: str | None
-    subtype: str | None
-    subtypes: str | Path | None
-    mask_model: str | Path | None
-    model: str
-    levels: int | None
-    precision: Literal["fp32", "bf16"]
-    mode: Mode
-    steps: int | None
-    guidance: float | None
-    sampler: Literal["ddim", "dpm++"]
-    eta: float | None
-    strength: float
-    overlap: int | None
-    taper: Taper | None
-    weighted_last: int
-    chunk: int | None
-    batch: int | None
-    compression: Literal["jpeg", "deflate"]
-    quality: int
-    run_dir: str | Path | None
-    mixed_workers: Literal["refuse", "warn"]
-
-
 def about(name: str) -> dict[str, Any]:
     """What `_setting` says of a field beside its description: group, otherwise, form, execution."""
     extra = RunConfig.model_fields[name].json_schema_extra
@@ -443,7 +399,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         word = name == "layout" and value == SAMPLE
         if name in _PATHS and isinstance(value, str) and not word and not is_url(value):
             value = file.parent / value
-        if name in ("model", "scheduler") and isinstance(value, str):
+        if name in ("model", "scheduler", "stain") and isinstance(value, str):
             with suppress(OSError, ValueError):  # what can be no path is a name or an address, or refused later
                 value = str(file.parent / value) if (file.parent / value).exists() else value
         found[name] = value

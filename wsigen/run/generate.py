@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Unpack
 
 from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
-from wsigen.run.config import ResumeSettings, RunConfig, RunSettings, config_of
+from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import showing
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
@@ -46,6 +46,7 @@ from wsigen.run.rundir import (
 from wsigen.run.spec import LOCK, RunSpec
 from wsigen.run.tasks.context import PassContext, run_context
 from wsigen.run.tasks.perform import Task
+from wsigen.run.typed_settings import ResumeSettings, RunSettings
 from wsigen.storage.folder import Folder, Lock
 from wsigen.storage.opening import is_url, open_folder
 

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Container
 from typing import Any, TypeVar, get_type_hints
 
-from wsigen.run.config import RunConfig, RunSettings
+from wsigen.run.config import RunConfig
+from wsigen.run.typed_settings import RunSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

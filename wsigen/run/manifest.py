@@ -14,6 +14,7 @@ from wsigen.models.card import BundleCard, DataSource
 from wsigen.run.spec import RunSpec, Sampling
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.stain import Stain
 
 
 class InputFile(State):
@@ -44,9 +45,9 @@ class Manifest(State):
         The same for slides of equal pixels.
     sampling, passes, slide, precision, device, mixed_workers
         How the pixels were made (`RunSpec`).
-    class_name, background, layout_mpp, layout_names, nuclei
+    class_name, background, layout_mpp, layout_names, nuclei, stain
         As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed,
-        the class of nuclei.
+        the class of nuclei, the stain if it is not the model's.
     inputs : dict
         Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``, ``grid``.
     layout : str or None
@@ -74,6 +75,7 @@ class Manifest(State):
     layout_mpp: float | None
     layout_names: dict[str, str | None] | None
     nuclei: str | None
+    stain: Stain | None
     inputs: dict[str, InputFile]
     layout: str | None
     drawn_layout: dict[str, JsonValue] | None
@@ -104,6 +106,7 @@ def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sh
         layout_mpp=settings.layout_mpp,
         layout_names=settings.layout_names,
         nuclei=settings.nuclei,
+        stain=settings.stain,
         inputs=inputs,
         layout=inputs["layout"].name if "layout" in inputs else spec.layout_title,
         drawn_layout=spec.drawn_layout,

@@ -28,7 +28,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -130,7 +130,7 @@ class RunSpec(State):
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[7] = FORMAT
+    format: Literal[8] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
@@ -197,7 +197,7 @@ class RunSpec(State):
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, with every default filled in, as plain JSON values."""
         chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
-        given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers"}
+        given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers", "stain"}
         return {
             **self.model_dump(mode="json", include=chosen),
             **self.settings.model_dump(mode="json", include=given),

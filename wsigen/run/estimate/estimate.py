@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
-from wsigen.run.config import RunConfig, RunSettings, config_of
+from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import PassCalls, count_calls
@@ -27,6 +27,7 @@ from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.rundir import run_dir_of
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
 from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.run.typed_settings import RunSettings
 from wsigen.sampling.passes import PassPlan
 from wsigen.storage.opening import as_place
 

@@ -54,6 +54,8 @@ def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
     latents = Box(block.y0 // f, block.x0 // f, -(-block.y1 // f), -(-block.x1 // f))
     rgb = decode_region(pass_, latents)
     rgb = rgb[block.y0 - latents.y0 * f :, block.x0 - latents.x0 * f :][: block.height, : block.width]
+    if (stain := pass_.run.spec.settings.stain) is not None:
+        rgb = stain.apply(rgb, pass_.run.spec.glass.rgb)
     pass_.run.spool.write(ij, encode_block(pass_.run.slide, ij, rgb))
 
 
