@@ -146,7 +146,7 @@ def _unit(vector: Vector) -> NDArray[np.float64]:
 def mixing_matrix(stain: Stain) -> Matrix:
     """A, float64 ``(3, 3)``: optical densities of the model's slides to those of a stain."""
     source = [_unit(HAEMATOXYLIN), _unit(EOSIN)]
-    rest = np.cross(*source)
+    rest = np.cross(source[0], source[1])
     rest /= np.linalg.norm(rest)
     target = [_unit(stain.haematoxylin) * stain.haematoxylin_intensity, _unit(stain.eosin) * stain.eosin_intensity]
     return np.asarray(np.stack([*target, rest], axis=1) @ np.linalg.inv(np.stack([*source, rest], axis=1)))
