@@ -271,7 +271,7 @@ def test_nuclei_that_are_left_out_are_told_once(write, table):
 
 def test_a_nucleus_that_is_no_outline(write, table):
     bad = cell(8, 8, "Tumor", nucleusGeometry={"type": "Polygon"})
-    with pytest.raises(LayoutError, match=r"the nucleus of feature 2 of 2.* has no coordinates"):
+    with pytest.raises(LayoutError, match=r"the nucleus of feature 2 .* has no coordinates"):
         read_geojson(write([GROUND, bad]), table, SIZE, 0, nuclei="Other")
     far = cell(8, 8, "Tumor", nucleusGeometry={"type": "Polygon", "coordinates": [square(5000, 0, 30)]})
     with pytest.raises(LayoutError, match=r"nucleus.*out of range"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 
 from wsigen.base.errors import ImageError
@@ -65,8 +66,25 @@ def test_large_pictures_are_refused_by_their_header(tmp_path):
     picture, tile, peak = done.stdout.splitlines()
     assert "100000 x 100000 px, 9.3 GiB" in picture
     assert "tiled pyramid" in picture
-    assert "tiles of 60000 x 60000 px" in tile
+    assert "60000 x 60000 px" in tile
+    assert "in memory at once" in tile
     assert int(peak) < 300 * 2**20
+
+
+def test_what_is_decoded_in_memory_is_refused_earlier(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsigen.slide.formats.AT_ONCE_BYTES", 3 * 100 * 100)
+    pixels = np.zeros((101, 100, 3), np.uint8)
+    image = pyvips.Image.new_from_array(pixels)
+    for name, options in (("a.webp", {}), ("a.png", {"interlace": True}), ("a.jpg", {"interlace": True})):
+        image.write_to_file(str(tmp_path / name), **options)
+        with pytest.raises(ImageError, match=r"100 x 101 px, .* in memory at once"):
+            open_image(tmp_path / name)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=101)
+    with pytest.raises(ImageError, match=r"100 x 101 px, .* in memory at once"):
+        open_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=50)
+    image.write_to_file(str(tmp_path / "a.png"), interlace=False)
+    assert open_image(tmp_path / "a.tif").height == open_image(tmp_path / "a.png").height == 101
 
 
 @pytest.mark.parametrize(

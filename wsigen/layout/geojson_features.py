@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson_file import EXPORT
+from wsigen.layout.long_json import LongList
 from wsigen.layout.polygons import Rings
 from wsigen.layout.problems import Problems
 
@@ -24,6 +26,15 @@ MILLIMETRES = ("mm", *(w + s for w in ("millimeter", "millimetre") for s in ("",
 
 KINDS = {"annotation": "annotation", "detection": "detection", "cell": "cell", "tile": "tile", "tmacore": "TMA core"}
 """QuPath's kinds of objects, and how messages call them."""
+
+MOST_RINGS = 2**17
+"""Outlines and holes of a geometry; each takes 200 bytes, and maybe 20 in the file."""
+
+_NO_POINTS = np.empty((0, 2))
+_END = object()
+
+MOST_MISREAD = 1000
+"""Features that cannot be understood: then the rest of a file is not looked at."""
 
 Plane = tuple[int, int]
 """Position in a z-stack and in time."""
@@ -70,13 +81,19 @@ def read_features(data: Any, path: Path, problems: Problems, nuclei: bool = Fals
     LayoutError
         If ``data`` is none of these.
     """
-    items = _flat(_items(data, path))
-    features = []
-    for n, item in enumerate(items, 1):
+    features: list[Feature] = []
+    alike: dict[Hashable, Feature] = {}
+    misread = 0
+    for n, item in enumerate(_flat(_items(data, path)), 1):
         try:
-            features.append(_feature(item, f"feature {n} of {len(items)}", nuclei))
+            feature = _feature(item, f"feature {n}", nuclei)
         except _MisreadError as fault:
             problems.add(fault.cause, fault.remedy, fault.where)
+            misread += 1
+            if misread == MOST_MISREAD:
+                break
+        else:
+            features.append(feature if feature.polygons else alike.setdefault(_told(feature), feature))
     return _finite(features, problems)
 
 
@@ -108,28 +125,35 @@ class _MisreadError(Exception):
         self.where, self.cause, self.remedy = where, cause, remedy
 
 
-def _items(data: Any, path: Path) -> list[Any]:
+def _items(data: Any, path: Path) -> Iterable[Any]:
     if isinstance(data, dict):
-        if data.get("type") == "FeatureCollection" and isinstance(data.get("features"), list):
-            return data["features"]
+        if data.get("type") == "FeatureCollection" and isinstance(data.get("features"), list | LongList):
+            return cast(Iterable[Any], data["features"])
         if data.get("type") == "Feature" or _is_geometry(data):
             return [data]
-    elif isinstance(data, list) and all(isinstance(item, dict) for item in data):
+    elif isinstance(data, list | LongList) and isinstance(next(iter(data), {}), dict):
         return data
     raise LayoutError(f"{path}: JSON, but not GeoJSON (no FeatureCollection, Feature or list of features); {EXPORT}")
 
 
-def _flat(items: list[Any]) -> list[Any]:
+def _told(feature: Feature) -> Hashable:
+    """What counts of an object without an outline; a file may hold millions that are alike."""
+    return feature.kind, feature.class_name, feature.without_area, feature.plane
+
+
+def _flat(items: Iterable[Any]) -> Iterator[Any]:
     """Put the objects in ``childObjects`` behind the one that holds them; a list may stand for its features."""
-    flat, waiting = [], items[::-1]
+    waiting = [iter(items)]
     while waiting:
-        item = waiting.pop()
-        flat.append(item)
-        properties = item.get("properties") if isinstance(item, dict) else None
-        children = properties.get("childObjects", properties.get("children")) if isinstance(properties, dict) else None
-        if isinstance(children, list):
-            waiting.extend(child for child in reversed(children) if isinstance(child, dict))
-    return flat
+        for item in waiting[-1]:
+            yield item
+            properties = item.get("properties") if isinstance(item, dict) else None
+            children = properties.get("childObjects", properties.get("children")) if isinstance(properties, dict) else None
+            if isinstance(children, list | LongList):
+                waiting.append(child for child in children if isinstance(child, dict))
+                break
+        else:
+            waiting.pop()
 
 
 def _finite(features: list[Feature], problems: Problems) -> list[Feature]:
@@ -217,7 +241,7 @@ def _class_name(classification: Any) -> str | None:
 
 
 def _text(name: Any) -> str:
-    return "" if name is None or isinstance(name, dict | list) else str(name)
+    return "" if name is None or isinstance(name, dict | list | LongList) else str(name)
 
 
 def _plane(geometry: Any) -> Plane:
@@ -230,36 +254,47 @@ def _plane(geometry: Any) -> Plane:
 
 def _simple_geometries(geometry: Any, where: str) -> Iterator[dict[str, Any]]:
     """Yield the geometry, or those in a GeometryCollection (which may hold others)."""
-    waiting = [geometry]
+    waiting: list[Iterator[Any]] = [iter([geometry])]
     while waiting:
-        g = waiting.pop()
+        if (g := next(waiting[-1], _END)) is _END:
+            waiting.pop()
+            continue
         if not isinstance(g, dict) or not _is_geometry(g):
             kind = g.get("type") if isinstance(g, dict) else g
             raise _MisreadError(where, f"geometry {str(kind)[:40]!r} is not known", "draw a polygon instead")
         if g["type"] != "GeometryCollection":
             yield g
-        elif isinstance(g.get("geometries"), list):
-            waiting.extend(reversed(g["geometries"]))
+        else:
+            inner = g.get("geometries")
+            waiting.append(iter(inner) if isinstance(inner, list | LongList) else iter(()))
 
 
 def _polygons(geometry: dict[str, Any], where: str) -> Iterator[Rings]:
     coordinates = geometry.get("coordinates")
     parts = [coordinates] if geometry["type"] == "Polygon" else coordinates
-    if not isinstance(parts, list) or not all(isinstance(rings, list) for rings in parts):
-        raise _MisreadError(where, f"the {geometry['type']} has no coordinates", "export it anew from QuPath")
-    for rings in parts:
-        read = [_ring(ring, where) for ring in rings]
+    count = 0
+    for rings in parts if isinstance(parts, list | LongList) else [None]:
+        if not isinstance(rings, list | LongList):
+            raise _MisreadError(where, f"the {geometry['type']} has no coordinates", "export it anew from QuPath")
+        read = [_ring(ring, where) for ring in islice(rings, MOST_RINGS - count + 1)]
+        count += len(read)
+        if count > MOST_RINGS:
+            many = f"it has more than {MOST_RINGS} outlines and holes"
+            raise _MisreadError(where, many, "fill small holes in QuPath, or split it")
         if read and len(read[0]):
             yield [read[0], *(hole for hole in read[1:] if len(hole))]
 
 
 def _ring(ring: Any, where: str) -> np.ndarray:
     """Return a closed ring, or an empty one where there are fewer than three points."""
-    points = ring if isinstance(ring, np.ndarray) else _points(ring, where)
+    if isinstance(ring, LongList):
+        points = np.concatenate([_points(batch, where) for batch in ring.batches()])
+    else:
+        points = ring if isinstance(ring, np.ndarray) else _points(ring, where)
     points = points[:, :2]
     if len(points) and (points[0, 0] != points[-1, 0] or points[0, 1] != points[-1, 1]):
         points = np.concatenate([points, points[:1]])
-    return points if len(points) >= 4 else points[:0]
+    return points if len(points) >= 4 else _NO_POINTS
 
 
 def _points(ring: Any, where: str) -> np.ndarray:

@@ -6,6 +6,7 @@ reading is not as strict as `base.json_file`: QuPath's measurements may be NaN, 
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import zipfile
@@ -17,14 +18,15 @@ from typing import IO, Any
 import numpy as np
 
 from wsigen.base.errors import LayoutError, refusing
+from wsigen.layout.long_json import parse_long
 from wsigen.storage.archive import demand_few_entries
 
 MAX_BYTES = 512 * 2**20
 """The most text that is read, unpacked: a small packed file may hold terabytes."""
 
 BYTES_A_LIST = 5
-"""The least text of a list on average: the shortest position, ``[0,0],``, has 6 bytes. Lists of nothing would take 25 times the
-memory of their text, and only then turn out to be no geometry."""
+"""The least text of a list on average: the shortest position, ``[0,0],``, has 6 bytes. Lists of nothing would be walked through
+for minutes, and only then turn out to be no geometry."""
 
 MOST_PACKED = 200
 """How many times its packed size a text may have, beyond the first MiB; coordinates pack to a third or a tenth."""
@@ -40,8 +42,8 @@ JSON_SUFFIXES = (".geojson", ".json")
 def load_json(path: Path) -> tuple[Any, list[str]]:
     """Return the parsed JSON of a plain, gzip-packed or zipped file, and what a person should know of it.
 
-    Rings of polygons are arrays already, as numbers of Python would take eight times the memory; what QuPath measured is left
-    out.
+    A list of more than a megabyte is a `LongList`. In all others rings of polygons are arrays already, as numbers of Python
+    would take eight times the memory; what QuPath measured is left out.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
             raise ValueError(f"{data.count(b'[')} lists in {len(data)} bytes; they hold no coordinates")
         text, note = _decoded(data)
         del data
-        return json.loads(text, object_hook=_packed), [note] if note else []
+        return parse_long(text, _packed), [note] if note else []
 
 
 def _too_large(path: Path) -> str:
@@ -118,15 +120,28 @@ def _is_geojson(entry: zipfile.ZipInfo) -> bool:
     return name.endswith(JSON_SUFFIXES) and not entry.is_dir() and not name.startswith("__macosx/")
 
 
-def _decoded(data: bytes) -> tuple[str, str]:
-    """Text, and a note where its encoding is a guess: JSON is UTF-8, or UTF-16 or 32, which its first bytes tell."""
+def _decoded(data: bytes) -> tuple[bytes, str]:
+    """Text as UTF-8, and a note where its encoding is a guess: JSON is UTF-8, or UTF-16 or 32, which its first bytes tell."""
     encoding = json.detect_encoding(data)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        return _recoded(data, encoding), ""
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode(encoding), ""
+        for _ in codecs.iterdecode(_blocks(data), "utf-8"):
+            pass
     except UnicodeDecodeError:
-        if encoding != "utf-8":
-            raise
-    return data.decode("cp1252"), "the file is not UTF-8 and is read as Windows-1252; check names with accents or µ"
+        note = "the file is not UTF-8 and is read as Windows-1252; check names with accents or µ"
+        return _recoded(data, "cp1252"), note
+    return data, ""
+
+
+def _recoded(data: bytes, encoding: str) -> bytes:
+    """In blocks, as text may take four times the memory of its bytes."""
+    return b"".join(part.encode() for part in codecs.iterdecode(_blocks(data), encoding))
+
+
+def _blocks(data: bytes, size: int = 2**20) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
 
 
 def _packed(item: dict[str, Any]) -> dict[str, Any]:

@@ -202,13 +202,14 @@ def _indices(path: str) -> Any:
     if kind_of(path) == "TIFF":
         with tifffile.TiffFile(path) as tif:
             page = tif.pages.first
-            check_size(path, page.shape[:2], 1, None, LayoutError)
+            check_size(path, page.shape[:2], 1, at_once=True, fault=LayoutError)
             if int(page.compression) not in PLAIN:
                 raise LayoutError(f"{path}: a palette whose tiles are pictures ({page.compression.name}); {ADVICE}")
             return pyvips.Image.new_from_array(np.ascontiguousarray(page.asarray()))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size was checked when it was opened
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
         with Image.open(path) as image:
+            check_size(path, (image.height, image.width), 1, at_once=True, fault=LayoutError)
             if image.mode != "P":
                 raise LayoutError(f"{path}: a palette that is read as {image.mode}; {ADVICE}")
             return pyvips.Image.new_from_array(np.asarray(image))

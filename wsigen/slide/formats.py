@@ -11,15 +11,20 @@ from typing import Any
 
 from wsigen.base.errors import ImageError, WsigenError, refusing
 
-WHOLE_BYTES = 2 * 2**30
-"""Most bytes of a picture that must be decoded whole (2 GiB: 26,000 px squared in colour, 46,000 in grey).
+WHOLE_BYTES = 2**30
+"""Most bytes of a picture that has no tiles (1 GiB: 18,900 px squared in colour, 32,700 as labels of 8 bits: a mask of a whole
+slide at 1 um/px).
 
-It lies in memory or in a temporary file while it is used. What is larger belongs into a tiled pyramid, of which only what is
-asked for is read.
+Decoded rows of more than 100 MB lie in a temporary file of libvips, not in memory. What is larger belongs into a tiled pyramid,
+of which only what is asked for is read.
 """
 
-TILE_BYTES = 256 * 2**20
-"""Most bytes of a tile: the least that is decoded of a tiled slide."""
+AT_ONCE_BYTES = 192 * 2**20
+"""Most bytes of what lies in memory when it is decoded (192 MiB: 8,192 px squared in colour, 14,100 as labels of 8 bits).
+
+A tile or a strip; and a picture whose decoder cannot give rows one after the other: WebP, interlaced PNG, progressive JPEG,
+palettes.
+"""
 
 LOADERS = {"PNG": "pngload", "JPEG": "jpegload", "WebP": "webpload", "TIFF": "tiffload"}
 """The kinds of plain pictures, and libvips' loader of each."""
@@ -85,29 +90,36 @@ def open_picture(path: str | Path, fault: type[WsigenError] = ImageError, access
         # libvips remembers what it opened by name: a file that was written anew since then must be opened anew
         image = getattr(pyvips.Image, LOADERS[kind])(path, access=access, fail_on="error", revalidate=True)
         pixel_bytes = image.bands * {"uchar": 1, "char": 1, "ushort": 2, "short": 2}.get(image.format, 4)
-        check_size(path, (image.height, image.width), pixel_bytes, _tile(path) if kind == "TIFF" else None, fault)
+        tile, at_once = _tile(path) if kind == "TIFF" else None, kind == "WebP" or _is_interlaced(image)
+        check_size(path, tile or (image.height, image.width), pixel_bytes, tile is not None or at_once, fault)
     return image
 
 
 def check_size(
-    path: str, size: tuple[int, int], pixel_bytes: int, unit: tuple[int, int] | None, fault: type[WsigenError] = ImageError
+    path: str, size: tuple[int, int], pixel_bytes: int, at_once: bool, fault: type[WsigenError] = ImageError
 ) -> None:
     """Refuse what would take too much memory to decode.
 
     Parameters
     ----------
     size : tuple of int
-        ``(height, width)`` of the image (px).
-    unit : tuple of int or None
-        That of a tile; None: it is decoded whole.
+        ``(height, width)`` of a picture, tile or strip (px).
+    at_once : bool
+        Whether all of it lies in memory; otherwise its rows are decoded one after the other.
     """
-    (height, width), most = unit or size, TILE_BYTES if unit else WHOLE_BYTES
+    (height, width), most = size, AT_ONCE_BYTES if at_once else WHOLE_BYTES
     if height * width * pixel_bytes > most:
-        what, gib = "tiles" if unit else "a picture", height * width * pixel_bytes / 2**30
+        how = "in memory at once" if at_once else "as a whole"
         raise fault(
-            f"{path}: {what} of {width} x {height} px, {gib:.1f} GiB when decoded as a whole; at most {most / 2**30:g} GiB "
-            "are; save it as a tiled pyramid: vips tiffsave IN OUT.tif --tile --pyramid --compression deflate"
+            f"{path}: {width} x {height} px, {height * width * pixel_bytes / 2**30:.1f} GiB, are decoded {how}; at most "
+            f"{most / 2**30:.2g} GiB are; save it as a tiled pyramid: vips tiffsave IN OUT.tif --tile --pyramid --compression "
+            "deflate"
         )
+
+
+def _is_interlaced(image: Any) -> bool:
+    """Whether the first row of a PNG or JPEG is known only when all of the file is decoded."""
+    return "interlaced" in image.get_fields() and bool(image.get("interlaced"))
 
 
 def _tile(path: str) -> tuple[int, int] | None:

@@ -103,7 +103,7 @@ class OpenSlideReader:
         properties = dict(slide.properties)
         for level in range(slide.level_count):
             tile = [int(properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
-            check_size(path, (1, 1), 4, (tile[0], tile[1]))
+            check_size(path, (tile[0], tile[1]), 4, at_once=True)
         power = properties.get("openslide.objective-power") if vendor == "aperio" else None  # others use camera adapters
         resolution = decide(from_openslide(properties), float(power) if power else None)
         scanned = _scanned(properties, slide.dimensions)

@@ -286,9 +286,7 @@ def _check(path: str, page: Any) -> None:
     needed = -(-page.imagelength // high) * -(-page.imagewidth // wide) * (samples if page.planarconfig == 2 else 1)
     if len(page.dataoffsets) < needed:
         raise ImageError(f"{path}: lists {len(page.dataoffsets)} of the {needed} tiles that it needs; {DAMAGED}")
-    whole = not page.is_tiled and _unit(page)[0] == page.imagelength
-    unit = None if whole else _unit(page)
-    check_size(path, (page.imagelength, page.imagewidth), page.samplesperpixel * page.dtype.itemsize, unit)
+    check_size(path, _unit(page), page.samplesperpixel * page.dtype.itemsize, at_once=True)
 
 
 def _unit(page: Any) -> tuple[int, int]:
