@@ -9,7 +9,7 @@ from pathlib import Path
 import wsigen
 
 ROOT = Path(wsigen.__file__).parent
-ROOMS = ["base", "storage", "slide", "grids", "layout", "sampling", "models", "run", "dataset", "training", "evaluation", "cli"]
+ROOMS = ["base", "storage", "slide", "layout", "sampling", "models", "grids", "run", "dataset", "training", "evaluation", "cli"]
 FRONT_DOOR = {"__init__", "__main__"}  # the only modules outside a room
 
 

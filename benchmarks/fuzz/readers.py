@@ -190,7 +190,8 @@ def _read_image(path: Path) -> object:
 
 
 def _grid(folder: Path) -> list[Path]:
-    from wsigen.grids.wsz import GridFile, new_grid
+    from wsigen.grids.grid import GridFile
+    from wsigen.grids.wsz import new_grid
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "grid.wsz"
@@ -203,7 +204,7 @@ def _grid(folder: Path) -> list[Path]:
 
 def _read_grid(path: Path) -> object:
     from wsigen.base.geometry import Box
-    from wsigen.grids.wsz import open_grid
+    from wsigen.grids.opening import open_grid
 
     return open_grid(path).window(Box(0, 0, 8, 10), 8.0)
 

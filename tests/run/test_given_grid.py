@@ -13,8 +13,10 @@ from runs import settings_of
 from wsigen.base.errors import ConfigError, GridError, RunError
 from wsigen.base.geometry import Box
 from wsigen.grids.compress import compress
+from wsigen.grids.grid import GridFile
+from wsigen.grids.opening import open_grid
 from wsigen.grids.picture import describe_grid
-from wsigen.grids.wsz import GridFile, new_grid, open_grid
+from wsigen.grids.wsz import new_grid
 from wsigen.run.generate import generate, resume
 from wsigen.run.tasks.context import RunContext
 from wsigen.storage.files import sha256
@@ -217,3 +219,20 @@ def test_a_grid_needs_a_size_in_um(picture, tmp_path):
 def test_a_grid_and_a_reference_exclude_each_other(grid_bundle, picture, tmp_path):
     with pytest.raises(ConfigError, match="'grid' and 'reference'"):
         generate(tmp_path / "a.ome.tiff", grid="x.wsz", reference=picture, **settings_of(grid_bundle, tmp_path))
+
+
+def test_a_feature_file_is_followed_and_kept(grid_bundle, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    said = {"patch_size": 80, "patch_size_level0": 80, "target_magnification": 20, "level0_width": 640, "level0_height": 584}
+    corners = [(x, y) for y in range(0, 560, 80) for x in range(0, 640, 80)]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["features"] = np.random.default_rng(0).uniform(-1, 1, (len(corners), 3)).astype(np.float32)
+        file["features"].attrs["encoder"] = "mean-colour"
+        file["coords"] = np.array(corners)
+        file["coords"].attrs.update(said)
+    settings = settings_of(grid_bundle, tmp_path, levels=1)
+    given = generate(tmp_path / "a.ome.tiff", grid=tmp_path / "x.h5", **settings)
+    compress(tmp_path / "x.h5", tmp_path / "x.wsz")
+    assert generate(tmp_path / "b.ome.tiff", grid=tmp_path / "x.h5", **settings).level0_sha256 == given.level0_sha256
+    assert RunContext(tmp_path / "a.run").given_grid.values.shape == (3, 8, 8)
+    assert open_grid(tmp_path / "x.wsz").known[:].tolist() == [[True] * 8] * 7 + [[False] * 8]

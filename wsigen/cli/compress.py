@@ -12,13 +12,29 @@ from wsigen.base.errors import GridError
 
 
 def compress(
-    slide: Annotated[Path, typer.Argument(metavar="SLIDE", help="image or slide", show_default=False)],
+    slide: Annotated[
+        Path, typer.Argument(metavar="SLIDE", help="slide, image, or features by TRIDENT or CLAM (*.h5)", show_default=False)
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT.wsz", help="the grid", show_default=False)],
-    cell_um: Annotated[float, typer.Option("--cell-um", min=0.1, help="side of a cell, um")] = 5.6,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="mean-colour, or one of 'wsigen evaluate --features': imagenet, timm:NAME[@FILE], transformers:NAME ...",
+            show_default="mean-colour",
+        ),
+    ] = None,
+    cell_um: Annotated[
+        float | None, typer.Option("--cell-um", min=0.1, help="side of a cell, um", show_default="5.6, or an encoder's tile")
+    ] = None,
+    encoder_mpp: Annotated[
+        float | None, typer.Option("--encoder-mpp", min=0.01, help="um/px the encoder sees", show_default="0.5 or by the cell")
+    ] = None,
     mpp: Annotated[float | None, typer.Option("--mpp", min=0.001, help="um/px of an image that does not say its own")] = None,
+    device: Annotated[str, typer.Option("--device", help="where the encoder runs")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing grid")] = False,
 ) -> None:
-    """Compress a slide to a grid of mean colours, which 'wsigen generate --grid' follows."""
+    """Compress a slide to a grid: mean colours, or what an encoder makes of each place; 'wsigen generate --grid' follows it."""
     from wsigen.grids.compress import compress
     from wsigen.grids.wsz import SUFFIX
 
@@ -33,8 +49,11 @@ def compress(
         if bands > 1:
             print(f"compress: {100 * done // bands} %", file=sys.stderr, flush=True)
 
-    about = compress(slide, output, cell_um=cell_um, mpp=mpp, watch=watch)
-    raw = round(about.width_um / about.cell_um) * round(about.height_um / about.cell_um)
+    about = compress(
+        slide, output, encoder=encoder, cell_um=cell_um, encoder_mpp=encoder_mpp, mpp=mpp, device=device, watch=watch
+    )
+    count = round(about.width_um / about.cell_um) * round(about.height_um / about.cell_um)
     print(f"{'grid:':15}{output}")
-    print(f"{'cells:':15}{raw:,} of {about.cell_um:g} um, {output.stat().st_size / 2**20:.1f} MiB")
+    print(f"{'encoder:':15}{about.encoder}")
+    print(f"{'cells:':15}{count:,} of {about.cell_um:g} um, {output.stat().st_size / 2**20:.1f} MiB")
     print(f"{'next:':15}wsigen generate OUT.ome.tiff --grid {output} --layout FILE")

@@ -10,7 +10,7 @@ import typer
 
 def info(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="slide or picture, TIFF's URL, a grid (*.wsz), a run", show_default=False)
+        str, typer.Argument(metavar="WHAT", help="slide, picture, TIFF's URL, grid (*.wsz, *.h5), or a run", show_default=False)
     ],
     picture: Annotated[
         Path | None,
@@ -25,9 +25,9 @@ def info(
 
         print(inspect(what, picture))
         return
-    from wsigen.grids.wsz import SUFFIX, open_grid
+    from wsigen.grids.opening import SUFFIXES, open_grid
 
-    if what.casefold().endswith(SUFFIX):
+    if what.casefold().endswith(SUFFIXES):
         from wsigen.grids.picture import describe_grid, grid_picture
         from wsigen.slide.sidecars import write_picture
 

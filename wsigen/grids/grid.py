@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from wsigen.base.geometry import Box
+from wsigen.base.state import State
 from wsigen.slide.resample import Taps, mean_taps, weighted
 
 Array = NDArray[np.float32]
+
+MOST_NUMBERS = 2**29
+"""Numbers in a grid at most: mean colours of 13,000 x 13,000 cells, a slide of 107,000 px in cells of 8 px."""
+
+MOST_CHANNELS = 8192
 
 MOSTLY = 0.5
 """Share of a part's area that must be known for the part to be: the mean of less says little about it."""
@@ -26,11 +33,52 @@ class EncoderId:
     name : str
         E.g. ``mean-colour``.
     sha256 : str
-        Of its weights; empty for encoders that have none.
+        Of its weights; empty for encoders that have none, or where nobody said.
     """
 
     name: str
     sha256: str = ""
+
+    def agrees(self, other: EncoderId) -> bool:
+        """Whether both are the same encoder: by the hashes of their weights where both are known, else by name."""
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        return self.name == other.name
+
+    def __str__(self) -> str:
+        return f"{self.name!r} (sha256 {self.sha256[:12]})" if self.sha256 else repr(self.name)
+
+
+class GridFile(State):
+    """What a grid's file says of itself.
+
+    Attributes
+    ----------
+    encoder, encoder_sha256 : str
+        See `grid.EncoderId`.
+    cell_um : float
+        Side of a cell, um.
+    encoder_mpp : float or None
+        um/px at which the encoder looked at the cells; None where it has no pixels of its own, or nobody said.
+    width_um, height_um : float
+        Size of the slide, um.
+    source : str
+        Name of the slide's file, for people.
+    """
+
+    format: Literal[1] = 1
+    encoder: str
+    encoder_sha256: str = ""
+    cell_um: Annotated[float, Field(ge=0.05, lt=1e5)]
+    encoder_mpp: Annotated[float | None, Field(gt=0, lt=1e3)] = None
+    width_um: Annotated[float, Field(gt=0, lt=1e8)]
+    height_um: Annotated[float, Field(gt=0, lt=1e8)]
+    source: str = ""
+
+    @property
+    def made_by(self) -> EncoderId:
+        """Which encoder made it."""
+        return EncoderId(self.encoder, self.encoder_sha256)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,10 +11,13 @@ from wsigen.base.errors import printable
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import Grid
 from wsigen.grids.mean_colour import NAME
-from wsigen.grids.wsz import open_grid, read_about
+from wsigen.grids.opening import open_grid, read_about
 
 MOST_PX = 1024
 """Longest side of a picture."""
+
+MOST_NUMBERS = 2**26
+"""Numbers of cells, or of means of cells, that principal components are taken of: half a gigabyte in float64."""
 
 UNKNOWN_RGB = (255, 255, 255)
 
@@ -22,12 +25,15 @@ UNKNOWN_RGB = (255, 255, 255)
 def describe_grid(file: Path) -> list[str]:
     """Lines for people: encoder, cells, size (GridError if it is no grid)."""
     about, grid = read_about(file), open_grid(file)
+    known = float(np.mean(grid.known[:]))
     dimension, rows, cols = grid.values.shape
     lines = [
         f"grid of {about.encoder}: {cols}x{rows} cells of {about.cell_um:g} um, {dimension} numbers each",
+        f"known:        {100 * known:.1f} % of the cells",
         f"slide:        {about.width_um:.0f}x{about.height_um:.0f} um{f', {about.source}' if about.source else ''}",
         f"file:         {file.stat().st_size / 2**20:.1f} MiB",
     ]
+    lines += [f"looked at:    {about.encoder_mpp:.3g} um/px"] if about.encoder_mpp else []
     lines += [f"weights:      sha256 {about.encoder_sha256}"] if about.encoder_sha256 else []
     return list(map(printable, lines))
 
@@ -40,8 +46,10 @@ def grid_picture(grid: Grid) -> NDArray[np.uint8]:
     ndarray
         uint8 ``(h, w, 3)``, cells as squares if there are few, means of cells if there are many; white where unknown.
     """
-    _, rows, cols = grid.values.shape
+    dimension, rows, cols = grid.values.shape
     parts = max(1, -(-max(rows, cols) // MOST_PX))
+    while rows * cols * dimension > MOST_NUMBERS * parts**2:
+        parts += 1
     values, known = grid.window(Box(0, 0, -(-rows // parts), -(-cols // parts)), parts * grid.cell_um)
     colours = values if grid.encoder.name == NAME else _components(values, known)
     picture = np.clip(np.rint((colours + 1.0) * 127.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)

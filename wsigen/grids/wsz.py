@@ -13,15 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from wsigen.base.errors import GridError, refusing
-from wsigen.base.state import State
-from wsigen.grids.grid import EncoderId, Grid
+from wsigen.grids.grid import MOST_CHANNELS, MOST_NUMBERS, Grid, GridFile
 from wsigen.storage.archive import demand_few_entries
 from wsigen.storage.files import atomic_path
 
@@ -34,37 +32,10 @@ CHUNK = 256
 
 _CURE = "make it anew with 'wsigen compress'"
 
-MOST_CELLS = 2**29
-"""Numbers in a grid at most: mean colours of 13,000 x 13,000 cells, a slide of 107,000 px in cells of 8 px."""
-
 _MOST_ENTRIES = 40_000
 _MOST_METADATA = 2**16
 
 _NAMES = re.compile(r"zarr\.json|(values|known)/zarr\.json|(values|known)/c(/\d+)+|" + re.escape(OVERVIEW))
-
-
-class GridFile(State):
-    """What a grid's file says of itself.
-
-    Attributes
-    ----------
-    encoder, encoder_sha256 : str
-        See `grid.EncoderId`.
-    cell_um : float
-        Side of a cell, um.
-    width_um, height_um : float
-        Size of the slide, um.
-    source : str
-        Name of the slide's file, for people.
-    """
-
-    format: Literal[1] = 1
-    encoder: str
-    encoder_sha256: str = ""
-    cell_um: Annotated[float, Field(ge=0.05, lt=1e5)]
-    width_um: Annotated[float, Field(gt=0, lt=1e8)]
-    height_um: Annotated[float, Field(gt=0, lt=1e8)]
-    source: str = ""
 
 
 @contextmanager
@@ -124,22 +95,21 @@ class GridWriter:
         self.picture = buffer.getvalue()
 
 
-def read_about(path: Path) -> GridFile:
-    """What a file says of itself (GridError if it is none)."""
-    return _open(path)[0]
-
-
-def open_grid(path: Path) -> Grid:
+def open_wsz(path: Path) -> tuple[GridFile, Grid]:
     """Open a file; its cells are read as windows ask for them.
+
+    Returns
+    -------
+    about, grid
+        What it says of itself, and its cells.
 
     Raises
     ------
     GridError
-        If it is no zip, holds other names than those above, is larger than `MOST_CELLS`, or says what cannot be.
+        If it is no zip, holds other names than those above, is larger than `MOST_NUMBERS`, or says what cannot be.
     """
     about, values, known = _open(path)
-    encoder = EncoderId(about.encoder, about.encoder_sha256)
-    return Grid(_Cells(values, path), _Cells(known, path), about.cell_um, encoder)
+    return about, Grid(_Cells(values, path), _Cells(known, path), about.cell_um, about.made_by)
 
 
 class _Cells:
@@ -158,8 +128,6 @@ def _open(path: Path) -> tuple[GridFile, Any, Any]:
     import zarr
     from zarr.storage import ZipStore
 
-    if not path.is_file():
-        raise GridError(f"{path}: no such file; 'wsigen compress SLIDE' makes one")
     with refusing(GridError, f"{path}: cannot be read as a grid (*.wsz)", _CURE, (GridError,)):
         demand_few_entries(path, _MOST_ENTRIES)
         with zipfile.ZipFile(path) as file:
@@ -190,8 +158,8 @@ def _check_arrays(values: Any, known: Any) -> None:
     """Sizes and types first: nothing is read before they are plausible (ValueError)."""
     if values.ndim != 3 or known.shape != values.shape[1:] or min(values.shape) < 1:
         raise ValueError(f"values {values.shape} and known {known.shape} do not fit")
-    if values.size > MOST_CELLS or values.shape[0] > 8192:
-        raise ValueError(f"{values.size} numbers of {values.shape[0]} channels; at most {MOST_CELLS} are taken")
+    if values.size > MOST_NUMBERS or values.shape[0] > MOST_CHANNELS:
+        raise ValueError(f"{values.size} numbers of {values.shape[0]} channels; at most {MOST_NUMBERS} are taken")
     if str(values.dtype) not in ("float16", "float32") or str(known.dtype) != "bool":
         raise ValueError(f"types {values.dtype} and {known.dtype}, not float16 and bool")
     sides = _chunk_sides(values.shape)

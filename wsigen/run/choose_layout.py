@@ -9,7 +9,7 @@ from typing import Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
-from wsigen.grids.wsz import read_about
+from wsigen.grids.opening import read_about
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
 

@@ -91,7 +91,7 @@ class RunConfig(Settings):
     seed: int = _setting("Slide", "equal seeds give equal slides", 0, ge=0, lt=2**64)
     reference: Path | None = _setting("Slide", "image or slide whose coarse structure the slide follows")
     grid: Path | None = _setting(
-        "Slide", "grid that the slide follows (*.wsz, what 'wsigen compress' wrote)", otherwise="one that the model draws"
+        "Slide", "grid that the slide follows (*.wsz of 'wsigen compress', or *.h5)", otherwise="one that the model draws"
     )
     mpp: float | None = _setting(
         "Slide", "um/px, for a model that does not know its own", otherwise="the model's", ge=0.001, le=1000

@@ -9,15 +9,16 @@ import numpy as np
 
 from wsigen.base.errors import GridError, RunError, refusing
 from wsigen.grids.compress import compress
-from wsigen.grids.wsz import CHUNK, SUFFIX, open_grid, read_about
+from wsigen.grids.opening import SUFFIXES, open_grid, read_about
+from wsigen.grids.wsz import CHUNK
 from wsigen.models.card import BundleCard
 from wsigen.run.config import RunConfig
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
 from wsigen.storage.folder import Folder
 
-KEPT_GRID = "wsigen-inputs/grid.wsz"
-"""Where a run keeps it."""
+KEPT_GRID = "wsigen-inputs/grid"
+"""Where a run keeps it, but for the ending."""
 
 OTHER_SIZE = 0.01
 """Relative difference of the sizes of grid and slide that is let pass: a slide is a whole number of cells."""
@@ -40,8 +41,6 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
         return
     if card.grid is None:
         raise GridError(f"{config.grid}: model {card.name!r} follows no grids; use another --model, or leave --grid out")
-    if config.grid.suffix != SUFFIX:
-        raise GridError(f"{config.grid}: a grid's file is called *{SUFFIX}; 'wsigen compress SLIDE' makes one")
     about = read_about(config.grid)
     _check_cells(config.grid, len(card.grid.mean))
     if about.encoder != card.grid.encoder:
@@ -58,11 +57,12 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
 
 def kept_grid(folder: Folder, digest: str | None) -> Path:
     """The copy of the grid that a run keeps (RunError if it is missing, or another than the one of this SHA-256)."""
-    if not folder.has(KEPT_GRID):
-        raise RunError(f"{folder.name}: the grid kept as {KEPT_GRID} is missing; put it back or start anew")
-    file = folder.local(KEPT_GRID)
+    name = next((KEPT_GRID + suffix for suffix in SUFFIXES if folder.has(KEPT_GRID + suffix)), None)
+    if name is None:
+        raise RunError(f"{folder.name}: the grid kept as {KEPT_GRID}.* is missing; put it back or start anew")
+    file = folder.local(name)
     if sha256(file) != digest:
-        raise RunError(f"{folder.name}: the grid kept as {KEPT_GRID} is not the run's own; restore it or start anew")
+        raise RunError(f"{folder.name}: the grid kept as {name} is not the run's own; restore it or start anew")
     return file
 
 

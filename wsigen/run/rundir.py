@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.state import State, parse_state
+from wsigen.grids.wsz import SUFFIX
 from wsigen.run.config import RunConfig
 from wsigen.run.given_grid import KEPT_GRID, grid_of_reference, kept_grid
 from wsigen.run.manifest import Manifest
@@ -326,5 +327,5 @@ def _keep_grid_of_reference(prepared: Prepared, folder: Folder) -> str | None:
     if plan.grid_from != "given" or prepared.config.grid is not None:
         return None
     content = grid_of_reference(prepared.config, slide, plan.cell_px * slide.mpp)
-    folder.write(KEPT_GRID, content)
+    folder.write(f"{KEPT_GRID}{SUFFIX}", content)
     return hashlib.sha256(content).hexdigest()

@@ -16,7 +16,7 @@ from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.grids.grid import Grid, known_means
-from wsigen.grids.wsz import open_grid
+from wsigen.grids.opening import open_grid
 from wsigen.run.given_grid import kept_grid
 from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
 from wsigen.run.store import PassState, RunStore
