@@ -1,10 +1,12 @@
 """YAML files of settings: one line for each mistake, and the nearest known name wherever in the file the misspelt one is."""
 
+import re
 from pathlib import Path
 from time import process_time
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from pydantic import Field
 
 from wsigen.base.errors import ConfigError, DatasetError
@@ -149,3 +151,17 @@ def test_what_would_take_minutes_is_refused_at_once(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words):
         read_mapping(file, ConfigError)
     assert process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[2]", "setting '0': a name is expected here, and 2 is read as a number; put the name in quotes, such as '2'"),
+        ("[no]", "False is read as false or true; put the name in quotes"),
+        ("[2024-01-31]", "2024-01-31 is read as a day"),
+        ("[[a]]", "setting '0': Input should be a valid string"),
+    ],
+)
+def test_names_that_yaml_takes_for_something_else(text, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        validated(tuple[str, ...], yaml.safe_load(text), "file.yaml", ConfigError)

@@ -222,3 +222,12 @@ def test_the_wait_for_others_follows_the_seconds_of_own_blocks(dataset, tmp_path
     cache_latents(dataset, slow, tmp_path / "a", "key", share=(0, 2))  # the other process never begins
     waited = now[0] - encoded[0]
     assert max(600, 10 * block_s) <= waited <= max(600, 10 * block_s) + 300
+
+
+def test_patches_without_tissue_have_no_scale(tmp_path):
+    tiles(tmp_path / "tiles")
+    config = settings(tmp_path.resolve(), {"kind": "tiles", "folder": "tiles", "mpp": 0.5})
+    glass = tuple(one.model_copy(update={"background": True}) for one in config.classes)
+    dataset = open_dataset(config.model_copy(update={"classes": glass}), tmp_path / "cache")
+    with pytest.raises(DatasetError, match=r"none of \d+ patches to train on shows tissue .*check the images' um/px"):
+        cache_latents(dataset, encode, tmp_path / "a", "key")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import yaml
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError
 
 from wsigen.base.errors import BundleError
 from wsigen.models import bundle
@@ -255,14 +257,57 @@ def test_hub_fails_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
         find_bundle("owner/name")
 
 
-def test_hub_asks_for_no_pickles(class_map_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+class Hub:
+    """Stands in for `huggingface_hub.snapshot_download`."""
 
-    def download(hub_id: str, **options: Any) -> str:
-        asked.update(options, hub_id=hub_id)
+    def __init__(self, names: list[str], folder: Path) -> None:
+        self.names, self.folder, self.fetched = names, folder, list[str]()
+
+    def __call__(self, hub_id: str, allow_patterns: list[str], dry_run: bool = False) -> Any:
+        found = [name for name in self.names if any(fnmatch(name, pattern) for pattern in allow_patterns)]
+        if dry_run:
+            return [SimpleNamespace(filename=name) for name in found]
+        self.fetched = found
+        return str(self.folder)
+
+
+@pytest.mark.parametrize(
+    ("variants", "chosen"),
+    [
+        (["", "fp16", "non_ema", "ema"], ".ema"),
+        (["fp16", "non_ema"], ".fp16"),
+        (["non_ema"], ".non_ema"),
+        (["", "fp16"], ""),
+    ],
+)
+def test_of_a_repository_only_what_is_used_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variants: list[str], chosen: str
+) -> None:
+    stem = "unet/diffusion_pytorch_model"
+    weights = [f"{stem}{'.' * bool(v)}{v}.safetensors" for v in variants]
+    small = ["model_index.json", "unet/config.json", "vae/config.json", "tokenizer/merges.txt"]
+    vae = ["vae/model-00001-of-00002.fp16.safetensors", "vae/model-00002-of-00002.fp16.safetensors"]
+    hub = Hub(
+        [*small, *vae, *weights, f"{stem}.bin", "README.md", "v1-5.safetensors", "safety_checker/model.safetensors"], tmp_path
+    )
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    assert find_bundle("owner/name") == tmp_path
+    assert sorted(hub.fetched) == sorted([*small, *vae, f"{stem}{chosen}.safetensors"])
+
+
+def test_what_was_fetched_before_serves_without_a_hub(class_map_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(hub_id: str, dry_run: bool = False, **_: object) -> str:
+        if dry_run:
+            raise DryRunError("no connection")
         return str(class_map_bundle)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     assert find_bundle("owner/name") == class_map_bundle
-    endings = {pattern.rsplit(".", 1)[-1] for pattern in asked["allow_patterns"]}
-    assert endings == {"safetensors", "json", "yaml", "txt"}
+
+
+def test_a_repository_with_several_unknown_variants_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", Hub(["vae/m.odd.safetensors", "vae/m.other.safetensors"], tmp_path)
+    )
+    with pytest.raises(BundleError, match="owner/name/vae: weights in the variants odd, other, none of which is known"):
+        find_bundle("owner/name")

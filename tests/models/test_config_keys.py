@@ -73,6 +73,8 @@ ASKED = [
     ("vae", {"latents_mean": [0.0] * 4}, "latents_mean alone"),
     ("vae", {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, "shift_factor": 0.1}, "and shift_factor alone"),
     ("vae", {"latents_mean": [0.0] * 3, "latents_std": [1.0] * 3}, "3 latents_mean and 3 latents_std for 4"),
+    ("vae", {"latents_mean": [0.0] * 4}, "correct vae/config.json: both with a number for each of 4 channels"),
+    ("vae", {"latents_std": [0.0] * 4}, "latents_std.*correct it there"),
     ("vae", {"new_trick": [1]}, r"vae new_trick \[1\]"),
 ]
 

@@ -314,3 +314,11 @@ def test_files_that_ome_xml_names_are_not_opened(tmp_path, own, named):
         return
     with pytest.raises(ImageError, match="planes lie in other files"):
         open_image(path)
+
+
+def test_ome_xml_of_another_picture_is_told(tmp_path):
+    write_ome(tmp_path / "a.ome.tif", [RGB])
+    file = tmp_path / "a.ome.tif"
+    file.write_bytes(file.read_bytes().replace(b'SizeX="400"', b'SizeX="401"'))
+    assert open_image(file).mpp is None
+    note_of(file, "its OME-XML describes images of 401 x 300 px and not this one", "nor its um/px")

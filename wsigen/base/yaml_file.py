@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -198,5 +199,14 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown setting '{name}'{suggest(context['name'], context['known'])}; known: {', '.join(context['known'])}"
     path = (*first["loc"], first["ctx"]["name"]) if first["type"] == _UNFIT else first["loc"]
     parts = [part for part in map(str, path) if "[" not in part]  # not the member of a union that did not fit either
-    where, text = ".".join(parts), shortened(str(first["msg"]).removeprefix("Value error, "))
+    where, text = ".".join(parts), shortened(_said(first))
     return f"setting '{where}': {text}" if where else text
+
+
+def _said(fault: Any) -> str:
+    """A fault in words. YAML reads a name such as 2, no or 2024-01-31 as a number, false or a day, unless it is in quotes."""
+    value = fault["input"]
+    if fault["type"] == "string_type" and isinstance(value, bool | int | float | date):
+        kind = "false or true" if isinstance(value, bool) else "a day" if isinstance(value, date) else "a number"
+        return f"a name is expected here, and {value} is read as {kind}; put the name in quotes, such as '{value}'"
+    return str(fault["msg"]).removeprefix("Value error, ")

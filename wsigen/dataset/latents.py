@@ -183,7 +183,8 @@ def cache_latents(
     Raises
     ------
     DatasetError
-        If there are no patches to train on, they are not of whole cells, or the encoder gives no latent px for every cell.
+        If there are no patches to train on, or none with tissue, they are not of whole cells, or the encoder gives no latent
+        px for every cell.
     """
     patches = dataset.split_patches("training")
     if not len(patches):
@@ -200,10 +201,21 @@ def cache_latents(
     if share[1] > 1:
         _await_other_shares(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
     wait()
-    count, total, squares = group["moments"][:].sum(axis=(0, 1))
-    mean = total / np.maximum(count, 1)
-    std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-12))
-    return LatentCache(dataset, patches, group, mean.astype(np.float32), std.astype(np.float32))
+    mean, std = _scale(group["moments"][:].sum(axis=(0, 1)), len(patches))
+    return LatentCache(dataset, patches, group, mean, std)
+
+
+def _scale(moments: NDArray[np.float64], patches: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of every channel, of count, sum and sum of squares ``[3, C]`` (DatasetError: there are none)."""
+    count, total, squares = moments
+    if not count.all():
+        raise DatasetError(
+            f"none of {patches} patches to train on shows tissue outside the background class, so that their latents have no "
+            "scale; check the images' um/px, and which class is 'background' in 'classes' and in the sources"
+        )
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _open_group(folder: Path, encoder: PatchEncoder, identity: list[Any]) -> Any:

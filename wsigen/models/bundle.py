@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from wsigen.base.json_file import read_json
 from wsigen.models.card import CARD_NAME, BundleCard, card_command, latent_scale, read_card, vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
 from wsigen.models.network_config import Config, read_config
+from wsigen.models.weights import choose_variant
 from wsigen.sampling.schedule import PREDICTIONS
 from wsigen.storage.files import sha256_of
 
@@ -113,14 +115,18 @@ def list_bundles() -> list[BundleCard]:
 def _download(hub_id: str) -> Path:
     """Fetch a bundle into the hub's cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     folders = [*PARTS, "mask/unet", "mask/scheduler", "grid/unet", "grid/scheduler"]
     patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
+    wanted = [CARD_NAME, "model_index.json", *patterns]
     try:
-        folder = snapshot_download(
-            hub_id, allow_patterns=[CARD_NAME, "model_index.json", *patterns], ignore_patterns=["*non_ema*"]
-        )
+        try:
+            listed = snapshot_download(hub_id, allow_patterns=wanted, dry_run=True)
+        except DryRunError:  # the hub says nothing: what was fetched before, or why there is nothing
+            return Path(snapshot_download(hub_id, allow_patterns=[CARD_NAME, "model_index.json"]))
+        needed = _needed(hub_id, [file.filename for file in listed])
+        folder = snapshot_download(hub_id, allow_patterns=[glob.escape(name) for name in needed])
     except RepositoryNotFoundError:
         raise BundleError(
             f"{hub_id}: neither a folder here nor a repository on the hub (or it is private: log in first)"
@@ -133,6 +139,17 @@ def _download(hub_id: str) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{hub_id}: cannot be downloaded ({type(error).__name__}: {reason})") from None
     return Path(folder)
+
+
+def _needed(hub_id: str, names: Sequence[str]) -> list[str]:
+    """Of a bundle's files those that are used: of weights in several variants the chosen one (BundleError)."""
+    weights: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(".safetensors"):
+            part, _, file = name.rpartition("/")
+            weights.setdefault(part, []).append(file)
+    chosen = {f"{part}/{file}" for part, files in weights.items() for file in choose_variant(f"{hub_id}/{part}", files)[1]}
+    return [name for name in names if not name.endswith(".safetensors") or name in chosen]
 
 
 def check_weights(folder: Path, parts: Sequence[str]) -> None:

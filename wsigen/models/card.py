@@ -388,7 +388,7 @@ def latent_scale(vae: Config) -> tuple[list[float], list[float]]:
     mean, std = vae.get("latents_mean"), vae.get("latents_std")
     if mean is None and std is None:
         return [shift] * channels, [1.0 / scale] * channels
-    remedy = "give the bundle a card that says latent.mean and latent.std"
+    remedy = f"correct vae/config.json: both with a number for each of {channels} channels and no shift_factor, or neither"
     if mean is None or std is None or shift:
         said = [key for key in ("latents_mean", "latents_std", "shift_factor") if vae.get(key)]
         raise BundleError(f"the vae's config says {' and '.join(said)} alone, which scales no latents known here: {remedy}")

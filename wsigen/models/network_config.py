@@ -124,5 +124,8 @@ def read_config(folder: Path, part: str) -> Config:
         raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    validated(_KINDS[part], content, str(file), BundleError)
+    try:
+        validated(_KINDS[part], content, str(file), BundleError)
+    except BundleError as error:
+        raise BundleError(f"{error}; correct it there, or copy the bundle again") from None
     return content

@@ -7,7 +7,7 @@ built once without memory, on torch's meta device, and given up as soon as it is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -56,18 +56,30 @@ def choose_weights(folder: Path) -> Weights:
     BundleError
         If there are several, and of none is it known what it is.
     """
-    variants: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        match = _FILE.fullmatch(file.name)
-        variants.setdefault((match and match["variant"]) or "", []).append(file)
+    variant, names = choose_variant(str(folder), (file.name for file in folder.glob("*.safetensors")))
+    return Weights(variant, tuple(folder / name for name in names))
+
+
+def choose_variant(folder: str, names: Iterable[str]) -> tuple[str | None, list[str]]:
+    """The same by the names of the files alone: the variant, and its files.
+
+    Raises
+    ------
+    BundleError
+        If there are several variants, and of none is it known what it is.
+    """
+    variants: dict[str, list[str]] = {}
+    for name in sorted(names):
+        match = _FILE.fullmatch(name)
+        variants.setdefault((match and match["variant"]) or "", []).append(name)
     if not variants:
-        return Weights(None, ())
+        return None, []
     known = [name for name in variants if _rank(name) is not None]
     if not known and len(variants) > 1:
-        names = ", ".join(sorted(variants))
-        raise BundleError(f"{folder}: weights in the variants {names}, none of which is known; leave the one to be used alone")
+        listed = ", ".join(sorted(variants))
+        raise BundleError(f"{folder}: weights in the variants {listed}, none of which is known; leave the one to be used alone")
     best = min(known, key=lambda name: _rank(name) or (0, 0)) if known else next(iter(variants))
-    return Weights(best or None, tuple(variants[best]))
+    return best or None, variants[best]
 
 
 def _rank(variant: str) -> tuple[int, int] | None:

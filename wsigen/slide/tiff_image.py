@@ -73,11 +73,16 @@ def choose_image(tif: Any, path: str) -> TiffImage:
     if at or any(_area(s) > OTHER_SHARE * _area(slide) for s in series if s is not slide):
         rest = f" and {len(others) - 3} more" if len(others) > 3 else ""
         notes.append(f"{chosen} is read, the largest of {len(series)}; not {', '.join(others[:3])}{rest}")
-    image = _ome_image(tif, slide, at)
-    pixels = dict(image[0].attrib) if image else {}
-    planes, more = _planes(path, slide, image[1] if image else [])
+    described = _described(tif)
+    pixels = _of_series(described, slide, at)
+    if described and pixels is None:
+        sizes = ", ".join(f"{p.get('SizeX')} x {p.get('SizeY')}" for p in described[:3])
+        notes.append(f"its OME-XML describes images of {sizes} px and not this one: nothing of it is taken, nor its um/px")
+    channels = [] if pixels is None else [dict(c.attrib) for c in pixels if c.tag.endswith("}Channel")]
+    planes, more = _planes(path, slide, channels)
     levels = [level for level in slide.levels if level.keyframe.samplesperpixel == slide.keyframe.samplesperpixel]
-    return TiffImage(levels, planes, pixels, f"{chosen}, of {len(series)}" if others else "", others, [*notes, *more])
+    attributes = {} if pixels is None else dict(pixels.attrib)
+    return TiffImage(levels, planes, attributes, f"{chosen}, of {len(series)}" if others else "", others, [*notes, *more])
 
 
 def _rank(series: Any) -> tuple[int, int, int]:
@@ -168,15 +173,18 @@ def _names_other_files(tif: Any) -> bool:
     return len(files) > 1 or (own is not None and files != {own})
 
 
-def _ome_image(tif: Any, series: Any, index: int) -> tuple[Any, list[dict[str, str]]] | None:
-    """The ``Pixels`` of a series in OME-XML, and the attributes of its channels."""
+def _described(tif: Any) -> list[Any]:
+    """The ``Pixels`` of every image in OME-XML."""
     if not tif.is_ome or not tif.ome_metadata:
-        return None
+        return []
     root = ElementTree.fromstring(tif.ome_metadata)
-    found = [p for image in root if image.tag.endswith("}Image") for p in image if p.tag.endswith("}Pixels")]
+    return [p for image in root if image.tag.endswith("}Image") for p in image if p.tag.endswith("}Pixels")]
+
+
+def _of_series(described: Sequence[Any], series: Any, index: int) -> Any:
+    """Those of a series: at its place if they are of its size, else the first that are; None if none is."""
     size = {"SizeX": str(series.keyframe.imagewidth), "SizeY": str(series.keyframe.imagelength)}
-    fits = [p for p in found if size.items() <= p.attrib.items()]
-    if not fits:
-        return None
-    at = index if index < len(found) and found[index] in fits else found.index(fits[0])
-    return found[at], [dict(c.attrib) for c in found[at] if c.tag.endswith("}Channel")]
+    fits = [p for p in described if size.items() <= p.attrib.items()]
+    if index < len(described) and described[index] in fits:
+        return described[index]
+    return fits[0] if fits else None
