@@ -1,5 +1,6 @@
 """Label images as training data: areas, sizes, values, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from wsigen.base.geometry import Box
 from wsigen.dataset import open_dataset
 from wsigen.dataset.images import ImageFile
 from wsigen.dataset.label_sources import find_mask
-from wsigen.dataset.labels import MaskLabels
+from wsigen.dataset.mask_labels import MaskLabels
 from wsigen.slide.reading import ImageSource
 
 VALUES = {0: None, 1: "Tumor", 2: "Stroma"}
@@ -126,10 +127,38 @@ def test_a_mask_of_a_slide_that_was_scanned_in_part_may_show_either(tmp_path):
         path = saved(tmp_path / f"{side}.png", blocks(side, side))
         labels = MaskLabels(path, settings(tmp_path, source()).table, ((0, ""), (1, "Tumor"), (2, "Stroma")), mpp=mpp)
         if side < 640 and mpp is None:
-            with pytest.raises(DatasetError, match=r"384 x 384 px at 128, 256 were scanned: it may show either; give"):
+            with pytest.raises(DatasetError, match=r"384 x 384 px at 128, 256 were scanned: it may show either; say which"):
                 labels.layout(image, (640, 640))
         else:
             assert labels.layout(image, (640, 640)).raster_height == side
+
+
+@given(st.sampled_from([1, 2, 4]), st.sampled_from([1.0, 0.5, 0.25]), st.integers(0, 300), st.integers(0, 300))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_a_mask_of_what_was_scanned_lies_where_it_was_scanned(tmp_path_factory, coarser, zoom, y, x):
+    folder = tmp_path_factory.mktemp("masks")
+    part = Box(y, x, y + 256, x + 320)
+    image = ImageSource("i.mrxs", 640, 640, 0.5, scanned=part)
+    labels = blocks(256, 320)
+    path = saved(folder / "m.png", labels[::coarser, ::coarser])
+    given_values = ((0, ""), (1, "Tumor"), (2, "Stroma"))
+    masks = MaskLabels(path, settings(folder, source()).table, given_values, origin="scanned")
+    assert bool(masks.notes(image)) == (coarser > 1)
+    side = round(640 * zoom)
+    found = masks.layout(image, (side, side)).class_map(Box(0, 0, side, side), 1)
+    whole = np.full((640, 640), UNKNOWN, np.uint8)
+    whole[part.slices] = expected(labels[::coarser, ::coarser].repeat(coarser, 0).repeat(coarser, 1))
+    centres = ((np.arange(side) + 0.5) / zoom).astype(int)
+    np.testing.assert_array_equal(found, whole[np.ix_(centres, centres)])
+
+
+def test_masks_of_another_origin_than_said(tmp_path):
+    image = ImageSource("i.mrxs", 640, 640, 0.5, scanned=Box(256, 128, 512, 448))
+    path, table = saved(tmp_path / "m.png", blocks(640, 640)), settings(tmp_path, source()).table
+    masks = MaskLabels(path, table, ((0, ""), (1, "Tumor"), (2, "Stroma")), origin="scanned")
+    with pytest.raises(DatasetError, match=r"640 x 640 px, the part scanned of i\.mrxs 320 x 256 px: not the same shape"):
+        masks.layout(image, (640, 640))
+    assert replace(masks, origin="whole").layout(image, (640, 640)).raster_height == 640
 
 
 def test_a_coarser_mask_is_told(folder):
@@ -191,7 +220,7 @@ def test_a_table_in_a_file_counts_for_the_index(folder):
 
 
 def test_large_masks_are_read_by_region(folder, monkeypatch):
-    monkeypatch.setattr("wsigen.dataset.labels.COPY_FROM_PX", 1000)
+    monkeypatch.setattr("wsigen.dataset.mask_labels.COPY_FROM_PX", 1000)
     (member,) = opened(folder).members
     (copy,) = (p for p in (folder / "cache" / "tiled").iterdir())
     with tifffile.TiffFile(copy) as tif:
@@ -205,7 +234,7 @@ def test_large_masks_are_read_by_region(folder, monkeypatch):
 
 
 def test_a_large_mask_in_colour_is_refused_before_it_is_copied(folder, monkeypatch):
-    monkeypatch.setattr("wsigen.dataset.labels.COPY_FROM_PX", 1000)
+    monkeypatch.setattr("wsigen.dataset.mask_labels.COPY_FROM_PX", 1000)
     saved(folder / "labels" / "s1.png", np.dstack([blocks(), blocks() * 100, blocks()]))  # the red channel alone would do
     refused(folder, "a picture in colour", "'#016401'")
     assert not (folder / "cache" / "tiled").exists()

@@ -19,7 +19,8 @@ from wsigen.dataset.groups import HELD_OUT, SPLITS, TRAINING, group_images, spli
 from wsigen.dataset.images import ImageFile, find_images
 from wsigen.dataset.index import Watch, build_index, index_key, load_index, save_index
 from wsigen.dataset.label_sources import label_images
-from wsigen.dataset.labels import Labels, MaskLabels, PolygonLabels
+from wsigen.dataset.labels import Labels, PolygonLabels
+from wsigen.dataset.mask_labels import MaskLabels
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
 from wsigen.dataset.settings import (

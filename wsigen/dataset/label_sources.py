@@ -14,7 +14,8 @@ from wsigen.base.csv_file import number
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.dataset.groups import match_names
 from wsigen.dataset.images import ImageFile
-from wsigen.dataset.labels import Labels, MaskLabels, PointLabels, PolygonLabels, WholeLabel
+from wsigen.dataset.labels import Labels, PointLabels, PolygonLabels, WholeLabel
+from wsigen.dataset.mask_labels import MaskLabels
 from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, MaskSource, PointSource
 from wsigen.dataset.tables import ImageNames, existing, few, folder_of, keys, named_unit, read_rows
 from wsigen.layout.class_names import ClassNames, Unresolved
@@ -111,7 +112,7 @@ def _masks(settings: DatasetSettings, source: MaskSource, files: Sequence[ImageF
         if owner[mask] != name:
             raise DatasetError(f"{mask}: the mask of {name} and of {owner[mask]}; give it their folders' names, too")
     return {
-        name: MaskLabels(mask, settings.table, values, rename, source.unlisted, source.mask_mpp, copies)
+        name: MaskLabels(mask, settings.table, values, rename, source.unlisted, source.mask_mpp, copies, source.origin)
         for name, mask in found.items()
     }
 

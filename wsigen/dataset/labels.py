@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,18 +19,13 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
-from wsigen.dataset.images import COPY_FROM_PX
 from wsigen.dataset.settings import Origin
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.layout.polygons import PolygonLayout
-from wsigen.layout.raster import RasterLayout, Unlisted, Value, check_values, open_label_raster
 from wsigen.slide.reading import ImageSource
 
 Size = tuple[int, int]
-
-PADDING = 0.02
-"""How much larger than its image a mask with an um/px of its own may be, as whole tiles are: a share of each side."""
 
 
 class Labels(Protocol):
@@ -163,134 +157,6 @@ def _read_polygons(
         also = ", or give 'origin: whole' if coordinates count from the whole slide's corner" * bool(drawn_on.y0 or drawn_on.x0)
         raise DatasetError(f"{cause}; mend the annotation in QuPath, or 'classes' or 'names' in the dataset{also}") from None
     return replace(layout, background=background, polygons=layout.polygons.moved(drawn_on.x0, drawn_on.y0))
-
-
-@dataclass(frozen=True, slots=True)
-class MaskLabels:
-    """A label image of the same field.
-
-    Attributes
-    ----------
-    path : the label image
-    values : (value or colour, class name, or an empty one: nobody labelled it)
-    rename : (class name in ``values``, class, or None: nobody labelled it)
-    unlisted : what becomes of other values (`raster.open_label_raster`)
-    mpp : um/px of the mask, or None: it is as large as the image, or coarser by one factor
-    copies : folder of tiled copies of large masks without tiles, or None: they are decoded whole
-    """
-
-    path: Path
-    table: ClassTable
-    values: tuple[tuple[Value, str], ...]
-    rename: tuple[tuple[str, str | None], ...] = ()
-    unlisted: Unlisted | None = None
-    mpp: float | None = None
-    copies: Path | None = None
-
-    @property
-    def any(self) -> bool:
-        """True: a mask is a label."""
-        return True
-
-    def names(self, index: int, image: ImageSource) -> bool:
-        """Whether a pixel is of the class."""
-        raster, counts = self._open(), self._counts()
-        present = np.array([v for v in counts if raster.unlisted != "refuse" or v in raster.values], np.int64)
-        return bool((raster.classes_of(present) == index).any())
-
-    def notes(self, image: ImageSource) -> list[tuple[str, str]]:
-        """What of the values is not as listed, and whether the mask is coarser than the image.
-
-        Raises
-        ------
-        DatasetError
-            If it is no label image, holds values that are not listed, or shows another field than the image.
-        """
-        raster = self._open()
-        height, width = self._covered(raster, image)
-        notes = []
-        if (height, width) != (image.height, image.width):
-            notes.append(f"{width} x {height} px of it are stretched over the {image.width} x {image.height} px of its image")
-        with self._told():
-            return [(self.path.name, f"mask: {note}") for note in [*check_values(raster, self.table, self._counts()), *notes]]
-
-    def layout(self, image: ImageSource, canvas: Size) -> Layout:
-        """Stretch the mask over the image.
-
-        Raises
-        ------
-        DatasetError
-            If it cannot be read, or shows another field than the image.
-        """
-        raster = self._open()
-        height, width = self._covered(raster, image)
-        return replace(raster, height=canvas[0], width=canvas[1], raster_height=height, raster_width=width)
-
-    def _covered(self, raster: RasterLayout, image: ImageSource) -> Size:
-        """How many px of the mask lie on the image, by its um/px or else its shape."""
-        (h, w), (height, width) = (raster.image.height, raster.image.width), (image.height, image.width)
-        what = f"{self.path}: the mask is {w} x {h} px, its image {image.path} {width} x {height} px"
-        if self.mpp is None:
-            part = image.scanned
-            if part is not None and (h, w) != (height, width) and _one_shape((h, w), part.shape):  # as QuPath writes it
-                raise DatasetError(
-                    f"{what}, of which {part.width} x {part.height} px at {part.x0}, {part.y0} were scanned: it may show "
-                    "either; give 'mask_mpp' and a mask of the whole"
-                )
-            if not _one_shape((h, w), (height, width)):
-                raise DatasetError(f"{what}: not the same shape; crop the mask to the image, or give 'mask_mpp'")
-            return h, w
-        rows, columns = image.canvas(self.mpp)
-        beyond = max(h - rows - 1 - PADDING * rows, w - columns - 1 - PADDING * columns)
-        if beyond > 0 or rows - h > 1 or columns - w > 1:
-            fits = f"{image.mpp * width / w:.4g}" if image.mpp else "another"
-            raise DatasetError(
-                f"{what}, {columns} x {rows} px at mask_mpp {self.mpp:g}; correct the um/px of one of them ({fits} would fit), "
-                "or leave 'mask_mpp' out if both show the same field"
-            )
-        return min(h, rows), min(w, columns)
-
-    def _open(self) -> RasterLayout:
-        with self._told():
-            return _open_mask(self, self.path.stat().st_mtime_ns)
-
-    def _counts(self) -> Mapping[int, int]:
-        with self._told():
-            return _count_mask(self, self.path.stat().st_mtime_ns)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say what is wrong in words of a dataset."""
-        try:
-            yield
-        except LayoutError as error:
-            if not error.causes:
-                raise DatasetError(str(error)) from None
-            lossy = "; save the mask as PNG or TIFF without loss" if "lossy" in error.causes[0] else ""
-            remedy = (
-                lossy or "; list them in 'values' (null: nobody labelled it), or give 'unlisted: ignore' or 'unlisted: nearest'"
-            )
-            raise DatasetError(f"{self.path}: {'; '.join(error.causes)}{remedy}") from None
-
-
-def _one_shape(mask: Size, field_px: Size) -> bool:
-    """Whether a mask may show a field, pixel by pixel or coarser, but for a px of the mask."""
-    (h, w), (height, width) = mask, field_px
-    return max((w - 1) / width, (h - 1) / height) < min((w + 1) / width, (h + 1) / height)
-
-
-@functools.lru_cache(maxsize=256)
-def _open_mask(labels: MaskLabels, stamp: int) -> RasterLayout:
-    raster = open_label_raster(labels.path, labels.table, dict(labels.values), UNKNOWN, dict(labels.rename), labels.unlisted)
-    image = raster.image
-    if labels.copies is None or image.by_region or image.height * image.width <= COPY_FROM_PX:
-        return raster
-    return replace(raster, image=image.copied(labels.copies))
-
-
-@functools.lru_cache(maxsize=256)
-def _count_mask(labels: MaskLabels, stamp: int) -> Mapping[int, int]:
-    return _open_mask(labels, stamp).image.counts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -144,10 +144,15 @@ class MaskSource(_Images):
         description="values that 'values' does not list: refuse, ignore (nobody labelled them), or nearest. By default refuse; "
         "a JPEG with two values is read by the threshold between them",
     )
+    origin: Origin | None = Field(
+        default=None,
+        description="what masks show of slides that were scanned in part (MRXS, SCN): 'scanned', that part, as QuPath writes "
+        "them, or 'whole'; needed where a mask may show either",
+    )
     mask_mpp: Mpp | None = Field(
         default=None,
-        description="um/px of the masks, from the image's left upper corner; by default a mask shows what its image shows, "
-        "pixel by pixel or coarser",
+        description="um/px of the masks, from the left upper corner of what they show; by default a mask shows it all, pixel "
+        "by pixel or coarser",
     )
     names: Names = Field(default={}, description="name in 'values' -> class, where they differ, or null: nobody labelled it")
 

@@ -71,10 +71,14 @@ class RasterLayout(Layout):
     notes: tuple[str, ...] = ()
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
-        """Read the labels under the centres, a strip of the raster at a time (`Layout.classes`)."""
-        out = np.empty(box.shape, np.uint8)
+        """Read the labels under the centres (`Layout.classes`)."""
         ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.height, self.raster_height)
         xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.width, self.raster_width)
+        return self.classes_at(ys, xs)
+
+    def classes_at(self, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
+        """Return the classes of rising rows and columns of the raster, uint8 ``[len(ys), len(xs)]``, read strip by strip."""
+        out = np.empty((len(ys), len(xs)), np.uint8)
         span = int(xs[-1] - xs[0]) + 1
         start = 0
         while start < len(ys):
