@@ -10,6 +10,12 @@ import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import JPEGBaseline8Bit, generate_uid
+
+from wsigen.slide.dicom import WHOLE_SLIDE
 
 APERIO = "Aperio Image Library v11.2.1 \r\n{w}x{h} [0,0 {w}x{h}] (128x128) {codec} Q=70|AppMag = 20|MPP = {mpp}"
 
@@ -128,3 +134,28 @@ def write_ome(path, levels, axes="YXS", photometric="rgb", metadata=None, **more
         tif.write(levels[0], subifds=len(levels) - 1, metadata={**about, **(metadata or {})}, **more)
         for level in levels[1:]:
             tif.write(level, subfiletype=1, **more)
+
+
+def write_dicom(path, image, mpp=0.5, series="1.2.9", flavour="VOLUME", side=128, kind=WHOLE_SLIDE):
+    """Write a level of a DICOM slide as JPEG tiles, or any other file of DICOM that is none."""
+    height, width = image.shape[:2]
+    frames = list(tiles(image, jpeg, side))
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = kind
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.ImageType, data.Modality = ["ORIGINAL", "PRIMARY", flavour, "NONE"], "SM"
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, "1.2.3", "1.2.4"
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    data.Rows, data.Columns, data.NumberOfFrames = side, side, len(frames)
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.TotalPixelMatrixColumns, data.TotalPixelMatrixRows, data.DimensionOrganizationType = width, height, "TILED_FULL"
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = [mpp / 1000, mpp / 1000]
+    shared.PixelMeasuresSequence = Sequence([measures])
+    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    data.PixelData = encapsulate(frames)
+    data["PixelData"].is_undefined_length = True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)

@@ -10,7 +10,8 @@ import typer
 
 def info(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="slide, picture, TIFF's URL, grid (*.wsz, *.h5), or a run", show_default=False)
+        str,
+        typer.Argument(metavar="WHAT", help="slide, DICOM folder, picture, URL, grid (*.wsz, *.h5) or run", show_default=False),
     ],
     picture: Annotated[
         Path | None,
@@ -47,5 +48,9 @@ def info(
 
 
 def _is_run(what: str) -> bool:
-    """Whether it is a folder, or a URL that is not of a TIFF."""
-    return not what.casefold().endswith((".tif", ".tiff", ".btf")) if "://" in what else Path(what).is_dir()
+    """Whether it is a folder without DICOM files, or a URL that is not of a TIFF."""
+    if "://" in what:
+        return not what.casefold().endswith((".tif", ".tiff", ".btf"))
+    from wsigen.slide.dicom import holds_dicom
+
+    return Path(what).is_dir() and not holds_dicom(Path(what))

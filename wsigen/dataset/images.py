@@ -12,12 +12,13 @@ from wsigen.base.errors import DatasetError, suggest
 from wsigen.base.geometry import Box
 from wsigen.dataset.settings import DatasetSettings, Source, TileSource
 from wsigen.dataset.tables import keys
+from wsigen.slide.dicom import SUFFIXES as DICOM_SUFFIXES
+from wsigen.slide.dicom import holds_dicom, is_dicom, one_of_each
 from wsigen.slide.reading import ImageSource, let_go, open_image
 from wsigen.storage.files import atomic_path
 
-SUFFIXES = frozenset(
-    ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .vmu .svslide .czi .vsi .jpg .jpeg .jp2 .png .webp .bmp .qptiff".split()  # noqa: SIM905
-)
+_SLIDES = ".svs .tif .tiff .btf .ndpi .scn .bif .mrxs .vms .vmu .svslide .czi .vsi .qptiff"
+SUFFIXES = frozenset([*_SLIDES.split(), *DICOM_SUFFIXES, ".jpg", ".jpeg", ".jp2", ".png", ".webp", ".bmp"])
 """What counts as an image in a folder; a file named on its own may have any suffix."""
 
 COPY_FROM_PX = 2**22
@@ -93,10 +94,11 @@ def _matching(root: Path, text: str, position: int) -> Iterable[Path]:
         return _images_in(path)
     if any(c in text for c in "*?["):
         base = Path(path.anchor) if Path(text).is_absolute() else root  # brackets in the root are no pattern
-        paths = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
+        matched = list(base.glob(str(path.relative_to(base))))
+        paths = [p for p in matched if p.is_file()] + [q for p in matched if holds_dicom(p) for q in p.iterdir() if is_dicom(q)]
         if not paths:
             raise DatasetError(f"{path}: no file matches (source {position}); check 'images' and 'root'")
-        return paths
+        return one_of_each(paths)
     if not path.is_file():
         raise DatasetError(f"{path}: no such image or folder (source {position}); check 'images' and 'root'")
     return [path]
@@ -111,10 +113,12 @@ def _check_mpp(stated: float | dict[str, float] | None, position: int, files: li
 
 
 def _images_in(folder: Path) -> list[Path]:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.casefold() in SUFFIXES and p.is_file())
+    """The images in a folder, and DICOM slides that have a folder of their own in it."""
+    paths = [p for p in folder.iterdir() if (p.suffix.casefold() in SUFFIXES and p.is_file()) or is_dicom(p)]
+    paths += [q for p in folder.iterdir() if holds_dicom(p) for q in p.iterdir() if is_dicom(q)]
     if not paths:
         raise DatasetError(f"{folder}: empty, no images in this folder; add some or leave it out")
-    return paths
+    return one_of_each(paths)
 
 
 def _name(settings: DatasetSettings, path: Path) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import ImageError, refusing
 from wsigen.base.geometry import Box
+from wsigen.slide.dicom import no_slide, read_header, slide_in
 from wsigen.slide.formats import LOADERS, READ, kind_of
 from wsigen.slide.info import SlideInfo
 from wsigen.slide.openslide_reader import OpenSlideReader, demand_known, vendor_of
@@ -134,7 +135,7 @@ def open_image(path: str | os.PathLike[str]) -> ImageSource:
     Parameters
     ----------
     path : str or path
-        A file, or the URL of a TIFF (``https://``, ``s3://``).
+        A file, the folder of a DICOM slide, or the URL of a TIFF (``https://``, ``s3://``).
 
     Raises
     ------
@@ -171,6 +172,8 @@ Reader = OpenSlideReader | TiffReader | PictureReader
 def _found(path: str | os.PathLike[str]) -> Reader:
     if "://" in str(path):
         return _reader(str(path))
+    if Path(path).is_dir():
+        path = slide_in(Path(path))
     if not Path(path).is_file():
         raise ImageError(f"{path}: no such image; check the path")
     return _reader(str(Path(path).resolve()))
@@ -195,6 +198,8 @@ def _open(path: str, stamp: int, process: int) -> Reader:
     if vendor is not None:
         return OpenSlideReader.open(path, vendor)
     kind = kind_of(path)
+    if kind == "DICOM":
+        raise no_slide(Path(path), read_header(Path(path)))
     demand_known(path, kind)
     if kind == "TIFF":
         return TiffReader.open(path)

@@ -19,6 +19,7 @@ from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
 from wsigen.layout.class_names import WrittenClasses
 from wsigen.layout.geojson import class_names
+from wsigen.slide.dicom import is_dicom, one_of_each
 from wsigen.slide.reading import open_image
 
 TILE_PX = 2048
@@ -101,7 +102,7 @@ def find_members(
     """
     if not path.exists():
         raise EvaluationError(f"{path}: no such slide or folder")
-    files = sorted(p for p in path.rglob("*") if _is_image(p)) if path.is_dir() else [path]
+    files = one_of_each(p for p in path.rglob("*") if _is_image(p)) if path.is_dir() else [path]
     if not files:
         raise EvaluationError(f"{path}: no image in this folder; known are {', '.join(sorted(SUFFIXES))}")
     members, skipped, unlabelled = list[Member](), list[Skipped](), dict[int, str]()
@@ -170,7 +171,7 @@ def folders_without_class(path: Path, members: list[Member]) -> list[str]:
 
 def _is_image(path: Path) -> bool:
     """Whether a file is an image and not the thumbnail that lies beside a slide of ours."""
-    if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+    if path.name.startswith(".") or not path.is_file() or (path.suffix.lower() not in SUFFIXES and not is_dicom(path)):
         return False
     return not (path.suffix == ".png" and path.with_suffix(".ome.tiff").exists())
 
