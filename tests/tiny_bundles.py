@@ -230,6 +230,64 @@ def make_text_bundle(folder: Path, seed: int = 0, with_card: bool = True, **card
     return folder
 
 
+def make_dit_bundle(folder: Path, seed: int = 0, flow: bool = True, **card: Any) -> Path:
+    """``DiTTransformer2DModel`` with a token per (level, class); flow matching with a shift, or a learned variance."""
+    import torch
+    from diffusers import DDIMScheduler, DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            sample_size=CROP,
+            out_channels=(1 if flow else 2) * LATENT_CHANNELS,
+            num_embeds_ada_norm=len(LEVELS) * len(CLASSES),
+        )
+        network.eval().save_pretrained(folder / "transformer")
+        tiny_kl().save_pretrained(folder / "vae")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0) if flow else DDIMScheduler(clip_sample=False)
+    scheduler.save_pretrained(folder / "scheduler")
+    write_card(folder, tiny_card("class-tokens", **card))
+    return folder
+
+
+def make_pixart_bundle(folder: Path, seed: int = 0, flow: bool = False, **card: Any) -> Path:
+    """``PixArtTransformer2DModel``, told prompts by a two-layer T5 whose words are letters; DDIM or flow sigmas."""
+    import torch
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PixArtTransformer2DModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = [(chr(c), -1.0) for c in range(33, 127)]
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *letters]
+    tokenizer = T5Tokenizer(vocab=words, extra_ids=0, model_max_length=24)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            sample_size=CROP,
+            out_channels=2 * LATENT_CHANNELS,
+            cross_attention_dim=16,
+            caption_channels=12,
+        )
+        network.eval().save_pretrained(folder / "transformer")
+        tiny_kl().save_pretrained(folder / "vae")
+        small = {"d_model": 12, "d_kv": 6, "d_ff": 16, "num_layers": 2, "num_heads": 2, "vocab_size": len(words)}
+        T5EncoderModel(T5Config(**small)).eval().save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler = (
+        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0)
+        if flow
+        else DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    write_card(folder, tiny_card("text", **card))
+    return folder
+
+
 def _save_text_encoder(folder: Path) -> None:
     """A two-layer CLIP text model and a tokenizer without merges: every letter is a token."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

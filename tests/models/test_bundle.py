@@ -285,7 +285,7 @@ def test_of_a_repository_only_what_is_used_is_fetched(
 ) -> None:
     stem = "unet/diffusion_pytorch_model"
     weights = [f"{stem}{'.' * bool(v)}{v}.safetensors" for v in variants]
-    small = ["model_index.json", "unet/config.json", "vae/config.json", "tokenizer/merges.txt"]
+    small = ["model_index.json", "unet/config.json", "vae/config.json", "tokenizer/merges.txt", "tokenizer/spiece.model"]
     vae = ["vae/model-00001-of-00002.fp16.safetensors", "vae/model-00002-of-00002.fp16.safetensors"]
     hub = Hub(
         [*small, *vae, *weights, f"{stem}.bin", "README.md", "v1-5.safetensors", "safety_checker/model.safetensors"], tmp_path

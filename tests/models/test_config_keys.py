@@ -17,7 +17,10 @@ from wsigen.models.bundle import check_bundle
 from wsigen.models.card import latent_scale, read_card
 from wsigen.models.config_keys import FIXED, FREE, demand_supported
 
-NETWORKS = ["AutoencoderKL", "AutoencoderTiny", "VQModel", "UNet2DModel", "UNet2DConditionModel"]
+NETWORKS = [
+    "AutoencoderKL", "AutoencoderTiny", "VQModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel",
+    "PixArtTransformer2DModel",
+]  # fmt: skip
 SCHEDULERS = [
     "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
     "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler", "LMSDiscreteScheduler",
@@ -43,6 +46,12 @@ def test_every_scheduler_is_allowed_as_diffusers_makes_it(name: str) -> None:
     signature = defaults(name)
     assert signature.keys() <= FREE["scheduler"] | FIXED["scheduler"].keys()
     demand_supported({"_class_name": name, **signature}, "scheduler", "here")
+
+
+def test_the_scheduler_of_flow_matching_is_allowed_as_diffusers_makes_it() -> None:
+    signature = defaults("FlowMatchEulerDiscreteScheduler")
+    assert signature.keys() <= FREE["flow"] | FIXED["flow"].keys()
+    demand_supported({"_class_name": "FlowMatchEulerDiscreteScheduler", **signature}, "flow", "here")
 
 
 @pytest.fixture

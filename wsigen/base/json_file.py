@@ -20,7 +20,13 @@ their text."""
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_json(file: Path, fault: type[WsigenError], advice: str = "mend it", most_bytes: int = MOST_BYTES) -> Any:
+def read_json(
+    file: Path,
+    fault: type[WsigenError],
+    advice: str = "mend it",
+    most_bytes: int = MOST_BYTES,
+    allow_infinite: bool = False,
+) -> Any:
     """Read a JSON file.
 
     Parameters
@@ -31,6 +37,8 @@ def read_json(file: Path, fault: type[WsigenError], advice: str = "mend it", mos
         What to do about a file that cannot be read.
     most_bytes : int
         A larger file is refused before it is read.
+    allow_infinite : bool
+        Take numbers that are not finite, which JSON does not know and Python writes.
 
     Raises
     ------
@@ -42,21 +50,22 @@ def read_json(file: Path, fault: type[WsigenError], advice: str = "mend it", mos
     with refusing(fault, f"{file}: cannot be read as JSON", advice, (FileNotFoundError,)):
         if (size := file.stat().st_size) > most_bytes:
             raise ValueError(f"{size / 2**20:.0f} MiB; at most {most_bytes / 2**20:.0f} MiB are taken")
-        return parse_json(file.read_bytes())
+        return parse_json(file.read_bytes(), allow_infinite)
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, allow_infinite: bool = False) -> Any:
     """Return the value of a JSON text in UTF-8, with or without a byte order mark.
 
     Raises
     ------
     ValueError
-        If it is none, nests more than 200 levels, names an entry twice, or holds a number that is not finite.
+        If it is none, nests more than 200 levels, names an entry twice, or holds a number that is not finite
+        and may not.
     """
     import jiter
 
-    value = jiter.from_json(data.removeprefix(_BOM), allow_inf_nan=False, catch_duplicate_keys=True)
-    if not _is_finite([value]):  # jiter takes 1e999 for infinity
+    value = jiter.from_json(data.removeprefix(_BOM), allow_inf_nan=allow_infinite, catch_duplicate_keys=True)
+    if not (allow_infinite or _is_finite([value])):  # jiter takes 1e999 for infinity
         raise ValueError("a number is too large")
     return value
 

@@ -11,7 +11,10 @@ from wsigen.base.errors import BundleError, suggest
 from wsigen.base.json_file import read_json
 from wsigen.models.card import CARD_NAME, BundleCard, card_command, latent_scale, read_card, vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
-from wsigen.models.network_config import Config, read_config
+from wsigen.models.denoisers import PARTS as DENOISERS
+from wsigen.models.denoisers import Architecture, attending, find_part, read_architecture
+from wsigen.models.flow import EULER, is_flow
+from wsigen.models.network_config import Config, read_config, read_text_encoder
 from wsigen.models.weights import choose_variant
 from wsigen.sampling.schedule import PREDICTIONS
 from wsigen.storage.files import sha256_of
@@ -22,11 +25,10 @@ DEFAULT_FOLDER = Path(__file__).parent / "default"
 GRID = "grid"
 """Folder of the network that draws grids: ``grid/unet`` and ``grid/scheduler``."""
 
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "mask", GRID)
-SUFFIXES = (".safetensors", ".json", ".yaml", ".txt")
+PARTS = ("vae", *DENOISERS, "scheduler", "text_encoder", "tokenizer", "mask", GRID)
+SUFFIXES = (".safetensors", ".json", ".yaml", ".txt", ".model")
 """What decides what a model computes; other files (README) do not count."""
 VAES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
-UNETS = ("UNet2DModel", "UNet2DConditionModel")
 _IDLE = ("safety_checker", "feature_extractor", "image_encoder")
 """What pipelines of diffusers bring along that draws nothing unless it is asked to."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -90,13 +92,14 @@ def check_parts(path: Path, card: BundleCard) -> None:
     """Check what lies in a bundle against its card; see `check_bundle`."""
     _check_pipeline(path)
     text = card.conditioning.kind == "text"
-    check_weights(path, ("vae", "unet", "text_encoder") if text else ("vae", "unet"))
+    denoiser = find_part(path)
+    check_weights(path, ("vae", denoiser, "text_encoder") if text else ("vae", denoiser))
     if text and not (path / "tokenizer").is_dir():
         raise BundleError(f"{path}: no tokenizer folder, which conditioning 'text' needs")
     _check_vae(path, read_config(path, "vae"), card)
     _check_denoiser(path, card)
     if card.drawing is not None:
-        check_weights(path / GRID, ("unet",))
+        check_weights(path / GRID, (find_part(path / GRID),))
         _check_denoiser(path / GRID, card.drawing)
 
 
@@ -117,7 +120,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    folders = [*PARTS, "mask/unet", "mask/scheduler", "grid/unet", "grid/scheduler"]
+    folders = [*PARTS, "mask/unet", "mask/scheduler", *(f"{GRID}/{part}" for part in (*DENOISERS, "scheduler"))]
     patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
     wanted = [CARD_NAME, "model_index.json", *patterns]
     try:
@@ -205,54 +208,60 @@ def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
 
 
 def _check_denoiser(folder: Path, card: BundleCard) -> None:
-    unet = read_config(folder, "unet")
-    _check_unet(folder, unet, card)
-    _check_embeddings(folder, unet, card)
+    config, network = read_architecture(folder)
+    _check_network(folder, network, card)
+    demand_supported(config, network.part, folder)
+    _check_channels(folder, network, card)
+    _check_embeddings(folder, network, card)
     check_scheduler(folder)
 
 
-def _check_unet(folder: Path, unet: Config, card: BundleCard) -> None:
-    kind, name = card.conditioning.kind, unet.get("_class_name")
-    if name not in UNETS:
-        raise BundleError(f"{folder}: the unet is a {name}; possible: {', '.join(UNETS)}")
-    wanted = UNETS[kind == "text"]
-    _agree(folder, "the unet", name, f"conditioning '{kind}' needs a", wanted)
-    demand_supported(unet, "unet", folder)
-    channels, classes = card.latent.channels, len(card.classes)
+def _check_network(folder: Path, network: Architecture, card: BundleCard) -> None:
+    kind = card.conditioning.kind
+    wanted = attending(tokens=kind == "text")
+    if network.name not in wanted:
+        _agree(folder, f"the {network.part}", network.name, f"conditioning '{kind}' needs a", " or ".join(wanted))
+
+
+def _check_channels(folder: Path, network: Architecture, card: BundleCard) -> None:
+    part, channels, classes = network.part, card.latent.channels, len(card.classes)
     told = [f"{channels} latent channels"]
-    told += [f"a class map of {classes} classes and 'unknown'"] if kind == "class-map" else []
+    told += [f"a class map of {classes} classes and 'unknown'"] if card.conditioning.kind == "class-map" else []
     told += [f"a grid of {card.grid.channels - 1} numbers and 'known'"] if card.grid else []
-    _agree(folder, "unet in_channels", unet.get("in_channels"), f"{' and '.join(told)} need", card.input_channels)
-    _agree(folder, "unet out_channels", unet.get("out_channels"), "the card's latent.channels is", channels)
-    step = 2 ** (len(unet.get("block_out_channels", (1,))) - 1)
-    if card.crop_latent % step:
-        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, the unet needs a multiple of {step}")
+    _agree(folder, f"{part} in_channels", network.channels, f"{' and '.join(told)} need", card.input_channels)
+    if not (network.learns_variance and network.outputs == 2 * channels):
+        _agree(folder, f"{part} out_channels", network.outputs, "the card's latent.channels is", channels)
+    if card.crop_latent % network.multiple:
+        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, the {part} needs a multiple of {network.multiple}")
 
 
-def _check_embeddings(folder: Path, unet: Config, card: BundleCard) -> None:
+def _check_embeddings(folder: Path, network: Architecture, card: BundleCard) -> None:
     kind, levels, classes = card.conditioning.kind, len(card.levels), len(card.classes)
-    embeds = unet.get("num_class_embeds")
+    what, embeds = f"{network.part} {network.embeds_key}", network.embeds
     if kind == "class-tokens":
-        why = f"{levels} levels of {classes} classes and the null token need"
-        _agree(folder, "unet num_class_embeds", embeds, why, levels * classes + 1)
+        null = " and the null token" if network.counts_null else ""
+        why = f"{levels} levels of {classes} classes{null} need"
+        _agree(folder, what, embeds, why, levels * classes + network.counts_null)
     elif embeds is not None:
-        _agree(folder, "unet num_class_embeds", embeds, "the card's number of levels is", levels)
+        _agree(folder, what, embeds, "the card's number of levels is", levels)
     if kind == "text":
-        width = read_config(folder, "text_encoder").get("hidden_size", 512)
-        listens = unet.get("cross_attention_dim", 1280)
+        encoder, known = read_text_encoder(folder)
+        listens, width = network.tokens, encoder.get(known.width, 512)
         if isinstance(listens, list) and set(listens) == {width}:  # said block by block
             listens = width
-        _agree(folder, "unet cross_attention_dim", listens, "the text encoder's hidden_size is", width)
+        _agree(folder, f"{network.part} {network.tokens_key}", listens, f"the text encoder's {known.width} is", width)
 
 
 def check_scheduler(folder: Path) -> None:
     """Refuse a noise schedule that no sampler here can follow (BundleError)."""
     scheduler = read_config(folder, "scheduler")
-    name = str(scheduler.get("_class_name", ""))
-    if "Flow" in name or not ("beta_schedule" in scheduler or scheduler.get("trained_betas")):
-        raise BundleError(f"{folder}: scheduler {name} has no beta schedule (flow matching is not supported)")
+    name, kind = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
+    if is_flow(scheduler):
+        _check_flow(folder, scheduler)
+        return
+    if not ("beta_schedule" in scheduler or scheduler.get("trained_betas")):
+        raise BundleError(f"{folder}: scheduler {name} has no beta schedule, and is none of flow matching")
     demand_supported(scheduler, "scheduler", folder)
-    kind = scheduler.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise BundleError(f"{folder}: scheduler prediction_type {kind!r}; possible: {', '.join(PREDICTIONS)}")
     if kind == "epsilon" and scheduler.get("rescale_betas_zero_snr"):
@@ -260,3 +269,15 @@ def check_scheduler(folder: Path) -> None:
             f"{folder}: the scheduler ends in pure noise (rescale_betas_zero_snr), of which an epsilon prediction says "
             "nothing; such a model predicts 'v_prediction' or 'sample': correct scheduler/scheduler_config.json"
         )
+
+
+def _check_flow(folder: Path, scheduler: Config) -> None:
+    name, kind = scheduler.get("_class_name"), scheduler.get("prediction_type", "epsilon")
+    if "FlowMatch" in str(name) and name != EULER:
+        raise BundleError(f"{folder}: scheduler {name} is not known; of flow matching {EULER} is")
+    if name != EULER and kind != "flow_prediction":
+        raise BundleError(
+            f"{folder}: scheduler use_flow_sigmas true goes with prediction_type 'flow_prediction' alone, not {kind!r}: "
+            "correct scheduler/scheduler_config.json"
+        )
+    demand_supported(scheduler, "flow", folder)

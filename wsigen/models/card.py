@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
+from wsigen.models.denoisers import Architecture, read_architecture
 from wsigen.models.network_config import Config, read_config
 
 CARD_NAME = "wsigen.yaml"
@@ -75,7 +76,7 @@ class Conditioning(Settings):
     ----------
     kind : {"class-map", "class-tokens", "text", "none"}
         ``class-map``: one-hot channels ``[classes..., unknown]`` beside the latents. ``class-tokens``: one embedding per
-        (level, class) and a last one for "no condition". ``text``: prompts through CLIP. ``none``: nothing.
+        (level, class) and a last one for "no condition". ``text``: prompts through CLIP or T5. ``none``: nothing.
     prompt, negative_prompt : str
         ``text`` only; ``{class}`` and ``{level}`` stand for the names. The negative prompt is the null condition.
     """
@@ -337,7 +338,7 @@ def derived_content(folder: Path) -> dict[str, Any]:
 
     The um/px is unknown (null); the classes are Glass and Tissue.
     """
-    vae, unet = read_config(folder, "vae"), read_config(folder, "unet")
+    vae, (_, network) = read_config(folder, "vae"), read_architecture(folder)
     read_config(folder, "scheduler")
     text = (folder / "text_encoder" / "config.json").is_file()
     return {
@@ -351,16 +352,16 @@ def derived_content(folder: Path) -> dict[str, Any]:
             {"name": "Tissue", "color": [200, 100, 160]},
         ],
         "levels": [{"name": "patch", "mpp": None}],
-        "conditioning": {"kind": _kind(unet, text)},
+        "conditioning": {"kind": _kind(network, text)},
         "latent": _latent(folder, vae),
-        "crop_latent": _crop(unet),
+        "crop_latent": network.side,
     }
 
 
-def _kind(unet: Config, text: bool) -> str:
+def _kind(network: Architecture, text: bool) -> str:
     if text:
         return "text"
-    return "class-tokens" if unet.get("num_class_embeds") else "none"
+    return "class-tokens" if network.embeds else "none"
 
 
 def _latent(folder: Path, vae: Config) -> dict[str, Any]:
@@ -397,8 +398,3 @@ def latent_scale(vae: Config) -> tuple[list[float], list[float]]:
             f"the vae's config says {len(mean)} latents_mean and {len(std)} latents_std for {channels} channels: {remedy}"
         )
     return list(mean), [deviation / scale for deviation in std]
-
-
-def _crop(unet: Config) -> int:
-    side = unet.get("sample_size") or 64
-    return int(min(side) if isinstance(side, (list, tuple)) else side)

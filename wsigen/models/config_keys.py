@@ -25,6 +25,12 @@ _UNETS = (
     "num_class_embeds", "time_embedding_dim",
 )  # fmt: skip
 
+_TRANSFORMERS = (
+    "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "num_layers", "dropout", "norm_num_groups",
+    "attention_bias", "sample_size", "patch_size", "activation_fn", "num_embeds_ada_norm", "upcast_attention",
+    "norm_elementwise_affine", "norm_eps",
+)  # fmt: skip
+
 _SCHEDULES = (
     # which noise levels there are, and what the network says of them
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "clip_sample",
@@ -60,9 +66,23 @@ FREE: dict[str, frozenset[str]] = {
         "conv_in_kernel", "conv_out_kernel", "class_embeddings_concat", "mid_block_only_cross_attention",
         "cross_attention_norm", "addition_time_embed_dim", "addition_embed_type_num_heads",
     }),
+    "DiTTransformer2DModel": frozenset(_TRANSFORMERS),
+    "PixArtTransformer2DModel": frozenset({*_TRANSFORMERS, "cross_attention_dim", "interpolation_scale", "caption_channels"}),
     "scheduler": frozenset(_SCHEDULES),
+    "flow": frozenset({
+        *_SCHEDULES, "shift", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "stochastic_sampling",
+    }),
 }  # fmt: skip
-"""Keys that may say anything, by class; all schedulers are one kind."""
+"""Keys that may say anything, by class; all schedulers are one kind, and those of flow matching another."""
+
+_FIXED_SCHEDULES: dict[str, tuple[Any, ...]] = {
+    "thresholding": (False,),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+    "timestep_type": ("discrete",),
+    "use_dynamic_shifting": (False,),
+    "shift_terminal": (None,),
+    "predict_epsilon": (True,),
+}
 
 FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "AutoencoderKL": {},
@@ -79,15 +99,14 @@ FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
         "time_embedding_type": ("positional",),
         "attention_type": ("default",),
     },
-    "scheduler": {
-        "thresholding": (False,),
-        "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-        "timestep_type": ("discrete",),
-        "use_flow_sigmas": (False,),
-        "use_dynamic_shifting": (False,),
-        "shift_terminal": (None,),
-        "predict_epsilon": (True,),
+    "DiTTransformer2DModel": {"norm_type": ("ada_norm_zero",)},
+    "PixArtTransformer2DModel": {
+        "norm_type": ("ada_norm_single",),
+        "use_additional_conditions": (False,),
+        "attention_type": ("default",),
     },
+    "scheduler": _FIXED_SCHEDULES | {"use_flow_sigmas": (False,)},
+    "flow": _FIXED_SCHEDULES | {"use_flow_sigmas": (True, False), "invert_sigmas": (False,)},
 }
 """Values that other keys may have, by class: the default comes first, or is as good."""
 
@@ -101,9 +120,9 @@ def demand_supported(config: Config, part: str, where: object) -> None:
     Parameters
     ----------
     config : dict
-        Of a class in `FREE`, or of any scheduler.
+        Of a class in `FREE`, or of a scheduler.
     part : str
-        ``vae``, ``unet`` or ``scheduler``.
+        ``vae``, ``unet``, ``transformer``, ``scheduler``, or ``flow``: a scheduler of flow matching.
     where : object
         Begins the message.
 
@@ -112,7 +131,8 @@ def demand_supported(config: Config, part: str, where: object) -> None:
     BundleError
         It names the key and its value.
     """
-    kind = "scheduler" if part == "scheduler" else str(config.get("_class_name"))
+    schedules = part in ("scheduler", "flow")
+    kind, said = (part, "scheduler") if schedules else (str(config.get("_class_name")), part)
     for key, value in config.items():
         if key.startswith("_") or key in FREE[kind]:
             continue
@@ -122,7 +142,7 @@ def demand_supported(config: Config, part: str, where: object) -> None:
             continue
         only = f"only {' or '.join(map(_word, allowed))} is" if key in FIXED[kind] else "it is not known here"
         raise BundleError(
-            f"{where}: {part} {key} {_word(value)} is not supported ({only}), and without it the model would draw something "
+            f"{where}: {said} {key} {_word(value)} is not supported ({only}), and without it the model would draw something "
             "else: use another model"
         )
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from wsigen.base.classes import UNKNOWN
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
+from wsigen.models.denoisers import Architecture
 from wsigen.models.loading import load_text
-from wsigen.models.network_config import Config
+from wsigen.models.network_config import read_text_encoder
 
 Call = tuple[Tensor, dict[str, Any]]
 """The sample ``(B, channels, p, p)`` and the keyword arguments of a network."""
@@ -33,21 +34,21 @@ class Inputs(Protocol):
         ...
 
 
-def make_inputs(folder: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
+def make_inputs(folder: Path, card: BundleCard, network: Architecture, device: str) -> Inputs:
     """Choose how the conditions of a bundle reach its network, by the kind that its card names."""
-    inputs = _class_inputs(folder, card, unet, device)
+    inputs = _class_inputs(folder, card, network, device)
     return GridInputs(inputs, card.grid.channels) if card.grid else inputs
 
 
-def _class_inputs(folder: Path, card: BundleCard, unet: Config, device: str) -> Inputs:
-    knows_levels = unet.get("num_class_embeds") is not None
+def _class_inputs(folder: Path, card: BundleCard, network: Architecture, device: str) -> Inputs:
+    knows_levels = network.embeds is not None
     kind = card.conditioning.kind
     if kind == "class-map":
         return ClassMapInputs(card, knows_levels)
     if kind == "class-tokens":
         return TokenInputs(card)
     if kind == "text":
-        return TextInputs(card, *load_text(folder, device), knows_levels)
+        return TextInputs(card, *load_text(folder, device), knows_levels, read_text_encoder(folder)[1].most)
     return PlainInputs(card, knows_levels)
 
 
@@ -123,12 +124,16 @@ class TokenInputs:
 
 
 class TextInputs:
-    """Prompts such as "Tumor, patch" through CLIP, each encoded once; null = the negative prompt."""
+    """Prompts such as "Tumor, patch" through CLIP or T5, each encoded once; null = the negative prompt.
 
-    def __init__(self, card: BundleCard, tokenizer: Any, encoder: Any, knows_levels: bool) -> None:
+    CLIP's tokens are taken with those that fill the prompt up, as Stable Diffusion was trained. T5's (``most``) end with the
+    prompt, in lower case, and the network is told which they are, as PixArt was trained.
+    """
+
+    def __init__(self, card: BundleCard, tokenizer: Any, encoder: Any, knows_levels: bool, most: int | None = None) -> None:
         self.card, self.tokenizer, self.encoder = card, tokenizer, encoder
-        self._plain = PlainInputs(card, knows_levels)
-        self._known: dict[str, Tensor] = {}
+        self._plain, self._most = PlainInputs(card, knows_levels), most
+        self._known: dict[str, tuple[Tensor, Tensor]] = {}
         self._lock = threading.Lock()
 
     def prompt(self, label: int | None, level: int) -> str:
@@ -140,21 +145,23 @@ class TextInputs:
         return words.replace("{level}", self.card.levels[level].name)
 
     def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
-        """Return the latents and the embedded prompts ``(B, tokens, width)``."""
+        """Return the latents and the embedded prompts ``(B, tokens, width)``, with T5 also which tokens count."""
         _, extra = self._plain(latents, conditions, level)
         rows = [self._embed(self.prompt(_label(c, self.card), level)) for c in conditions]
-        return latents, {**extra, "encoder_hidden_states": torch.stack(rows).to(latents)}
+        told = {**extra, "encoder_hidden_states": torch.stack([tokens for tokens, _ in rows]).to(latents)}
+        return latents, told if self._most is None else told | {"encoder_attention_mask": torch.stack([m for _, m in rows])}
 
-    def _embed(self, prompt: str) -> Tensor:
+    def _embed(self, prompt: str) -> tuple[Tensor, Tensor]:
         with self._lock:
             if prompt not in self._known:
-                length = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
-                ids = self.tokenizer(
-                    prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-                ).input_ids
+                length = min(self.tokenizer.model_max_length, self._most or self.encoder.config.max_position_embeddings)
+                words = prompt if self._most is None else prompt.lower().strip()
+                told = self.tokenizer(words, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
                 device = self.encoder.device
+                ids, mask = told.input_ids.to(device), told.attention_mask.to(device)
                 with torch.autocast(device.type, enabled=False):
-                    self._known[prompt] = self.encoder(ids.to(device))[0][0]
+                    tokens = self.encoder(ids, attention_mask=None if self._most is None else mask)[0][0]
+                self._known[prompt] = (tokens, mask[0])
             return self._known[prompt]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import BundleError, refusing
-from wsigen.models.network_config import read_config
+from wsigen.models.flow import flow_of, is_flow
+from wsigen.models.network_config import read_config, read_text_encoder
 from wsigen.models.weights import choose_weights, demand_fit
 
 _ADVICE = "copy the bundle again"
@@ -21,7 +22,7 @@ def check_network(folder: Path) -> Any:
     Parameters
     ----------
     folder : Path
-        ``unet`` or ``vae`` of a bundle that was checked.
+        ``unet``, ``transformer`` or ``vae`` of a bundle that was checked.
 
     Raises
     ------
@@ -61,16 +62,18 @@ def load_network(folder: Path, device: str) -> Any:
 
 
 def load_text(folder: Path, device: str) -> tuple[Any, Any]:
-    """Load CLIP's tokenizer and text model from a folder that has both (BundleError)."""
+    """Load the tokenizer and the text model, CLIP's or T5's, from a folder that has both (BundleError)."""
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    import transformers
 
     encoder_folder = folder / "text_encoder"
-    demand_fit(lambda: CLIPTextModel(CLIPTextConfig(**read_config(folder, "text_encoder"))), encoder_folder)
+    config, classes = read_text_encoder(folder)
+    kind, tokens, settings = (getattr(transformers, name) for name in (classes.model, classes.tokenizer, classes.config))
+    demand_fit(lambda: kind(settings(**config)), encoder_folder)
     with refusing(BundleError, f"{folder / 'tokenizer'}: cannot be loaded", _ADVICE):
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        tokenizer = tokens.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     with refusing(BundleError, f"{encoder_folder}: cannot be loaded", _ADVICE):
-        encoder, info = CLIPTextModel.from_pretrained(
+        encoder, info = kind.from_pretrained(
             str(encoder_folder),
             output_loading_info=True,
             use_safetensors=True,
@@ -94,6 +97,7 @@ def read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
     """Training noise levels, prediction type and x0 clamp of ``path/scheduler``, by diffusers' own scheduler.
 
     Any scheduler's config will do: cosine and scaled linear betas and rescaling to zero terminal SNR mean the same in all.
+    A flow's prediction counts as x0 (`flow`).
 
     Raises
     ------
@@ -103,6 +107,8 @@ def read_schedule(path: Path) -> tuple[NDArray[np.float64], str, float | None]:
     from diffusers import DDIMScheduler
 
     config = read_config(path, "scheduler")
+    if is_flow(config):
+        return flow_of(config).abar, "sample", None
     with refusing(BundleError, f"{path / 'scheduler'}: cannot be loaded", _ADVICE):
         scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), local_files_only=True)
         abar = scheduler.alphas_cumprod.double().numpy().copy()

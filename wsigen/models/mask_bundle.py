@@ -19,6 +19,7 @@ from wsigen.layout.subtypes import choose_subtype
 from wsigen.models.bundle import SUFFIXES, check_scheduler, check_weights
 from wsigen.models.card import Text, unique_names
 from wsigen.models.config_keys import demand_supported
+from wsigen.models.flow import is_flow
 from wsigen.models.network_config import read_config
 from wsigen.storage.files import sha256_of
 
@@ -140,4 +141,6 @@ def _check_network(folder: Path, card: MaskCard) -> None:
             raise BundleError(f"{folder}: unet {key} is {unet.get(key)}, but {CARD_NAME} needs {value}")
     demand_supported(unet, "unet", folder)
     check_scheduler(folder)
+    if is_flow(read_config(folder, "scheduler")):
+        raise BundleError(f"{folder}: a mask model of flow matching is not supported")
     check_weights(folder, ("unet",))

@@ -17,6 +17,8 @@ from wsigen.models.autoencoder import Autoencoder, demand_finite, load_autoencod
 from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard
 from wsigen.models.conditioning import Condition
+from wsigen.models.denoisers import call, read_architecture
+from wsigen.models.flow import Flow, flow_of, is_flow
 from wsigen.models.loading import load_network, read_schedule
 from wsigen.models.network_config import read_config
 
@@ -62,19 +64,21 @@ def load_model(path: Path, device: str = "cpu", precision: str = "fp32") -> Mode
 
 
 def _parts(folder: Path, card: BundleCard, device: str, precision: str) -> dict[str, Any]:
-    """Load what a `Denoiser` is made of from ``unet`` and ``scheduler`` in a folder."""
+    """Load what a `Denoiser` is made of from its network and ``scheduler`` in a folder."""
     from wsigen.models.inputs import make_inputs
 
     abar, prediction_type, clip = read_schedule(folder)
+    (_, network), scheduler = read_architecture(folder), read_config(folder, "scheduler")
     return {
         "card": card,
-        "unet": load_network(folder / "unet", device),
-        "inputs": make_inputs(folder, card, read_config(folder, "unet"), device),
+        "unet": load_network(folder / network.part, device),
+        "inputs": make_inputs(folder, card, network, device),
         "abar": abar,
         "prediction_type": prediction_type,
         "clip": clip,
         "device": device,
         "precision": precision,
+        "flow": flow_of(scheduler) if is_flow(scheduler) else None,
     }
 
 
@@ -115,7 +119,7 @@ class Denoiser:
     card : BundleCard
         Of the bundle; of a network that draws grids `BundleCard.drawing`.
     unet : nn.Module
-        The denoiser.
+        The network that denoises, a U-Net or a transformer.
     inputs : Inputs
         How conditions reach it.
     abar : ndarray
@@ -126,6 +130,8 @@ class Denoiser:
         x0 is clamped to ``[-clip, clip]`` in each step.
     device, precision : str
         See `load_model`.
+    flow : Flow or None
+        Of a flow model, whose velocity `predict` turns into x0.
     """
 
     card: BundleCard
@@ -136,6 +142,7 @@ class Denoiser:
     clip: float | None
     device: str
     precision: str
+    flow: Flow | None
 
     def predict(self, latents: Array, timestep: int, conditions: Sequence[Condition], level: int) -> Array:
         """Run the denoiser once on a batch.
@@ -154,7 +161,7 @@ class Denoiser:
         Returns
         -------
         ndarray
-            float32 ``(B, C, p, p)``: the raw output, to be read by ``prediction_type``.
+            float32 ``(B, C, p, p)``, to be read by ``prediction_type``.
 
         Raises
         ------
@@ -165,15 +172,17 @@ class Denoiser:
 
         if len(conditions) != len(latents):
             raise ValueError(f"{len(conditions)} conditions for a batch of {len(latents)}")
-        batch = torch.from_numpy(np.ascontiguousarray(latents, dtype=np.float32))
+        flow = self.flow
+        state, time = (latents, timestep) if flow is None else (flow.state(latents, timestep), flow.time(timestep))
+        batch = torch.from_numpy(np.ascontiguousarray(state, dtype=np.float32))
         batch = batch.to(self.device, memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=bf16):
             sample, extra = self.inputs(batch, conditions, level)
             sample = sample.contiguous(memory_format=torch.channels_last)
-            output = self.unet(sample, timestep, return_dict=False, **extra)[0]
+            output = call(self.unet, sample, time, extra, batch.shape[1])
             predicted = np.ascontiguousarray(output.float().cpu().numpy())
-        return demand_finite(predicted, "denoiser")
+        return demand_finite(predicted if flow is None else flow.clean(state, predicted, timestep), "denoiser")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ Whatever else a config says decides how diffusers builds the network; that is bo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,8 +73,23 @@ class UnetConfig(_Config):
     addition_embed_type: Word | None = None
 
 
+class TransformerConfig(_Config):
+    """Of a ``DiTTransformer2DModel`` or ``PixArtTransformer2DModel``."""
+
+    in_channels: Channels | None = None
+    out_channels: Channels | None = None
+    num_attention_heads: Channels = 16
+    attention_head_dim: Channels = 72
+    num_layers: Layers | None = None
+    patch_size: Annotated[int, Field(ge=1, le=64)] | None = None
+    sample_size: Px | None = None
+    num_embeds_ada_norm: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    cross_attention_dim: Channels | None = None
+    caption_channels: Channels | None = None
+
+
 class SchedulerConfig(_Config):
-    """Of any scheduler with betas."""
+    """Of any scheduler with betas, or of flow matching."""
 
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     beta_schedule: Word | None = None
@@ -84,11 +100,20 @@ class SchedulerConfig(_Config):
     rescale_betas_zero_snr: bool | None = None
     clip_sample: bool | None = None
     clip_sample_range: Annotated[float, Field(gt=0)] | None = None
+    shift: Annotated[float, Field(gt=0, le=1000)] | None = None
+    flow_shift: Annotated[float, Field(gt=0, le=1000)] | None = None
+    use_flow_sigmas: bool | None = None
 
 
 class TextConfig(_Config):
-    """Of a ``CLIPTextModel``."""
+    """Of a ``CLIPTextModel`` or a ``T5EncoderModel``."""
 
+    model_type: Word | None = None
+    d_model: Channels | None = None
+    d_kv: Channels | None = None
+    d_ff: Channels | None = None
+    num_layers: Annotated[int, Field(ge=1, le=256)] | None = None
+    num_heads: Channels | None = None
     hidden_size: Channels | None = None
     intermediate_size: Channels | None = None
     projection_dim: Channels | None = None
@@ -101,13 +126,18 @@ class TextConfig(_Config):
 _KINDS: dict[str, type[_Config]] = {
     "vae": VaeConfig,
     "unet": UnetConfig,
+    "transformer": TransformerConfig,
     "scheduler": SchedulerConfig,
     "text_encoder": TextConfig,
 }
 
 
+_OLD_TRANSFORMERS = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
+"""What diffusers calls today what it once called Transformer2DModel, by ``norm_type``."""
+
+
 def read_config(folder: Path, part: str) -> Config:
-    """Read the config of ``vae``, ``unet``, ``scheduler`` or ``text_encoder``.
+    """Read the config of ``vae``, ``unet``, ``transformer``, ``scheduler`` or ``text_encoder``.
 
     Raises
     ------
@@ -117,15 +147,55 @@ def read_config(folder: Path, part: str) -> Config:
     name = "scheduler_config.json" if part == "scheduler" else "config.json"
     file = folder / part / name
     try:
-        content = read_json(file, BundleError, "copy the bundle again")
+        # a sampler's lowest lambda is -Infinity in what diffusers saves
+        content = read_json(file, BundleError, "copy the bundle again", allow_infinite=part == "scheduler")
     except FileNotFoundError:
         if part == "vae" and (folder / "vqvae").is_dir():
             raise BundleError(f"{folder}: its autoencoder lies in vqvae; rename that folder to vae") from None
-        raise BundleError(f"{folder}: no {part}/{name}; a bundle is a diffusers folder with vae, unet and scheduler") from None
+        made_of = "a diffusers folder with vae, unet (or transformer) and scheduler"
+        raise BundleError(f"{folder}: no {part}/{name}; a bundle is {made_of}") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
     try:
         validated(_KINDS[part], content, str(file), BundleError)
     except BundleError as error:
         raise BundleError(f"{error}; correct it there, or copy the bundle again") from None
-    return content
+    return _in_full(content) if part == "transformer" else content
+
+
+def _in_full(config: Config) -> Config:
+    """The config of a transformer with its class in today's words, and with what diffusers decides by its size."""
+    name = str(config.get("_class_name"))
+    if name == "Transformer2DModel":
+        name = _OLD_TRANSFORMERS.get(str(config.get("norm_type")), name)
+    sized = name == "PixArtTransformer2DModel" and config.get("use_additional_conditions") is None
+    told_size = {"use_additional_conditions": config.get("sample_size", 128) == 128} if sized else {}
+    return {**config, "_class_name": name, **told_size}
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A kind of model that reads prompts: transformers' classes of it, its tokenizer and its config, the key of its width, and
+    how many tokens a prompt has at most (None: the config says so)."""
+
+    model: str
+    tokenizer: str
+    config: str
+    width: str
+    most: int | None = None
+
+
+TEXT_ENCODERS = {
+    "clip_text_model": TextEncoder("CLIPTextModel", "CLIPTokenizer", "CLIPTextConfig", "hidden_size"),
+    "t5": TextEncoder("T5EncoderModel", "T5Tokenizer", "T5Config", "d_model", most=300),  # as PixArt-Sigma was trained
+}
+"""By ``model_type``."""
+
+
+def read_text_encoder(folder: Path) -> tuple[Config, TextEncoder]:
+    """Read the config of a bundle's text encoder, and of which kind it is (BundleError if that is not known)."""
+    config = read_config(folder, "text_encoder")
+    kind = config.get("model_type") or "clip_text_model"
+    if kind not in TEXT_ENCODERS:
+        raise BundleError(f"{folder}: the text encoder is a {kind}; possible: {', '.join(TEXT_ENCODERS)}")
+    return config, TEXT_ENCODERS[kind]

@@ -13,6 +13,7 @@ import yaml
 from wsigen.base.errors import BundleError, refusing
 from wsigen.models.bundle import check_parts
 from wsigen.models.card import CARD_NAME, BundleCard, Rgb, derived_content, make_card
+from wsigen.models.denoisers import find_part, read_architecture
 from wsigen.models.network_config import read_config
 from wsigen.storage.files import write_atomic
 
@@ -94,7 +95,7 @@ def card_text(card: Any) -> str:
 
 def _content(folder: Path, wishes: CardWishes) -> tuple[dict[str, Any], list[str]]:
     """What the card holds, and what it does not know."""
-    content, unet, vae = derived_content(folder), read_config(folder, "unet"), read_config(folder, "vae")
+    content, vae, (config, network) = derived_content(folder), read_config(folder, "vae"), read_architecture(folder)
     absolute = folder.absolute()
     content |= {"name": wishes.name or absolute.name or "bundle", "title": wishes.title or f"Model of {absolute.name}"}
     content |= {"licence": wishes.licence or "unknown", "not_for": wishes.not_for or "clinical use"}
@@ -104,20 +105,23 @@ def _content(folder: Path, wishes: CardWishes) -> tuple[dict[str, Any], list[str
     if wishes.mpp:
         one = len(wishes.mpp) == 1
         content["levels"] = [{"name": "patch" if one else f"{mpp:g} um/px", "mpp": mpp} for mpp in wishes.mpp]
-    kind, levels, embedded = content["conditioning"]["kind"], len(content["levels"]), unet.get("num_class_embeds")
-    names = wishes.classes or _stand_ins(kind, (embedded or 1) - 1, levels)
+    kind, levels, embedded = content["conditioning"]["kind"], len(content["levels"]), network.embeds
+    names = wishes.classes or _stand_ins(kind, (embedded or 1) - network.counts_null, levels)
     content["classes"] = _classes(folder, names, wishes.background)
+    side, scale = content["crop_latent"], content["latent"]["std"][0]
     missing = {
         "um/px: give --mpp, or 'wsigen generate --mpp' with every slide": not wishes.mpp,
         f"the classes, for which {', '.join(names)} stand in: give --classes": not wishes.classes,
         "which class is bare glass: give --background": not any(c["background"] for c in content["classes"]),
         "the licence: give --licence": not wishes.licence,
         f"what it was trained on: write training_data into {CARD_NAME}": True,
-        "how large its crops were: 64 latent px are taken; correct crop_latent if need be": not unet.get("sample_size"),
-        f"the scale of its latents: diffusers' own, a deviation of {content['latent']['std'][0]:.3g}, is taken": not (
+        f"how large its crops were: {side} latent px are taken; correct crop_latent if need be": not config.get("sample_size"),
+        f"the scale of its latents: diffusers' own, a deviation of {scale:.3g}, is taken": not (
             vae.get("scaling_factor") or vae.get("latents_std") or vae.get("_class_name") == "AutoencoderTiny"
         ),
-        f"what the last of {embedded} embeddings means: it is taken for 'no condition'": kind == "class-tokens",
+        f"what the last of {embedded} embeddings means: it is taken for 'no condition'": (
+            kind == "class-tokens" and network.counts_null
+        ),
     }
     return content, [line for line, is_missing in missing.items() if is_missing]
 
@@ -149,5 +153,5 @@ def _check_weights_fit(folder: Path) -> None:
     """Compare the networks' configs with their weights (BundleError)."""
     from wsigen.models.loading import check_network
 
-    for part in ("vae", "unet"):
+    for part in ("vae", find_part(folder)):
         check_network(folder / part)

@@ -15,6 +15,7 @@ from wsigen.layout.layout import Layout
 from wsigen.models.attention import PART
 from wsigen.models.autoencoder import PIECE
 from wsigen.models.card import BundleCard
+from wsigen.models.denoisers import read_architecture
 from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX, attention_of, last_halo
 from wsigen.models.network_config import Config, read_config
 from wsigen.models.weights import read_shapes
@@ -49,7 +50,7 @@ BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
 
-LOADED = ("unet", "vae", "text_encoder", "grid/unet")
+LOADED = ("unet", "transformer", "vae", "text_encoder", "grid/unet", "grid/transformer")
 """Parts of a bundle that stay in memory."""
 
 SAMPLE_SIDE = 256
@@ -118,7 +119,7 @@ def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
     denoise = decode = state = 0
     for plan in spec.passes:
         reach = (min(plan.chunk, max(plan.height, plan.width)) + plan.side) ** 2 * channels * 4
-        unet = spec.sampling.batch * plan.side**2 * model.unet_width * 4 * UNET_PLANES + UNET_FIXED
+        unet = int(spec.sampling.batch * plan.side**2 * model.unet_width * 4 * UNET_PLANES) + UNET_FIXED
         denoise = max(denoise, 5 * reach + unet)
         decode = max(decode, _autoencoder(plan, model, decode_window, encode_window))
         chunks = len(plan.grid)
@@ -235,12 +236,12 @@ def tissue_share(layout: Layout, glass: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What memory depends on in a bundle: weights in bytes, the U-Net's first and the decoder's last width, its halo; bytes of
-    the features of a latent pixel where they are held (decoders with attention); the encoder's first width; whether the decoder
-    has norms."""
+    """What memory depends on in a bundle: weights in bytes, numbers that a layer of the denoiser holds for a latent px, the
+    decoder's last width, its halo; bytes of the features of a latent pixel where they are held (decoders with attention); the
+    encoder's first width; whether the decoder has norms."""
 
     weights: int
-    unet_width: int
+    unet_width: float
     decoder_width: int
     halo: int
     features: int = 0
@@ -251,7 +252,7 @@ class ModelSize:
 def model_size(folder: Path) -> ModelSize:
     """Weights in bytes once loaded as float32, and the widths that decide the activations."""
     weights = 4 * sum(math.prod(shape) for name in LOADED for shape in read_shapes(folder / name).values())
-    unet = _widths(read_config(folder, "unet"), "block_out_channels")
+    _, network = read_architecture(folder)
     vae = read_config(folder, "vae")
     decoder = _widths(vae, "block_out_channels", "decoder_block_out_channels")
     attention = attention_of(vae)
@@ -259,7 +260,7 @@ def model_size(folder: Path) -> ModelSize:
     features = 4 * decoder[-1] if attention == "middle" else 0
     encoder = _widths(vae, "block_out_channels", "encoder_block_out_channels")
     norms = vae.get("_class_name") != "AutoencoderTiny"
-    return ModelSize(weights, unet[0], decoder[0], halo, features, encoder[0], norms)
+    return ModelSize(weights, network.planes, decoder[0], halo, features, encoder[0], norms)
 
 
 def _widths(config: Config, *keys: str) -> list[int]:
