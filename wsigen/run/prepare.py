@@ -32,7 +32,7 @@ from wsigen.sampling.passes import (
 )
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
-from wsigen.storage.files import sha256
+from wsigen.storage.files import sha256, sha256_of
 from wsigen.storage.folder import RUN_SPEC
 
 if TYPE_CHECKING:
@@ -154,7 +154,10 @@ def prepare_again(config: RunConfig, card: BundleCard, spec: RunSpec, output: Pa
 
 
 def _hash(path: Path | None) -> str | None:
-    return None if path is None else sha256(path)
+    """SHA-256 (hex) of a file, or of the files in the folder of a DICOM slide."""
+    if path is None or not path.is_dir():
+        return None if path is None else sha256(path)
+    return sha256_of({file.name: file for file in path.iterdir() if file.is_file()})
 
 
 def _slide_mpp(config: RunConfig, card: BundleCard) -> float:
