@@ -10,6 +10,7 @@ import socket
 from contextlib import nullcontext
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from runs import settings_of, work_of
 
@@ -253,6 +254,54 @@ def test_files_of_gigabytes_are_not_read(visit, name):
     assert "of 2048 MiB" in visit.resume()
     with pytest.raises(RunError, match="of 2048 MiB"):
         inspect(visit.run)
+
+
+@pytest.mark.parametrize("name", ["spool", "latents", "classes"])
+def test_a_chunk_is_no_larger_than_this_run_makes_it(visit, name):
+    files = [path for path in sorted(work_of(visit.run).rglob("*")) if path.is_file() and path.name != "zarr.json"]
+    path = next(path for path in files if name in path.parts)
+    with path.open("ab") as file:
+        file.truncate(200 * 2**20)
+    assert "larger than this run makes it" in visit.resume()
+    with pytest.raises(RunError, match="larger than this run makes it"):
+        inspect(visit.run)
+
+
+@pytest.mark.parametrize("name", ["latents", "partials", "classes"])
+def test_what_arrays_say_of_themselves_is_not_believed(visit, name):
+    file = work_of(visit.run) / "state.zarr" / "pass-0" / name / "zarr.json"
+    there = json.loads(file.read_text())
+    for change in ({"shape": [10**6] * len(there["shape"])}, {"codecs": there["codecs"][:1]}, {"fill_value": 1}):
+        file.write_text(json.dumps({**there, **change}))
+        with pytest.raises(RunError, match=r"of another shape or coded otherwise|unreadable"):
+            inspect(visit.run)
+    assert not isinstance(visit.resume(), str)  # which writes it as it was
+
+
+def test_a_class_map_that_claims_gigabytes_is_made_again(visit):
+    """A few bytes that Blosc would unpack to 2 GiB, with a checksum that fits."""
+    chunks = work_of(visit.run) / "state.zarr" / "pass-0" / "classes" / "c"
+    file = next(path for path in chunks.rglob("0") if path.is_file())
+    packed = bytearray(file.read_bytes()[:-4])
+    packed[4:8] = (2**31 - 1).to_bytes(4, "little")
+    file.write_bytes(packed + google_crc32c.value(bytes(packed)).to_bytes(4, "little"))
+    with pytest.raises(WsigenError, match="would unpack to 2147483647 bytes"):
+        inspect(visit.run)
+    shutil.rmtree(work_of(visit.run) / "spool")
+    assert not isinstance(visit.resume(), str)
+
+
+PATHS = ["output", "model", *(f"settings.{name}" for name in ("layout", "reference", "grid", "mask_model", "subtypes"))]
+
+
+@pytest.mark.parametrize("field", PATHS)
+def test_paths_that_no_system_takes_are_one_line(visit, field):
+    """Too long, with NUL or half a character in them, or through a file."""
+    *outer, name = field.split(".")
+    for value in ("x" * 300, "/x" * 3000, "a\0b", "a\udcffb", "a\ud800b", str(visit.precious / "x"), "x" * 300 + ".ome.tiff"):
+        visit.forge(altered(visit.spec(), (*outer, name), value))
+        assert isinstance(visit.resume(), str)
+        visit.reset()
 
 
 @pytest.mark.parametrize("name", ["activity", "norm"])

@@ -106,6 +106,9 @@ def test_two_runs_that_replace_one_slide_do_not_touch_each_other(bundle, tmp_pat
             tried.append(stage.name)
             with pytest.raises(OutputError, match="another run makes it"):
                 generate(out, run_dir=tmp_path / "other.run", **settings)
+            assert not (tmp_path / "other.run").exists()  # it is known before the other one has made anything
+            with pytest.raises(RunError, match="held by another driver"):
+                resume(tmp_path / "slide.run", workers=1)
 
     assert generate(out, watch=watch, **settings).slide == out
     assert tried

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wsigen.base import geometry
 from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
-from wsigen.run.store import PassState, RunStore, place_of_key
+from wsigen.run.store import PassArrays, PassState, RunStore, place_of_key
 from wsigen.storage.local import LocalFolder
 from wsigen.storage.zarr_stores import ChunkFiles
 
@@ -33,7 +33,7 @@ def tiles(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def made(folder: str, grid: ChunkGrid) -> PassState:
     """The state of a pass of two steps."""
-    return RunStore(LocalFolder(Path(folder))).create_pass(0, grid, CHANNELS, 2, SIDE, True)
+    return RunStore(LocalFolder(Path(folder))).create_pass(PassArrays(0, grid, CHANNELS, 2, SIDE, True))
 
 
 def values(seed: int, *shape: int) -> np.ndarray:

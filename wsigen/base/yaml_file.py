@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from pydantic_core import PydanticCustomError
 
 from wsigen.base.errors import WsigenError, refusing, shortened, suggest
+from wsigen.base.names import unusable_path
 
 T = TypeVar("T")
 
@@ -84,8 +85,10 @@ class Settings(BaseModel):
                 continue
             if any(isinstance(part, bool) for part in parts) and not _mentions(field.annotation, bool):
                 raise PydanticCustomError(_UNFIT, "true and false are no values here", {"name": name})
-            if any(isinstance(part, str | Path) and "\0" in str(part) for part in parts):
-                raise PydanticCustomError(_UNFIT, "holds a NUL character, which no name may have", {"name": name})
+            for part in parts:
+                unfit = unusable_path(str(part)) if isinstance(part, str | Path) else ""
+                if unfit and ("\0" in str(part) or _mentions(field.annotation, Path)):
+                    raise PydanticCustomError(_UNFIT, "{why}", {"name": name, "why": unfit})
         return values
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsigen.base.errors import BundleError, suggest
 from wsigen.base.json_file import read_json
+from wsigen.base.names import unusable_path
 from wsigen.models.card import CARD_NAME, BundleCard, card_command, latent_scale, read_card, vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
 from wsigen.models.denoisers import PARTS as DENOISERS
@@ -54,6 +55,8 @@ def find_bundle(name_or_path: str) -> Path:
         if not DEFAULT_FOLDER.is_dir():
             raise BundleError("this installation has no default model; give a bundle folder or a hub id")
         return DEFAULT_FOLDER
+    if why := unusable_path(name_or_path):
+        raise BundleError(f"{name_or_path}: {why}; give a bundle's folder or name")
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path

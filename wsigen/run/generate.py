@@ -35,6 +35,7 @@ from wsigen.run.rundir import (
     clear,
     demand_free,
     demand_plain,
+    demand_sizes,
     demand_usable,
     finished,
     kept_inputs,
@@ -44,7 +45,7 @@ from wsigen.run.rundir import (
     stamp,
 )
 from wsigen.run.spec import LOCK, RunSpec
-from wsigen.run.tasks.context import PassContext, run_context
+from wsigen.run.tasks.context import PassContext, RunContext, run_context
 from wsigen.run.tasks.perform import Task
 from wsigen.run.typed_settings import ResumeSettings, RunSettings
 from wsigen.storage.folder import Folder, Lock
@@ -103,7 +104,8 @@ def generate(
     run_dir = run_dir_of(config, output)
     _demand_resources(prepared, workers, run_dir)
     _demand_tissue(prepared)
-    try_output(files_of(output), prepared.spec.slide, prepared.card.table)
+    with held_output(output):  # whoever holds it removes what killed runs left there: a trial looks like that
+        try_output(files_of(output), prepared.spec.slide, prepared.card.table)
     with showing(progress, watch) as look, workers.cluster() as cluster:
         if look is not None:
             for note in prepared.notes:
@@ -154,28 +156,32 @@ def resume(
     folder = open_folder(run_dir)
     if is_url(folder.name):
         demand_usable(folder)
-    demand_plain(folder)
-    output = output_of(folder, output)
-    if finished(folder, output) is not None:
-        return _clear_finished(folder, output)
-    spec = RunSpec.load(folder)
-    config = _config_of_run(folder, spec, settings, machine)
-    check_output(output, overwrite=True)
-    _spare_inputs(output, spec.settings)
-    demand_free(folder, spec, files_of(output), config.overwrite)
-    workers = Workers.of(config)
-    demand_main_guard(workers)
-    card = check_bundle(Path(spec.model))
-    check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
-    prepared = prepare_again(config, card, spec, output)
+    with refusing(RunError, f"{folder.name}: cannot be gone on with", "check what the run is made from, or start anew"):
+        demand_plain(folder)
+        output = output_of(folder, output)
+        if finished(folder, output) is not None:
+            return _clear_finished(folder, output)
+        spec = RunSpec.load(folder)
+        config = _config_of_run(folder, spec, settings, machine)
+        check_output(output, overwrite=True)
+        _spare_inputs(output, spec.settings)
+        demand_free(folder, spec, files_of(output), config.overwrite)
+        workers = Workers.of(config)
+        demand_main_guard(workers)
+        card = check_bundle(Path(spec.model))
+        check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
+        prepared = prepare_again(config, card, spec, output)
+        demand_sizes(RunContext(folder.name, folder))
     _demand_resources(prepared, workers, run_dir, folder.size())
-    try_output(files_of(output), spec.slide, card.table)
-    with showing(progress, watch) as look, workers.cluster() as cluster, folder.lock(LOCK) as lock:
-        if look is not None and (note := _moved(spec, workers)):
-            look(Stage("prepare", 0, note=note, run=spec.run_id))
-        if config.device != spec.device:
-            spec.changed(device=config.device).save(folder)
-        return _work(folder, lock, prepared, cluster, workers, look)
+    with showing(progress, watch) as look, folder.lock(LOCK) as lock:
+        with held_output(output):
+            try_output(files_of(output), spec.slide, card.table)
+        with workers.cluster() as cluster:
+            if look is not None and (note := _moved(spec, workers)):
+                look(Stage("prepare", 0, note=note, run=spec.run_id))
+            if config.device != spec.device:
+                spec.changed(device=config.device).save(folder)
+            return _work(folder, lock, prepared, cluster, workers, look)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import one_line
-from wsigen.run.rundir import demand_plain
+from wsigen.base.errors import RunError, one_line, refusing
+from wsigen.run.rundir import demand_plain, demand_sizes
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.storage.files import write_atomic
 from wsigen.storage.opening import open_folder
@@ -50,10 +50,17 @@ def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport
     Raises
     ------
     RunError
-        If the directory holds no run, or links that lead elsewhere.
+        If the directory holds no run, links that lead elsewhere, or state that is damaged or larger than this run makes it.
     """
-    demand_plain(open_folder(run_dir))
-    run = RunContext(run_dir)
+    with refusing(RunError, f"{run_dir}: cannot be looked at", "resume the run, which makes again what is damaged"):
+        return _report(run_dir, picture)
+
+
+def _report(run_dir: str | Path, picture: str | Path | None) -> RunReport:
+    folder = open_folder(run_dir)
+    demand_plain(folder)
+    run = RunContext(run_dir, folder)
+    demand_sizes(run)
     spec, slide, sampling = run.spec, run.slide, run.spec.sampling
     lines = [
         f"run {spec.run_id}: {slide.width}x{slide.height} px at {slide.mpp} um/px, seed {sampling.seed}",

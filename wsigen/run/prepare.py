@@ -23,6 +23,7 @@ from wsigen.run.given_grid import check_grid, follows_grid
 from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
 from wsigen.sampling.passes import (
     DEFAULT_TAPER,
+    MOST_CHUNK_PX,
     MOST_CHUNKS,
     GridFrom,
     PassPlan,
@@ -262,6 +263,8 @@ def _pass(
     chunk = config.chunk or default_chunk(height, width, side, _CHUNK_WORKERS)
     if math.ceil(height / chunk) * math.ceil(width / chunk) > MOST_CHUNKS:
         raise ConfigError(f"setting 'chunk': {chunk} cuts the slide into more than {MOST_CHUNKS:,} chunks; choose a larger one")
+    if (chunk + side) ** 2 > MOST_CHUNK_PX:
+        raise ConfigError(f"setting 'chunk': {chunk} latent px a side, too large to be held in memory; choose a smaller one")
     return PassPlan(
         index=index,
         level=level,

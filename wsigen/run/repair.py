@@ -20,12 +20,11 @@ T = TypeVar("T")
 
 def prepare_pass(pass_: PassContext, layout: Layout) -> None:
     """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
-    plan, spec, store = pass_.plan, pass_.run.spec, pass_.run.store
-    arrays = (plan.index, plan.grid, len(pass_.glass), plan.steps, plan.side, spec.sampling.looks_back)
-    if store.has_pass(plan.index):
-        store.restore_metadata(*arrays)
+    store = pass_.run.store
+    if store.has_pass(pass_.plan.index):
+        store.restore_metadata(pass_.arrays)
         return
-    state = store.create_pass(*arrays)
+    state = store.create_pass(pass_.arrays)
     _write_classes(pass_, layout)
     state.write_activity(_activity(pass_))
 

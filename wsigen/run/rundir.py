@@ -20,6 +20,7 @@ from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import Files, files_of
 from wsigen.run.prepare import Prepared
 from wsigen.run.spec import FAILURES, LOCK, WORK, RunSpec, package_versions, version_differences
+from wsigen.run.tasks.context import RunContext
 from wsigen.storage.files import sha256, target_of_leftover
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import is_url, open_folder, why_not_usable
@@ -40,7 +41,7 @@ STATE_BYTES = 8 * 2**20
 """Most bytes of a file that says how a run stands; it takes kilobytes."""
 
 CHUNK_BYTES = 2**30
-"""Most bytes of a chunk or block of a run; chunks of 1024 latent px take a hundredth."""
+"""Most bytes of a chunk or block of any run; what this one makes is known when its specification is (`demand_sizes`)."""
 
 _OWN = (INPUTS, "timesteps.png", FAILURES, BEGUN, RUN_SPEC, LOCK, FINISHED)
 """All a run makes in its directory besides its work folder."""
@@ -87,6 +88,17 @@ def _most_bytes(name: str) -> float:
     if name.startswith(f"{INPUTS}/") or name == FAILURES:
         return math.inf
     return STATE_BYTES if "/" not in name or name.endswith("zarr.json") else CHUNK_BYTES
+
+
+def demand_sizes(run: RunContext) -> None:
+    """Refuse chunks and blocks larger than this run makes them (RunError), for they are read whole."""
+    work, passes = f"{run.spec.work}/", {f"state.zarr/pass-{pass_.plan.index}": pass_.arrays for pass_ in run.passes}
+    block = 8 * run.slide.block**2 + STATE_BYTES  # twice the pixels of its levels
+    for name, size in run.folder.sizes():
+        pass_name, _, rest = name.removeprefix(work).partition("/c/")[0].rpartition("/")
+        most = passes[pass_name].most_bytes(rest) if pass_name in passes else block
+        if name.startswith(work) and size > most:
+            raise RunError(f"{run.folder.name}: holds {name!r} of {size >> 20} MiB, larger than this run makes it; remove it")
 
 
 def make_run_dir(place: str | Path, output: Path) -> Folder:

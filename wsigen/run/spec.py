@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import JsonValue, field_serializer, field_validator, model_validator
 
 from wsigen.base.errors import RunError
+from wsigen.base.names import unusable_path
 from wsigen.base.state import State, parse_state
 from wsigen.base.version import __version__
 from wsigen.run.config import EXECUTION, RunConfig
@@ -178,6 +179,13 @@ class RunSpec(State):
     @field_serializer("settings")
     def _without_execution(self, value: RunConfig) -> dict[str, Any]:
         return value.identity()
+
+    @field_validator("output", "model")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if why := unusable_path(value):
+            raise ValueError(why)
+        return value
 
     @field_validator("output")
     @classmethod

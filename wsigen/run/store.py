@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ from zarr.storage import MemoryStore
 from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
 from wsigen.storage.folder import Folder
-from wsigen.storage.zarr_stores import Overwriting
+from wsigen.storage.zarr_stores import BoundedBlosc, Overwriting
 
 Array = NDArray[np.float32]
 Index = tuple[int, int]
@@ -46,6 +47,38 @@ NO_CLASS = 254
 
 MOST_VALUES = 2**22
 """Of an array that is written once: a decoder's statistics are some hundreds, a pass has no more chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassArrays:
+    """What decides the arrays of a pass.
+
+    Attributes
+    ----------
+    index : int
+        Of the pass.
+    grid : ChunkGrid
+        Chunks of the canvas.
+    channels, steps, side : int
+        Of the latents, of the pass, and of a crop, latent px.
+    history : bool
+        Whether its sampler has a memory.
+    """
+
+    index: int
+    grid: ChunkGrid
+    channels: int
+    steps: int
+    side: int
+    history: bool
+
+    def most_bytes(self, array: str) -> int:
+        """How large a key of an array can be at most, with checksums and the index of a shard."""
+        if array in ("activity", "norm"):
+            return 8 * MOST_VALUES
+        side = self.grid.chunk + (self.side if array == "partials" else 0)
+        values = side**2 if array == "classes" else 4 * self.channels * side**2
+        return values + values // 8 + 2**16
 
 
 class RunStore:
@@ -60,34 +93,38 @@ class RunStore:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def create_pass(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> PassState:
-        """Make the arrays of a pass, with a history if its sampler needs one; an unfinished attempt is replaced."""
+    def create_pass(self, arrays: PassArrays) -> PassState:
+        """Make the arrays of a pass; an unfinished attempt is replaced."""
         self._folder.make()
-        group = _make_arrays(self._folder.chunks(), index, grid, channels, steps, side, history)
-        return PassState(group, grid, self._folder.sub(f"pass-{index}"))
+        group = _make_arrays(self._folder.chunks(), arrays)
+        return PassState(group, arrays, self._folder.sub(f"pass-{arrays.index}"))
 
-    def restore_metadata(self, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> None:
+    def restore_metadata(self, arrays: PassArrays) -> None:
         """Write the metadata of a pass's arrays again where it is not what ``create_pass`` wrote: it was damaged."""
         wanted: dict[str, Any] = {}
-        _make_arrays(MemoryStore(wanted), index, grid, channels, steps, side, history)
+        _make_arrays(MemoryStore(wanted), arrays)
         for key, value in wanted.items():
             content = value.to_bytes()
             if not self._folder.has(key) or self._folder.read(key) != content:
                 self._folder.write(key, content)
 
-    def open_pass(self, index: int, grid: ChunkGrid) -> PassState:
+    def open_pass(self, arrays: PassArrays) -> PassState:
         """Open the arrays of a pass.
 
         Raises
         ------
         RunError
-            If they are not there.
+            If they are not there, or not the ones that ``create_pass`` makes: nothing that a file says of itself is believed.
         """
         try:
-            group = zarr.open_group(self._folder.chunks(), mode="r+")[f"pass-{index}"]
-            return PassState(group, grid, self._folder.sub(f"pass-{index}"))
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise RunError(f"{self._folder.name}: pass {index} is missing or unreadable ({error}); resume the run") from None
+            group = zarr.open_group(self._folder.chunks(), mode="r+")[f"pass-{arrays.index}"]
+            for name, array in _make_arrays(MemoryStore(), arrays).arrays():
+                if group[name].metadata.to_dict() != array.metadata.to_dict():
+                    raise ValueError(f"{name} is of another shape or coded otherwise")
+            return PassState(group, arrays, self._folder.sub(f"pass-{arrays.index}"))
+        except (FileNotFoundError, KeyError, ValueError, TypeError, AttributeError) as error:
+            problem = f"pass {arrays.index} is missing or unreadable ({error})"
+            raise RunError(f"{self._folder.name}: {problem}; resume the run") from None
 
     def has_pass(self, index: int) -> bool:
         """Whether a pass was prepared to the end."""
@@ -101,8 +138,8 @@ class PassState:
     ----------
     group : object
         The pass's zarr group.
-    grid : ChunkGrid
-        Chunks of the latent canvas.
+    arrays : PassArrays
+        What it was made from.
     folder : Folder
         Where the group's keys lie.
 
@@ -114,17 +151,15 @@ class PassState:
         Half a crop side: how far a chunk's crops reach beyond it, latent px.
     """
 
-    def __init__(self, group: Any, grid: ChunkGrid, folder: Folder) -> None:
+    def __init__(self, group: Any, arrays: PassArrays, folder: Folder) -> None:
         self.group = group
         self._folder = folder
-        self.grid = grid
+        self.grid, self.steps, self.channels = arrays.grid, arrays.steps, arrays.channels
+        self.margin = arrays.side // 2
         self._latents = group["latents"]
         self._partials = group["partials"]
-        self._history = group.get("history")
-        self._classes = group["classes"]
-        self.steps = int(self._partials.shape[0])
-        self.channels = int(self._latents.shape[1])
-        self.margin = (int(self._partials.shape[-1]) - grid.chunk) // 2
+        self._history: Any = group["history"] if arrays.history else None
+        self._classes = zarr.open_group(BoundedBlosc(group.store, self.grid.chunk**2), path=group.path, mode="r+")["classes"]
 
     @cached_property
     def _to(self) -> dict[str, Any]:
@@ -248,7 +283,8 @@ class PassState:
         """The half-steps whose keys exist, by chunk. Whatever else lies there (what killed writers left) is none."""
         there: dict[Index, set[int]] = {}
         for key in (*self._folder.names("latents/c"), *self._folder.names("partials/c")):
-            if place := _place_in_pass(key):
+            place = _place_in_pass(key)
+            if place and place[0] <= 2 * self.steps:
                 half_step, ij = place
                 there.setdefault(ij, set()).add(half_step)
         return there
@@ -373,10 +409,11 @@ def _place_in_pass(key: str) -> tuple[int, Index] | None:
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
 
-def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: int, side: int, history: bool) -> Any:
+def _make_arrays(store: Any, arrays: PassArrays) -> Any:
     """Make the group of a pass and its arrays (see the top of this module)."""
-    group = zarr.open_group(store, mode="a").create_group(f"pass-{index}", overwrite=True)
-    c, reach = grid.chunk, grid.chunk + side
+    grid, channels, steps = arrays.grid, arrays.channels, arrays.steps
+    group = zarr.open_group(store, mode="a").create_group(f"pass-{arrays.index}", overwrite=True)
+    c, reach = grid.chunk, grid.chunk + arrays.side
     height, width = grid.rows * c, grid.columns * c  # whole chunks: a key is always written in full
     live = {
         "dtype": "float32",
@@ -385,7 +422,7 @@ def _make_arrays(store: Any, index: int, grid: ChunkGrid, channels: int, steps: 
         "config": {"write_empty_chunks": True},
     }
     group.create_array("latents", shape=(steps + 1, channels, height, width), **_tiled((1, channels), c), **live)
-    if history:
+    if arrays.history:
         group.create_array("history", shape=(steps, channels, height, width), **_tiled((1, channels), c), **live)
     partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
     group.create_array("partials", shape=partial_shape, **_tiled((1, 1, 1, channels), reach), **live)

@@ -31,6 +31,10 @@ MOST_CHUNKS = 2**22
 """Of a pass; a slide of 1,000,000 px a side has 60,000."""
 
 
+MOST_CHUNK_PX = 2**27
+"""Of a chunk and half a crop around it: 11,585 latent px squared; with crops of 64 px a chunk has 512 px a side."""
+
+
 @dataclass(frozen=True, slots=True)
 class PassPlan:
     """One pass: a latent canvas, where it starts from and how its crops lie.
@@ -106,6 +110,8 @@ class PassPlan:
                 raise ValueError(f"{name} is not in {least} .. {most}")
         if self.grid.rows * self.grid.columns > MOST_CHUNKS:
             raise ValueError(f"chunk of {self.chunk} cuts the canvas into more than {MOST_CHUNKS:,}")
+        if (self.chunk + self.side) ** 2 > MOST_CHUNK_PX:
+            raise ValueError(f"chunk of {self.chunk} holds more than {MOST_CHUNK_PX:,} latent px")
         for name, words in (("mode", MODES), ("taper", TAPERS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is none of {', '.join(words)}")

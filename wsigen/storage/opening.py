@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsigen.base.errors import ConfigError
+from wsigen.base.names import unusable_path
 from wsigen.storage.files import leftover_name
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.local import LocalFolder
@@ -47,8 +48,8 @@ def open_folder(place: str | Path) -> Folder:
     ConfigError
         If nothing here knows URLs of this kind, or no path has such a name.
     """
-    if "\0" in str(place):
-        raise ConfigError(f"{place}: holds a NUL character, which no name may have")
+    if why := unusable_path(str(place)):
+        raise ConfigError(f"{place}: {why}; give the place of a run")
     place = as_place(place)
     if isinstance(place, Path):
         return LocalFolder(place)

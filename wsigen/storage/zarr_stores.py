@@ -78,6 +78,34 @@ class Overwriting(WrapperStore[Any]):
         return None if "/c/" in key else await super().get(key, prototype, byte_range)
 
 
+class BoundedBlosc(WrapperStore[Any]):
+    """A store of chunks that Blosc packs, which says how large each is before it is unpacked: a few bytes may claim gigabytes.
+
+    Parameters
+    ----------
+    store : Store
+        What it wraps.
+    most : int
+        Bytes of a chunk, unpacked; a larger one is a ValueError.
+    """
+
+    def __init__(self, store: Any, most: int) -> None:
+        super().__init__(store)
+        self._most = most
+
+    def _with_store(self, store: Any) -> BoundedBlosc:
+        return BoundedBlosc(store, self._most)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
+        """Read metadata, or a whole chunk."""
+        data = await super().get(key, prototype, byte_range)
+        if data is not None and "/c/" in key:
+            claimed = int.from_bytes(data[4:8].to_bytes(), "little")  # the header's nbytes (c-blosc, README_CHUNK_FORMAT)
+            if claimed > self._most:
+                raise ValueError(f"{key}: would unpack to {claimed} bytes, not {self._most}")
+        return data
+
+
 @contextmanager
 def _os_errors(where: str) -> Iterator[None]:
     try:

@@ -19,7 +19,7 @@ from wsigen.grids.grid import Grid, known_means
 from wsigen.grids.opening import open_grid
 from wsigen.run.given_grid import kept_grid
 from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
-from wsigen.run.store import PassState, RunStore
+from wsigen.run.store import PassArrays, PassState, RunStore
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import hold
@@ -53,7 +53,13 @@ class PassContext:
     @cached_property
     def state(self) -> PassState:
         """The arrays (they exist once the driver has prepared the pass)."""
-        return self.run.store.open_pass(self.plan.index, self.plan.grid)
+        return self.run.store.open_pass(self.arrays)
+
+    @property
+    def arrays(self) -> PassArrays:
+        """What decides its arrays."""
+        plan, history = self.plan, self.run.spec.sampling.looks_back
+        return PassArrays(plan.index, plan.grid, len(self.glass), plan.steps, plan.side, history)
 
     @cached_property
     def norm(self) -> NDArray[np.float64] | None:
