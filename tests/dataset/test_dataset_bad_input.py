@@ -9,6 +9,7 @@ from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError
 from wsigen.dataset.dataset import open_dataset
+from wsigen.dataset.images import find_images
 from wsigen.dataset.settings import read_settings
 from wsigen.dataset.summary import summarise
 
@@ -34,6 +35,17 @@ def test_a_class_of_the_annotations_the_config_does_not_name(tmp_path):
     annotated(tmp_path / "slides")
     write_layout(tmp_path / "slides" / "s1.geojson", feature("Tumour", square(100, 100, 300)))
     refused(tmp_path, r"unknown class 'Tumour' \(did you mean 'Tumor'\?\) \(1 times\); known: Tumor, Stroma; mend", ANNOTATED)
+
+
+def test_folders_of_tiles_may_be_left_out_but_not_all(tmp_path):
+    tiles(tmp_path / "tiles")
+    (tmp_path / "tiles" / "BACK").mkdir()
+    (tmp_path / "tiles" / "BACK" / "no picture.png").write_bytes(b"")
+    found = find_images(settings(tmp_path.resolve(), {**TILES, "names": {"BACK": None}}))
+    assert found
+    assert not [file.name for file in found if "BACK" in file.name]
+    every = {path.name: None for path in (tmp_path / "tiles").iterdir()}
+    refused(tmp_path, r"tiles: 'names' leaves out every folder; keep one", {**TILES, "names": every})
 
 
 def test_a_scale_of_an_image_that_is_not_there(tmp_path):

@@ -81,8 +81,11 @@ def _tiles(settings: DatasetSettings, source: TileSource, position: int) -> Iter
     for name in sorted(set(source.names) - {p.name for p in classes}):
         there = ", ".join(p.name for p in classes)
         raise DatasetError(f"{folder}: no folder {name!r}, which 'names' mentions; it has {there}")
-    for one in classes:
-        index = settings.class_index(source.names.get(one.name, one.name), f"{one}: the folder")
+    named = [(one, to) for one in classes if (to := source.names.get(one.name, one.name)) is not None]
+    if not named:
+        raise DatasetError(f"{folder}: 'names' leaves out every folder; keep one, or remove the source")
+    for one, to in named:
+        index = settings.class_index(to, f"{one}: the folder")
         for path in _images_in(one):
             yield ImageFile(_name(settings, path), path, position, index)
 

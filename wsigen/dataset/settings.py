@@ -50,7 +50,7 @@ class TileSource(_Part):
     kind: Literal["tiles"]
     folder: str
     mpp: Mpp | None = Field(default=None, description="um/px, where the files are silent or wrong")
-    names: dict[str, str] = Field(default={}, description="name of a folder -> class, where they differ")
+    names: Names = Field(default={}, description="name of a folder -> class, where they differ, or null: leave the folder out")
 
 
 class _Images(_Part):

@@ -170,7 +170,10 @@ def check_weights(folder: Path, parts: Sequence[str]) -> None:
                 f"{folder / part}: {pickles[0]} is a pickle, which can run code when read; if you trust it, "
                 "convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER, safe_serialization=True)"
             )
-        raise BundleError(f"{folder / part}: no *.safetensors weights")
+        raise BundleError(
+            f"{folder / part}: no *.safetensors weights (a hub's pickles, *.bin, are not fetched); save the model with "
+            "save_pretrained(FOLDER, safe_serialization=True)"
+        )
 
 
 def _agree(folder: Path, what: str, actual: object, why: str, expected: object) -> None:
