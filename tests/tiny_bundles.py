@@ -158,6 +158,48 @@ def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: An
     return folder
 
 
+def make_grid_token_bundle(folder: Path, seed: int = 0, kind: str = "class-map", vq: bool = False, **card: Any) -> Path:
+    """Told a grid of six numbers a cell, of 16 um, by tokens besides class maps (or nothing, or prompts); two levels.
+
+    A crop covers 64 um at the first level and 256 at the second: windows of 4 x 4 parts of a cell, and of 4 x 4 cells each.
+    """
+    import torch
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    from wsigen.models.summariser import ViTSummariser, save_summariser
+
+    latents = 3 if vq else LATENT_CHANNELS
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        UNet2DConditionModel(
+            sample_size=CROP,
+            in_channels=latents + (len(CLASSES) + 1 if kind == "class-map" else 0),
+            out_channels=latents,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=2,
+            norm_num_groups=4,
+            num_class_embeds=None if kind == "text" else len(LEVELS),
+        ).save_pretrained(folder / "unet")
+        vae = tiny_vq() if vq else tiny_kl()
+        if vq:
+            vae.quantize.embedding.weight.data.normal_()
+        vae.save_pretrained(folder / "vae")
+        save_summariser(ViTSummariser(6, len(LEVELS), side=4, width=16, layers=1, heads=2, mlp=16), folder / "summariser")
+        if kind == "text":
+            _save_text_encoder(folder)
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
+        folder / "scheduler"
+    )
+    grid = {"told": "tokens", "encoder": "means", "cell_um": 16.0, "dimension": 6, "parts": [4, 4], "required": True}
+    latent = {"latent": {"channels": 3, "factor": 4, "mean": 0.1, "std": 0.9}} if vq else {}
+    write_card(folder, tiny_card(kind, **({"grid": grid} | latent | card)))
+    return folder
+
+
 def make_vq_bundle(folder: Path, seed: int = 0, attention: bool = True, **card: Any) -> Path:
     """The class-map bundle with latents of a ``VQModel``: three channels, factor 4."""
     import torch

@@ -14,8 +14,9 @@ import tiny_bundles
 
 from wsigen.base.errors import BundleError
 from wsigen.models.bundle import check_bundle
-from wsigen.models.card import latent_scale, read_card
+from wsigen.models.card import read_card
 from wsigen.models.config_keys import FIXED, FREE, demand_supported
+from wsigen.models.derived_card import latent_scale
 
 NETWORKS = [
     "AutoencoderKL", "AutoencoderTiny", "VQModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel",

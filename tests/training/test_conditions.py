@@ -146,7 +146,7 @@ def test_prompts_of_another_width_than_the_start_listens_to_are_refused(tmp_path
     recipe = DenoiserRecipe.model_validate(denoiser_settings(text=tmp_path, conditioning={"kind": "text"}))
     build_unet(recipe.network, card_of_kind("text"), 8, 32).save_pretrained(tmp_path / "unet")
     assert load_unet(tmp_path, card_of_kind("text"), 32).config["cross_attention_dim"] == 32
-    with pytest.raises(TrainingError, match=r"unet: listens to prompts of 32 numbers a token, the text encoder gives 16; give"):
+    with pytest.raises(TrainingError, match=r"unet: listens to tokens of 32 numbers, text encoder or summariser give 16; give"):
         load_unet(tmp_path, card_of_kind("text"), 16)
 
 

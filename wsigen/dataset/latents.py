@@ -50,6 +50,10 @@ Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 ``[B, P, P, 3]`` -> float32 ``[B, C, p, p]``, a latent px for every cell of the class maps."""
 
 
+Window = Callable[[int, int], NDArray[np.float32]]
+"""Row of a patch and its variant -> what a stream gives besides its latents, of one shape for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class LatentBatch:
     """A batch of cached latents.
@@ -60,12 +64,14 @@ class LatentBatch:
     class_maps : uint8 [B, p, p], as in `crops.CropBatch`
     levels : int64 [B]
     labelled : bool [B]
+    windows : float32 [B, ...] or None, what `LatentCache.stream` was given of each patch
     """
 
     latents: NDArray[np.float32]
     class_maps: NDArray[np.uint8]
     levels: NDArray[np.int64]
     labelled: NDArray[np.bool_]
+    windows: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +96,11 @@ class LatentCache:
         unlabelled_share: float | None = None,
         most_frequent: bool = False,
         kept_bytes: int = KEPT_BYTES,
+        window: Window | None = None,
     ) -> LatentStream:
-        """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`)."""
+        """Return standardised latents, balanced like the crops of pixels (`drawing.Drawer`), with a window of each patch."""
         drawer = self.dataset.drawer("training", level_shares, unlabelled_share, most_frequent)
-        return LatentStream(self, drawer, seed, kept_bytes)
+        return LatentStream(self, drawer, seed, kept_bytes, window)
 
 
 class LatentStream:
@@ -103,8 +110,10 @@ class LatentStream:
     so that no other choice is hit more often, and zarr takes a millisecond of Python for each that is not there.
     """
 
-    def __init__(self, cache: LatentCache, drawer: Drawer, seed: int, kept_bytes: int = KEPT_BYTES) -> None:
-        self._cache, self._drawer, self._seed = cache, drawer, seed
+    def __init__(
+        self, cache: LatentCache, drawer: Drawer, seed: int, kept_bytes: int = KEPT_BYTES, window: Window | None = None
+    ) -> None:
+        self._cache, self._drawer, self._seed, self._window = cache, drawer, seed, window
         self._kept: dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._room = kept_bytes
         self._latents, self._classes = cache.group["latents"], cache.group["classes"]
@@ -112,17 +121,20 @@ class LatentStream:
 
     def batch(self, step: int, count: int) -> LatentBatch:
         """Return ``count`` latents of a step (>= 0)."""
-        rows, pairs = [], []
+        rows, variants, pairs = [], [], []
         for i in range(count):
             rng = np.random.default_rng((self._seed, step, i))
             row, _ = self._drawer.draw(rng)
             rows.append(row)
-            pairs.append(self._patch(row, int(rng.integers(self._latents.shape[1]))))
+            variants.append(int(rng.integers(self._latents.shape[1])))
+            pairs.append(self._patch(row, variants[-1]))
         latents, classes = (np.stack(part) for part in zip(*pairs, strict=True))
         mean, std = (v[:, None, None] for v in (self._cache.mean, self._cache.std))
         patches = self._cache.patches
         labelled = self._labelled[patches.member[rows]]
-        return LatentBatch((latents.astype(np.float32) - mean) / std, classes, patches.level[rows].astype(np.int64), labelled)
+        standardised, levels = (latents.astype(np.float32) - mean) / std, patches.level[rows].astype(np.int64)
+        windows = None if self._window is None else np.stack([self._window(*pair) for pair in zip(rows, variants, strict=True)])
+        return LatentBatch(standardised, classes, levels, labelled, windows)
 
     def _patch(self, row: int, variant: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Latents and class map of a patch; several threads may ask, and at worst read the same one twice."""

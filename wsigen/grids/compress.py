@@ -36,7 +36,7 @@ Watch = Callable[[int, int], None]
 
 
 def compress(
-    slide: str | Path,
+    slide: str | Path | ImageSource,
     output: str | Path,
     *,
     encoder: str | Extractor | None = None,
@@ -51,7 +51,7 @@ def compress(
 
     Parameters
     ----------
-    slide : str or Path
+    slide : str, Path or ImageSource
         Image, slide, or feature file.
     output : str or Path
         The grid's file, ``*.wsz``.
@@ -81,11 +81,11 @@ def compress(
     GridError
         If the um/px is not known, a cell is larger than the slide, or a feature file cannot be used.
     """
-    if Path(slide).suffix in FEATURES:
+    if not isinstance(slide, ImageSource) and Path(slide).suffix in FEATURES:
         cells = _of_features(Path(slide), Stated(encoder if isinstance(encoder, str) else None, cell_um, mpp))
     else:
-        image = open_image(slide)
-        cells = _of_image(image, slide, encoder, cell_um, encoder_mpp, size_um or _size_um(image, slide, mpp), device)
+        image = slide if isinstance(slide, ImageSource) else open_image(slide)
+        cells = _of_image(image, encoder, cell_um, encoder_mpp, size_um or _size_um(image, mpp), device)
     _write(Path(output), cells, watch)
     return cells.about
 
@@ -108,7 +108,6 @@ def _of_features(file: Path, stated: Stated) -> _Cells:
 
 def _of_image(
     image: ImageSource,
-    slide: str | Path,
     encoder: str | Extractor | None,
     cell_um: float | None,
     encoder_mpp: float | None,
@@ -116,7 +115,8 @@ def _of_image(
     device: str,
 ) -> _Cells:
     width_um, height_um = size_um
-    about = GridFile(encoder=NAME, cell_um=cell_um or CELL_UM, width_um=width_um, height_um=height_um, source=Path(slide).name)
+    source = Path(image.path).name
+    about = GridFile(encoder=NAME, cell_um=cell_um or CELL_UM, width_um=width_um, height_um=height_um, source=source)
     overview = _overview(image, height_um / width_um)
     if encoder is None or encoder == NAME:
         rows, cols = _rows_cols(about)
@@ -160,10 +160,10 @@ def _rows_cols(about: GridFile) -> tuple[int, int]:
     return rows, cols
 
 
-def _size_um(image: ImageSource, slide: str | Path, mpp: float | None) -> tuple[float, float]:
+def _size_um(image: ImageSource, mpp: float | None) -> tuple[float, float]:
     mpp = image.mpp or mpp
     if mpp is None:
-        raise GridError(f"{slide}: does not say its um/px; give it with --mpp")
+        raise GridError(f"{image.path}: does not say its um/px; give it with --mpp")
     return image.width * mpp, image.height * image.aspect * mpp
 
 

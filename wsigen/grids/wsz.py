@@ -28,7 +28,10 @@ SUFFIX = ".wsz"
 
 OVERVIEW = "overview.jpg"
 CHUNK = 256
-"""Cells of a side that are compressed together."""
+"""Cells of a side that are written together, and that mean colours are compressed in."""
+
+SMALL_CHUNK, MANY_NUMBERS = 32, 16
+"""Cells of a side that are compressed together where a cell has more numbers than this: windows are small."""
 
 _CURE = "make it anew with 'wsigen compress'"
 
@@ -62,9 +65,9 @@ def new_grid(path: Path, about: GridFile, shape: tuple[int, int, int]) -> Iterat
         store = ZipStore(beside, mode="w")
         try:
             group = zarr.open_group(store, mode="w", attributes=about.model_dump(mode="json"))
-            sides, packed = _chunk_sides(shape), ZstdCodec(level=0)
-            values = group.create_array("values", shape=shape, chunks=(shape[0], *sides), dtype="float16", compressors=[packed])
-            known = group.create_array("known", shape=shape[1:], chunks=sides, dtype="bool", compressors=[packed])
+            chunks, packed = _chunks(shape), [ZstdCodec(level=0)]
+            values = group.create_array("values", shape=shape, chunks=chunks, dtype="float16", compressors=packed)
+            known = group.create_array("known", shape=shape[1:], chunks=_sides(shape, CHUNK), dtype="bool", compressors=packed)
             writer = GridWriter(values, known)
             yield writer
         finally:
@@ -162,15 +165,19 @@ def _check_arrays(values: Any, known: Any) -> None:
         raise ValueError(f"{values.size} numbers of {values.shape[0]} channels; at most {MOST_NUMBERS} are taken")
     if str(values.dtype) not in ("float16", "float32") or str(known.dtype) != "bool":
         raise ValueError(f"types {values.dtype} and {known.dtype}, not float16 and bool")
-    sides = _chunk_sides(values.shape)
-    for array, chunks in ((values, (values.shape[0], *sides)), (known, sides)):
+    for array, chunks in ((values, _chunks(values.shape)), (known, _sides(values.shape, CHUNK))):
         codecs = [codec["name"] for codec in array.metadata.to_dict()["codecs"]]
         if array.chunks != chunks or codecs != ["bytes", "zstd"]:
             raise ValueError(f"chunks of {array.chunks}, stored as {', '.join(codecs)}")
 
 
-def _chunk_sides(shape: tuple[int, int, int]) -> tuple[int, int]:
-    return min(CHUNK, shape[1]), min(CHUNK, shape[2])
+def _chunks(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Of ``values``: those of cells of many numbers take two megabytes, not a hundred."""
+    return shape[0], *_sides(shape, SMALL_CHUNK if shape[0] > MANY_NUMBERS else CHUNK)
+
+
+def _sides(shape: tuple[int, int, int], side: int) -> tuple[int, int]:
+    return min(side, shape[1]), min(side, shape[2])
 
 
 def _check_chunks(file: zipfile.ZipFile, arrays: Mapping[str, Any]) -> None:

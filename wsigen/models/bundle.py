@@ -10,10 +10,11 @@ from pathlib import Path
 from wsigen.base.errors import BundleError, suggest
 from wsigen.base.json_file import read_json
 from wsigen.base.names import unusable_path
-from wsigen.models.card import CARD_NAME, BundleCard, card_command, latent_scale, read_card, vae_channels, vae_factor
+from wsigen.models.card import CARD_NAME, BundleCard, GridCondition, read_card
 from wsigen.models.config_keys import demand_supported
 from wsigen.models.denoisers import PARTS as DENOISERS
 from wsigen.models.denoisers import Architecture, attending, find_part, read_architecture
+from wsigen.models.derived_card import card_command, latent_scale, vae_channels, vae_factor
 from wsigen.models.flow import EULER, is_flow
 from wsigen.models.network_config import Config, read_config, read_text_encoder
 from wsigen.models.weights import choose_variant
@@ -26,7 +27,10 @@ DEFAULT_FOLDER = Path(__file__).parent / "default"
 GRID = "grid"
 """Folder of the network that draws grids: ``grid/unet`` and ``grid/scheduler``."""
 
-PARTS = ("vae", *DENOISERS, "scheduler", "text_encoder", "tokenizer", "mask", GRID)
+SUMMARISER = "summariser"
+"""Folder of the network that makes tokens of grids (`models.summariser`)."""
+
+PARTS = ("vae", *DENOISERS, "scheduler", "text_encoder", "tokenizer", "mask", GRID, SUMMARISER)
 SUFFIXES = (".safetensors", ".json", ".yaml", ".txt", ".model")
 """What decides what a model computes; other files (README) do not count."""
 VAES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
@@ -99,6 +103,9 @@ def check_parts(path: Path, card: BundleCard) -> None:
     check_weights(path, ("vae", denoiser, "text_encoder") if text else ("vae", denoiser))
     if text and not (path / "tokenizer").is_dir():
         raise BundleError(f"{path}: no tokenizer folder, which conditioning 'text' needs")
+    if card.grid is not None and card.grid.told == "tokens":
+        check_weights(path, (SUMMARISER,))
+        _check_summariser(path, card.grid, len(card.levels))
     _check_vae(path, read_config(path, "vae"), card)
     _check_denoiser(path, card)
     if card.drawing is not None:
@@ -213,6 +220,16 @@ def _check_vae(folder: Path, vae: Config, card: BundleCard) -> None:
         _agree(folder, f"vae {side}", vae.get(side, 3), "an RGB image has", 3)
 
 
+def _check_summariser(folder: Path, grid: GridCondition, levels: int) -> None:
+    config = read_config(folder, SUMMARISER)
+    _agree(folder, "summariser dimension", config["dimension"], "the card's grid.dimension is", grid.dimension)
+    _agree(folder, "summariser levels", config["levels"], "the card's number of levels is", levels)
+    side = config["side"]
+    for parts in grid.parts:
+        if parts > side or side % parts:
+            raise BundleError(f"{folder}: grid.parts of the card has {parts}, no divisor of the summariser's side {side}")
+
+
 def _check_denoiser(folder: Path, card: BundleCard) -> None:
     config, network = read_architecture(folder)
     _check_network(folder, network, card)
@@ -224,16 +241,17 @@ def _check_denoiser(folder: Path, card: BundleCard) -> None:
 
 def _check_network(folder: Path, network: Architecture, card: BundleCard) -> None:
     kind = card.conditioning.kind
-    wanted = attending(tokens=kind == "text")
+    why = f"conditioning '{kind}'" if kind == "text" or not card.attends else "a grid told by tokens"
+    wanted = attending(tokens=card.attends)
     if network.name not in wanted:
-        _agree(folder, f"the {network.part}", network.name, f"conditioning '{kind}' needs a", " or ".join(wanted))
+        _agree(folder, f"the {network.part}", network.name, f"{why} needs a", " or ".join(wanted))
 
 
 def _check_channels(folder: Path, network: Architecture, card: BundleCard) -> None:
     part, channels, classes = network.part, card.latent.channels, len(card.classes)
     told = [f"{channels} latent channels"]
     told += [f"a class map of {classes} classes and 'unknown'"] if card.conditioning.kind == "class-map" else []
-    told += [f"a grid of {card.grid.channels - 1} numbers and 'known'"] if card.grid else []
+    told += [f"a grid of {card.grid.channels - 1} numbers and 'known'"] if card.grid and card.grid.channels else []
     _agree(folder, f"{part} in_channels", network.channels, f"{' and '.join(told)} need", card.input_channels)
     if not (network.learns_variance and network.outputs == 2 * channels):
         _agree(folder, f"{part} out_channels", network.outputs, "the card's latent.channels is", channels)
@@ -252,10 +270,17 @@ def _check_embeddings(folder: Path, network: Architecture, card: BundleCard) -> 
         _agree(folder, what, embeds, "the card's number of levels is", levels)
     if kind == "text":
         encoder, known = read_text_encoder(folder)
-        listens, width = network.tokens, encoder.get(known.width, 512)
-        if isinstance(listens, list) and set(listens) == {width}:  # said block by block
-            listens = width
-        _agree(folder, f"{network.part} {network.tokens_key}", listens, f"the text encoder's {known.width} is", width)
+        _check_width(folder, network, f"the text encoder's {known.width} is", encoder.get(known.width, 512))
+    if card.grid is not None and card.grid.told == "tokens":
+        _check_width(folder, network, "the summariser's width is", read_config(folder, SUMMARISER)["width"])
+
+
+def _check_width(folder: Path, network: Architecture, why: str, width: int) -> None:
+    """Compare the width of the tokens that a network attends to with theirs (BundleError)."""
+    listens = network.tokens
+    if isinstance(listens, list) and set(listens) == {width}:  # said block by block
+        listens = width
+    _agree(folder, f"{network.part} {network.tokens_key}", listens, why, width)
 
 
 def check_scheduler(folder: Path) -> None:

@@ -16,8 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import BundleError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
-from wsigen.models.denoisers import Architecture, read_architecture
-from wsigen.models.network_config import Config, read_config
+from wsigen.models.derived_card import card_command, derived_content
 
 CARD_NAME = "wsigen.yaml"
 
@@ -146,27 +145,62 @@ class GridNetwork(Settings):
 
 
 class GridCondition(Settings):
-    """The grid that a denoiser is told: channels beside the latents, one cell per latent px, and a last one, "known".
+    """The grid that a denoiser is told.
 
     Attributes
     ----------
-    encoder : str
-        What the numbers of a cell are: ``mean-colour`` (`grids.mean_colour`).
+    told : {"channels", "tokens"}
+        ``channels``: beside the latents, one cell per latent px, and a last channel, "known". ``tokens``: a window of cells
+        through the bundle's summariser (`models.summariser`), to which the denoiser attends.
+    encoder, encoder_sha256 : str
+        What the numbers of a cell are: ``mean-colour`` (`grids.mean_colour`) or the name of an extractor, and the hash of its
+        weights, empty where it is not known.
+    cell_um, encoder_mpp : float or None
+        Side of the encoder's cells, and the um/px that it looks at; None: cells of any size will do, as mean colours.
     mean, std : tuple of float
-        The network is told ``(cell - mean) / std``.
+        ``channels``: the network is told ``(cell - mean) / std``. With ``tokens`` each cell is standardised over its numbers.
+    dimension : int or None
+        ``tokens``: numbers of a cell.
+    parts : tuple of int
+        ``tokens``: for each level of the card, the parts a side of a crop's window; each is the mean of the cells under it.
+    required : bool
+        Whether the denoiser makes nothing useful without a grid: it was never trained so.
     network : GridNetwork or None
         How the bundle draws grids; None: it needs one, from a reference or a file, or does without.
     """
 
-    encoder: Literal["mean-colour"] = "mean-colour"
-    mean: tuple[float, float, float]
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    told: Literal["channels", "tokens"] = "channels"
+    encoder: Text = "mean-colour"
+    encoder_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    cell_um: Annotated[float, Field(gt=0)] | None = None
+    encoder_mpp: Annotated[float, Field(gt=0)] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    dimension: Annotated[int, Field(ge=2, le=8192)] | None = None
+    parts: tuple[Annotated[int, Field(ge=1, le=256)], ...] = ()
+    required: bool = False
     network: GridNetwork | None = None
+
+    @model_validator(mode="after")
+    def _says_what_it_needs(self) -> GridCondition:
+        if self.told == "channels":
+            if not self.mean or len(self.mean) != len(self.std) or self.dimension or self.parts:
+                raise ValueError("told by channels, a grid has a mean and a std for each number of a cell, and no parts")
+        elif self.mean or self.std or not self.dimension or not self.parts or not self.cell_um:
+            raise ValueError("told by tokens, a grid has dimension, cell_um and parts, and neither mean nor std")
+        elif self.network:
+            raise ValueError("a grid that is told by tokens cannot be drawn: leave network out")
+        return self
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of a cell."""
+        return self.dimension or len(self.mean)
 
     @property
     def channels(self) -> int:
-        """Channels of the network's input: those of a cell, and "known"."""
-        return len(self.mean) + 1
+        """Channels of the network's input: those of a cell, and "known"; none where it is told by tokens."""
+        return len(self.mean) + 1 if self.told == "channels" else 0
 
 
 class ClassCount(Settings):
@@ -266,6 +300,17 @@ class BundleCard(Settings):
             raise ValueError(f"um/px {known} must increase: levels are listed from fine to coarse")
         return value
 
+    @model_validator(mode="after")
+    def _parts_of_each_level(self) -> BundleCard:
+        if self.grid is not None and self.grid.parts and len(self.grid.parts) != len(self.levels):
+            raise ValueError(f"grid.parts {list(self.grid.parts)}: give one number for each of {len(self.levels)} levels")
+        return self
+
+    @property
+    def attends(self) -> bool:
+        """Whether the network attends to tokens beside its input: of prompts, or of a grid."""
+        return self.conditioning.kind == "text" or (self.grid is not None and self.grid.told == "tokens")
+
     @property
     def table(self) -> ClassTable:
         """The classes as layouts and annotations know them."""
@@ -311,90 +356,3 @@ def read_card(folder: Path) -> BundleCard:
 def make_card(content: dict[str, Any], source: str) -> BundleCard:
     """Validate a card; ``source`` begins the message of a ``BundleError``."""
     return validated(BundleCard, content, source, BundleError)
-
-
-def vae_factor(vae: Config) -> int:
-    """Image pixels per latent pixel of an autoencoder, from its number of blocks."""
-    if vae.get("_class_name") == "AutoencoderTiny":
-        blocks = vae.get("decoder_block_out_channels") or (64, 64, 64, 64)
-        return int(vae.get("upsampling_scaling_factor", 2) ** (len(blocks) - 1))
-    return int(2 ** (len(vae.get("block_out_channels") or (64,)) - 1))
-
-
-def vae_channels(vae: Config) -> int:
-    """Channels of an autoencoder's latents: a ``VQModel``'s have as many as its codes."""
-    quantised = vae.get("_class_name") == "VQModel"
-    channels = vae.get("latent_channels", 3 if quantised else 4)
-    return int(vae.get("vq_embed_dim") or channels if quantised else channels)
-
-
-def card_command(folder: Path) -> str:
-    """The command that writes a card for a folder which has none."""
-    return f"'wsigen models card {folder}'"
-
-
-def derived_content(folder: Path) -> dict[str, Any]:
-    """What a card holds of a folder that has none, e.g. Stable Diffusion's, by its configs (BundleError if they are wrong).
-
-    The um/px is unknown (null); the classes are Glass and Tissue.
-    """
-    vae, (_, network) = read_config(folder, "vae"), read_architecture(folder)
-    read_config(folder, "scheduler")
-    text = (folder / "text_encoder" / "config.json").is_file()
-    return {
-        "format": 1,
-        "name": folder.name or "bundle",
-        "title": f"Model without a card ({folder.name})",
-        "licence": "unknown",
-        "not_for": "Nothing is known about this model: it has no wsigen.yaml.",
-        "classes": [
-            {"name": "Glass", "color": [235, 235, 240], "background": True},
-            {"name": "Tissue", "color": [200, 100, 160]},
-        ],
-        "levels": [{"name": "patch", "mpp": None}],
-        "conditioning": {"kind": _kind(network, text)},
-        "latent": _latent(folder, vae),
-        "crop_latent": network.side,
-    }
-
-
-def _kind(network: Architecture, text: bool) -> str:
-    if text:
-        return "text"
-    return "class-tokens" if network.embeds else "none"
-
-
-def _latent(folder: Path, vae: Config) -> dict[str, Any]:
-    try:
-        mean, std = latent_scale(vae)
-    except BundleError as error:
-        raise BundleError(f"{folder}: {error}") from None
-    return {"channels": vae_channels(vae), "factor": vae_factor(vae), "mean": mean, "std": std}
-
-
-def latent_scale(vae: Config) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each latent channel, by the config of an autoencoder, as diffusers' pipelines combine them.
-
-    ``z = (encode(x) - shift_factor) * scaling_factor`` (Stable Diffusion 1 to 3); with ``latents_mean`` and ``latents_std``
-    ``z = (encode(x) - latents_mean) * scaling_factor / latents_std`` (Stable Diffusion XL).
-
-    Raises
-    ------
-    BundleError
-        If it says only one of the two, or a shift besides, or not one value a channel.
-    """
-    # AutoencoderKL's own defaults are Stable Diffusion's; a Tiny one's latents are standardised already.
-    scale = vae.get("scaling_factor") or (1.0 if vae.get("_class_name") == "AutoencoderTiny" else 0.18215)
-    shift, channels = vae.get("shift_factor") or 0.0, vae_channels(vae)
-    mean, std = vae.get("latents_mean"), vae.get("latents_std")
-    if mean is None and std is None:
-        return [shift] * channels, [1.0 / scale] * channels
-    remedy = f"correct vae/config.json: both with a number for each of {channels} channels and no shift_factor, or neither"
-    if mean is None or std is None or shift:
-        said = [key for key in ("latents_mean", "latents_std", "shift_factor") if vae.get(key)]
-        raise BundleError(f"the vae's config says {' and '.join(said)} alone, which scales no latents known here: {remedy}")
-    if not len(mean) == len(std) == channels:
-        raise BundleError(
-            f"the vae's config says {len(mean)} latents_mean and {len(std)} latents_std for {channels} channels: {remedy}"
-        )
-    return list(mean), [deviation / scale for deviation in std]

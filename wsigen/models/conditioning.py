@@ -26,7 +26,8 @@ class Condition:
     class_map : ndarray or None
         A class per pixel: uint8 ``(p, p)``, ``UNKNOWN`` where it is not known.
     grid : ndarray or None
-        What each latent px looks like: float32 ``(D + 1, p, p)``, standardised; the last channel is 1 where that is known.
+        What the crop looks like, standardised: float32 ``(D + 1, p, p)``, a cell for each latent px, or ``(D + 1, m, m)``, the
+        parts of a window that is told by tokens; the last channel is 1 where that is known.
     """
 
     label: int | None = None

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from wsigen.base.classes import UNKNOWN
-from wsigen.models.card import BundleCard
+from wsigen.models.card import BundleCard, GridCondition
 from wsigen.models.conditioning import Condition
 from wsigen.models.denoisers import Architecture
 from wsigen.models.loading import load_text
 from wsigen.models.network_config import read_text_encoder
+from wsigen.models.summariser import Summariser, load_summariser, summarise
 
 Call = tuple[Tensor, dict[str, Any]]
 """The sample ``(B, channels, p, p)`` and the keyword arguments of a network."""
@@ -37,7 +38,11 @@ class Inputs(Protocol):
 def make_inputs(folder: Path, card: BundleCard, network: Architecture, device: str) -> Inputs:
     """Choose how the conditions of a bundle reach its network, by the kind that its card names."""
     inputs = _class_inputs(folder, card, network, device)
-    return GridInputs(inputs, card.grid.channels) if card.grid else inputs
+    if card.grid is None:
+        return inputs
+    if card.grid.told == "channels":
+        return GridInputs(inputs, card.grid.channels)
+    return GridTokenInputs(inputs, load_summariser(folder, device), card.grid)
 
 
 def _class_inputs(folder: Path, card: BundleCard, network: Architecture, device: str) -> Inputs:
@@ -78,6 +83,33 @@ class GridInputs:
         shape = (self.channels, *latents.shape[-2:])
         grids = np.stack([np.zeros(shape, np.float32) if c.grid is None else c.grid for c in conditions])
         return torch.cat([sample, torch.from_numpy(grids).to(sample)], dim=1), extra
+
+
+class GridTokenInputs:
+    """A window of the grid as tokens, behind those of a prompt if there is one; null, and an unknown grid, = zeros."""
+
+    def __init__(self, inputs: Inputs, summariser: Summariser, grid: GridCondition) -> None:
+        self.inputs, self.summariser, self.grid = inputs, summariser, grid
+
+    def __call__(self, latents: Tensor, conditions: Sequence[Condition], level: int) -> Call:
+        """Return latents and class conditions as they are, and tokens ``(B, T, C)`` beside them."""
+        sample, extra = self.inputs(latents, conditions, level)
+        shape = (self.grid.numbers + 1, *(self.grid.parts[level],) * 2)
+        windows = np.stack([np.zeros(shape, np.float32) if c.grid is None else c.grid for c in conditions])
+        levels = torch.full((len(windows),), level, device=latents.device)
+        with torch.autocast(latents.device.type, enabled=False):
+            tokens = summarise(self.summariser, torch.from_numpy(windows).to(latents.device), levels)
+        return sample, with_tokens(extra, tokens.to(latents))
+
+
+def with_tokens(extra: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
+    """Keyword arguments of a network that attends to ``tokens`` besides those of a prompt."""
+    prompt, mask = extra.get("encoder_hidden_states"), extra.get("encoder_attention_mask")
+    both = tokens if prompt is None else torch.cat([prompt, tokens], dim=1)
+    if mask is None:
+        return {**extra, "encoder_hidden_states": both}
+    seen = torch.cat([mask, mask.new_ones(tokens.shape[:2])], dim=1)
+    return {**extra, "encoder_hidden_states": both, "encoder_attention_mask": seen}
 
 
 class ClassMapInputs(PlainInputs):

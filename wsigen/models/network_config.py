@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsigen.base.errors import BundleError
 from wsigen.base.json_file import read_json
@@ -24,6 +24,7 @@ Widths = Annotated[list[Channels], Field(min_length=1, max_length=12)]
 """Channels of each block; every block halves the image."""
 
 Layers = Annotated[int, Field(ge=1, le=64)]
+Side = Annotated[int, Field(ge=1, le=256)]
 Px = Annotated[int, Field(ge=1, le=65_536)]
 Word = Annotated[str, Field(max_length=100)]
 
@@ -123,6 +124,53 @@ class TextConfig(_Config):
     max_position_embeddings: Px | None = None
 
 
+class ViTSummariserConfig(_Config):
+    """Of a `summariser.ViTSummariser`."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+    class_name: Annotated[Literal["ViTSummariser"], Field(alias="_class_name")]
+    dimension: Channels
+    levels: Annotated[int, Field(ge=1, le=100)]
+    side: Side = 8
+    width: Channels = 512
+    layers: Layers = 12
+    heads: Channels = 8
+    mlp: Channels = 2048
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> ViTSummariserConfig:
+        if self.width % self.heads or self.side & (self.side - 1):
+            raise ValueError("heads must divide width, and side must be a power of two")
+        return self
+
+
+class ConvSummariserConfig(_Config):
+    """Of a `summariser.ConvSummariser`."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+    class_name: Annotated[Literal["ConvSummariser"], Field(alias="_class_name")]
+    dimension: Channels
+    levels: Annotated[int, Field(ge=1, le=100)]
+    side: Side = 128
+    width: Channels = 512
+    out_side: Side = 8
+    groups: Channels = 32
+
+    @model_validator(mode="after")
+    def _whole_halvings(self) -> ConvSummariserConfig:
+        halvings, rest = divmod(self.side, self.out_side)
+        if rest or halvings & (halvings - 1) or self.width % self.groups:
+            raise ValueError("side must be out_side times a power of two, and groups must divide width")
+        return self
+
+
+SUMMARISERS: dict[str, type[_Config]] = {
+    "ViTSummariser": ViTSummariserConfig,
+    "ConvSummariser": ConvSummariserConfig,
+}
+
 _KINDS: dict[str, type[_Config]] = {
     "vae": VaeConfig,
     "unet": UnetConfig,
@@ -137,7 +185,7 @@ _OLD_TRANSFORMERS = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single"
 
 
 def read_config(folder: Path, part: str) -> Config:
-    """Read the config of ``vae``, ``unet``, ``transformer``, ``scheduler`` or ``text_encoder``.
+    """Read the config of ``vae``, ``unet``, ``transformer``, ``scheduler``, ``text_encoder`` or ``summariser``.
 
     Raises
     ------
@@ -156,6 +204,8 @@ def read_config(folder: Path, part: str) -> Config:
         raise BundleError(f"{folder}: no {part}/{name}; a bundle is {made_of}") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    if part == "summariser":
+        return {"_class_name": content.get("_class_name"), **_summariser(content, str(file))}
     try:
         validated(_KINDS[part], content, str(file), BundleError)
     except BundleError as error:
@@ -171,6 +221,14 @@ def _in_full(config: Config) -> Config:
     sized = name == "PixArtTransformer2DModel" and config.get("use_additional_conditions") is None
     told_size = {"use_additional_conditions": config.get("sample_size", 128) == 128} if sized else {}
     return {**config, "_class_name": name, **told_size}
+
+
+def _summariser(content: Config, source: str) -> Config:
+    """The arguments of a summariser, those that its config leaves out included (BundleError)."""
+    name = content.get("_class_name")
+    if name not in SUMMARISERS:
+        raise BundleError(f"{source}: the summariser is a {name}; possible: {', '.join(SUMMARISERS)}")
+    return validated(SUMMARISERS[name], content, source, BundleError).model_dump(exclude={"class_name", "quantization_config"})
 
 
 @dataclass(frozen=True, slots=True)

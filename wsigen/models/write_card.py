@@ -12,8 +12,9 @@ import yaml
 
 from wsigen.base.errors import BundleError, refusing
 from wsigen.models.bundle import check_parts
-from wsigen.models.card import CARD_NAME, BundleCard, Rgb, derived_content, make_card
+from wsigen.models.card import CARD_NAME, BundleCard, Rgb, make_card
 from wsigen.models.denoisers import find_part, read_architecture
+from wsigen.models.derived_card import derived_content
 from wsigen.models.network_config import read_config
 from wsigen.storage.files import write_atomic
 

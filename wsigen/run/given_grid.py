@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 
-from wsigen.base.errors import GridError, RunError, refusing
+from wsigen.base.errors import EvaluationError, GridError, RunError, refusing
 from wsigen.grids.compress import compress
+from wsigen.grids.grid import EncoderId, GridFile
 from wsigen.grids.opening import SUFFIXES, open_grid, read_about
 from wsigen.grids.wsz import CHUNK
-from wsigen.models.card import BundleCard
+from wsigen.models.card import BundleCard, GridCondition
 from wsigen.run.config import RunConfig
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.storage.files import sha256
@@ -19,6 +21,9 @@ from wsigen.storage.folder import Folder
 
 KEPT_GRID = "wsigen-inputs/grid"
 """Where a run keeps it, but for the ending."""
+
+OTHER_CELL = 0.05
+"""Relative difference of the sides of cells that is let pass: a slide is a whole number of them."""
 
 OTHER_SIZE = 0.01
 """Relative difference of the sizes of grid and slide that is let pass: a slide is a whole number of cells."""
@@ -35,16 +40,17 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
     Raises
     ------
     GridError
-        If the model knows no grids or those of another encoder, or the grid is of another size than the slide.
+        If the model knows no grids or those of another encoder or cell, or needs one and gets none, or the grid is of another
+        size than the slide.
     """
     if config.grid is None:
+        _check_need(config, card)
         return
     if card.grid is None:
         raise GridError(f"{config.grid}: model {card.name!r} follows no grids; use another --model, or leave --grid out")
     about = read_about(config.grid)
-    _check_cells(config.grid, len(card.grid.mean))
-    if about.encoder != card.grid.encoder:
-        raise GridError(f"{config.grid}: is of encoder {about.encoder!r}; model {card.name!r} follows {card.grid.encoder!r}")
+    _check_encoder(str(config.grid), about, card)
+    _check_cells(config.grid, card.grid.numbers)
     width, height = slide.width * slide.mpp, slide.height * slide.mpp
     pairs = ((width, about.width_um), (height, about.height_um))
     if any(abs(mine - its) > OTHER_SIZE * its + about.cell_um for mine, its in pairs):
@@ -52,6 +58,29 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
         raise GridError(
             f"{config.grid}: is of a slide of {about.width_um:.0f}x{about.height_um:.0f} um, this one has "
             f"{width:.0f}x{height:.0f} um; give --size {px}"
+        )
+
+
+def _check_need(config: RunConfig, card: BundleCard) -> None:
+    """Refuse to generate without a grid with a model that was never trained so (GridError)."""
+    grid = card.grid
+    if grid is not None and grid.required and grid.network is None and not follows_grid(config, card):
+        raise GridError(
+            f"model {card.name!r} follows grids of encoder {grid.encoder!r} and draws none itself: give one with --grid FILE "
+            "('wsigen compress SLIDE' makes it), or an image with --reference"
+        )
+
+
+def _check_encoder(source: str, about: GridFile, card: BundleCard) -> None:
+    """Refuse cells that mean something else than those the model was trained with (GridError)."""
+    grid = cast("GridCondition", card.grid)
+    wanted = EncoderId(grid.encoder, grid.encoder_sha256)
+    if not about.made_by.agrees(wanted):
+        raise GridError(f"{source}: is of encoder {about.made_by}; model {card.name!r} follows {wanted}")
+    if grid.cell_um is not None and abs(about.cell_um - grid.cell_um) > OTHER_CELL * grid.cell_um:
+        raise GridError(
+            f"{source}: has cells of {about.cell_um:g} um; model {card.name!r} follows cells of {grid.cell_um:g} um: "
+            f"'wsigen compress SLIDE OUT.wsz --encoder {grid.encoder} --cell-um {grid.cell_um:g}'"
         )
 
 
@@ -80,9 +109,37 @@ def _check_cells(file: Path, dimension: int) -> None:
             raise GridError(f"{file}: cells of rows {first} to {first + known.shape[0] - 1} are not finite; make it anew")
 
 
-def grid_of_reference(config: RunConfig, slide: PyramidSpec, cell_um: float) -> bytes:
-    """Make the file of the reference's grid, resized to the slide; cells of ``cell_um``, a latent px of the finest level."""
+def grid_of_reference(config: RunConfig, card: BundleCard, slide: PyramidSpec, cell_um: float) -> bytes:
+    """Make the file of the reference's grid, resized to the slide.
+
+    Parameters
+    ----------
+    cell_um : float
+        A latent px of the finest level, um: the cells of models that follow cells of any size.
+
+    Raises
+    ------
+    GridError
+        If the encoder that the model follows is not here, or not the one of its name.
+    """
+    grid = cast("GridCondition", card.grid)
+    size_um = (slide.width * slide.mpp, slide.height * slide.mpp)
     with TemporaryDirectory(prefix="wsigen-") as folder:
         file = Path(folder) / "grid.wsz"
-        compress(str(config.reference), file, cell_um=cell_um, size_um=(slide.width * slide.mpp, slide.height * slide.mpp))
+        try:
+            about = compress(
+                str(config.reference),
+                file,
+                encoder=grid.encoder,
+                cell_um=grid.cell_um or cell_um,
+                encoder_mpp=grid.encoder_mpp,
+                size_um=size_um,
+                device="cpu" if config.scheduler else config.device,
+            )
+        except EvaluationError as error:
+            raise GridError(
+                f"{config.reference}: model {card.name!r} follows encoder {grid.encoder!r}, not usable here ({error}); "
+                "compress the reference where it is, and give --grid"
+            ) from None
+        _check_encoder(str(config.reference), about, card)
         return file.read_bytes()

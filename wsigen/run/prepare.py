@@ -11,6 +11,7 @@ import numpy as np
 
 from wsigen.base.errors import BundleError, ConfigError, RunError
 from wsigen.base.geometry import Box
+from wsigen.grids.mean_colour import NAME as MEAN_COLOUR
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.layout.layout import Layout
 from wsigen.models.bundle import GRID
@@ -322,7 +323,7 @@ def _glass_of(card: BundleCard) -> dict[str, Any]:
     """What a card says of glass: its class, its colour and its cell in a grid."""
     red, green, blue = card.glass_rgb or PLAIN_GLASS
     cell: tuple[float, ...] = ()
-    if card.grid is not None:
+    if card.grid is not None and card.grid.told == "channels" and card.grid.encoder == MEAN_COLOUR:
         plain = mean_colours(np.full((1, 1, 1, 3), (red, green, blue), dtype=np.uint8), 1)[0, :, 0, 0]
         cell = tuple(float((v - m) / s) for v, m, s in zip(plain, card.grid.mean, card.grid.std, strict=True))
     return {"index": card.table.background, "rgb": (red, green, blue), "cell": cell}

@@ -338,6 +338,6 @@ def _keep_grid_of_reference(prepared: Prepared, folder: Folder) -> str | None:
     plan, slide = prepared.spec.passes[-1], prepared.spec.slide
     if plan.grid_from != "given" or prepared.config.grid is not None:
         return None
-    content = grid_of_reference(prepared.config, slide, plan.cell_px * slide.mpp)
+    content = grid_of_reference(prepared.config, prepared.card, slide, plan.cell_px * slide.mpp)
     folder.write(f"{KEPT_GRID}{SUFFIX}", content)
     return hashlib.sha256(content).hexdigest()

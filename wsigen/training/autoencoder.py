@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wsigen.base.errors import TrainingError, refusing
 from wsigen.dataset.crops import CropBatch, Stream
-from wsigen.models.card import vae_channels, vae_factor
 from wsigen.models.config_keys import demand_supported
+from wsigen.models.derived_card import vae_channels, vae_factor
 from wsigen.models.weights import choose_weights, demand_fit
 from wsigen.training.recipes import AutoencoderNetwork
 

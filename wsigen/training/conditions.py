@@ -46,6 +46,7 @@ class Conditioner:
     ----------
     knows_levels : whether the network has an embedding per level
     prompts : float32 (levels, classes + 1, tokens, width), the last of each level the null prompt (``text`` only)
+    parts : side of the window of each level, where a grid is told by tokens
     """
 
     kind: Kind
@@ -53,13 +54,23 @@ class Conditioner:
     levels: int
     knows_levels: bool = False
     prompts: Tensor | None = None
+    parts: tuple[int, ...] = ()
 
     def __call__(
         self, noisy: Tensor, class_maps: Tensor, levels: Tensor, grids: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the network's sample and keyword arguments for a batch; ``grids`` (B, D + 1, p, p) come last in the sample."""
+        """Return the network's sample and keyword arguments for a batch.
+
+        ``grids`` (B, D + 1, p, p) come last in the sample; told by tokens (B, D + 1, S, S) they are ``windows``, with the
+        ``levels`` and the ``sides`` (B,) of the part of each window that counts, for the summariser (`denoiser_task.Denoiser`).
+        """
         sample, extra = self._of_classes(noisy, class_maps, levels)
-        return sample if grids is None else torch.cat([sample, grids.to(sample)], dim=1), extra
+        if grids is None:
+            return sample, extra
+        if self.parts:
+            sides = torch.tensor(self.parts, device=levels.device)[levels]
+            return sample, {**extra, "windows": grids, "levels": levels, "sides": sides}
+        return torch.cat([sample, grids.to(sample)], dim=1), extra
 
     def _of_classes(self, noisy: Tensor, class_maps: Tensor, levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         extra = {"class_labels": levels} if self.knows_levels else {}

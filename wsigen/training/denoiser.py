@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def build_unet(settings: UNetSettings, card: BundleCard, side: int, text_width: int = 0) -> nn.Module:
-    """Build an untrained denoiser; ``side`` of the crops in latent px, ``text_width`` of CLIP's embeddings."""
+    """Build an untrained denoiser; ``side`` of the crops in latent px, ``text_width`` of the tokens that it attends to."""
     multiple = 2 ** (len(settings.channels) - 1)
     if side % multiple:
         raise TrainingError(
             f"crops of {side} latent px: network.channels of {len(settings.channels)} levels need a multiple of {multiple}"
         )
-    width = text_width if card.conditioning.kind == "text" else 0
+    width = text_width if card.attends else 0
     return unet_of(settings, side, card.input_channels, card.latent.channels, embeddings(card), width)
 
 
@@ -45,7 +45,7 @@ def unet_of(
     embedded : int, optional
         Rows of its class embedding.
     text_width : int
-        With prompts, of so many numbers a token, it listens to them where it attends; 0: no prompts.
+        With prompts, or a grid by tokens, of so many numbers a token, it listens to them where it attends; 0: neither.
     """
     from diffusers import UNet2DConditionModel, UNet2DModel
 
@@ -63,14 +63,15 @@ def unet_of(
     }
     if text_width:
         heads = tuple(max(1, c // settings.head_dim) for c in settings.channels)  # diffusers counts heads here
-        return UNet2DConditionModel(**blocks, attention_head_dim=heads, cross_attention_dim=text_width)
+        blocks |= {"attention_head_dim": heads, "cross_attention_dim": text_width, "num_class_embeds": embedded}
+        return UNet2DConditionModel(**blocks)
     return UNet2DModel(**blocks, attention_head_dim=settings.head_dim, num_class_embeds=embedded)
 
 
 def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     """Load the U-Net of a bundle or diffusers folder and make its inputs fit the card (`fit`).
 
-    ``text_width`` is that of the prompts' embeddings, 0 without prompts.
+    ``text_width`` is that of the prompts' embeddings, or of a summariser's tokens; 0 without either.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     import diffusers
 
     kind, latent_channels = card.conditioning.kind, card.latent.channels
-    wanted = diffusers.UNet2DConditionModel if kind == "text" else diffusers.UNet2DModel
+    wanted = diffusers.UNet2DConditionModel if card.attends else diffusers.UNet2DModel
     there = folder / "unet" if (folder / "unet").is_dir() else folder
     try:
         config = dict(wanted.load_config(str(there), local_files_only=True))
@@ -91,7 +92,8 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
         raise TrainingError(f"{there}: cannot be loaded as {wanted.__name__} ({reason})") from None
     name = config.get("_class_name")
     if name != wanted.__name__:
-        raise TrainingError(f"{there}: a {name}; conditioning '{kind}' needs a {wanted.__name__}")
+        why = f"conditioning '{kind}'" if kind == "text" or not card.attends else "a grid told by tokens"
+        raise TrainingError(f"{there}: a {name}; {why} needs a {wanted.__name__}")
     demand_supported(config, "unet", there)
     unet: Any = load_pretrained(wanted, there)
     if unet.config["out_channels"] != latent_channels:
@@ -101,8 +103,8 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
     widths = set(width) if isinstance(width, list | tuple) else {width}  # some say it block by block
     if text_width and widths != {text_width}:
         raise TrainingError(
-            f"{there}: listens to prompts of {width} numbers a token, the text encoder gives {text_width}; give 'text' the "
-            "folder of the text encoder it was trained with"
+            f"{there}: listens to tokens of {width} numbers, text encoder or summariser give {text_width}; give 'text' the "
+            "folder of the text encoder it was trained with, or the summariser its width"
         )
     fit(unet, card, read_card(folder) if (folder / CARD_NAME).is_file() else None, there)
     return unet

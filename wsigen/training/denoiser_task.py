@@ -15,6 +15,8 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.latents import LatentBatch
+from wsigen.models.inputs import with_tokens
+from wsigen.models.summariser import summarise
 from wsigen.training.autoencoder import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
@@ -43,6 +45,8 @@ class DenoiserTask(Task):
         Latents to pictures (B, 3, H, W) in [-1, 1].
     telling : callable, optional
         How batches hold grids; by default they hold none.
+    summariser : nn.Module, optional
+        Of grids that are told by tokens (`models.summariser`), trained jointly.
     """
 
     name, result = "denoiser", "bundle"
@@ -57,11 +61,12 @@ class DenoiserTask(Task):
         stream: Stream[LatentBatch],
         decoder: Callable[[Tensor], Tensor] | None = None,
         telling: Telling | None = None,
+        summariser: nn.Module | None = None,
     ) -> None:
         self.recipe, self.unet, self.scheduler, self._sampling = recipe, unet, scheduler, sampling
         self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
         self._tell: Telling = telling or (lambda batch, rng: (torch.from_numpy(batch.latents), None))
-        self._network, self._noising = Denoiser(unet), Noising(scheduler)
+        self._network, self._noising = Denoiser(unet, summariser), Noising(scheduler)
         self._memory: FeatureMemory | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.columns: tuple[str, ...] = ("mse",)
@@ -72,7 +77,7 @@ class DenoiserTask(Task):
             self.columns = ("mse", "entropy")
 
     def players(self) -> dict[str, Player]:
-        """The U-Net alone."""
+        """The U-Net, with its summariser if it has one."""
         loop = self.recipe.loop
         return {"model": Player(self._network, loop.learning_rate, loop.betas)}
 
@@ -146,7 +151,7 @@ class DenoiserTask(Task):
     def _row(self, maps: Tensor, levels: Tensor, grids: Tensor | None, seed: int) -> NDArray[np.uint8]:
         how = self._sampling
         latents = draw_samples(
-            self.unet, self.scheduler, self._conditioner, maps, levels, grids,
+            self._network, self.scheduler, self._conditioner, maps, levels, grids,
             steps=how.steps if how.eta else min(20, how.steps), guidance=how.guidance, eta=how.eta, seed=seed,
         )  # fmt: skip
         return np.concatenate(list(self._pictures(latents)), axis=1)
@@ -156,11 +161,11 @@ class DenoiserTask(Task):
 
 
 class Denoiser(nn.Module):
-    """The U-Net, and what comes out of its middle block, in one forward pass (as several processes need it)."""
+    """The summariser, the U-Net, and what comes out of its middle block, in one forward pass (as several processes need it)."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, summariser: nn.Module | None = None) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet, self.summariser = unet, summariser
         self._middle: Tensor | None = None
         middle = getattr(unet, "mid_block", None)
         if middle is not None:
@@ -169,13 +174,37 @@ class Denoiser(nn.Module):
     def _keep(self, module: nn.Module, given: Any, output: Tensor) -> None:
         self._middle = output
 
-    def forward(self, sample: Tensor, steps: Tensor, **conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prediction (B, C, p, p) and z (B, D), the mean of the middle block's output over its pixels."""
+    def forward(
+        self,
+        sample: Tensor,
+        steps: Tensor,
+        windows: Tensor | None = None,
+        levels: Tensor | None = None,
+        sides: Tensor | None = None,
+        **conditions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the prediction (B, C, p, p) and z (B, D), the mean of the middle block's output over its pixels.
+
+        ``windows``, ``levels`` and ``sides`` are those of `conditions.Conditioner`.
+        """
+        if windows is not None and levels is not None and sides is not None:
+            conditions = with_tokens(conditions, self._tokens(windows, levels, sides).to(sample))
         prediction = self.unet(sample, steps, return_dict=False, **conditions)[0]
         middle, self._middle = self._middle, None
         if middle is None:
             raise TrainingError("the U-Net has no middle block; begin at another one, or give none")
         return prediction, pooled(middle)
+
+
+    def _tokens(self, windows: Tensor, levels: Tensor, sides: Tensor) -> Tensor:
+        """Tokens (B, T, C) of windows of several sides; those of hidden ones are 0, whatever their level."""
+        summariser = cast("Any", self.summariser)
+        tokens = windows.new_zeros(len(windows), summariser.tokens, summariser.width)
+        for side in sides.unique().tolist():
+            rows = (sides == side).nonzero()[:, 0]
+            made = summarise(summariser, windows[rows, :, :side, :side], levels[rows])
+            tokens = tokens.index_copy(0, rows, made.to(tokens))
+        return tokens
 
 
 class Noising:
@@ -219,7 +248,7 @@ def hide_conditions(class_maps: NDArray[np.uint8], labelled: NDArray[np.bool_], 
 
 @torch.no_grad()
 def draw_samples(
-    unet: nn.Module,
+    network: Denoiser,
     scheduler: DDIMScheduler,
     conditioner: Conditioner,
     class_maps: Tensor,
@@ -237,7 +266,7 @@ def draw_samples(
     ----------
     class_maps : (B, p, p) uint8
     levels : (B,)
-    grids : (B, D + 1, p, p), told with and without the map
+    grids : (B, D + 1, p, p) or windows of it, told with and without the map
     guidance : w; 0 is no guidance
     eta : noise of each step, 0 .. 1
 
@@ -245,7 +274,7 @@ def draw_samples(
     -------
     (B, C, p, p) standardised latents
     """
-    config: Any = unet.config
+    config: Any = network.unet.config
     sampler = type(scheduler).from_config(scheduler.config)
     sampler.set_timesteps(steps)
     shape = (len(class_maps), int(config["out_channels"]), *class_maps.shape[1:])
@@ -255,7 +284,7 @@ def draw_samples(
 
     def predict(maps: Tensor, t: Tensor) -> Tensor:
         sample, extra = conditioner(x, maps, levels, grids)
-        prediction: Tensor = unet(sample, t.to(x.device).expand(len(x)), return_dict=False, **extra)[0]
+        prediction, _ = network(sample, t.to(x.device).expand(len(x)), **extra)
         return prediction.float()
 
     for t in sampler.timesteps:

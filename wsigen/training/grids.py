@@ -41,11 +41,18 @@ def told_grid(cells: Tensor, possible: NDArray[np.bool_], telling: GridTelling, 
     count = len(cells)
     sides = rng.choice(telling.cell_sides, size=count)
     coarse = torch.stack([enlarged(cell[None], int(side))[0] for cell, side in zip(cells, sides, strict=True)])
+    known = torch.from_numpy(possible).float()[:, None, None, None].expand(-1, 1, *cells.shape[2:])
+    return worn_windows(torch.cat([coarse, known], dim=1), telling, rng)
+
+
+def worn_windows(windows: Tensor, telling: GridTelling, rng: np.random.Generator) -> Tensor:
+    """Add noise to windows ``(B, D + 1, h, w)``, whose last channel is "known", and hide a share of them."""
+    cells, known = windows[:, :-1], windows[:, -1:]
+    count = len(cells)
     deviation = telling.noise * rng.random((count, 1, 1, 1), dtype=np.float32)
-    worn = coarse + torch.from_numpy(deviation * rng.standard_normal(tuple(cells.shape), dtype=np.float32))
-    hidden = (rng.random(count) < telling.p_unknown) | ~possible
-    known = torch.from_numpy(~hidden).float()[:, None, None, None]
-    return torch.cat([worn * known, known.expand(-1, 1, *cells.shape[2:])], dim=1)
+    worn = cells + torch.from_numpy(deviation * rng.standard_normal(tuple(cells.shape), dtype=np.float32))
+    told = torch.from_numpy(rng.random(count) >= telling.p_unknown).float()[:, None, None, None]
+    return torch.cat([worn * known * told, known * told], dim=1)
 
 
 def enlarged(cells: Tensor, side: int) -> Tensor:

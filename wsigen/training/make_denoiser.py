@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,18 +20,22 @@ from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch, cache_latents
 from wsigen.dataset.summary import trained_on
+from wsigen.models.bundle import SUMMARISER
 from wsigen.models.card import BundleCard, GridCondition, Level, TrainedOn
 from wsigen.models.loading import load_text
+from wsigen.models.network_config import read_config
+from wsigen.models.summariser import AnySummariser, build_summariser, load_summariser
 from wsigen.training.autoencoder import Vae, channels_of, decoder_of, encoder_of, factor_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
-from wsigen.training.denoiser_task import DenoiserTask
-from wsigen.training.grids import told_grid, with_cells
+from wsigen.training.denoiser_task import DenoiserTask, Telling
+from wsigen.training.grids import told_grid, with_cells, worn_windows
+from wsigen.training.image_grids import grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
-from wsigen.training.recipes import DenoiserRecipe, GridTelling
+from wsigen.training.recipes import DenoiserRecipe, EncodedGrid
 from wsigen.training.snapshot import Identity, identity_of, model_key, weights_key
 
 
@@ -44,6 +49,7 @@ class LatentData:
     side : of the crops, in latent px
     key : identifies dataset and autoencoder
     trained_on : for the card
+    grid : what the card says of the windows of batches, where they hold any
     """
 
     stream: Stream[LatentBatch]
@@ -54,6 +60,7 @@ class LatentData:
     side: int
     key: str
     trained_on: TrainedOn | None = None
+    grid: GridCondition | None = None
 
 
 def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
@@ -72,21 +79,22 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
     """Train on latents and write ``out/bundle`` when all steps are done."""
     channels = channels_of(vae)
     mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
-    grid = grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None
+    grid = data.grid or (grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None)
     described = (data.table, data.levels, mean, std, factor_of(vae), data.side, grid, data.trained_on)
     card = describe_bundle(recipe.bundle, recipe.conditioning, *described)
     folder = recipe.text or recipe.start
     text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
     scheduler = build_schedule(recipe)
-    unet, conditioner = _network(recipe, card, text)
-    tell = partial(_tell, recipe.grid, channels) if recipe.grid else None
+    unet, summariser, conditioner = _networks(recipe, card, text)
+    tell = _telling(recipe.grid, channels)
     decoder = decoder_of(vae, mean, std)
-    task = DenoiserTask(recipe, recipe.bundle, unet, scheduler, conditioner, data.stream, decoder, tell)
+    task = DenoiserTask(recipe, recipe.bundle, unet, scheduler, conditioner, data.stream, decoder, tell, summariser)
     outcome = train(task, recipe.loop, out, identity(recipe, data.key), seed=recipe.seed, resume=resume)
     if outcome.result and is_main():
         figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
         figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
-        publish_bundle(TrainedParts(vae, unet, scheduler, figures, text), card, outcome.result, recipe.bundle.half)
+        parts = TrainedParts(vae, unet, scheduler, figures, text, summariser)
+        publish_bundle(parts, card, outcome.result, recipe.bundle.half)
     return outcome
 
 
@@ -96,23 +104,66 @@ def grid_condition(mean: NDArray[np.float32], std: NDArray[np.float32]) -> GridC
     return GridCondition.model_validate(rounded)
 
 
-def _tell(telling: GridTelling, channels: int, batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _telling(grid: EncodedGrid | None, channels: int) -> Telling | None:
+    """How batches hold a grid: as channels behind the latents, or as windows beside them."""
+    if grid is None:
+        return None
+    return partial(_tell_windows, grid) if grid.encoded else partial(_tell_cells, grid, channels)
+
+
+def _tell_cells(telling: EncodedGrid, channels: int, batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Latents, and the cells that lie behind them as the grid they are told with."""
     both = torch.from_numpy(batch.latents)
     return both[:, :channels], told_grid(both[:, channels:], np.ones(len(both), dtype=bool), telling, rng)
 
 
-def _network(recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None) -> tuple[nn.Module, Conditioner]:
+def _tell_windows(telling: EncodedGrid, batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Latents, and the windows that lie beside them."""
+    if batch.windows is None:
+        raise ValueError("latents without windows of a grid")
+    return torch.from_numpy(batch.latents), worn_windows(torch.from_numpy(batch.windows), telling, rng)
+
+
+def _networks(
+    recipe: DenoiserRecipe, card: BundleCard, text: tuple[Any, Any] | None
+) -> tuple[nn.Module, AnySummariser | None, Conditioner]:
     kind, classes, levels = recipe.conditioning.kind, len(card.classes), len(card.levels)
     prompts = None if text is None else embed_prompts(card, *text)
     torch.manual_seed(recipe.seed)
-    width = 0 if prompts is None else prompts.shape[-1]
+    width = _token_width(recipe, prompts)
     if recipe.start:
         unet = load_unet(recipe.start, card, width)
     else:
         unet = build_unet(recipe.network, card, card.crop_latent // (2 if recipe.quarter_share else 1), width)
     knows_levels = kind in ("class-map", "none") or getattr(unet.config, "num_class_embeds", None) == levels
-    return unet, Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts)
+    parts = card.grid.parts if card.grid else ()
+    conditioner = Conditioner(kind, classes, levels, knows_levels and kind != "class-tokens", prompts, parts)
+    return unet, _summariser(recipe, card), conditioner
+
+
+def _token_width(recipe: DenoiserRecipe, prompts: Tensor | None) -> int:
+    """Numbers of the tokens that the network attends to: of prompts, of a grid, or of both (0: it attends to none)."""
+    widths = [] if prompts is None else [int(prompts.shape[-1])]
+    widths += [recipe.summariser.width] if recipe.summariser else []
+    if len(set(widths)) > 1:
+        raise TrainingError(f"the text encoder gives tokens of {widths[0]} numbers: set grid.summariser.width to it")
+    return widths[0] if widths else 0
+
+
+def _summariser(recipe: DenoiserRecipe, card: BundleCard) -> AnySummariser | None:
+    """The summariser of the start, if it has one, else a new one."""
+    if recipe.summariser is None or card.grid is None:
+        return None
+    config = recipe.summariser.config(card.grid.numbers, len(card.levels))
+    if recipe.start is None or not (recipe.start / SUMMARISER).is_dir():
+        return build_summariser(config)
+    held = read_config(recipe.start, SUMMARISER)
+    if held != config:
+        differing = next(key for key in config if held.get(key) != config[key])
+        raise TrainingError(
+            f"{recipe.start}: its summariser has {differing} {held.get(differing)!r}, the recipe asks for {config[differing]!r}"
+        )
+    return load_summariser(recipe.start, "cpu").requires_grad_(True)
 
 
 def _figures_of(autoencoder: Path) -> dict[str, float]:
@@ -129,27 +180,40 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: Vae, out: Path) -> La
     scale = scale_of_start(recipe, vae)
     state, factor = processes(), factor_of(vae)
     encode = encoder_of(vae, state.device, recipe.loop.precision)
+    share = (state.process_index, state.num_processes)
+    grids = None
+    if recipe.grid and recipe.grid.encoded:
+        watch = _says("grids: image") if is_main() else None
+        how: dict[str, Any] = {"device": str(state.device), "watch": watch, "share": share, "meet": meet}
+        grids = image_grids(dataset, recipe.grid, out / "grids", factor, **how)
     cache = cache_latents(
         dataset,
-        with_cells(encode, factor) if recipe.grid else encode,
+        with_cells(encode, factor) if recipe.grid and not recipe.grid.encoded else encode,
         out / "latents",
         encoder_key(recipe, vae),
         variants=recipe.latent_variants,
         jitter=recipe.stain_jitter,
         cell_px=factor,
         batch=4,
-        watch=(lambda done, blocks: print(f"latents: block {done} of {blocks}", flush=True)) if is_main() else None,
-        share=(state.process_index, state.num_processes),
+        watch=_says("latents: block") if is_main() else None,
+        share=share,
         meet=meet,
     )
     if scale is not None:
         cells = (v[scale.shape[1] :] for v in (cache.mean, cache.std))
         mean, std = (np.concatenate(pair) for pair in zip(scale, cells, strict=True))
         cache = replace(cache, mean=mean, std=std)
-    stream = cache.stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
+    window = None if grids is None else grids.window
+    drawn = (recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
+    stream = cache.stream(recipe.seed, *drawn, window=window)
     side = dataset.settings.patch_px // factor
     key, counted = data_key(recipe, dataset, vae), trained_on(dataset)
-    return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, key, counted)
+    told = None if grids is None else grids.told
+    return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, key, counted, told)
+
+
+def _says(what: str) -> Callable[[int, int], None]:
+    return lambda done, count: print(f"{what} {done} of {count}", flush=True)
 
 
 def scale_of_start(recipe: DenoiserRecipe, vae: Vae) -> NDArray[np.float32] | None:
@@ -192,9 +256,10 @@ def identity(recipe: DenoiserRecipe, key: str) -> Identity:
 
 def data_key(recipe: DenoiserRecipe, dataset: Dataset, vae: nn.Module) -> str:
     """Name the dataset and what encoded it."""
-    return f"{dataset.key} {encoder_key(recipe, vae)}"
+    grids = f" {grid_key(recipe.grid)}" if recipe.grid and recipe.grid.encoded else ""
+    return f"{dataset.key} {encoder_key(recipe, vae)}{grids}"
 
 
 def encoder_key(recipe: DenoiserRecipe, vae: nn.Module) -> str:
     """Name the autoencoder's weights and the precision they encoded in."""
-    return f"{weights_key(vae)} {recipe.loop.precision}{' mean-colour' if recipe.grid else ''}"
+    return f"{weights_key(vae)} {recipe.loop.precision}{' mean-colour' if recipe.grid and not recipe.grid.encoded else ''}"

@@ -91,7 +91,9 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
 def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
     """The settings and data that decide the weights; of the bundle, what its card says of grids and classes."""
     card = check_bundle(recipe.bundle)
-    told = card.model_dump(mode="json", include={"classes", "conditioning", "grid"})
+    told = card.model_dump(
+        mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std", "network"}}
+    )
     return identity_of(recipe.decisive("bundle", "sampling", "half") | {"told": told, "data": f"{dataset.key} {NAME}"})
 
 
@@ -105,6 +107,8 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
     card = check_bundle(recipe.bundle)
     if card.grid is None:
         raise TrainingError(f"{recipe.bundle}: follows no grids; train its denoiser with 'grid:' in the recipe")
+    if card.grid.encoder != NAME:
+        raise TrainingError(f"{recipe.bundle}: follows grids of encoder {card.grid.encoder!r}; only {NAME} is drawn")
     if card.conditioning.kind not in ("class-map", "none"):
         raise TrainingError(f"{recipe.bundle}: conditioning {card.conditioning.kind!r}; grids are drawn from class maps alone")
     theirs, ours = [c.name for c in card.classes], list(dataset.table.names)

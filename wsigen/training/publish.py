@@ -22,6 +22,7 @@ from wsigen.training.recipes import BundleSettings
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
 
+    from wsigen.models.summariser import AnySummariser
     from wsigen.training.autoencoder import Vae
 
 _README = """# {name}: {title}
@@ -134,13 +135,17 @@ def describe_bundle(
 
 @dataclass(frozen=True)
 class TrainedParts:
-    """What a bundle is made of; ``text`` is (tokenizer, text encoder) for prompts, ``figures`` go into the README."""
+    """What a bundle is made of; ``text`` is (tokenizer, text encoder) for prompts, ``figures`` go into the README.
+
+    ``summariser`` is that of a grid that is told by tokens.
+    """
 
     vae: Vae
     unet: nn.Module
     scheduler: DDIMScheduler
     figures: dict[str, float]
     text: tuple[Any, Any] | None = None
+    summariser: AnySummariser | None = None
 
 
 def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bool = False) -> None:
@@ -153,7 +158,8 @@ def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bo
     TrainingError
         If it cannot be written.
     """
-    from wsigen.models.bundle import check_bundle
+    from wsigen.models.bundle import SUMMARISER, check_bundle
+    from wsigen.models.summariser import save_summariser
 
     with whole_folder(folder) as beside:
         save_network(parts.vae, beside / "vae", half)
@@ -163,6 +169,8 @@ def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bo
             tokenizer, encoder = parts.text
             tokenizer.save_pretrained(str(beside / "tokenizer"))
             encoder.save_pretrained(str(beside / "text_encoder"), safe_serialization=True)
+        if parts.summariser is not None:
+            save_summariser(parts.summariser, beside / SUMMARISER, half)
         save_card(card, beside)
         (beside / "README.md").write_text(_readme(parts, card), encoding="utf-8")
         check_bundle(beside)
@@ -179,7 +187,7 @@ def _readme(parts: TrainedParts, card: BundleCard) -> str:
         counts="Not counted." if card.trained_on is None else _counted(card.trained_on),
         classes="\n".join(f"- {c.name}{' (background)' if c.background else ''}" for c in card.classes),
         levels="\n".join(f"- level {level.name}: {level.mpp or 'unknown'} um/px" for level in card.levels),
-        kind=card.conditioning.kind,
+        kind=card.conditioning.kind + (f", and a grid of {card.grid.encoder} by {card.grid.told}" if card.grid else ""),
         crop=card.crop_latent,
         crop_px=card.crop_latent * card.latent.factor,
         prediction=parts.scheduler.config["prediction_type"],

@@ -199,6 +199,75 @@ class GridTelling(Settings):
     )
 
 
+class SummariserSettings(Settings):
+    """The network that makes tokens of a window of a grid (`models.summariser`)."""
+
+    kind: Literal["vit", "conv"] = Field(default="vit", description="ZoomLDM's released transformer, or convolutions")
+    side: Annotated[int, Field(ge=1, le=128)] = Field(
+        default=8, description="cells a side of the largest window, a power of two; larger windows are told by means of cells"
+    )
+    width: Count = Field(default=512, description="numbers of a token")
+    layers: Count = Field(default=12, description="of the transformer")
+    heads: Count = Field(default=8, description="of the transformer")
+    mlp: Count = Field(default=2048, description="of the transformer")
+    groups: Count = Field(default=32, description="of the convolutions' norms")
+    out_side: Count = Field(default=8, description="tokens a side that convolutions make")
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> SummariserSettings:
+        if self.side & (self.side - 1):
+            raise ValueError(f"side {self.side} is no power of two")
+        if self.kind == "vit" and self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        if self.kind == "conv" and (self.side % self.out_side or self.width % self.groups):
+            raise ValueError("side must be a multiple of out_side, and width of groups")
+        return self
+
+    def config(self, dimension: int, levels: int) -> dict[str, Any]:
+        """The config of the network for cells of ``dimension`` numbers."""
+        common = {"dimension": dimension, "levels": levels, "side": self.side, "width": self.width}
+        if self.kind == "vit":
+            return {"_class_name": "ViTSummariser", **common, **self.model_dump(include={"layers", "heads", "mlp"})}
+        return {"_class_name": "ConvSummariser", **common, **self.model_dump(include={"out_side", "groups"})}
+
+
+class EncodedGrid(GridTelling):
+    """The grid that a denoiser is told: mean colours of each latent px, or an encoder's cells."""
+
+    encoder: Text | None = Field(default=None, description="an extractor of wsigen evaluate; mean colours by default")
+    cell_um: Positive | None = Field(default=None, description="side of an encoder's cells, um; by default its tile")
+    encoder_mpp: Positive | None = Field(default=None, description="um/px that an encoder looks at; by default 0.5")
+    told: Literal["channels", "tokens"] | None = Field(
+        default=None, description="by default mean colours by channels beside the latents, other cells by tokens"
+    )
+    summariser: SummariserSettings | None = Field(default=None, description="of a grid that is told by tokens")
+
+    @model_validator(mode="after")
+    def _says_how(self) -> EncodedGrid:
+        if not self.encoded and (self.cell_um or self.encoder_mpp or self.telling == "tokens"):
+            raise ValueError("mean colours are told by channels, a cell for each latent px; choose another encoder")
+        if self.summariser and self.telling == "channels":
+            raise ValueError("'summariser' is of grids that are told by tokens")
+        if self.encoded and self.cell_sides != (1,):
+            raise ValueError("'cell_sides' is of mean colours")
+        return self
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the cells are an encoder's, not mean colours."""
+        return self.encoder not in (None, "mean-colour")
+
+    @property
+    def telling(self) -> Literal["channels", "tokens"]:
+        """How the denoiser is told."""
+        return self.told or ("tokens" if self.encoded else "channels")
+
+    @property
+    def summariser_settings(self) -> SummariserSettings:
+        """Those of the recipe, or the released network's."""
+        return self.summariser or SummariserSettings()
+
+
 class LatentRecipe(Recipe):
     """What is alike in the trainings of all networks that denoise latents, or grids."""
 
@@ -236,14 +305,21 @@ class DenoiserRecipe(LatentRecipe):
         description="largest relative change of the copies' optical densities. A denoiser paints the stains it saw: with "
         "jitter, neighbouring places of a slide may come out in different ones",
     )
-    grid: GridTelling | None = Field(default=None, description="tell it the mean colour of each latent px, too")
+    grid: EncodedGrid | None = Field(default=None, description="tell it a grid, too: mean colours, or an encoder's cells")
     bundle: BundleSettings
 
     @model_validator(mode="after")
     def _text_has_an_encoder(self) -> DenoiserRecipe:
         if self.conditioning.kind == "text" and not (self.text or self.start):
             raise ValueError("conditioning 'text' needs 'text' or 'start': a folder with text_encoder and tokenizer")
+        if self.grid and self.grid.encoded and self.quarter_share:
+            raise ValueError("quarter_share cuts crops in four, and an encoder's cells are told of whole ones: leave it out")
         return self
+
+    @property
+    def summariser(self) -> SummariserSettings | None:
+        """Of a grid that is told by tokens."""
+        return self.grid.summariser_settings if self.grid and self.grid.telling == "tokens" else None
 
     @property
     def one_class_of_a_crop(self) -> bool:

@@ -20,7 +20,7 @@ FORMAT = 2
 Identity = dict[str, str]
 """Dotted field names to values, as text: every setting that decides the weights."""
 
-PARTS = ("unet", "vae", "bundle/vae", "scheduler", "text_encoder", "tokenizer")
+PARTS = ("unet", "vae", "bundle/vae", "scheduler", "text_encoder", "tokenizer", "summariser")
 """Folders of a diffusers model that training may begin at; of the rest of a repository nothing is used."""
 
 
@@ -75,7 +75,7 @@ def load_snapshot(path: Path, identity: Identity) -> Snapshot:
     if version != FORMAT:
         raise TrainingError(f"{path}: checkpoint format {version}, this version reads {FORMAT}; train anew")
     for name in [*identity, *stored]:
-        then, now = stored.get(name, "absent"), identity.get(name, "absent")
+        then, now = stored.get(name, "None"), identity.get(name, "None")  # a setting that was not there yet was not set
         if then != now:
             raise TrainingError(
                 f"{path}: the checkpoint was made with {name} {then}, the recipe says {now}; "

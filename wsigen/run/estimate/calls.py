@@ -74,7 +74,8 @@ def calls_of_chunk(
     inside = chunk.dilate(plan.side // 2).intersect(plan.grid.canvas)
     classes = layout.class_map(inside, plan.cell_px)
     windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
-    rows = sum(len(calls_of_crop(card, w, guidance)) for w in windows if glass is None or (w != glass).any())
+    told = None if plan.grid_from == "none" else np.zeros((1, 1, 1), np.float32)  # any grid: its numbers decide no calls
+    rows = sum(len(calls_of_crop(card, w, guidance, told)) for w in windows if glass is None or (w != glass).any())
     return -(-rows // batch) * batch
 
 
@@ -89,7 +90,7 @@ def _expected_rows(
     canvas = plan.grid.canvas
     coarse = layout.class_map(Box(0, 0, -(-canvas.height // cell), -(-canvas.width // cell)), plan.cell_px * cell)
     around = min(CELLS, *coarse.shape)
-    rows = _rows_of_crops(card, coarse, glass, guidance, around)
+    rows = _rows_of_crops(card, coarse, glass, guidance, around, plan.grid_from != "none")
     expected = np.zeros((plan.grid.rows, plan.grid.columns))
     if plan.mode == "random-patch":
         ys, xs = (np.arange(extent) for extent in coarse.shape)
@@ -104,7 +105,7 @@ def _expected_rows(
 
 
 def _rows_of_crops(
-    card: BundleCard, coarse: NDArray[np.uint8], glass: int | None, guidance: float, side: int
+    card: BundleCard, coarse: NDArray[np.uint8], glass: int | None, guidance: float, side: int, told_grid: bool
 ) -> NDArray[np.float64]:
     """Model calls of a crop of ``side`` cells around every cell."""
 
@@ -115,7 +116,7 @@ def _rows_of_crops(
     tissue = near(coarse != glass) if glass is not None else np.ones(coarse.shape, dtype=bool)
     if card.conditioning.kind in ("class-map", "none"):
         known = np.asarray(tissue, dtype=np.float64)
-        unknown = card.conditioning.kind == "none"
+        unknown = card.conditioning.kind == "none" and not told_grid
         return known if guidance == 0.0 or unknown else 2.0 * known
     background = {i for i, c in enumerate(card.classes) if c.background}
     calls = sum(

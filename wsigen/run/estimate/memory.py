@@ -50,7 +50,7 @@ BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
 
-LOADED = ("unet", "transformer", "vae", "text_encoder", "grid/unet", "grid/transformer")
+LOADED = ("unet", "transformer", "vae", "text_encoder", "grid/unet", "grid/transformer", "summariser")
 """Parts of a bundle that stay in memory."""
 
 SAMPLE_SIDE = 256

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from wsigen.base.errors import ConfigError, RunError, UnfitWorkerError
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
-from wsigen.grids.grid import Grid, known_means
+from wsigen.grids.grid import Grid, known_means, standardised_cells
 from wsigen.grids.opening import open_grid
 from wsigen.run.given_grid import kept_grid
 from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
@@ -90,19 +91,45 @@ class PassContext:
         values = glass.latent if self.plan.network == "image" else glass.cell
         return np.asarray(values, dtype=np.float32)[:, None, None]
 
-    def grid_window(self, box: Box) -> Array | None:
-        """The grid that the network is told on ``box``, float32 ``(D + 1, h, w)``, standardised; the last channel is "known".
+    def grid_windows(self, boxes: Sequence[Box]) -> list[Array | None]:
+        """The grid that the network is told on each of ``boxes``; see `grid_window`."""
+        if self.plan.grid_from == "none":
+            return [None] * len(boxes)
+        if self._told.told == "tokens":
+            return [self.grid_window(box) for box in boxes]
+        around = reduce(Box.union, boxes)
+        whole = cast("Array", self.grid_window(around))  # read once: a part has the same bits in whatever window
+        return [whole[(slice(None), *box.relative_to(around).slices)] for box in boxes]
 
-        Each part is the area mean of the cells under it: of the user's grid, or of the one drawn before, at its last step.
+    def grid_window(self, box: Box) -> Array | None:
+        """The grid that the network is told on ``box``, standardised, float32; the last channel is "known".
+
+        By channels ``(D + 1, h, w)``, a part for each latent px; by tokens ``(D + 1, m, m)``, m x m parts of a crop. Each part
+        is the area mean of the cells under it: of the user's grid, or of the one drawn before, at its last step.
         """
         if self.plan.grid_from == "none":
             return None
-        values, known = self._given(box) if self.plan.grid_from == "given" else self._drawn(box)
+        if self.plan.grid_from == "previous":
+            values, known = self._drawn(box)
+        else:
+            values, known = self._given_tokens(box) if self._told.told == "tokens" else self._given(box)
         return np.concatenate([values, known[None].astype(np.float32)])
+
+    @property
+    def _told(self) -> GridCondition:
+        return cast("GridCondition", self.denoiser.card.grid)
+
+    def _given_tokens(self, box: Box) -> tuple[Array, NDArray[np.bool_]]:
+        """The parts of a square window, each standardised over its own numbers."""
+        um = self.plan.cell_px * self.run.slide.mpp
+        parts = self._told.parts[self.plan.level]
+        window = Box(0, 0, parts, parts)
+        values, known = self.run.given_grid.window(window, box.height * um / parts, (box.y0 * um, box.x0 * um))
+        return standardised_cells(values, known), known
 
     def _given(self, box: Box) -> tuple[Array, NDArray[np.bool_]]:
         values, known = self.run.given_grid.window(box, self.plan.cell_px * self.run.slide.mpp)
-        told = cast("GridCondition", self.denoiser.card.grid)
+        told = self._told
         mean, std = (np.asarray(v, dtype=np.float32)[:, None, None] for v in (told.mean, told.std))
         return np.where(known, (values - mean) / std, np.float32(0)), known
 

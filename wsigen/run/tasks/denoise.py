@@ -46,13 +46,13 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     y, _ = pass_.read(step, around)
     classes = pass_.state.read_classes(around)
     windows = [c.box.relative_to(around).slices for c in crops]
-    grid = pass_.grid_window(around)
-    views = [View(y[(slice(None), *w)], classes[w], None if grid is None else grid[(slice(None), *w)]) for w in windows]
+    grids = pass_.grid_windows([c.box for c in crops])
+    views = [View(y[(slice(None), *w)], classes[w], grid) for w, grid in zip(windows, grids, strict=True)]
     with pass_.run.model_slot():
         for crop, x0 in zip(crops, estimate_crops(pass_.denoiser, settings, views), strict=True):
             total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
     pass_.state.write_partial(step, ij, total)
-    return sum(len(calls_of_crop(pass_.denoiser.card, view.classes, settings.guidance)) for view in views)
+    return sum(len(calls_of_crop(pass_.denoiser.card, view.classes, settings.guidance, view.grid)) for view in views)
 
 
 def assemble(pass_: PassContext, ij: Index, step: int) -> None:

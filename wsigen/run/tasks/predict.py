@@ -29,7 +29,7 @@ class StepSettings:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a crop shows: y[s] float32 ``(C, p, p)``, its class map uint8 ``(p, p)``, the grid float32 ``(D + 1, p, p)``."""
+    """What a crop shows: y[s] float32 ``(C, p, p)``, its class map uint8 ``(p, p)``, its `Condition.grid`."""
 
     y: Array
     classes: NDArray[np.uint8]
@@ -51,9 +51,11 @@ class _Pending:
         return len(self.outputs) == self.calls
 
 
-def calls_of_crop(card: BundleCard, classes: NDArray[np.uint8], guidance: float) -> list[Condition]:
+def calls_of_crop(
+    card: BundleCard, classes: NDArray[np.uint8], guidance: float, grid: Array | None = None
+) -> list[Condition]:
     """The conditions of a crop's model calls: one per label present, and one null pass shared by all under guidance."""
-    return _with_null([condition for condition, _ in conditions_of(card, classes)], guidance)[0]
+    return _with_null([condition for condition, _ in conditions_of(card, classes, grid)], guidance)[0]
 
 
 def _with_null(conditions: list[Condition], guidance: float) -> tuple[list[Condition], int | None]:

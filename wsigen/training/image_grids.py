@@ -1,0 +1,207 @@
+"""The grids of a dataset's images, made once for each, and the windows of them that a denoiser is told in training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import DatasetError, WsigenError
+from wsigen.base.geometry import Box
+from wsigen.dataset.crops import dihedral
+from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.members import Member
+from wsigen.dataset.patches import Patches
+from wsigen.grids.compress import compress
+from wsigen.grids.grid import Grid, standardised_cells
+from wsigen.grids.opening import open_grid
+from wsigen.grids.tiles import Cells, cells_of
+from wsigen.grids.wsz import SUFFIX
+from wsigen.models.card import GridCondition
+from wsigen.models.extractors.extractors import Extractor, open_extractor
+from wsigen.training.recipes import EncodedGrid
+
+Array = NDArray[np.float32]
+
+KEPT_BYTES = 2**30
+"""Cells kept in memory; those of further images are read from their files, a chunk for each window."""
+
+
+@cache
+def encoder_named(name: str | None, device: str) -> Extractor:
+    """An extractor, loaded once (EvaluationError if it cannot be)."""
+    return open_extractor(str(name), device)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrids:
+    """Windows of the grids of patches.
+
+    Attributes
+    ----------
+    grids : dict of int to Grid
+        By the position of the image in the dataset's members.
+    patches : Patches
+        Of the training split.
+    mpps : tuple of float
+        um/px of the levels.
+    side_px, cell_px : int
+        Side of a patch, and of the cells of its class maps and latents.
+    told : GridCondition
+        What the card says of it.
+    """
+
+    grids: dict[int, Grid]
+    patches: Patches
+    mpps: Sequence[float]
+    side_px: int
+    cell_px: int
+    told: GridCondition
+
+    def window(self, row: int, variant: int) -> Array:
+        """The window of a patch, turned as its variant: float32 ``(D + 1, S, S)``, standardised; the last channel is "known".
+
+        S is that of the largest window; smaller ones of other levels lie in its upper left corner.
+        """
+        level = int(self.patches.level[row])
+        mpp, told = self.mpps[level], self.told
+        box = self.patches.box(row, self.side_px).snap(self.cell_px)
+        side = told.parts[level] if told.told == "tokens" else self.side_px // self.cell_px
+        values, known = self.grids[int(self.patches.member[row])].window(
+            Box(0, 0, side, side), self.side_px * mpp / side, (box.y0 * mpp, box.x0 * mpp)
+        )
+        if told.told == "tokens":
+            values = standardised_cells(values, known)
+        else:
+            mean, std = (np.asarray(v, dtype=np.float32)[:, None, None] for v in (told.mean, told.std))
+            values = np.where(known, (values - mean) / std, np.float32(0))
+        both = np.concatenate([values, known[None].astype(np.float32)]).transpose(1, 2, 0)
+        turned = dihedral(both, variant % 8).transpose(2, 0, 1)
+        largest = max(told.parts, default=side)
+        return np.pad(turned, ((0, 0), (0, largest - side), (0, largest - side)))
+
+
+def image_grids(
+    dataset: Dataset,
+    settings: EncodedGrid,
+    folder: Path,
+    cell_px: int,
+    *,
+    device: str = "cpu",
+    watch: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
+    meet: Callable[[], None] | None = None,
+) -> ImageGrids:
+    """Make the grids of the images of the training split that are not in ``folder`` yet.
+
+    Parameters
+    ----------
+    cell_px : int
+        px of a latent px.
+    watch : callable, optional
+        Called with (images done, images), both of this process's share.
+    share, meet : tuple of int, callable
+        As in `dataset.latents.cache_latents`.
+
+    Raises
+    ------
+    DatasetError
+        If an image cannot be encoded.
+    EvaluationError
+        If there is no such encoder.
+    """
+    encoder = encoder_named(settings.encoder, device)
+    cells = cells_of(encoder.side_px, settings.cell_um, settings.encoder_mpp)
+    patches = dataset.split_patches("training")
+    members = [int(m) for m in np.unique(patches.member)]
+    files = {m: folder / _name(dataset.members[m], encoder, cells) for m in members}
+    folder.mkdir(parents=True, exist_ok=True)
+    own = members[share[0] :: share[1]]
+    for number, member in enumerate(own, start=1):
+        if not files[member].is_file():
+            _encode(dataset.members[member], files[member], encoder, cells)
+            if watch is not None:
+                watch(number, len(own))
+    if meet is not None:
+        meet()
+    grids = _kept({member: open_grid(file) for member, file in files.items()})
+    told = _condition(settings, encoder, cells, dataset)
+    if told.told == "channels":
+        mean, std = _moments(grids)
+        told = told.model_copy(update={"mean": mean, "std": std})
+    return ImageGrids(grids, patches, dataset.mpps, dataset.settings.patch_px, cell_px, told)
+
+
+def grid_key(settings: EncodedGrid, device: str = "cpu") -> str:
+    """Name what decides the windows besides the dataset and the recipe: the encoder's weights."""
+    return encoder_named(settings.encoder, device).sha256[:16]
+
+
+def _encode(member: Member, file: Path, encoder: Extractor, cells: Cells) -> None:
+    image = replace(member.reference, mpp=member.mpp)
+    try:
+        compress(image, file, encoder=encoder, cell_um=cells.cell_um, encoder_mpp=cells.mpp)
+    except WsigenError as error:
+        raise DatasetError(f"{member.name}: its grid cannot be made ({error}); mend or remove the image") from None
+
+
+def _name(member: Member, encoder: Extractor, cells: Cells) -> str:
+    stat = member.path.stat()
+    decisive = [str(member.path), stat.st_size, stat.st_mtime_ns, member.mpp, encoder.sha256, cells.cell_um, cells.cell_px]
+    return f"{member.path.stem}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
+    """Grids, as many in memory as there is room for."""
+    room, kept = KEPT_BYTES, {}
+    for member, grid in grids.items():
+        size = 2 * int(np.prod(grid.values.shape))
+        if size <= room:
+            room, grid = room - size, replace(grid, values=np.asarray(grid.values[:]), known=np.asarray(grid.known[:]))
+        kept[member] = grid
+    return kept
+
+
+def _condition(settings: EncodedGrid, encoder: Extractor, cells: Cells, dataset: Dataset) -> GridCondition:
+    """What the card says of the grid; by channels the mean and deviation are still to be measured."""
+    made: dict[str, Any] = {
+        "told": settings.telling,
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.sha256,
+        "cell_um": cells.cell_um,
+        "encoder_mpp": cells.mpp,
+        "required": settings.p_unknown == 0,
+    }
+    if settings.telling == "channels":
+        return GridCondition(**made, mean=(0.0,) * encoder.dimension, std=(1.0,) * encoder.dimension)
+    crops_um = [dataset.settings.patch_px * mpp for mpp in dataset.mpps]
+    most = settings.summariser_settings.side
+    parts = tuple(parts_of(crop_um, cells.cell_um, most) for crop_um in crops_um)
+    return GridCondition(**made, dimension=encoder.dimension, parts=parts)
+
+
+def parts_of(crop_um: float, cell_um: float, most: int) -> int:
+    """Parts a side of a crop's window: as many as it has cells, to the power of two below, at most ``most``."""
+    cells = max(1, int(crop_um / cell_um + 1e-6))
+    return min(most, 1 << (cells.bit_length() - 1))
+
+
+def _moments(grids: dict[int, Grid]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each number over the known cells of all grids."""
+    count, total, squares = 0, np.float64(0), np.float64(0)
+    for grid in grids.values():
+        known = np.asarray(grid.known[:])
+        cells = np.asarray(grid.values[:])[:, known].astype(np.float64)
+        count, total, squares = count + cells.shape[1], total + cells.sum(axis=1), squares + (cells**2).sum(axis=1)
+    if not count:
+        raise DatasetError("no image shows tissue to an encoder; look at the images with 'wsigen info'")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    return tuple(round(float(v), 6) for v in mean), tuple(max(1e-6, round(float(v), 6)) for v in std)
