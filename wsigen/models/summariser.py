@@ -67,10 +67,11 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.self_attention = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Identity(), nn.Linear(mlp, width))
-        for layer in (self.mlp[0], self.mlp[3]):
+        first, last = nn.Linear(width, mlp), nn.Linear(mlp, width)
+        for layer in (first, last):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
+        self.mlp = nn.Sequential(first, nn.GELU(), nn.Identity(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""

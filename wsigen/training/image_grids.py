@@ -195,7 +195,7 @@ def parts_of(crop_um: float, cell_um: float, most: int) -> int:
 
 def _moments(grids: dict[int, Grid]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each number over the known cells of all grids."""
-    count, total, squares = 0, np.float64(0), np.float64(0)
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
     for grid in grids.values():
         known = np.asarray(grid.known[:])
         cells = np.asarray(grid.values[:])[:, known].astype(np.float64)
