@@ -1,5 +1,10 @@
 from .base.errors import WsigenError as WsigenError
 from .base.version import __version__ as __version__
+from .cohort.estimate import estimate_cohort as estimate_cohort
+from .cohort.make import make_cohort as make_cohort
+from .cohort.preview import preview_cohort as preview_cohort
+from .cohort.regenerate import regenerate_cohort as regenerate_cohort
+from .cohort.verify import verify_cohort as verify_cohort
 from .evaluation.api import evaluate as evaluate
 from .evaluation.api import evaluate_downstream as evaluate_downstream
 from .grids.compress import compress as compress

@@ -16,8 +16,8 @@ from wsigen.run.typed_settings import ResumeSettings
 ROOT = typer.main.get_command(app)
 CONTEXT = typer.Context(ROOT)
 LEAVES = {
-    **{(name,): command for name, command in ROOT.commands.items() if name != "train"},
-    **{("train", name): command for name, command in ROOT.commands["train"].commands.items()},
+    **{(name,): command for name, command in ROOT.commands.items() if name not in ("train", "cohort")},
+    **{(group, name): command for group in ("train", "cohort") for name, command in ROOT.commands[group].commands.items()},
 }
 
 

@@ -38,6 +38,8 @@ class Stream(IntEnum):
     """Smooth fields and shapes of sampled layouts; the pass is the octave, the step the field's number."""
     MASK = 6
     """The noise from which the mask model draws a class map."""
+    COHORT = 7
+    """What the slides of a cohort are; the step is the slide's number in its part."""
 
 
 def _bits(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], count: int) -> NDArray[np.uint64]:

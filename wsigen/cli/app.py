@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
 from wsigen.cli import evaluate, models, slides
+from wsigen.cli.cohort import cohort
 from wsigen.cli.compress import compress
 from wsigen.cli.info import info
 from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
@@ -65,6 +66,7 @@ _add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
 _add(compress, "Slides", "wsigen compress slide.svs slide.wsz")
+app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")
 _add(
     models.card, "Models",

@@ -57,6 +57,17 @@ class ResumeCommand(SettingsCommand):
     resumes = True
 
 
+class CohortCommand(ResumeCommand):
+    """The same for those of them that say something of a cohort."""
+
+    @cached_property
+    def settings(self) -> list[Any]:
+        """The options of the settings."""
+        from wsigen.cohort.execution import EXECUTION
+
+        return [option for option in super().settings if option.name in EXECUTION]
+
+
 class EstimateCommand(SettingsCommand):
     """The same; it takes what ``generate`` takes and shows what decides the cost."""
 

@@ -105,10 +105,7 @@ def worker_check(
     print(f"{len(report.workers)} worker(s) can do a run together")
 
 
-# -- inside ------------------------------------------------------------------------------------------------------------
-
-
-class _Watch:
+class Watch:
     """Shows a run, and stops it at the next task even if Ctrl-C arrived where Python drops exceptions (a finaliser)."""
 
     def __init__(self, show: Watcher) -> None:
@@ -120,6 +117,7 @@ class _Watch:
         raise KeyboardInterrupt
 
     def __call__(self, stage: Stage) -> None:
+        """Show a stage (KeyboardInterrupt after Ctrl-C)."""
         if self._stop:
             raise KeyboardInterrupt
         belongs_to(stage.run)
@@ -129,6 +127,9 @@ class _Watch:
     def seconds(self) -> float:
         """Since the run began."""
         return monotonic() - self._begin
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
 
 
 def _go_on(run_dir: str | Path, output: Path | None, machine: Path | None, given: Mapping[str, object]) -> str:
@@ -146,11 +147,11 @@ def _go_on(run_dir: str | Path, output: Path | None, machine: Path | None, given
 
 
 @contextmanager
-def _watched(run_dir: str | Path, go_on: str, log: str | None) -> Iterator[_Watch]:
+def _watched(run_dir: str | Path, go_on: str, log: str | None) -> Iterator[Watch]:
     """Show a run; if it is interrupted, say how to go on with it."""
     try:
         with progress(log) as show:
-            yield _Watch(show)
+            yield Watch(show)
     except KeyboardInterrupt:
         if _begun(run_dir):
             tell(

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
 from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import showing
+from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
@@ -95,25 +96,40 @@ def generate(
     >>> wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1, progress=True)
     """
     config = with_machine(config_of(config, settings), machine)
-    output = Path(output)
+    workers = Workers.of(config)
+    prepared = prepare_run(Path(output), config, workers)
+    with showing(progress, watch) as look, workers.cluster() as cluster:
+        return do_run(prepared, workers, cluster, look)
+
+
+def prepare_run(output: Path, config: RunConfig, workers: Workers) -> Prepared:
+    """Check all that a run needs before it begins (WsigenError)."""
     check_output(output, config.overwrite)
     _spare_inputs(output, config)
-    workers = Workers.of(config)
     demand_main_guard(workers)
     prepared = prepare(config, output)
-    run_dir = run_dir_of(config, output)
-    _demand_resources(prepared, workers, run_dir)
+    _demand_resources(prepared, workers, run_dir_of(config, output))
     _demand_tissue(prepared)
     with held_output(output):  # whoever holds it removes what killed runs left there: a trial looks like that
         try_output(files_of(output), prepared.spec.slide, prepared.card.table)
-    with showing(progress, watch) as look, workers.cluster() as cluster:
-        if look is not None:
-            for note in prepared.notes:
-                look(Stage("prepare", 0, note=note, run=prepared.spec.run_id))
-        folder = make_run_dir(run_dir, output)
-        with folder.lock(LOCK) as lock:
-            claim(folder, prepared)
-            return _work(folder, lock, prepared, cluster, workers, look)
+    return prepared
+
+
+def do_run(prepared: Prepared, workers: Workers, cluster: Cluster, watch: Watcher | None) -> Result:
+    """Do a run, or go on with it if its directory holds a part of the same one.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        This run's own; others may share its workers.
+    """
+    if watch is not None:
+        for note in prepared.notes:
+            watch(Stage("prepare", 0, note=note, run=prepared.spec.run_id))
+    folder = make_run_dir(run_dir_of(prepared.config, prepared.output), prepared.output)
+    with folder.lock(LOCK) as lock:
+        claim(folder, prepared)
+        return _work(folder, lock, prepared, cluster, workers, watch)
 
 
 @with_settings(ResumeSettings.__annotations__)
@@ -236,7 +252,7 @@ def _demand_tissue(prepared: Prepared) -> None:
         raise LayoutError(f"{prepared.config.layout}: no polygon covers a pixel of the class map; draw larger regions")
 
 
-def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Any, workers: Workers, watch: Watcher | None) -> Result:
+def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Cluster, workers: Workers, watch: Watcher | None) -> Result:
     """Work through all stages, skipping what is done."""
     spec, config, files = RunSpec.load(folder), prepared.config, files_of(prepared.output)
     look = _while_held(lock, spec, watch)

@@ -75,7 +75,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
 
     folder = find_bundle(config.model)
     card = check_bundle(folder)
-    mpp = _slide_mpp(config, card)
+    mpp = slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
     notes = (*chosen.notes, *_check_reference(config))
     slide = _slide(config, chosen.layout, mpp)
@@ -127,7 +127,7 @@ def prepare_again(config: RunConfig, card: BundleCard, spec: RunSpec, output: Pa
         If the run was not made by its settings: a layout that is drawn again is another one, or ``run.json`` is a forgery.
     """
     folder = Path(spec.model)
-    mpp = _slide_mpp(config, card)
+    mpp = slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
     difference = first_difference(chosen.source, spec.drawn_layout, "drawn_layout")
     if difference:
@@ -152,17 +152,8 @@ def prepare_again(config: RunConfig, card: BundleCard, spec: RunSpec, output: Pa
     return Prepared(config, card, chosen.layout, spec, output)
 
 
-# -- inside ------------------------------------------------------------------------------------------------------------
-
-
-def _hash(path: Path | None) -> str | None:
-    """SHA-256 (hex) of a file, or of the files in the folder of a DICOM slide."""
-    if path is None or not path.is_dir():
-        return None if path is None else sha256(path)
-    return sha256_of({file.name: file for file in path.iterdir() if file.is_file()})
-
-
-def _slide_mpp(config: RunConfig, card: BundleCard) -> float:
+def slide_mpp(config: RunConfig, card: BundleCard) -> float:
+    """um/px of the slide: the model's own, or as set (ConfigError if neither says it, or they differ)."""
     own = card.levels[0].mpp
     if config.mpp is None and own is None:
         raise ConfigError(f"bundle {card.name!r} does not say its um/px: give the slide's with --mpp")
@@ -172,6 +163,16 @@ def _slide_mpp(config: RunConfig, card: BundleCard) -> float:
             "(--layout-mpp says at which um/px a layout was drawn)"
         )
     return config.mpp if config.mpp is not None else float(own or 0.0)
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _hash(path: Path | None) -> str | None:
+    """SHA-256 (hex) of a file, or of the files in the folder of a DICOM slide."""
+    if path is None or not path.is_dir():
+        return None if path is None else sha256(path)
+    return sha256_of({file.name: file for file in path.iterdir() if file.is_file()})
 
 
 def _load(folder: Path, config: RunConfig) -> Model:

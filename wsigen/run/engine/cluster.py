@@ -74,12 +74,15 @@ class Cluster:
     ----------
     notes : Notes
         What happens to scheduler and workers, for a person.
+    priority : int
+        Of the tasks sent from now on: where several runs share workers, those of the higher number go first.
     """
 
     def __init__(
         self, connect: Callable[[], Any], jobs: Jobs | None = None, accelerated: bool = False, tasks_at_once: int = 1
     ) -> None:
         self.notes = Notes()
+        self.priority = 0
         self._connect = connect
         self._jobs, self._refused = jobs, ""
         self._accelerated, self._declared = accelerated, False
@@ -149,7 +152,9 @@ class Cluster:
         needed = {GPU: _GPU_PARTS // self._tasks_at_once / _GPU_PARTS} if model and self._declared else None
         key = f"{name}-{uuid4().hex}"  # a key that was used before would bring the result of then
         future = self._ask(
-            lambda client: client.submit(_call_named, function, *args, key=key, pure=False, retries=0, resources=needed)
+            lambda client: client.submit(
+                _call_named, function, *args, key=key, pure=False, retries=0, resources=needed, priority=self.priority
+            )
         )
         self._labels[future] = label
         self._running.add(future)
@@ -303,7 +308,10 @@ class Cluster:
         """Forget all tasks in flight."""
         futures = list(self._labels)
         self._labels.clear()
-        self._client.cancel(futures, force=True)
+        self._lost.clear()
+        client = self._client
+        self._use(client)  # what is cancelled is not taken back
+        client.cancel(futures, force=True)
 
 
 def _gpus_of(worker: Mapping[str, Any]) -> int:

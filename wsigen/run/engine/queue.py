@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -75,6 +76,8 @@ class Jobs:
         self._begun: set[str] = set()
         self._sent_away: set[str] = set()
         self._absent: dict[str, float] = {}
+        self._lock = threading.Lock()
+        """Several runs may share the jobs, each with a driver's thread of its own."""
 
     def submit(self) -> None:
         """Submit what is missing, each job once (ResourceError with the queue's own words if it does not take one)."""
@@ -103,6 +106,10 @@ class Jobs:
         names : set of str
             Of all workers there are now.
         """
+        with self._lock:
+            return self._renew(names)
+
+    def _renew(self, names: set[str]) -> int:
         now, unfit = monotonic(), self._unfit()
         for job, its in self._workers().items():
             if its & names:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,10 @@ class Workers:
         """Start them, or connect to them."""
         return open_cluster(self)
 
+    def clusters(self) -> AbstractContextManager[Callable[[], Cluster]]:
+        """The same for several runs at a time."""
+        return open_clusters(self)
+
     @classmethod
     def of(cls, config: RunConfig) -> Workers:
         """Fill in defaults: one single-threaded worker per core, as threads of this process; one worker of two tasks a GPU."""
@@ -106,7 +110,17 @@ def demand_main_guard(workers: Workers) -> None:
 
 @contextmanager
 def open_cluster(workers: Workers) -> Iterator[Cluster]:
+    """Start a local cluster, or connect to a running scheduler, for one run (`open_clusters`)."""
+    with open_clusters(workers) as another:
+        yield another()
+
+
+@contextmanager
+def open_clusters(workers: Workers) -> Iterator[Callable[[], Cluster]]:
     """Start a local cluster, or connect to a running scheduler, whose CPU workers have the threads they have, each a worker.
+
+    What it yields gives one more `Cluster` of the same workers whenever it is called: each run has its own, so that it gets its
+    own results back.
 
     Raises
     ------
@@ -143,17 +157,24 @@ def open_cluster(workers: Workers) -> Iterator[Cluster]:
             return _connect(str(scheduler)) if own is None else Client(own, set_as_default=False)
 
         alone = scheduler is not None and not accelerated
-        cluster = Cluster(connect, jobs, accelerated and scheduler is not None, 1 if alone else workers.tasks_at_once)
+        clusters: list[Cluster] = []
+
+        def another() -> Cluster:
+            tasks_at_once = 1 if alone else workers.tasks_at_once
+            clusters.append(Cluster(connect, jobs, accelerated and scheduler is not None, tasks_at_once))
+            return clusters[-1]
+
         patience_s = LEAVE_S
         try:
-            yield cluster
+            yield another
         except KeyboardInterrupt:
             patience_s = LEAVE_S if is_queue_file(scheduler or "") else 1.0  # jobs are to be taken back from their queue
             raise
         finally:
             # A task may outlive the patience of either; what ended the run matters, not how the workers take their leave.
-            with suppress(Exception):
-                cluster.close(patience_s)
+            for cluster in clusters:
+                with suppress(Exception):
+                    cluster.close(patience_s)
             with suppress(Exception):
                 if own is not None:
                     own.close(timeout=patience_s)

@@ -117,6 +117,11 @@ def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
     workers = Workers.of(config)
     speed = measure_speed(prepared, workers.threads, clock, _scratch(run_dir_of(config, output)))
+    return cost_of(prepared, workers, speed, started)
+
+
+def cost_of(prepared: Prepared, workers: Workers, speed: Speed, started: float) -> Estimate:
+    """The cost of a prepared run at a speed that was measured; ``started``: seconds until its first task."""
     spec = prepared.spec
     projection = project_run(spec, prepared.card, prepared.layout)
     calls = [count_pass(prepared, plan) for plan in spec.passes]

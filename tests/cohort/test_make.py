@@ -1,0 +1,200 @@
+"""Cohorts made with a tiny model: what lies there, that it goes on, and that pixels depend on nothing but the plan."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import wsigen.cohort.make as making
+from wsigen.base.errors import RunError, WsigenError
+from wsigen.cohort.make import make_cohort
+from wsigen.cohort.plan import read_plan
+from wsigen.cohort.regenerate import regenerate_cohort
+from wsigen.cohort.verify import verify_cohort
+
+
+def digests(folder):
+    return {
+        path.stem: json.loads(path.read_text())["sha256"]["level0_tiles"] for path in sorted((folder / "slides").glob("*.json"))
+    }
+
+
+@pytest.fixture
+def plan(content, write):
+    return write(content)
+
+
+def test_a_cohort_is_complete_and_says_nothing_of_the_machine(plan, tmp_path):
+    out = tmp_path / "cohort"
+    cohort = make_cohort(plan, out, workers=2)
+    assert cohort.complete
+    assert not cohort.failed
+    assert verify_cohort(out).good
+    _read_as_data(out)
+    _read_labels(out)
+    _read_croissant(out)
+    for path in out.rglob("*"):
+        if path.is_file() and path.suffix not in (".png", ".jpg", ".tiff"):
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+    card = (out / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["license"], front["size_categories"]) == ("cc0-1.0", ["n<1K"])
+    assert "synthetic" in front["tags"]
+    assert card.count("not measured") == 2
+    assert "anonymous" not in card.lower()
+    assert not (out / ".making").exists()
+    _verify_notices(out)
+    _regenerate(plan, out)
+    _grow(plan, out)
+
+
+def _read_as_data(out):
+    from wsigen.dataset.dataset import open_dataset
+
+    dataset = open_dataset(out / "dataset.yaml", out.parent / "cache", False, lambda *_: None)
+    rows = list(csv.DictReader((out / "cohort.csv").open()))
+    held_out = {row["slide"] for row in rows if row["split"] != "train"}
+    assert len(dataset.members) == 4
+    assert all(member.labelled for member in dataset.members)
+    assert len(held_out) < 4
+
+
+def _read_labels(out):
+    """The label image is what the annotations say: areas agree."""
+    table = {row["class"]: int(row["value"]) for row in csv.DictReader((out / "labels/classes.csv").open())}
+    for row in csv.DictReader((out / "cohort.csv").open()):
+        cells = np.asarray(Image.open(out / row["labels"]))
+        assert cells.shape == (-(-int(row["height"]) // 8), -(-int(row["width"]) // 8))
+        for name in ("Tumor", "Stroma"):
+            assert abs((cells == table[name]).sum() * 64 - float(row[f"area_px_{name}"])) <= 64 * sum(cells.shape)
+
+
+def _read_croissant(out):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    dataset = mlcroissant.Dataset(jsonld=str(out / "croissant.json"))
+    assert dataset.metadata.ctx.issues.report() == ""
+    assert len(list(dataset.records("slides_table"))) == 4
+    content = json.loads((out / "croissant.json").read_text())
+    assert content["rai:hasSyntheticData"] is True
+    assert content["rai:dataCollectionType"] == ["Synthetic"]
+
+
+def _verify_notices(out):
+    slide = next((out / "slides").glob("*.tiff"))
+    whole = slide.read_bytes()
+    slide.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    manifest = next((out / "slides").glob("demo-drawn*.json"))
+    said = manifest.read_text()
+    manifest.write_text(said.replace('"seed": ', '"seed": 1'))
+    (out / "stranger.txt").write_text("?")
+    problems = "\n".join(verify_cohort(out).problems)
+    assert f"slides/{slide.name}: is altered" in problems
+    assert "seed is 1" in problems
+    assert "stranger.txt: is not in SHA256SUMS" in problems
+    slide.write_bytes(whole)
+    manifest.unlink()
+    assert verify_cohort(out).missing == (manifest.stem,)
+    manifest.write_text(said)
+    (out / "stranger.txt").unlink()
+    assert verify_cohort(out).good
+
+
+def _regenerate(plan, out):
+    model = read_plan(plan).model
+    place = {name.rpartition("/")[2]: name for name in model}
+    again = regenerate_cohort(out, slides=1, places=place, workers=1)
+    assert (len(again.same), again.other) == (1, ())
+    kept = regenerate_cohort(
+        out / "recipe.yaml", slides="demo-drawn-layout-00", out=out.parent / "again", places=place, workers=1
+    )
+    assert kept.good
+    assert digests(out.parent / "again").items() <= digests(out).items()
+    with pytest.raises(WsigenError, match="did you mean 'demo-drawn-layout-00'"):
+        regenerate_cohort(out, slides="demo-drawn-layuot-00", places=place)
+
+
+def _grow(plan, out):
+    """A plan may grow; all else that decides slides is refused, by name."""
+    before = digests(out)
+    content = yaml.safe_load(plan.read_text())
+    other = content | {"stain": "aged"}
+    plan.write_text(yaml.safe_dump(other, sort_keys=False))
+    with pytest.raises(RunError, match=r"holds another cohort \(stain\.aged"):
+        make_cohort(plan, out, workers=1)
+    content["parts"][0]["slides"] = 2
+    plan.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(RunError, match=r"part 'sampled'\.slides: 2 here, 3 in the folder"):
+        make_cohort(plan, out, workers=1)
+    content["parts"][0]["slides"] = 4
+    content["title"] = "Grown"
+    plan.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert make_cohort(plan, out, workers=1).complete
+    assert before.items() <= digests(out).items()
+    assert "# Grown" in (out / "README.md").read_text()
+    assert verify_cohort(out).good
+
+
+def test_pixels_depend_on_no_worker_order_or_interruption(plan, tmp_path, monkeypatch):
+    make_cohort(plan, tmp_path / "one", workers=1, runs=1)
+    expected = digests(tmp_path / "one")
+    assert len(set(expected.values())) == 4
+
+    forwards = making.slides_of
+    monkeypatch.setattr(making, "slides_of", lambda *given: forwards(*given)[::-1])
+    make_cohort(plan, tmp_path / "reversed", workers=2, runs=3)
+    monkeypatch.setattr(making, "slides_of", forwards)
+    assert digests(tmp_path / "reversed") == expected
+
+    out, stops = tmp_path / "stopped", 0
+    while stops < 4:
+        seen = []
+
+        def stop(stage, seen=seen):
+            seen.append(stage)
+            if stage.done > 30 + len(digests(out)) * 25:
+                raise KeyboardInterrupt
+
+        try:
+            make_cohort(plan, out, workers=2, watch=stop)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops > 0
+    make_cohort(plan, out, workers=2)
+    assert digests(out) == expected
+    assert verify_cohort(out).good
+
+
+def test_a_slide_that_fails_is_named_and_the_others_are_made(plan, tmp_path, monkeypatch):
+    right, tries = making._write_labels, []
+
+    def fail(path, prepared):
+        if "sampled-0001" in str(path):
+            tries.append(path)
+            raise OSError("the disk fails here")
+        right(path, prepared)
+
+    monkeypatch.setattr(making, "_write_labels", fail)
+    first = make_cohort(plan, tmp_path / "cohort", workers=2)
+    assert list(first.failed) == ["demo-sampled-0001"]
+    assert "the disk fails here" in first.failed["demo-sampled-0001"]
+    assert (len(first.made), len(tries)) == (3, 3)
+    assert "3 of 4 slides are here; 1 are missing" in (tmp_path / "cohort/README.md").read_text()
+    assert verify_cohort(tmp_path / "cohort").missing == ("demo-sampled-0001",)
+    monkeypatch.setattr(making, "_write_labels", right)
+    assert make_cohort(plan, tmp_path / "cohort", workers=2).complete
+
+
+def test_too_little_disk_and_foreign_folders_are_refused_before_work(plan, tmp_path, monkeypatch):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"no cohort \(it holds 'thesis.txt'\)"):
+        make_cohort(plan, tmp_path / "foreign", workers=1)
+    monkeypatch.setattr("wsigen.cohort.estimate.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(WsigenError, match=r"projected disk space .* for 4 slides, and .* for 2 on their way, exceeds"):
+        make_cohort(plan, tmp_path / "cohort", workers=1)
+    with pytest.raises(WsigenError, match="'steps' decides what is made: it belongs into the plan"):
+        make_cohort(plan, tmp_path / "cohort", steps=3)

@@ -1,0 +1,1 @@
+"""Cohorts: many labelled synthetic slides from one plan, made to be shared."""

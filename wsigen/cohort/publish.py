@@ -1,0 +1,111 @@
+"""What makes a folder of slides a data set that others can use: tables, card, licence, checksums, descriptions for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import OutputError, refusing
+from wsigen.cohort.card import write_card
+from wsigen.cohort.croissant import write_croissant
+from wsigen.cohort.folder import INPUTS, LABELS, SLIDES, THUMBNAILS, CohortFolder
+from wsigen.cohort.labels import CLASS_TABLE, write_class_table
+from wsigen.cohort.plan import CohortPlan
+from wsigen.cohort.recipe import Recipe
+from wsigen.cohort.slides import CohortSlide
+from wsigen.cohort.table import CSV, MadeSlide, made_slides, row_of, write_tables
+from wsigen.storage.files import sha256, write_atomic
+
+DATASET, SUMS, QUPATH = "dataset.yaml", "SHA256SUMS", "open-in-qupath.groovy"
+
+NOT_SUMMED = (SUMS,)
+"""Files of the cohort that its checksums leave out."""
+
+OVERVIEW = 4
+"""The coarser level of a dataset is so many times the finer one's um/px, as PathUp's overview is."""
+
+PATCH_PX = 512
+
+
+def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, slides: list[CohortSlide], total: int) -> None:
+    """Write all that lies beside the slides of a cohort, from the plan, the recipe and the slides' manifests.
+
+    Parameters
+    ----------
+    slides : list of CohortSlide
+        Those that are there.
+    total : int
+        How many there are to be.
+    """
+    made = made_slides(folder, slides)
+    rows = [row_of(folder, each) for each in made]
+    table = ClassTable(made[0].manifest.classes)
+    with refusing(OutputError, f"{folder.root}: the files of the cohort cannot be written", "make room, then make it again"):
+        write_class_table(folder.root / LABELS / CLASS_TABLE, table)
+        write_tables(folder, rows)
+        _write_dataset(folder.root / DATASET, plan, made, table)
+        write_card(folder, plan, recipe, made, total)
+        script = (Path(__file__).parent / "open_in_qupath.groovy").read_bytes()
+        write_atomic(folder.root / QUPATH, script)
+        write_croissant(folder, plan, made, rows)
+        write_sums(folder, made)
+
+
+def write_sums(folder: CohortFolder, made: list[MadeSlide]) -> None:
+    """Write ``SHA256SUMS``, in the form of ``sha256sum``; slides and annotations are known from their manifests."""
+    known: dict[Path, str] = {}
+    for each in made:
+        files = folder.files(each.slide.id)
+        known |= {path: each.manifest.sha256[path.name] for path in (files.slide, files.annotations)}
+    lines = []
+    for path in summed_files(folder):
+        digest = known.get(path) or sha256(path)
+        lines.append(f"{digest}  {path.relative_to(folder.root).as_posix()}\n")
+    write_atomic(folder.root / SUMS, "".join(lines).encode())
+
+
+def summed_files(folder: CohortFolder) -> list[Path]:
+    """All files of a cohort that its checksums speak of, sorted; not what others put beside them."""
+    top = [path for path in folder.root.iterdir() if path.is_file()]
+    below = [
+        path for name in (SLIDES, LABELS, THUMBNAILS, INPUTS) for path in (folder.root / name).rglob("*") if path.is_file()
+    ]
+    return sorted(path for path in (*top, *below) if path.name not in NOT_SUMMED and not path.name.startswith("."))
+
+
+def _write_dataset(path: Path, plan: CohortPlan, made: list[MadeSlide], table: ClassTable) -> None:
+    """``dataset.yaml``: the cohort as data of trainings and evaluations; all splits but the first are held out."""
+    mpp = made[0].manifest.slide.mpp
+    shortest = min(min(each.manifest.slide.width, each.manifest.slide.height) for each in made)
+    levels = [{"name": "patch", "mpp": mpp}]
+    if shortest >= OVERVIEW * PATCH_PX:
+        levels.append({"name": "overview", "mpp": round(OVERVIEW * mpp, 6)})
+    training = next(iter(plan.splits))
+    held_out = sorted({each.group for each in made if each.slide.split != training})
+    every = {each.group for each in made}
+    cell_px = made[0].manifest.passes[-1].cell_px
+    content = {
+        "classes": [{"name": c.name, "color": list(c.color), **({"background": True} if c.background else {})} for c in table],
+        "levels": levels,
+        "patch_px": PATCH_PX,
+        "overlap_px": 64,
+        "sources": [
+            {
+                "kind": "masks",
+                "images": f"{SLIDES}/*.ome.tiff",
+                "masks": f"{LABELS}/*.png",
+                "mask_mpp": round(mpp * cell_px, 9),
+                "values": {**{k: c.name for k, c in enumerate(table)}, 255: None},
+            }
+        ],
+        "groups": {"csv": CSV, "image": "slide", "group": "group"},
+        "subtypes": {"csv": CSV, "image": "slide", "subtype": "subtype"},
+        **({"held_out": held_out} if held_out and set(held_out) != every else {}),
+    }
+    header = (
+        "# This cohort as data: 'wsigen train' and 'wsigen evaluate' read it. The slides are synthetic.\n"
+        f"# Of the splits in {CSV}, {training!r} is for training, and the others are held out.\n"
+    )
+    write_atomic(path, (header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)).encode())
