@@ -219,8 +219,8 @@ def _difference(mine: Recipe, there: Recipe) -> str | None:
         found = found or _shrunk(parts[name], part, name)
     found = found or first_difference(_common(mine.models, there.models), there.models, "models")
     found = found or first_difference(_common(mine.inputs, there.inputs), there.inputs, "inputs")
-    versions = [{name: recipe.versions.get(name) for name in DECIDING} for recipe in (mine, there)]
-    found = found or first_difference(*versions, "versions")
+    here, before = ({name: recipe.versions.get(name) for name in DECIDING} for recipe in (mine, there))
+    found = found or first_difference(here, before, "versions")
     return found and found.replace(" in the run", " in the folder")
 
 
