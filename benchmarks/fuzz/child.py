@@ -12,7 +12,7 @@ import traceback
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic_ns
 
 from benchmarks.fuzz.readers import Reader, readers
 from benchmarks.processes import peak_rss
@@ -22,6 +22,9 @@ SLOW_S = 2.0
 MOST_MIB = 300
 """Above what the process held after its first good file."""
 LONGEST_LINE = 1000
+
+SCHEDULER = Path("/proc/thread-self/schedstat")
+"""Of Linux: nanoseconds that this thread ran, and that it waited for a processor."""
 
 
 def main() -> None:
@@ -48,10 +51,10 @@ def faults(reader: Reader, files: list[Path], name: str, seed: int, case: int) -
     rng = random.Random(zlib.crc32(f"{seed}/{name}/{case}".encode()))
     file = files[case % len(files)]
     good = file.read_bytes()
-    begin = monotonic()
+    begin = _busy_s()
     try:
         file.write_bytes(reader.spoil(good, rng))
-        begin = monotonic()
+        begin = _busy_s()
         reader.read(file)
     except WsigenError as error:
         text = str(error)
@@ -61,8 +64,14 @@ def faults(reader: Reader, files: list[Path], name: str, seed: int, case: int) -
         yield "traceback", traceback.format_exc()[-1200:]
     finally:
         file.write_bytes(good)
-    if monotonic() - begin > SLOW_S:
-        yield "slow", f"{monotonic() - begin:.1f} s"
+    if (seconds := _busy_s() - begin) > SLOW_S:
+        yield "slow", f"{seconds:.1f} s"
+
+
+def _busy_s() -> float:
+    """A clock that stands still while this thread waits for a processor: what others compute makes no reader slow."""
+    waited = int(SCHEDULER.read_text().split()[1]) if SCHEDULER.exists() else 0
+    return (monotonic_ns() - waited) / 1e9
 
 
 def _peak_mib() -> float:

@@ -65,6 +65,7 @@ def readers() -> dict[str, Reader]:
         "dataset": Reader(_dataset, spoil_yaml, _read_dataset, 2),
         "csv": Reader(_csv, spoil_bytes, _read_csv),
         "recipe": Reader(_recipes, spoil_yaml, _read_recipe),
+        # a plan of many slides: one more line here, with the function that writes a good one and that which reads it
         "queue": Reader(_queue, spoil_yaml, _read_queue),
     }
 

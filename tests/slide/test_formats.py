@@ -109,6 +109,40 @@ def test_a_tiled_picture_may_be_larger(tmp_path):
     assert open_picture(path).width == side
 
 
+CUT = """
+import os, sys
+from wsigen.base.errors import ImageError
+from wsigen.base.geometry import Box
+from wsigen.slide.reading import open_image
+
+for path in sys.argv[1:]:
+    image, before = open_image(path), os.stat(path)
+    os.truncate(path, before.st_size // 3)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # so that it is not opened anew
+    try:
+        image.region(Box(0, 0, 700, 700), (700, 700))
+        print(path, "read")
+    except ImageError as error:
+        print(str(error))
+"""
+
+
+def test_what_is_cut_while_it_is_open_is_one_line(tmp_path):
+    """In a process of its own, which a file that is mapped into memory would kill; or read, if it was in memory."""
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
+    image = pyvips.Image.new_from_array(pixels)
+    for name in ("a.png", "a.jpg", "a.webp", "strips.tif"):
+        image.write_to_file(str(tmp_path / name))
+    tifffile.imwrite(tmp_path / "tiles.tif", pixels, photometric="rgb", tile=(64, 64), compression="deflate")
+    files = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", CUT, *files], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(files)
+    for path, line in zip(files, lines, strict=True):
+        assert line == f"{path} read" if path.endswith(("jpg", "webp")) else "truncated or damaged" in line
+
+
 def _set_tags(path, values):
     with tifffile.TiffFile(path, mode="r+") as tif:
         for tag, value in values.items():

@@ -80,19 +80,27 @@ def open_picture(path: str | Path, fault: type[WsigenError] = ImageError, access
     WsigenError
         If its format is not one of `LOADERS`, or it is too large to be decoded.
     """
-    import pyvips
-
     path = str(path)
     kind = kind_of(path)
     if kind not in LOADERS:
         raise fault(f"{path}: {kind or 'no picture that is known here'}; {READ}: save it as PNG or tiled TIFF")
     with refusing(fault, f"{path}: not an image, truncated or damaged", "give an image that opens elsewhere, or copy it again"):
-        # libvips remembers what it opened by name: a file that was written anew since then must be opened anew
-        image = getattr(pyvips.Image, LOADERS[kind])(path, access=access, fail_on="error", revalidate=True)
+        image = _loaded(path, kind, access)
         pixel_bytes = image.bands * {"uchar": 1, "char": 1, "ushort": 2, "short": 2}.get(image.format, 4)
         tile, at_once = _tile(path) if kind == "TIFF" else None, kind == "WebP" or _is_interlaced(image)
         check_size(path, tile or (image.height, image.width), pixel_bytes, tile is not None or at_once, fault)
     return image
+
+
+def _loaded(path: str, kind: str, access: str) -> Any:
+    import pyvips
+
+    if kind in ("JPEG", "WebP"):  # libvips maps these: a process that reads what was cut off meanwhile would be killed
+        if (size := Path(path).stat().st_size) > AT_ONCE_BYTES:
+            raise ValueError(f"{size >> 20} MiB of {kind}, at most {AT_ONCE_BYTES >> 20} MiB are read")
+        return getattr(pyvips.Image, f"{LOADERS[kind]}_buffer")(Path(path).read_bytes(), access=access, fail_on="error")
+    # libvips remembers what it opened by name: a file that was written anew since then must be opened anew
+    return getattr(pyvips.Image, LOADERS[kind])(path, access=access, fail_on="error", revalidate=True)
 
 
 def check_size(
