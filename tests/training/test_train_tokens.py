@@ -12,10 +12,11 @@ import torch
 import yaml
 from PIL import Image
 from streams import WORDS, Latents, card_of_kind, denoiser_settings
+from tiny_bundles import tiny_vq
 
 import wsigen
 from wsigen.base.classes import UNKNOWN
-from wsigen.base.errors import ConfigError, TrainingError
+from wsigen.base.errors import ConfigError, DatasetError, TrainingError
 from wsigen.dataset.latents import LatentBatch
 from wsigen.grids.compress import compress
 from wsigen.models.bundle import check_bundle
@@ -75,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (root / "dataset.yaml").write_text(yaml.safe_dump(dataset))
     torch.manual_seed(0)
+    tiny_vq().save_pretrained(root / "vq4")
     build_vae(AutoencoderNetwork(channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4), 64).save_pretrained(root / "vae")
     return root
 
@@ -89,11 +91,12 @@ def recipe(folder: Path, name: str, grid: dict[str, Any], **more: Any) -> Path:
 @pytest.mark.parametrize(
     ("name", "grid"),
     [("vit", {"summariser": VIT}), ("conv", {"summariser": CONV, "p_unknown": 0}), ("channels", {"told": "channels"})],
+    ids=["transformer", "convolutions on codes of factor 4", "channels"],
 )
 def test_from_images_to_a_slide_that_follows_a_grid(
     folder: Path, tmp_path: Path, name: str, grid: dict[str, Any]
 ) -> None:
-    file = recipe(folder, name, grid, latent_variants=2)
+    file = recipe(folder, name, grid, latent_variants=2, autoencoder="vq4" if name == "conv" else "vae")
     Means.seen = 0
     bundle = wsigen.train_denoiser(file, out=tmp_path / "out").result
     assert bundle is not None
@@ -110,6 +113,26 @@ def test_from_images_to_a_slide_that_follows_a_grid(
     compress(folder / "a.png", x, encoder=Means(), cell_um=32.0, mpp=0.5)
     settings = {"model": str(bundle), "class_name": "Tumor", "steps": 1, "levels": 1, "grid": x}
     assert Path(wsigen.generate(tmp_path / "s.ome.tiff", **settings).slide).is_file()
+
+
+def test_grids_may_lie_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    files = tmp_path / "grids"
+    files.mkdir()
+    for name in "ab":
+        compress(folder / f"{name}.png", files / f"{name}.wsz", encoder=Means(), cell_um=32.0, mpp=0.5)
+    Means.seen = 0
+    given = {"encoder": None, "cell_um": None, "files": str(files), "summariser": VIT}
+    bundle = wsigen.train_denoiser(recipe(folder, "files", given), out=tmp_path / "out").result
+    assert bundle is not None
+    told = check_bundle(bundle).grid
+    assert told is not None
+    assert (told.encoder, told.cell_um, told.dimension, told.parts, Means.seen) == ("means", 32.0, 6, (2, 4), 0)
+    compress(folder / "b.png", files / "b.wsz", encoder=Means(), cell_um=16.0, mpp=0.5)
+    with pytest.raises(DatasetError, match=r"b.png: its grid is of 'means' .* cells of 16 um, that of a.png"):
+        wsigen.train_denoiser(recipe(folder, "files", given), out=tmp_path / "mixed")
+    (files / "b.wsz").unlink()
+    with pytest.raises(DatasetError, match=r"has no grid of b.png \(b.wsz or .h5\)"):
+        wsigen.train_denoiser(recipe(folder, "files", given), out=tmp_path / "lacking")
 
 
 def test_windows_are_those_of_the_patches_turned_with_them(folder: Path, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
 from wsigen.grids.compress import compress
-from wsigen.grids.grid import Grid, standardised_cells
-from wsigen.grids.opening import open_grid
-from wsigen.grids.tiles import Cells, cells_of
+from wsigen.grids.grid import Grid, GridFile, standardised_cells
+from wsigen.grids.opening import SUFFIXES, open_grid, read_about
+from wsigen.grids.tiles import cells_of
 from wsigen.grids.wsz import SUFFIX
 from wsigen.models.card import GridCondition
 from wsigen.models.extractors.extractors import Extractor, open_extractor
@@ -32,6 +32,10 @@ Array = NDArray[np.float32]
 
 KEPT_BYTES = 2**30
 """Cells kept in memory; those of further images are read from their files, a chunk for each window."""
+
+
+OTHER_SIZE = 0.05
+"""Relative difference of sizes, of slides or of cells, that is let pass."""
 
 
 @cache
@@ -113,26 +117,26 @@ def image_grids(
     Raises
     ------
     DatasetError
-        If an image cannot be encoded.
+        If an image cannot be encoded, or the files that are given are not of the images, or of several encoders.
     EvaluationError
         If there is no such encoder.
     """
-    encoder = encoder_named(settings.encoder, device)
-    cells = cells_of(encoder.side_px, settings.cell_um, settings.encoder_mpp)
     patches = dataset.split_patches("training")
-    members = [int(m) for m in np.unique(patches.member)]
-    files = {m: folder / _name(dataset.members[m], encoder, cells) for m in members}
+    members = {int(m): dataset.members[int(m)] for m in np.unique(patches.member)}
     folder.mkdir(parents=True, exist_ok=True)
-    own = members[share[0] :: share[1]]
-    for number, member in enumerate(own, start=1):
-        if not files[member].is_file():
-            _encode(dataset.members[member], files[member], encoder, cells)
+    source = _Files(settings.files) if settings.files else _Encoded(settings, device)
+    files = {position: source.place(folder, member) for position, member in members.items()}
+    own = list(members)[share[0] :: share[1]]
+    for number, position in enumerate(own, start=1):
+        if not files[position].is_file():
+            source.make(members[position], files[position])
             if watch is not None:
                 watch(number, len(own))
     if meet is not None:
         meet()
-    grids = _kept({member: open_grid(file) for member, file in files.items()})
-    told = _condition(settings, encoder, cells, dataset)
+    abouts = {members[position].name: read_about(file) for position, file in files.items()}
+    grids = _kept({position: open_grid(file) for position, file in files.items()})
+    told = _condition(settings, abouts, {len(grid.values) for grid in grids.values()}, dataset)
     if told.told == "channels":
         mean, std = _moments(grids)
         told = told.model_copy(update={"mean": mean, "std": std})
@@ -140,22 +144,71 @@ def image_grids(
 
 
 def grid_key(settings: EncodedGrid, device: str = "cpu") -> str:
-    """Name what decides the windows besides the dataset and the recipe: the encoder's weights."""
-    return encoder_named(settings.encoder, device).sha256[:16]
+    """Name what decides the windows besides the dataset and the recipe: the encoder's weights, or the files."""
+    if settings.files is None:
+        return encoder_named(settings.encoder, device).sha256[:16]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(settings.files.glob("*"))]
+    return _digest(stats)
 
 
-def _encode(member: Member, file: Path, encoder: Extractor, cells: Cells) -> None:
-    image = replace(member.reference, mpp=member.mpp)
-    try:
-        compress(image, file, encoder=encoder, cell_um=cells.cell_um, encoder_mpp=cells.mpp)
-    except WsigenError as error:
-        raise DatasetError(f"{member.name}: its grid cannot be made ({error}); mend or remove the image") from None
+class _Encoded:
+    """Grids that an encoder makes of the images."""
+
+    def __init__(self, settings: EncodedGrid, device: str) -> None:
+        self._encoder = encoder_named(settings.encoder, device)
+        self._cells = cells_of(self._encoder.side_px, settings.cell_um, settings.encoder_mpp)
+
+    def place(self, folder: Path, member: Member) -> Path:
+        """Where the grid of an image is to lie."""
+        cells, decisive = self._cells, [str(member.path), *_stamp(member.path), member.mpp, self._encoder.sha256]
+        return folder / f"{member.path.stem}-{_digest([*decisive, cells.cell_um, cells.cell_px])}{SUFFIX}"
+
+    def make(self, member: Member, file: Path) -> None:
+        image = replace(member.reference, mpp=member.mpp)
+        try:
+            compress(image, file, encoder=self._encoder, cell_um=self._cells.cell_um, encoder_mpp=self._cells.mpp)
+        except WsigenError as error:
+            raise DatasetError(f"{member.name}: its grid cannot be made ({error}); mend or remove the image") from None
 
 
-def _name(member: Member, encoder: Extractor, cells: Cells) -> str:
-    stat = member.path.stat()
-    decisive = [str(member.path), stat.st_size, stat.st_mtime_ns, member.mpp, encoder.sha256, cells.cell_um, cells.cell_px]
-    return f"{member.path.stem}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]}{SUFFIX}"
+class _Files:
+    """Grids that lie in a folder, by the names of the images."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def place(self, folder: Path, member: Member) -> Path:
+        """The file itself, or where a copy of a feature file is to lie (DatasetError if it is of another slide)."""
+        found = self._found(member)
+        if found.suffix == SUFFIX:
+            self._check(read_about(found), found, member)
+            return found
+        return folder / f"{member.path.stem}-{_digest([str(found), *_stamp(found)])}{SUFFIX}"
+
+    def make(self, member: Member, file: Path) -> None:
+        found = self._found(member)
+        self._check(read_about(found), found, member)
+        compress(found, file)
+
+    def _check(self, about: GridFile, found: Path, member: Member) -> None:
+        height, width = member.canvas(1.0)
+        if any(abs(a - b) > OTHER_SIZE * b + about.cell_um for a, b in ((about.width_um, width), (about.height_um, height))):
+            size = f"{about.width_um:.0f}x{about.height_um:.0f} um"
+            raise DatasetError(f"{found}: is of a slide of {size}, {member.name} has {width}x{height} um")
+
+    def _found(self, member: Member) -> Path:
+        for suffix in SUFFIXES:
+            if (self._folder / f"{member.path.stem}{suffix}").is_file():
+                return self._folder / f"{member.path.stem}{suffix}"
+        raise DatasetError(f"{self._folder}: has no grid of {member.name} ({member.path.stem}.wsz or .h5)")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
@@ -169,22 +222,32 @@ def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
     return kept
 
 
-def _condition(settings: EncodedGrid, encoder: Extractor, cells: Cells, dataset: Dataset) -> GridCondition:
+def _condition(
+    settings: EncodedGrid, abouts: dict[str, GridFile], dimensions: set[int], dataset: Dataset
+) -> GridCondition:
     """What the card says of the grid; by channels the mean and deviation are still to be measured."""
+    (first, about), *others = abouts.items()
+    for name, other in others:
+        same = other.made_by.agrees(about.made_by) and abs(other.cell_um - about.cell_um) <= OTHER_SIZE * about.cell_um
+        if not same or len(dimensions) > 1:
+            raise DatasetError(
+                f"{name}: its grid is of {other.made_by} and cells of {other.cell_um:g} um, that of {first} of {about.made_by} "
+                f"and {about.cell_um:g} um; give grids of one encoder"
+            )
+    dimension = dimensions.pop()
     made: dict[str, Any] = {
         "told": settings.telling,
-        "encoder": encoder.name,
-        "encoder_sha256": encoder.sha256,
-        "cell_um": cells.cell_um,
-        "encoder_mpp": cells.mpp,
+        "encoder": about.encoder,
+        "encoder_sha256": about.encoder_sha256,
+        "cell_um": about.cell_um,
+        "encoder_mpp": about.encoder_mpp,
         "required": settings.p_unknown == 0,
     }
     if settings.telling == "channels":
-        return GridCondition(**made, mean=(0.0,) * encoder.dimension, std=(1.0,) * encoder.dimension)
+        return GridCondition(**made, mean=(0.0,) * dimension, std=(1.0,) * dimension)
     crops_um = [dataset.settings.patch_px * mpp for mpp in dataset.mpps]
     most = settings.summariser_settings.side
-    parts = tuple(parts_of(crop_um, cells.cell_um, most) for crop_um in crops_um)
-    return GridCondition(**made, dimension=encoder.dimension, parts=parts)
+    return GridCondition(**made, dimension=dimension, parts=tuple(parts_of(um, about.cell_um, most) for um in crops_um))
 
 
 def parts_of(crop_um: float, cell_um: float, most: int) -> int:

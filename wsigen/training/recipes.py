@@ -235,6 +235,9 @@ class EncodedGrid(GridTelling):
     """The grid that a denoiser is told: mean colours of each latent px, or an encoder's cells."""
 
     encoder: Text | None = Field(default=None, description="an extractor of wsigen evaluate; mean colours by default")
+    files: Path | None = Field(
+        default=None, description="folder with a grid for each image: NAME.wsz, or NAME.h5 of TRIDENT; in place of an encoder"
+    )
     cell_um: Positive | None = Field(default=None, description="side of an encoder's cells, um; by default its tile")
     encoder_mpp: Positive | None = Field(default=None, description="um/px that an encoder looks at; by default 0.5")
     told: Literal["channels", "tokens"] | None = Field(
@@ -244,6 +247,8 @@ class EncodedGrid(GridTelling):
 
     @model_validator(mode="after")
     def _says_how(self) -> EncodedGrid:
+        if self.files and (self.encoder or self.cell_um or self.encoder_mpp):
+            raise ValueError("'files' say their encoder and their cells themselves: leave encoder, cell_um and encoder_mpp out")
         if not self.encoded and (self.cell_um or self.encoder_mpp or self.telling == "tokens"):
             raise ValueError("mean colours are told by channels, a cell for each latent px; choose another encoder")
         if self.summariser and self.telling == "channels":
@@ -255,7 +260,7 @@ class EncodedGrid(GridTelling):
     @property
     def encoded(self) -> bool:
         """Whether the cells are an encoder's, not mean colours."""
-        return self.encoder not in (None, "mean-colour")
+        return self.files is not None or self.encoder not in (None, "mean-colour")
 
     @property
     def telling(self) -> Literal["channels", "tokens"]:
@@ -413,7 +418,9 @@ def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
         One line with the path of the wrong field and, for an unknown key, the nearest known one.
     """
     content = read_mapping(file, ConfigError, "no such recipe")
-    for key in ("dataset", "autoencoder", "start", "text", "bundle"):
-        if isinstance(content.get(key), str):
-            content[key] = file.parent / Path(content[key]).expanduser()
+    grid = content.get("grid")
+    nested = [(grid, "files")] if isinstance(grid, dict) else []
+    for where, key in [*((content, key) for key in ("dataset", "autoencoder", "start", "text", "bundle")), *nested]:
+        if isinstance(where.get(key), str):
+            where[key] = file.parent / Path(where[key]).expanduser()
     return validated(kind, content, str(file), ConfigError)
