@@ -26,9 +26,7 @@ Config = Annotated[
 ]
 Machine = Annotated[
     Path | None,
-    typer.Option(
-        "--machine", help="YAML file that you trust with settings of where and how; else your own machine.yaml"
-    ),
+    typer.Option("--machine", help="YAML file that you trust with settings of where and how; else your own machine.yaml"),
 ]
 Log = Annotated[Literal["text", "json"] | None, typer.Option("--log", help="progress as lines, or as lines of JSON")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="directory or URL of a run", show_default=False)]

@@ -44,9 +44,7 @@ NULL = Condition()
 """The null condition of guidance."""
 
 
-def conditions_of(
-    card: BundleCard, class_map: ClassMap, grid: GridWindow | None = None
-) -> list[tuple[Condition, Mask | None]]:
+def conditions_of(card: BundleCard, class_map: ClassMap, grid: GridWindow | None = None) -> list[tuple[Condition, Mask | None]]:
     """List the conditions of a crop's model calls, each with the pixels that take its prediction.
 
     * ``class-map``: one call that sees the map; ``NULL`` if the whole map is unknown.

@@ -123,9 +123,7 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
     return card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
 
 
-def _tell(
-    telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _tell(telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Cells, and the next coarser ones that they are told with."""
     cells = torch.from_numpy(batch.latents)
     coarse, possible = coarser_cells(cells, batch.levels, ratios)
