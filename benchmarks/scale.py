@@ -117,9 +117,7 @@ def tissue_mask(size: int, layout: str) -> NDArray[np.bool_]:
     if layout == "all tissue":
         return np.ones((side, side), dtype=bool)
     y, x = (np.mgrid[:side, :side] + 0.5) / side
-    inside = [
-        np.hypot(y - v, x - u) < section_radius(k, np.arctan2(y - v, x - u)) for k, (u, v) in enumerate(SECTIONS)
-    ]
+    inside = [np.hypot(y - v, x - u) < section_radius(k, np.arctan2(y - v, x - u)) for k, (u, v) in enumerate(SECTIONS)]
     return np.asarray(np.any(inside, axis=0))
 
 

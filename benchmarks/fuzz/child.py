@@ -1,6 +1,6 @@
 """One reader and a range of cases, in a process of its own: a line of JSON for each fault, a dot for each case.
 
-    python -m benchmarks.fuzz.child READER SEED FIRST END FOLDER
+python -m benchmarks.fuzz.child READER SEED FIRST END FOLDER
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def readers() -> dict[str, Reader]:
         "dataset": Reader(_dataset, spoil_yaml, _read_dataset, 2),
         "csv": Reader(_csv, spoil_bytes, _read_csv),
         "recipe": Reader(_recipes, spoil_yaml, _read_recipe),
-        # a plan of many slides: one more line here, with the function that writes a good one and that which reads it
+        "cohort-plan": Reader(_cohort_plan, spoil_yaml, _read_cohort_plan, 2),
         "queue": Reader(_queue, spoil_yaml, _read_queue),
     }
 
@@ -120,6 +120,18 @@ def _read_subtypes(path: Path) -> object:
     from wsigen.layout.subtypes import known_subtypes
 
     return known_subtypes(_table(), path)
+
+
+def _cohort_plan(folder: Path) -> list[Path]:
+    return [
+        _written(folder / name, (ROOT / "configs" / name).read_bytes()) for name in ("cohort-example.yaml", "cohort-small.yaml")
+    ]
+
+
+def _read_cohort_plan(path: Path) -> object:
+    from wsigen.cohort.plan import read_plan
+
+    return read_plan(path)
 
 
 def _queue(folder: Path) -> list[Path]:
