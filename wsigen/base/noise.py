@@ -40,6 +40,8 @@ class Stream(IntEnum):
     """The noise from which the mask model draws a class map."""
     COHORT = 7
     """What the slides of a cohort are; the step is the slide's number in its part."""
+    TOKENS = 8
+    """The noise from which tokens of a tile are drawn; the seed is the tile's."""
 
 
 def _bits(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], count: int) -> NDArray[np.uint64]:

@@ -73,6 +73,8 @@ _add(
     "wsigen models card sd-histology --classes Glass,Tumor,Stroma --mpp 0.5 --licence CC-BY-4.0",
     name="models card",
 )  # fmt: skip
+_add(models.import_, "Models", "wsigen models import zoomldm weights.ckpt zoomldm-brca", name="models import")
+_add(models.tiles, "Models", "wsigen models tiles zoomldm-brca tiles --level 5x --count 16", name="models tiles")
 app.add_typer(train, name="train", rich_help_panel="Models")
 _add(
     evaluate.evaluate, "Evaluation",

@@ -56,6 +56,32 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer, flush: Flush = "all
         beside.write_bytes(data)
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside ``folder``; once it is written it takes the place of what was there, or nothing does (OSError)."""
+    beside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        _let_umask_say(beside)
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _let_umask_say(folder: Path) -> None:
+    """Let whoever may read a new folder read the files in it: safetensors writes them for their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
 def move_all(sources: Sequence[Path], targets: Sequence[Path]) -> None:
     """Rename flushed files into one folder, one after the other, and flush it."""
     for source, target in zip(sources, targets, strict=True):

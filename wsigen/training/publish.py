@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, TrainedOn, make_card
 from wsigen.models.write_card import card_text
+from wsigen.storage import files
 from wsigen.training.recipes import BundleSettings
 
 if TYPE_CHECKING:
@@ -57,36 +57,18 @@ Conditioning: {kind}. Crops of {crop} latent px ({crop_px} px). Prediction: {pre
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside ``folder``; once it is written it takes the place of what was there, or nothing does.
+    """Yield a folder that becomes ``folder``, or nothing does (`files.whole_folder`).
 
     Raises
     ------
     TrainingError
         If it cannot be written.
     """
-    beside, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     try:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        beside.mkdir(parents=True)
-        yield beside
-        _let_umask_say(beside)
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with files.whole_folder(folder) as beside:
+            yield beside
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _let_umask_say(folder: Path) -> None:
-    """Let whoever may read a new folder read the files in it: safetensors writes them for their owner alone."""
-    mode = folder.stat().st_mode & 0o666
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
 
 
 def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
