@@ -30,7 +30,10 @@ GRID = "grid"
 SUMMARISER = "summariser"
 """Folder of the network that makes tokens of grids (`models.summariser`)."""
 
-PARTS = ("vae", *DENOISERS, "scheduler", "text_encoder", "tokenizer", "mask", GRID, SUMMARISER)
+TOKEN_MODEL = "token_model"
+"""Folder of the network that draws such tokens from noise (`models.token_model`)."""
+
+PARTS = ("vae", *DENOISERS, "scheduler", "text_encoder", "tokenizer", "mask", GRID, SUMMARISER, TOKEN_MODEL)
 SUFFIXES = (".safetensors", ".json", ".yaml", ".txt", ".model")
 """What decides what a model computes; other files (README) do not count."""
 VAES = ("AutoencoderKL", "AutoencoderTiny", "VQModel")

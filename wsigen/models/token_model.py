@@ -27,14 +27,12 @@ from wsigen.base.geometry import Box
 from wsigen.base.json_file import read_json
 from wsigen.base.noise import Stream, normal_field
 from wsigen.base.yaml_file import Settings, validated
+from wsigen.models.bundle import TOKEN_MODEL
 from wsigen.models.checkpoint import filled, read_tensors
 from wsigen.models.weights import choose_weights, demand_fit
 from wsigen.sampling.schedule import Schedule, ddim_step
 
 Array = NDArray[np.float32]
-
-TOKEN_MODEL = "token_model"
-"""Its folder in a bundle: ``config.json`` and safetensors."""
 
 STEPS = 200
 """As its authors sample."""

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from wsigen.base.errors import BundleError, refusing
-from wsigen.models.bundle import SUMMARISER, check_bundle
+from wsigen.models.bundle import SUMMARISER, TOKEN_MODEL, check_bundle
 from wsigen.models.card import CARD_NAME, BundleCard, make_card
 from wsigen.models.checkpoint import filled, read_tensors
 from wsigen.models.loading import check_network
 from wsigen.models.summariser import ViTSummariser, save_summariser
-from wsigen.models.token_model import TOKEN_MODEL, TokenModel, read_release, save_token_model
+from wsigen.models.token_model import TokenModel, read_release, save_token_model
 from wsigen.models.write_card import card_text
 from wsigen.storage.files import whole_folder
 
