@@ -144,3 +144,25 @@ def test_a_folder_without_a_card_says_what_it_is(bundle: Path, tmp_path: Path) -
 
     card = read_card(bundle)
     assert (card.conditioning.kind, card.crop_latent, card.latent.channels) == ("class-tokens", 16, 4)
+
+
+def test_pixart_is_told_a_grid_by_tokens(tmp_path: Path) -> None:
+    """Without prompts, as by embeddings of an encoder; unknown is null."""
+    from wsigen.models.conditioning import NULL, Condition
+    from wsigen.models.summariser import ViTSummariser, save_summariser
+
+    folder = tiny_bundles.make_pixart_bundle(tmp_path / "pixart")
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    save_summariser(ViTSummariser(6, 2, side=4, width=12, layers=1, heads=2, mlp=16), folder / "summariser")
+    grid = {"told": "tokens", "encoder": "means", "cell_um": 16.0, "dimension": 6, "parts": [4, 4]}
+    tiny_bundles.write_card(folder, tiny_bundles.tiny_card("none", grid=grid))
+    rng = np.random.default_rng(0)
+    y, window = rng.normal(size=(1, 4, 16, 16)).astype(np.float32), rng.normal(size=(7, 4, 4)).astype(np.float32)
+    window[-1] = 1
+    unknown = np.concatenate([window[:-1], 0 * window[-1:]])
+    told, dark, null = load_model(folder).predict(
+        y.repeat(3, axis=0), 500, [Condition(grid=window), Condition(grid=unknown), NULL], 0
+    )
+    assert np.abs(told - null).max() > 1e-3
+    assert np.allclose(dark, null, atol=1e-5)
