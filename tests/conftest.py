@@ -12,6 +12,7 @@ settings.load_profile("shared")
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_whoever_runs_the_tests(tmp_path_factory):
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -214,8 +214,8 @@ def test_inputs_are_not_written_over(run, tmp_path):
     drawn = (tmp_path / "out.geojson").read_bytes()
     assert "choose another name" in run(*args, "--layout", "out.geojson")
     assert (tmp_path / "out.geojson").read_bytes() == drawn
-    Image.new("RGB", (900, 900), (200, 120, 170)).save(tmp_path / "out.png")
-    assert "out.png" in run(*args, "--class", "Tumor", "--reference", "./out.png")
+    Image.new("RGB", (900, 900), (200, 120, 170)).save(tmp_path / "out.jpg")
+    assert "out.jpg" in run(*args, "--class", "Tumor", "--reference", "./out.jpg")
 
 
 def test_dead_scheduler(run):

@@ -21,7 +21,7 @@ from wsigen.run.inspect import inspect
 from wsigen.run.spec import RunSpec, json_hash
 from wsigen.run.tasks import context
 
-PARTS = (".ome.tiff", ".geojson", ".json", ".png", ".groovy")
+PARTS = (".ome.tiff", ".geojson", ".json", ".jpg", ".overlay.jpg", ".groovy")
 
 
 @pytest.fixture(scope="module")
@@ -469,9 +469,9 @@ def test_leave_to_replace_outlives_a_kill(visit, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             visit.resume(overwrite=True)
     assert visit.output.read_bytes() == b"old"
-    theirs = visit.output.with_name("a.png")
+    theirs = visit.output.with_name("a.jpg")
     theirs.write_bytes(b"precious")
-    assert "a.png: exists already" in visit.resume()
+    assert "a.jpg: exists already" in visit.resume()
     theirs.unlink()
     assert not isinstance(visit.resume(), str)
 

@@ -7,7 +7,7 @@ import pytest
 import wsigen
 from wsigen.base.errors import RunError
 
-PARTS = (".ome.tiff", ".geojson", ".json", ".png", ".groovy")
+PARTS = (".ome.tiff", ".geojson", ".json", ".jpg", ".overlay.jpg", ".groovy")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from wsigen.cli.compress import compress
 from wsigen.cli.info import info
 from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
 from wsigen.cli.train import train
+from wsigen.cli.view import view
 
 
 class _Commands(TyperGroup):
@@ -65,6 +66,7 @@ _add(
 _add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode pathup", cls=EstimateCommand)
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
+_add(view, "Slides", "wsigen view slide.ome.tiff --real scanned.svs", "wsigen view slide.run", "wsigen view cohort/")
 _add(compress, "Slides", "wsigen compress slide.svs slide.wsz")
 app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")

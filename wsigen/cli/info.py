@@ -16,7 +16,7 @@ def info(
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--thumbnail", "--picture", help="PNG to write: thumbnail of a slide, timestep map of a run (RUN_DIR/timesteps.png)"
+            "--thumbnail", "--picture", help="PNG or JPEG to write: a slide, or a run so far beside its timestep map"
         ),
     ] = None,
 ) -> None:

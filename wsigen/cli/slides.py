@@ -34,7 +34,7 @@ RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="directory or URL
 
 def generate(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Argument(metavar="OUT.ome.tiff", help="the slide; annotations and thumbnail go beside it")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.ome.tiff", help="the slide; annotations and pictures go beside it")],
     config: Config = None,
     machine: Machine = None,
     log: Log = None,
@@ -177,12 +177,14 @@ def _print(result: Result, seconds: float) -> None:
         "layout": result.layout and one_line(result.layout),  # from a run directory, which may be a stranger's
         "slide": result.slide,
         "annotations": result.annotations,
-        "thumbnail": result.thumbnail,
+        "picture": result.thumbnail,
+        "with classes": result.overlay,
         "manifest": result.manifest,
         "QuPath script": result.script,
         "level 0": f"sha256 {result.level0_sha256}",
         "time": duration(seconds),
-        "next": f"open {result.slide.name} in QuPath and run {result.script.name} there (Automate > Script editor)",
+        "next": f"'{shlex.join(['wsigen', 'view', str(result.slide)])}' shows it in the browser",
+        "or": f"open {result.slide.name} in QuPath and run {result.script.name} there (Automate > Script editor)",
     }
     for label, value in rows.items():
         if value is not None:

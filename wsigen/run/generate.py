@@ -68,7 +68,8 @@ def generate(
     Parameters
     ----------
     output : str or Path
-        The slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.png`` and ``.groovy`` go beside it.
+        The slide, ``*.ome.tiff`` or ``*.ome.tif``; ``.geojson``, ``.json``, ``.jpg``, ``.overlay.jpg`` and ``.groovy`` go
+        beside it.
     config : RunConfig, optional
         Settings.
     machine : str or Path, optional
@@ -316,8 +317,7 @@ def _clear_finished(folder: Folder, output: Path) -> Result:
 
 
 def _result(outcome: Outcome, files: Files) -> Result:
-    slide, annotations, manifest, thumbnail, script = files
-    return Result(slide, annotations, manifest, thumbnail, script, outcome.level0_sha256, outcome.area_px, outcome.layout)
+    return Result(*files, outcome.level0_sha256, outcome.area_px, outcome.layout)
 
 
 def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:

@@ -1,19 +1,25 @@
-"""What a run looks like: its progress in words, and its timestep map as a picture."""
+"""What a run looks like: its progress in words, its timestep map and the picture so far."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import RunError, one_line, refusing
+from wsigen.run.run_picture import RunPicture
 from wsigen.run.rundir import demand_plain, demand_sizes
 from wsigen.run.tasks.context import PassContext, RunContext
-from wsigen.storage.files import write_atomic
+from wsigen.slide.class_picture import with_legend
+from wsigen.slide.sidecars import write_picture
 from wsigen.storage.opening import open_folder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PICTURE = "timesteps.png"
 """Name of the timestep map in the run directory."""
@@ -21,9 +27,15 @@ PICTURE = "timesteps.png"
 PICTURE_SIDE = 1024
 """Longest side of the timestep map in px."""
 
+PICTURE_SECONDS = 60.0
+"""Most time to spend on the picture so far."""
+
 _GLASS = (255, 255, 255)
+_NOT_STARTED = (150, 150, 160)
 _WAITING = (25, 20, 60)
 _DONE = (240, 170, 190)
+
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,8 @@ def inspect(run_dir: str | Path, picture: str | Path | None = None) -> RunReport
     run_dir : str or Path
         Directory or URL of a run, in progress, interrupted or kept.
     picture : str or Path, optional
-        PNG to write; ``RUN_DIR/timesteps.png`` by default.
+        PNG or JPEG to write: the picture so far beside the timestep map, with a legend. By default it is the map alone, as
+        ``RUN_DIR/timesteps.png``.
 
     Raises
     ------
@@ -72,13 +85,21 @@ def _report(run_dir: str | Path, picture: str | Path | None) -> RunReport:
     begun = [pass_ for pass_ in run.passes if run.store.has_pass(pass_.plan.index)]
     if not begun:
         return RunReport([*lines, "nothing was started yet"], None)
-    png = _png(timestep_map(begun[-1]), begun[-1].plan.steps)
-    if picture is not None:
-        write_atomic(Path(picture), png)
-    else:
-        run.folder.write(PICTURE, png)
-    target = str(picture or f"{run_dir}/{PICTURE}")
-    return RunReport([*lines, f"timestep map: {target}"], target)
+    pass_ = begun[-1]
+    if picture is None:
+        buffer = BytesIO()
+        _with_legend([map_image(pass_)], pass_).save(buffer, format="PNG")
+        run.folder.write(PICTURE, buffer.getvalue())
+        target = f"{run_dir}/{PICTURE}"
+        return RunReport([*lines, f"timestep map: {target}"], target)
+    so_far = RunPicture(run)
+    pixels = so_far.update(pass_, steps_done(pass_), PICTURE_SECONDS)
+    images = [map_image(pass_)]
+    if pixels is not None:
+        images.insert(0, _image(pixels).resize(images[0].size))
+    write_picture(picture, np.asarray(_with_legend(images, pass_)))
+    notes = [so_far.note] if so_far.note else []
+    return RunReport([*lines, *notes, f"picture: {picture}"], str(picture))
 
 
 def steps_done(pass_: PassContext) -> dict[tuple[int, int], int]:
@@ -106,30 +127,72 @@ def timestep_map(pass_: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int
     return out
 
 
-def _pass_line(pass_: PassContext) -> str:
+def step_colours(steps: NDArray[np.int32], total: int) -> NDArray[np.uint8]:
+    """Colours of a timestep map, uint8 ``(h, w, 3)``: dark: much left to do; rose: finished; grey: waits; white: glass."""
+    share = np.clip(1.0 - steps / max(1, total), 0.0, 1.0)[..., None]
+    colour = np.asarray(_WAITING) + share * (np.asarray(_DONE) - np.asarray(_WAITING))
+    colour[steps > total] = _NOT_STARTED
+    colour[steps < 0] = _GLASS
+    return np.rint(colour).astype(np.uint8)
+
+
+def step_legend(total: int) -> list[tuple[Colour, str]]:
+    """The colours of `step_colours` and what they mean."""
+    counts = sorted({round(total * share) for share in (1.0, 0.75, 0.5, 0.25)} - {0}, reverse=True)
+    to_go = {n: f"{n} step{'s' if n > 1 else ''} to go" for n in counts}
+    names = {total + 1: "not started", **to_go, 0: "finished", -1: "glass"}
+    colours = step_colours(np.array([list(names)], np.int32), total)[0]
+    return [((int(r), int(g), int(b)), name) for (r, g, b), name in zip(colours, names.values(), strict=True)]
+
+
+def map_image(pass_: PassContext) -> Image:
+    """The timestep map of a pass, with px large enough to see."""
+    from PIL import Image
+
+    image = _image(step_colours(timestep_map(pass_), pass_.plan.steps))
+    scale = max(1, 512 // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def share_done(pass_: PassContext, done: dict[tuple[int, int], int]) -> float:
+    """How much of a pass is done, 0 to 1, from the states its chunks have reached."""
+    return sum(step + 1 for step in done.values()) / (len(done) * (pass_.plan.steps + 1)) if done else 1.0
+
+
+def pass_title(pass_: PassContext) -> str:
+    """What a pass does, in a few words."""
     plan, run = pass_.plan, pass_.run
     drawn = plan.network == "grid"
     um = f"grid, cells of {run.slide.mpp * plan.cell_px:g} um" if drawn else f"{run.slide.mpp * plan.scale:g} um/px"
-    title = f"pass {plan.index} ({plan.mode}, {um}, {plan.width}x{plan.height} {'cells' if drawn else 'latents'})"
-    if not run.store.has_pass(plan.index):
+    return f"pass {plan.index} ({plan.mode}, {um}, {plan.width}x{plan.height} {'cells' if drawn else 'latents'})"
+
+
+def _pass_line(pass_: PassContext) -> str:
+    title = pass_title(pass_)
+    if not pass_.run.store.has_pass(pass_.plan.index):
         return f"{title}: not started"
     done = steps_done(pass_)
     if not done:
         return f"{title}: nothing but glass"
-    steps = list(done.values())
-    total = sum(s + 1 for s in steps) / (len(steps) * (plan.steps + 1))
-    return f"{title}: {100 * total:.0f} %, {len(done)} chunks between step {min(steps)} and {max(steps)} of {plan.steps}"
+    share, steps, total = share_done(pass_, done), list(done.values()), pass_.plan.steps
+    return f"{title}: {100 * share:.0f} %, {len(done)} chunks between step {min(steps)} and {max(steps)} of {total}"
 
 
-def _png(steps: NDArray[np.int32], total: int) -> bytes:
-    """Dark: much left to do; rose: finished; white: glass."""
+def _image(pixels: NDArray[np.uint8]) -> Image:
     from PIL import Image
 
-    share = np.clip(1.0 - steps / max(1, total + 1), 0.0, 1.0)[..., None]
-    colour = np.asarray(_WAITING) + share * (np.asarray(_DONE) - np.asarray(_WAITING))
-    colour[steps < 0] = _GLASS
-    image = Image.fromarray(colour.astype(np.uint8))
-    scale = max(1, 512 // max(image.size))
-    buffer = BytesIO()
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return Image.fromarray(pixels)
+
+
+def _with_legend(images: list[Image], pass_: PassContext) -> Image:
+    """Pictures side by side over a legend."""
+    from PIL import Image
+
+    gap = 8
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    row = Image.new("RGB", (width, max(image.height for image in images)), "white")
+    x = 0
+    for image in images:
+        row.paste(image, (x, 0))
+        x += image.width + gap
+    return with_legend(row, step_legend(pass_.plan.steps), "SYNTHETIC, in progress")

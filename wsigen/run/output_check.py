@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError, refusing
+from wsigen.base.geometry import Box
 from wsigen.run.outputs import Files, files_of
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import MIN_SIDE, PyramidSpec
-from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_thumbnail
+from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_overlay, write_thumbnail
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import encode_block
 from wsigen.slide.writer import level0_sha256, write_slide
@@ -78,8 +80,13 @@ def _write_all(files: Files, slide: PyramidSpec, table: ClassTable) -> None:
     spool.write((0, 0), encode_block(spec, (0, 0), np.zeros((*side, 3), np.uint8)))
     write_slide(files.slide, spec, spool, ome_xml(spec, files.slide.name, {}))
     digests = {"level0_tiles": level0_sha256(files.slide)}
-    write_annotations(files.annotations, lambda box: np.zeros(box.shape, np.uint8), side, 1, side, table, 0, spec.mpp)
+
+    def classes(box: Box) -> NDArray[np.uint8]:
+        return np.zeros(box.shape, np.uint8)
+
+    areas = write_annotations(files.annotations, classes, side, 1, side, table, 0, spec.mpp)
     write_thumbnail(files.slide, files.thumbnail, side=16)
+    write_overlay(files.thumbnail, files.overlay, classes, 1, side, table, areas)
     write_atomic(files.script, import_script().encode())
     write_manifest(files.manifest, digests | {path.name: sha256(path) for path in files if path != files.manifest})
 

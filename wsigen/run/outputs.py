@@ -15,20 +15,28 @@ from wsigen.models.card import BundleCard
 from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.ome import ome_xml
-from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_thumbnail
+from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_overlay, write_thumbnail
 from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.storage.files import leftover_name, move_all, remove_leftovers, sha256, write_atomic
 
 SUFFIXES = (".ome.tiff", ".ome.tif")
 
+BESIDE = (".geojson", ".json", ".jpg", ".overlay.jpg", ".groovy")
+"""Ends of the names of what lies beside a slide, in the order of `Files`."""
+
 
 class Files(NamedTuple):
-    """Paths of one slide's files: GeoJSON of the classes, manifest, PNG of the whole slide, import script for QuPath."""
+    """Paths of one slide's files.
+
+    They are the OME-TIFF, GeoJSON of the classes, the manifest, a JPEG of the whole slide, the same with the classes over it,
+    and the import script for QuPath.
+    """
 
     slide: Path
     annotations: Path
     manifest: Path
     thumbnail: Path
+    overlay: Path
     script: Path
 
 
@@ -43,14 +51,14 @@ def files_of(output: Path) -> Files:
     for suffix in SUFFIXES:
         if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
             base = output.name[: -len(suffix)]
-            return Files(output, *(output.with_name(base + end) for end in (".geojson", ".json", ".png", ".groovy")))
+            return Files(output, *(output.with_name(base + end) for end in BESIDE))
     raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
 
 
 def write_outputs(
     run: RunContext, files: Files, place: Callable[[Files], None], note: Callable[[], None]
 ) -> tuple[str, dict[str, float]]:
-    """Write slide, annotations, thumbnail, script and manifest from a finished run.
+    """Write slide, annotations, pictures, script and manifest from a finished run.
 
     All of them are written in a folder beside the slide; when they are complete, they get their places. An old manifest goes
     first and the new one comes last, so that a slide with a manifest is complete.
@@ -75,6 +83,7 @@ def write_outputs(
         digest = level0_sha256(made.slide)
         areas = export_annotations(run.passes[-1], card.table, made.annotations)
         write_thumbnail(made.slide, made.thumbnail)
+        _write_overlay(run.passes[-1], card.table, made, areas)
         write_atomic(made.script, import_script().encode())
         beside = {path.name: sha256(path) for path in made if path != made.manifest}
         manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
@@ -110,6 +119,11 @@ def export_annotations(pass_: PassContext, table: ClassTable, path: Path) -> dic
         plan.seed,
         slide.mpp,
     )
+
+
+def _write_overlay(pass_: PassContext, table: ClassTable, made: Files, areas: dict[str, float]) -> None:
+    slide, read = pass_.run.slide, pass_.state.read_classes
+    write_overlay(made.thumbnail, made.overlay, read, pass_.plan.factor, (slide.height, slide.width), table, areas)
 
 
 def _statements(run: RunContext, card: BundleCard) -> dict[str, str]:

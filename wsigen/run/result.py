@@ -10,15 +10,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsigen.slide.class_picture import class_picture, veiled
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from tiffslide import TiffSlide
 
 SHOWN_PX = 512
 """Longest side of the picture that a notebook shows, px."""
-
-OVERLAY = 0.35
-"""Opacity of the classes in it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -27,8 +26,8 @@ class Result:
 
     Attributes
     ----------
-    slide, annotations, manifest, thumbnail, script : Path
-        The OME-TIFF, GeoJSON, JSON, PNG and QuPath script.
+    slide, annotations, manifest, thumbnail, overlay, script : Path
+        The OME-TIFF, GeoJSON, JSON, JPEG of the whole slide, the same with the classes over it, and QuPath script.
     level0_sha256 : str
         SHA-256 over the encoded tiles of level 0, the slide's identity in pixels.
     area_px : dict of str to float
@@ -47,6 +46,7 @@ class Result:
     annotations: Path
     manifest: Path
     thumbnail: Path
+    overlay: Path
     script: Path
     level0_sha256: str
     area_px: dict[str, float]
@@ -69,7 +69,7 @@ class Result:
         return content
 
     def read_thumbnail(self) -> Image:
-        """The whole slide as a picture of 1024 px at most."""
+        """The whole slide as a picture of 1024 px at most, and smaller than its file."""
         from PIL import Image
 
         with Image.open(self.thumbnail) as image:
@@ -101,22 +101,8 @@ class Result:
 
     def _draw_classes(self) -> Image:
         """The thumbnail, a veil of its colour over each class."""
-        import numpy as np
-        from PIL import Image
-        from rasterio.features import rasterize
-        from rasterio.transform import Affine
-
         image = self.read_thumbnail()
         image.thumbnail((SHOWN_PX, SHOWN_PX))
         slide = self.read_manifest()["slide"]
-        to_px = Affine.scale(slide["width"] / image.width, slide["height"] / image.height)
-        features, colours = self.read_annotations(), self._colours()
-        if not features:
-            return image
-        names = list(colours)
-        drawn = [(f["geometry"], 1 + names.index(f["properties"]["classification"]["name"])) for f in features]
-        index = rasterize(drawn, out_shape=(image.height, image.width), transform=to_px, fill=0, dtype="uint8")
-        palette = np.array([(0, 0, 0), *colours.values()], np.uint8)
-        veil = Image.fromarray(palette[index])
-        opacity = Image.fromarray(np.where(index, round(255 * OVERLAY), 0).astype(np.uint8))
-        return Image.composite(veil, image, opacity)
+        size = slide["height"], slide["width"]
+        return veiled(image, class_picture(self.read_annotations(), size, (image.height, image.width)))

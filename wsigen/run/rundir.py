@@ -180,7 +180,7 @@ class Outcome(State):
     run_id, output : str
         Of which run, and the slide's name.
     files : dict
-        Stamps of the five files by name.
+        Stamps of its files by name.
     level0_sha256, area_px, layout
         As in `wsigen.run.result.Result`.
     """

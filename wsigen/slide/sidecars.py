@@ -1,4 +1,4 @@
-"""What lies beside a slide: annotations for QuPath and the script that brings them in, thumbnail, manifest.
+"""What lies beside a slide: annotations for QuPath and the script that brings them in, pictures, manifest.
 
 The annotations are the class map the slide was made from, as polygons in GeoJSON, written in bounded memory.
 """
@@ -10,6 +10,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import LayoutError
 from wsigen.base.geometry import Box
+from wsigen.slide.class_picture import BAND, painted, sampled_classes, shares, veiled, with_legend
 from wsigen.storage.files import atomic_path, leftover_name, write_atomic
 
 ClassReader = Callable[[Box], NDArray[np.uint8]]
@@ -28,8 +30,14 @@ ClassReader = Callable[[Box], NDArray[np.uint8]]
 Ring = list[list[int]]
 """Closed ring of ``[x, y]`` corners."""
 
-BAND = 512
-"""Rows of cells that are read at a time."""
+THUMBNAIL_PX = 1024
+"""Longest side of the picture beside a slide."""
+
+LEAST_PX = 16
+"""It is not made smaller than this."""
+
+PICTURE_QUALITY = 80
+"""Of JPEG pictures."""
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
 
@@ -101,23 +109,72 @@ def import_script() -> str:
     return (Path(__file__).parent / "import_annotations.groovy").read_text(encoding="utf-8")
 
 
-def write_thumbnail(slide_path: str | os.PathLike[str], png_path: str | os.PathLike[str], side: int = 1024) -> None:
-    """Write a PNG of the whole slide whose longer side is at most ``side`` pixels; a slide is never enlarged."""
+def write_thumbnail(slide_path: str | os.PathLike[str], path: str | os.PathLike[str], side: int = THUMBNAIL_PX) -> None:
+    """Write a picture of the whole slide whose longer side is at most ``side`` px; a slide is never enlarged.
+
+    A JPEG is always smaller than the slide's file: of a small slide it has fewer pixels, if need be. A PNG, if the name says
+    so, is as large as it is.
+    """
     from wsigen.slide.reading import open_image
 
     slide = open_image(slide_path)
     square = slide.height * slide.aspect, slide.width
-    scale = min(1.0, side / max(square))
-    height, width = (max(1, round(px * scale)) for px in square)
-    write_picture(png_path, slide.region(Box(0, 0, height, width), (height, width)))
+    while True:
+        scale = min(1.0, side / max(square))
+        height, width = (max(1, round(px * scale)) for px in square)
+        picture = _encoded(slide.region(Box(0, 0, height, width), (height, width)), path)
+        if _is_png(path) or side <= LEAST_PX or "://" in str(slide_path) or len(picture) < Path(slide_path).stat().st_size:
+            break
+        side = max(height, width) // 2
+    write_atomic(path, picture)
 
 
-def write_picture(png_path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
-    """Write uint8 ``(h, w, 3)`` as a PNG."""
+def write_overlay(
+    picture_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    rows: ClassReader,
+    cell_px: int,
+    size_px: tuple[int, int],
+    table: ClassTable,
+    area_px: Mapping[str, float],
+) -> None:
+    """Write a slide's picture with its classes over it, and a legend with their shares, as a JPEG.
+
+    Parameters
+    ----------
+    picture_path : path
+        What `write_thumbnail` wrote.
+    rows, cell_px, size_px, table
+        The class map, as for `write_annotations`.
+    area_px : mapping
+        Area of each class.
+    """
     from PIL import Image
 
-    with atomic_path(png_path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")
+    with Image.open(picture_path) as file:
+        picture = file.convert("RGB")
+    classes = painted(sampled_classes(rows, cell_px, size_px, (picture.height, picture.width)), table)
+    colours = {tissue.name: tissue.color for tissue in table}
+    entries = [(colours[name], f"{name} {100 * share:.0f} %") for name, share in shares(area_px).items()]
+    write_atomic(path, _encoded(np.asarray(with_legend(veiled(picture, classes), entries, "SYNTHETIC")), path))
+
+
+def write_picture(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 ``(h, w, 3)`` as a PNG, or as a JPEG if the name says so."""
+    write_atomic(path, _encoded(pixels, path))
+
+
+def _encoded(pixels: NDArray[np.uint8], path: str | os.PathLike[str]) -> bytes:
+    from PIL import Image
+
+    buffer = BytesIO()
+    kind: dict[str, Any] = {"format": "PNG"} if _is_png(path) else {"format": "JPEG", "quality": PICTURE_QUALITY}
+    Image.fromarray(pixels).save(buffer, **kind)
+    return buffer.getvalue()
+
+
+def _is_png(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() not in (".jpg", ".jpeg")
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:

@@ -170,10 +170,11 @@ def folders_without_class(path: Path, members: list[Member]) -> list[str]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file is an image and not the thumbnail that lies beside a slide of ours."""
+    """Whether a file is an image and not a picture that lies beside a slide of ours."""
     if path.name.startswith(".") or not path.is_file() or (path.suffix.lower() not in SUFFIXES and not is_dicom(path)):
         return False
-    return not (path.suffix == ".png" and path.with_suffix(".ome.tiff").exists())
+    base = path.name.removesuffix(".jpg").removesuffix(".overlay")
+    return base == path.name or not any(path.with_name(base + suffix).exists() for suffix in (".ome.tiff", ".ome.tif"))
 
 
 def named_dataset(path: Path) -> tuple[Path, Part] | None:

@@ -1,0 +1,42 @@
+"""``wsigen view``: a page in the browser that shows slides, runs and cohorts."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+
+def view(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="a slide, directory of a run, cohort or folder of slides", show_default=False)
+    ],
+    real: Annotated[str | None, typer.Option("--real", help="a real slide to show beside it, linked")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port on this machine; 0: any that is free")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page, or only say where it is")] = True,
+) -> None:
+    """Show a slide, a run in progress or a cohort in the browser, on this machine alone."""
+    from wsigen.viewing.server import serving
+    from wsigen.viewing.site import site_of
+
+    site = site_of(what, real)
+    with serving(site, port) as address:
+        print(address, flush=True)
+        opened = browser and _open(address)
+        said = "shown in the browser" if opened else "open this address in a browser"
+        print(f"{said}; only this machine and who knows it can; Ctrl-C ends it", file=sys.stderr, flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("closed", file=sys.stderr)
+
+
+def _open(address: str) -> bool:
+    import webbrowser
+
+    try:
+        return webbrowser.open(address)
+    except webbrowser.Error:
+        return False
