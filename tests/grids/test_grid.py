@@ -92,3 +92,12 @@ def test_a_picture_shows_mean_colours_and_the_components_of_other_cells():
     side = shown.shape[0] // ROWS
     first = shown[::side, ::side, 0][:ROWS, :COLS].astype(float).ravel()
     assert abs(np.corrcoef(first, one.ravel())[0, 1]) > 0.98
+
+
+def test_cells_in_memory_are_the_same_cells():
+    g = grid(5, 0.3)
+    held = g.held(10**6)
+    assert held is not g
+    assert g.held(10) is g
+    for mine, its in zip(held.window(Box(0, 0, 4, 5), 3.1), g.window(Box(0, 0, 4, 5), 3.1), strict=True):
+        assert np.array_equal(mine, its)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -102,6 +103,12 @@ class Grid:
     known: Any
     cell_um: float
     encoder: EncoderId
+
+    def held(self, most_bytes: int) -> Grid:
+        """The same with its cells in memory, if they take no more than so many bytes there: windows are read often."""
+        if math.prod(self.values.shape) * self.values.dtype.itemsize > most_bytes:
+            return self
+        return replace(self, values=np.asarray(self.values[:]), known=np.asarray(self.known[:]))
 
     def window(self, box: Box, part_um: float, offset_um: tuple[float, float] = (0.0, 0.0)) -> tuple[Array, NDArray[np.bool_]]:
         """Area means of the cells under each part of a window.

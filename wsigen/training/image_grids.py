@@ -215,10 +215,8 @@ def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
     """Grids, as many in memory as there is room for."""
     room, kept = KEPT_BYTES, {}
     for member, grid in grids.items():
-        size = 2 * int(np.prod(grid.values.shape))
-        if size <= room:
-            room, grid = room - size, replace(grid, values=np.asarray(grid.values[:]), known=np.asarray(grid.known[:]))
-        kept[member] = grid
+        kept[member] = grid.held(room)
+        room -= 0 if kept[member] is grid else kept[member].values.nbytes
     return kept
 
 

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 
 
+HELD_BYTES = 96 * 2**20
+"""Of a user's grid that is kept in memory: 200 x 200 cells of 1,024 numbers, those of a large slide."""
+
+
 class PassContext:
     """One pass as tasks see it: its plan, its arrays, and its state with bare glass in place.
 
@@ -244,7 +248,7 @@ class RunContext:
     @cached_property
     def given_grid(self) -> Grid:
         """The user's grid (RunError if another one lies in its place)."""
-        return open_grid(kept_grid(self.folder, self.spec.given_grid))
+        return open_grid(kept_grid(self.folder, self.spec.given_grid)).held(HELD_BYTES)
 
     @cached_property
     def reference(self) -> ImageSource:
