@@ -188,6 +188,16 @@ def test_a_slide_that_fails_is_named_and_the_others_are_made(plan, tmp_path, mon
     assert make_cohort(plan, tmp_path / "cohort", workers=2).complete
 
 
+def test_what_is_not_measured_is_not_published(content, write, tmp_path):
+    """It is made all the same: the report needs the slides."""
+    content["parts"] = [content["parts"][1]]
+    with pytest.raises(WsigenError, match="is made, but cannot be published: privacy was not measured"):
+        make_cohort(write(content), tmp_path / "cohort", workers=1, publish=True)
+    assert verify_cohort(tmp_path / "cohort").good
+    (tmp_path / "cohort/figures.json").write_text('{"private": true}')
+    assert make_cohort(write(content), tmp_path / "cohort", workers=1, publish=True).complete
+
+
 def test_too_little_disk_and_foreign_folders_are_refused_before_work(plan, tmp_path, monkeypatch):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/thesis.txt").write_text("mine")

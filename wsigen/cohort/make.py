@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from wsigen.base.errors import ConfigError, RunError
+from wsigen.base.errors import ConfigError, OutputError, RunError
 from wsigen.cohort.check import Needs, check_slides, demand_licences
 from wsigen.cohort.estimate import demand_room
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
+from wsigen.cohort.figures import read_figures
 from wsigen.cohort.folder import CohortFolder
 from wsigen.cohort.labels import write_labels
 from wsigen.cohort.lanes import Lanes
@@ -172,6 +173,8 @@ def make_slides(
         folder.clear()
         if made:
             write_cohort_files(folder, plan, recipe, [slide for slide in every if folder.done(slide.id)], len(every))
+        if publish:
+            _demand_privacy(folder)
     return Cohort(folder.root, tuple(every), made, failed)
 
 
@@ -196,6 +199,15 @@ def _demand_models(needs: Needs, recipe: Recipe) -> None:
     for name, model in needs.models.items():
         if model.sha256 != recipe.models.get(name, {}).get("sha256"):
             raise RunError(f"{model.folder}: is not the model {name!r} of the recipe (its SHA-256 differs); restore it")
+
+
+def _demand_privacy(folder: CohortFolder) -> None:
+    """Refuse to publish a cohort whose privacy was not measured, or is not within bounds (OutputError)."""
+    figures = read_figures(folder.root)
+    if not figures.private:
+        raise OutputError(
+            f"{folder.root}: is made, but cannot be published: {figures.why_not}; 'wsigen cohort report' measures it"
+        )
 
 
 def _write_labels(path: Path, prepared: Prepared) -> None:

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layout.smooth_noise import SplineTaps, spline_grid, spline_taps
+from wsigen.layout.specks import without_specks
+
+SPECK = 1 / 8
+"""Share of a cell of the map that is a speck: left where three classes meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,12 @@ class CellMapLayout(Layout):
     cells: NDArray[np.uint8]
 
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """The class of the greatest weight where rows and columns cross (`Layout.classes`)."""
+        """The class of the greatest weight where rows and columns cross, without specks (`Layout.classes`)."""
+        cell_area = self.height * self.width / self.cells.size
+        largest = int(SPECK * cell_area / cell_px**2)
+        return without_specks(lambda around: self._interpolated(around, cell_px), box, self.canvas(cell_px), largest)
+
+    def _interpolated(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
         ys = _taps(box.y0, box.y1, cell_px, self.height, self.cells.shape[0])
         xs = _taps(box.x0, box.x1, cell_px, self.width, self.cells.shape[1])
         i, j = (np.clip(np.arange(*taps.span), 0, side - 1) for taps, side in zip((ys, xs), self.cells.shape, strict=True))

@@ -33,6 +33,10 @@ class Layout:
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
         """Return the class at the centre of every cell of a box whose centres lie on the slide, uint8 ``[h, w]``."""
 
+    def canvas(self, cell_px: int) -> Box:
+        """The cells whose centres lie on the slide."""
+        return Box(0, 0, _centres_inside(self.height, cell_px), _centres_inside(self.width, cell_px))
+
     def class_map(self, box: Box, cell_px: int) -> np.ndarray:
         """Return the class index at the centre of every cell of ``box``.
 

@@ -23,12 +23,16 @@ from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
 from wsigen.layout.section import Section, make_section
 from wsigen.layout.smooth_noise import SmoothField
+from wsigen.layout.specks import without_specks
 from wsigen.layout.subtypes import Mixture, SectionShape, Subtype, mixture_of
 
 Floats = NDArray[np.float64]
 
 SAMPLE = 400
 """Places per side at which the thresholds are read: 160,000 on a slide of any size, an error of areas below 0.2 %."""
+
+SPECK_UM2 = 250.0
+"""Area of the largest region that is a speck, um^2: that of a nucleus or two."""
 
 _FIRST_FIELD = 16
 
@@ -54,6 +58,8 @@ class SampledLayout(Layout):
         Which class it is.
     glass : int
         Class index of bare glass.
+    speck_px : float
+        Area of the largest region that is taken for a speck and given to a class beside it (slide px).
     """
 
     height: int
@@ -61,11 +67,16 @@ class SampledLayout(Layout):
     section: Section
     nesting: Nesting
     glass: int
+    speck_px: float
 
     strip_cells = 2**19  # about 250 bytes a cell
 
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
-        """Draw the tissue and, in it, the classes (`Layout.classes`)."""
+        """Draw the tissue and, in it, the classes, without specks (`Layout.classes`)."""
+        largest = int(self.speck_px / cell_px**2)
+        return without_specks(lambda around: self._drawn(around, cell_px), box, self.canvas(cell_px), largest)
+
+    def _drawn(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
         ys = (np.arange(box.y0, box.y1, dtype=np.float64) + 0.5) * cell_px
         xs = (np.arange(box.x0, box.x1, dtype=np.float64) + 0.5) * cell_px
         tissue = self.section.tissue(ys, xs)
@@ -105,7 +116,7 @@ def sample_layout(
     section = make_section(seed, height, width, subtype.shape, mpp, ys, xs)
     i, j = np.nonzero(section.tissue(ys, xs))
     nesting = make_nesting(seed, mixture, subtype.shape, mpp, min(size), ys[i], xs[j])
-    return SampledLayout(height, width, section, nesting, glass)
+    return SampledLayout(height, width, section, nesting, glass, SPECK_UM2 / mpp**2)
 
 
 @dataclass(frozen=True, slots=True)
