@@ -13,7 +13,7 @@ from pathlib import Path
 from wsigen.base.errors import OutputError, refusing
 from wsigen.base.state import parse_state
 from wsigen.run.manifest import Manifest
-from wsigen.run.outputs import files_of
+from wsigen.run.outputs import drawn_of, files_of
 from wsigen.slide.sidecars import write_manifest
 from wsigen.storage.files import lock_file, open_lock, remove_tree
 
@@ -96,6 +96,8 @@ class CohortFolder:
         for source, target in zip(_kept(made), _kept(files), strict=True):
             if source.exists():
                 source.replace(target)
+        if (drawn := drawn_of(made.slide)).exists():
+            drawn.replace(drawn_of(files.slide))
         kept = {files.slide.name, files.annotations.name, "level0_tiles"}
         digests = {name: digest for name, digest in manifest.sha256.items() if name in kept}
         write_manifest(files.manifest, manifest.model_copy(update={"sha256": digests}).model_dump(mode="json"))

@@ -60,6 +60,8 @@ class Feature:
         (z, t) it was drawn on.
     nucleus : list of Rings or None
         The outlines of a cell's nucleus, empty if they are not asked for; None if it has none.
+    id, name : str or None
+        As its file says.
     """
 
     where: str
@@ -69,6 +71,8 @@ class Feature:
     without_area: int
     plane: Plane
     nucleus: list[Rings] | None
+    id: str | None = None
+    name: str | None = None
 
 
 def read_features(data: Any, path: Path, problems: Problems, nuclei: bool = False) -> list[Feature]:
@@ -195,7 +199,8 @@ def _feature(item: Any, where: str, nuclei: bool) -> Feature:
     inner, nucleus = item.get("nucleusGeometry"), None
     if inner is not None:
         nucleus = _outlines(inner, f"the nucleus of {where}")[0] if nuclei else []
-    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry), nucleus)
+    named = (value if isinstance(value, str) and value else None for value in (item.get("id"), properties.get("name")))
+    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry), nucleus, *named)
 
 
 def _outlines(geometry: Any, where: str) -> tuple[list[Rings], int]:

@@ -156,6 +156,9 @@ class RunConfig(Settings):
         "Output", "stain of the slide: a name, or a YAML file of stain vectors, intensities and glass",
         otherwise="the model's", form="NAME|FILE",
     )  # fmt: skip
+    drawn: bool = _setting(
+        "Output", "also write OUT.drawn.geojson: the polygons as they were drawn, with their names and ids", False
+    )
     overwrite: bool = _setting("Output", "replace an existing slide", False, execution=True)
     run_dir: str | Path | None = _setting(
         "Output", "state of the run, a folder or s3://bucket/prefix", otherwise="OUT.run", form="DIR|URL", execution=True
@@ -297,6 +300,8 @@ class RunConfig(Settings):
             raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
         if self.layout_names and not self.layout_file:
             raise ValueError("'layout_names' renames classes of a layout's file: give the file with --layout")
+        if self.drawn and not self.layout_file:
+            raise ValueError("'drawn' writes the polygons of a layout's file: give the file with --layout")
         if self.nuclei and not self.layout_file:
             raise ValueError("'nuclei' is the class of nuclei in a layout's file: give the file with --layout")
         if self.layout_mpp and not self.layout_file:

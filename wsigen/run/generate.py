@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
 from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import showing
+from wsigen.run.drawn import check_drawn, put_drawn
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
@@ -24,7 +25,7 @@ from wsigen.run.estimate.memory import allowed_memory, demand_disk, demand_memor
 from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
 from wsigen.run.output_check import check_output, held_output, try_output
-from wsigen.run.outputs import Files, files_of, write_outputs
+from wsigen.run.outputs import Files, drawn_of, files_of, write_outputs
 from wsigen.run.prepare import Prepared, class_map_of_chunk, prepare, prepare_again
 from wsigen.run.repair import prepare_pass, with_repairs
 from wsigen.run.result import Result
@@ -106,6 +107,8 @@ def generate(
 def prepare_run(output: Path, config: RunConfig, workers: Workers) -> Prepared:
     """Check all that a run needs before it begins (WsigenError)."""
     check_output(output, config.overwrite)
+    if config.drawn:
+        check_drawn(output, config)
     _spare_inputs(output, config)
     demand_main_guard(workers)
     prepared = prepare(config, output)
@@ -227,7 +230,7 @@ def _moved(spec: RunSpec, workers: Workers) -> str:
 
 def _spare_inputs(output: Path, config: RunConfig) -> None:
     """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
-    written = {path.resolve() for path in files_of(output)}
+    written = {path.resolve() for path in (*files_of(output), drawn_of(output))}
     for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference, config.grid):
         if path is not None and path.resolve() in written:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
@@ -275,6 +278,8 @@ def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Cluster, work
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
         raise
+    if config.drawn:
+        put_drawn(prepared)
     outcome = Outcome(
         run_id=spec.run_id,
         output=files.slide.name,

@@ -55,6 +55,11 @@ def files_of(output: Path) -> Files:
     raise OutputError(f"{output}: a slide's name ends in .ome.tiff (QuPath knows the format by it)")
 
 
+def drawn_of(output: Path) -> Path:
+    """Name the file of the drawn polygons, ``OUT.drawn.geojson``."""
+    return files_of(output).annotations.with_suffix(".drawn.geojson")
+
+
 def write_outputs(
     run: RunContext, files: Files, place: Callable[[Files], None], note: Callable[[], None]
 ) -> tuple[str, dict[str, float]]:

@@ -60,6 +60,7 @@ class RunSettings(ResumeSettings, total=False):
     batch: int | None
     compression: Literal["jpeg", "deflate"]
     quality: int
+    drawn: bool
     stain: str | Path | Stain | dict[str, Any] | None
     run_dir: str | Path | None
     mixed_workers: Literal["refuse", "warn"]
