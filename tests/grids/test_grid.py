@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
-from wsigen.grids.grid import EncoderId, Grid
+from wsigen.grids.grid import EncoderId, Grid, standardised_cells
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.grids.picture import grid_picture
 
@@ -101,3 +101,17 @@ def test_cells_in_memory_are_the_same_cells():
     assert g.held(10) is g
     for mine, its in zip(held.window(Box(0, 0, 4, 5), 3.1), g.window(Box(0, 0, 4, 5), 3.1), strict=True):
         assert np.array_equal(mine, its)
+
+
+@pytest.mark.parametrize(("cells", "parts"), [(1, 1), (2, 2), (8, 8), (16, 8), (64, 8)])
+def test_aligned_windows_are_those_of_the_released_loader(cells, parts):
+    """Means to at most 8 x 8 first, then each position by its own mean and unbiased deviation; ZoomLDM's loader in float32."""
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).normal(2.0, 3.0, (32, 64, 64)).astype(np.float32)
+    start = 64 - cells
+    window = torch.from_numpy(values[:, start:, start:])
+    pooled = torch.nn.functional.adaptive_avg_pool2d(window, parts) if cells > 8 else window
+    expected = (pooled - pooled.mean(0)) / (pooled.std(0) + 1e-8)
+    whole = Grid(values, np.ones((64, 64), bool), 128.0, EncoderId("test"))
+    means, known = whole.window(Box(0, 0, parts, parts), cells * 128.0 / parts, (start * 128.0, start * 128.0))
+    assert np.abs(standardised_cells(means, known) - expected.numpy()).max() < 1e-5
