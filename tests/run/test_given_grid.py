@@ -53,6 +53,36 @@ def test_a_compressed_slide_holds_the_mean_colours_of_its_cells(picture, tmp_pat
         assert "overview.jpg" in file.namelist()
 
 
+def test_a_region_is_the_slide_of_that_part_of_the_grid(grid_bundle, picture, tmp_path):
+    """The cells of the region, cut out into a file of their own, give the same slide."""
+    compress(picture, tmp_path / "x.wsz", cell_um=4.0, mpp=0.5)
+    cells = open_grid(tmp_path / "x.wsz").values[:, 8:72, 16:80]
+    about = GridFile(encoder="mean-colour", cell_um=4.0, width_um=256.0, height_um=256.0)
+    with new_grid(tmp_path / "part.wsz", about, cells.shape) as writer:
+        writer.write(0, cells, np.ones(cells.shape[1:], dtype=bool))
+        writer.overview(np.zeros((8, 8, 3), np.uint8))
+    settings = settings_of(grid_bundle, tmp_path, levels=1) | {"size": None, "layout": None}
+    region = generate(tmp_path / "a.ome.tiff", grid=tmp_path / "x.wsz", region="128,64,512,512", **settings)
+    part = generate(tmp_path / "b.ome.tiff", grid=tmp_path / "part.wsz", **settings)
+    assert region.level0_sha256 == part.level0_sha256
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"region": "128,64,512,600", "size": None}, "reaches beyond the slide of .*x.wsz, 640x584 px"),
+        ({"region": "128,64,512", "size": None}, "'128,64,512' is not X,Y,WIDTH,HEIGHT"),
+        ({"region": (0, 0, 512, 512), "size": (512, 512)}, "leave --size out"),
+        ({"region": (0, 0, 512, 512), "size": None, "grid": None}, "give --grid FILE"),
+    ],
+)
+def test_a_wrong_region_is_one_line(grid_bundle, picture, tmp_path, given, said):
+    compress(picture, tmp_path / "x.wsz", cell_um=4.0, mpp=0.5)
+    settings = settings_of(grid_bundle, tmp_path) | {"grid": tmp_path / "x.wsz", "layout": None} | given
+    with pytest.raises((ConfigError, GridError), match=said):
+        generate(tmp_path / "a.ome.tiff", **settings)
+
+
 def test_a_reference_is_followed_as_its_grid_is(grid_bundle, picture, tmp_path):
     settings = settings_of(grid_bundle, tmp_path, levels=1)
     reference = generate(tmp_path / "a.ome.tiff", reference=picture, **settings)

@@ -12,7 +12,7 @@ from wsigen.cli import evaluate, models, slides
 from wsigen.cli.cohort import cohort
 from wsigen.cli.compress import compress
 from wsigen.cli.info import info
-from wsigen.cli.options import EstimateCommand, ResumeCommand, SettingsCommand, examples
+from wsigen.cli.options import DecompressCommand, EstimateCommand, ResumeCommand, SettingsCommand, examples
 from wsigen.cli.train import train
 from wsigen.cli.view import view
 
@@ -68,6 +68,11 @@ _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeC
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
 _add(view, "Slides", "wsigen view slide.ome.tiff --real scanned.svs", "wsigen view slide.run", "wsigen view cohort/")
 _add(compress, "Slides", "wsigen compress slide.svs slide.wsz")
+_add(
+    slides.decompress, "Slides",
+    "wsigen decompress slide.wsz again.ome.tiff --original slide.svs --region 8000,4000,4096,4096",
+    cls=DecompressCommand,
+)  # fmt: skip
 app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")
 _add(

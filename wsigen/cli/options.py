@@ -68,6 +68,15 @@ class CohortCommand(ResumeCommand):
         return [option for option in super().settings if option.name in EXECUTION]
 
 
+class DecompressCommand(SettingsCommand):
+    """The same; the grid is an argument."""
+
+    @cached_property
+    def settings(self) -> list[Any]:
+        """The options of the settings."""
+        return [option for option in super().settings if option.name != "grid"]
+
+
 class EstimateCommand(SettingsCommand):
     """The same; it takes what ``generate`` takes and shows what decides the cost."""
 

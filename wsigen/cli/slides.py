@@ -53,6 +53,30 @@ def generate(
     _print(result, watch.seconds)
 
 
+def decompress(
+    ctx: typer.Context,
+    grid: Annotated[Path, typer.Argument(metavar="X.wsz", help="what 'wsigen compress' wrote", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUT.ome.tiff", help="the slide", show_default=False)],
+    original: Annotated[
+        Path | None, typer.Option("--original", help="the slide that was compressed: says how near one can come")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="folder for the figures and a picture of the grids")] = None,
+    machine: Machine = None,
+    log: Log = None,
+) -> None:
+    """Draw a slide again from its grid, coarse to fine, and say how far it agrees with it. It is synthetic."""
+    from wsigen.evaluation.decompress import decompress, decompression_config
+    from wsigen.run.machine_file import with_machine
+    from wsigen.run.rundir import run_dir_of
+
+    settings = with_machine(decompression_config(grid, **ctx.obj), machine)
+    place = run_dir_of(settings, output)
+    with _watched(place, _go_on(place, output if settings.run_dir else None, machine, ctx.obj), log) as watch:
+        result, found = decompress(grid, output, original=original, report=report, machine=machine, watch=watch, **ctx.obj)
+    _print(result, watch.seconds)
+    print(*found.lines(), sep="\n")
+
+
 def resume(
     ctx: typer.Context,
     run_dir: RunDir,

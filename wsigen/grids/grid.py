@@ -97,12 +97,19 @@ class Grid:
         Side of a cell in um.
     encoder : EncoderId
         What the numbers mean.
+    origin_um : (float, float)
+        Where windows count from, um (y, x): the corner of a part of the slide.
     """
 
     values: Any
     known: Any
     cell_um: float
     encoder: EncoderId
+    origin_um: tuple[float, float] = (0.0, 0.0)
+
+    def part(self, y_um: float, x_um: float) -> Grid:
+        """The grid of the part of the slide that begins there."""
+        return replace(self, origin_um=(self.origin_um[0] + y_um, self.origin_um[1] + x_um))
 
     def held(self, most_bytes: int) -> Grid:
         """The same with its cells in memory, if they take no more than so many bytes there: windows are read often."""
@@ -133,8 +140,9 @@ class Grid:
         """
         factor = part_um / self.cell_um
         rows, cols = self.values.shape[1:]
-        down = mean_taps(box.y0, box.y1, factor, rows, offset_um[0] / self.cell_um)
-        across = mean_taps(box.x0, box.x1, factor, cols, offset_um[1] / self.cell_um)
+        top, left = (origin + offset for origin, offset in zip(self.origin_um, offset_um, strict=True))
+        down = mean_taps(box.y0, box.y1, factor, rows, top / self.cell_um)
+        across = mean_taps(box.x0, box.x1, factor, cols, left / self.cell_um)
         there = (slice(*down.span), slice(*across.span))
         known = np.asarray(self.known[there])
         values = np.where(known, np.asarray(self.values[(slice(None), *there)], dtype=np.float32), np.float32(0))

@@ -56,6 +56,8 @@ def choose_layout(
     """
     if size is None and config.size is not None:
         size = (config.size[1], config.size[0])
+    if size is None and config.region is not None:
+        size = (config.region[3], config.region[2])
     if config.layout_file is not None:
         from wsigen.layout.class_names import check_names
         from wsigen.layout.read import read_layout

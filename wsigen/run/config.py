@@ -93,6 +93,10 @@ class RunConfig(Settings):
     grid: Path | None = _setting(
         "Slide", "grid that the slide follows (*.wsz of 'wsigen compress', or *.h5)", otherwise="one that the model draws"
     )
+    region: tuple[int, int, int, int] | None = _setting(
+        "Slide", "part of the grid's slide that is made: left, top, width, height in px of the model",
+        otherwise="all of it", form="X,Y,W,H",
+    )  # fmt: skip
     mpp: float | None = _setting(
         "Slide", "um/px, for a model that does not know its own", otherwise="the model's", ge=0.001, le=1000
     )
@@ -252,6 +256,16 @@ class RunConfig(Settings):
             check_size(*value)
         return value
 
+    @field_validator("region", mode="before")
+    @classmethod
+    def _parse_region(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if parts is None or (
+            isinstance(parts, tuple | list) and len(parts) == 4 and all(str(p).strip().isdigit() for p in parts)
+        ):
+            return parts if parts is None else tuple(int(part) for part in parts)
+        raise ValueError(f"{value!r} is not X,Y,WIDTH,HEIGHT in pixels, e.g. 0,0,4096,4096")
+
     @field_validator("layout_names", mode="before")
     @classmethod
     def _parse_layout_names(cls, value: object) -> object:
@@ -294,6 +308,8 @@ class RunConfig(Settings):
             raise ValueError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
         if self.grid and self.reference:
             raise ValueError("'grid' and 'reference' exclude each other: a reference is followed by its own grid")
+        if self.region and (self.size or not self.grid):
+            raise ValueError("'region' is a part of a grid's slide and its size: give --grid FILE, and leave --size out")
         if not (self.layout or self.size or self.reference or self.grid):
             raise ValueError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
         if self.layout_classes and not self.layout_file:

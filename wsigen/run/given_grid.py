@@ -51,6 +51,9 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
     about = read_about(config.grid)
     _check_encoder(str(config.grid), about, card)
     _check_cells(config.grid, card.grid.numbers)
+    if config.region is not None:
+        _check_region(config, about, slide.mpp)
+        return
     width, height = slide.width * slide.mpp, slide.height * slide.mpp
     pairs = ((width, about.width_um), (height, about.height_um))
     if any(abs(mine - its) > OTHER_SIZE * its + about.cell_um for mine, its in pairs):
@@ -58,6 +61,16 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
         raise GridError(
             f"{config.grid}: is of a slide of {about.width_um:.0f}x{about.height_um:.0f} um, this one has "
             f"{width:.0f}x{height:.0f} um; give --size {px}"
+        )
+
+
+def _check_region(config: RunConfig, about: GridFile, mpp: float) -> None:
+    """Refuse a region that reaches beyond the grid's slide (GridError)."""
+    x, y, width, height = cast("tuple[int, int, int, int]", config.region)
+    most = (round(about.width_um / mpp), round(about.height_um / mpp))
+    if x + width > most[0] or y + height > most[1]:
+        raise GridError(
+            f"setting 'region': {x},{y},{width},{height} reaches beyond the slide of {config.grid}, {most[0]}x{most[1]} px"
         )
 
 

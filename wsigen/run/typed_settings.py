@@ -33,6 +33,7 @@ class RunSettings(ResumeSettings, total=False):
     seed: int
     reference: str | Path | None
     grid: str | Path | None
+    region: str | tuple[int, int, int, int] | None
     mpp: float | None
     layout: str | Path | None
     layout_mpp: float | None

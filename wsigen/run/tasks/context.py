@@ -248,7 +248,9 @@ class RunContext:
     @cached_property
     def given_grid(self) -> Grid:
         """The user's grid (RunError if another one lies in its place)."""
-        return open_grid(kept_grid(self.folder, self.spec.given_grid)).held(HELD_BYTES)
+        grid = open_grid(kept_grid(self.folder, self.spec.given_grid)).held(HELD_BYTES)
+        x, y, _, _ = self.spec.settings.region or (0, 0, 0, 0)
+        return grid.part(y * self.slide.mpp, x * self.slide.mpp)
 
     @cached_property
     def reference(self) -> ImageSource:

@@ -1,0 +1,132 @@
+"""``wsigen decompress``: a slide drawn again from its grid, and how far it agrees with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsigen.base.errors import GridError
+from wsigen.evaluation.grid_agreement import Decompression, measure_decompression
+from wsigen.grids.mean_colour import NAME
+from wsigen.grids.opening import read_about
+from wsigen.models.bundle import check_bundle, find_bundle
+from wsigen.models.extractors.extractors import open_extractor
+from wsigen.run.config import RunConfig, make_config
+from wsigen.run.generate import generate
+from wsigen.run.result import Result
+from wsigen.run.typed_settings import RunSettings
+from wsigen.slide.reading import open_image
+from wsigen.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    from wsigen.models.autoencoder import Autoencoder
+    from wsigen.run.engine.stage import Watcher
+
+STRENGTH = 0.5
+"""Of the noise at which each finer magnification begins from the coarser one: t = 500 of 1000, as ZoomLDM's."""
+
+
+def decompress(
+    grid_file: str | Path,
+    output: str | Path,
+    *,
+    original: str | Path | None = None,
+    report: str | Path | None = None,
+    machine: str | Path | None = None,
+    watch: Watcher | None = None,
+    **settings: Unpack[RunSettings],
+) -> tuple[Result, Decompression]:
+    """Draw a slide from its grid, all magnifications from coarse to fine, and compress it again to compare.
+
+    What comes out is synthetic. It follows the grid of a slide; its cells are nobody's.
+
+    Parameters
+    ----------
+    grid_file : str or Path
+        What ``wsigen compress`` wrote, or a feature file.
+    output : str or Path
+        The slide, ``*.ome.tiff``.
+    original : str or Path, optional
+        The slide that the grid was made of: it gives the figures a ceiling.
+    report : str or Path, optional
+        A folder for ``decompression.json`` and ``cells.png``, the grids side by side.
+    machine, watch
+        See `wsigen.generate`.
+    **settings
+        Fields of `RunConfig`; ``region`` for a part of the slide. By default all magnifications, and strength 0.5.
+
+    Raises
+    ------
+    WsigenError
+        For anything wrong with the grid, the output or the machine.
+    """
+    config = decompression_config(grid_file, **settings)
+    about = read_about(Path(grid_file))
+    if original is not None:
+        _check_original(Path(original), about.width_um, about.height_um)
+    extractor = None if about.encoder == NAME else open_extractor(about.encoder, config.device)
+    result = generate(output, config, machine=machine, watch=watch)
+    picture = None if report is None else _folder(report) / "cells.png"
+    found = measure_decompression(
+        Path(grid_file),
+        result.slide,
+        place=_place(config, result.slide),
+        original=None if original is None else Path(original),
+        round_trip=partial(_round_trip, _autoencoder(config)),
+        extractor=extractor,
+        picture=picture,
+    )
+    if picture is not None:
+        with atomic_path(picture.with_name("decompression.json")) as beside:
+            beside.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+    return result, found
+
+
+def decompression_config(grid_file: str | Path, **settings: Any) -> RunConfig:
+    """The settings of a run that follows a grid through all magnifications of its model (ConfigError, BundleError)."""
+    config = make_config({"strength": STRENGTH, **settings, "grid": Path(grid_file)}, None)
+    if config.levels is None:
+        config = config.merged(levels=len(check_bundle(find_bundle(config.model)).levels))
+    return config
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _check_original(original: Path, width_um: float, height_um: float) -> None:
+    image = open_image(original)
+    shape, wanted = image.height * image.aspect / image.width, height_um / width_um
+    if abs(shape - wanted) > 0.02 * wanted:
+        raise GridError(f"{original}: has other proportions than the grid's slide of {width_um:.0f}x{height_um:.0f} um")
+
+
+def _folder(report: str | Path) -> Path:
+    folder = Path(report)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _place(config: RunConfig, slide: Path) -> tuple[float, float, float, float] | None:
+    """The region in um."""
+    if config.region is None:
+        return None
+    mpp = open_image(slide).mpp or 1.0
+    x, y, width, height = (extent * mpp for extent in config.region)
+    return x, y, width, height
+
+
+def _autoencoder(config: RunConfig) -> Autoencoder:
+    from wsigen.models.autoencoder import load_autoencoder
+
+    folder = find_bundle(config.model)
+    return load_autoencoder(folder, check_bundle(folder).latent, config.device)
+
+
+def _round_trip(autoencoder: Autoencoder, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.rint(autoencoder.decode(autoencoder.encode(picture))).astype(np.uint8)
