@@ -8,7 +8,7 @@ import yaml
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError, refusing
-from wsigen.cohort.card import write_card
+from wsigen.cohort.card import title_of, write_card
 from wsigen.cohort.croissant import write_croissant
 from wsigen.cohort.folder import INPUTS, LABELS, SLIDES, THUMBNAILS, CohortFolder
 from wsigen.cohort.labels import CLASS_TABLE, write_class_table
@@ -17,6 +17,8 @@ from wsigen.cohort.recipe import Recipe
 from wsigen.cohort.slides import CohortSlide
 from wsigen.cohort.table import CSV, MadeSlide, made_slides, row_of, write_tables
 from wsigen.storage.files import sha256, write_atomic
+from wsigen.viewing.find import slides_of_folder
+from wsigen.viewing.page import FOLDER, write_page
 
 DATASET, SUMS, QUPATH = "dataset.yaml", "SHA256SUMS", "open-in-qupath.groovy"
 
@@ -50,6 +52,7 @@ def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, s
         script = (Path(__file__).parent / "open_in_qupath.groovy").read_bytes()
         write_atomic(folder.root / QUPATH, script)
         write_croissant(folder, plan, made, rows)
+        write_page(folder.root, slides_of_folder(folder.root), title_of(plan))
         write_sums(folder, made)
 
 
@@ -70,7 +73,10 @@ def summed_files(folder: CohortFolder) -> list[Path]:
     """All files of a cohort that its checksums speak of, sorted; not what others put beside them."""
     top = [path for path in folder.root.iterdir() if path.is_file()]
     below = [
-        path for name in (SLIDES, LABELS, THUMBNAILS, INPUTS) for path in (folder.root / name).rglob("*") if path.is_file()
+        path
+        for name in (SLIDES, LABELS, THUMBNAILS, INPUTS, FOLDER)
+        for path in (folder.root / name).rglob("*")
+        if path.is_file()
     ]
     return sorted(path for path in (*top, *below) if path.name not in NOT_SUMMED and not path.name.startswith("."))
 
