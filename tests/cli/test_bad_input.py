@@ -279,3 +279,14 @@ def test_debug_shows_what_a_library_said(tmp_path, bundle, monkeypatch, capsys):
 @pytest.mark.parametrize("device", ["meta", "cpu:x", "cuda:", "gpu", "", "mkldnn", "cuda:0 "])
 def test_devices_on_which_nothing_is_computed(run, device):
     assert f"setting 'device': {device!r} is no device; possible: cpu, cuda" in run("generate", OUT, "--device", device)
+
+
+def test_released_weights_that_are_none(run, bundle, tmp_path):
+    (tmp_path / "weights.ckpt").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    line = run("models", "import", "zoomldm", "weights.ckpt", "made")
+    assert "could run code when read" in line
+    assert "no such file" in run("models", "import", "zoomldm", "nothing.ckpt", "made")
+    assert "exists already; name another folder, or add --overwrite" in run(
+        "models", "import", "zoomldm", "weights.ckpt", bundle
+    )
+    assert "draws no tokens: it has no token_model" in run("models", "tiles", bundle, "tiles")
