@@ -59,7 +59,9 @@ def class_of(feature: Mapping[str, Any]) -> tuple[str, Colour]:
     return str(said.get("name") or UNCLASSIFIED), tuple(int(c) & 255 for c in colour[:3]) if colour else GREY  # type: ignore[return-value]
 
 
-def class_picture(features: Sequence[Mapping[str, Any]], size_px: Size, canvas: Size) -> NDArray[np.uint8]:
+def class_picture(
+    features: Sequence[Mapping[str, Any]], size_px: Size, canvas: Size, origin: Size = (0, 0)
+) -> NDArray[np.uint8]:
     """Return areas in the colours of their classes, uint8 RGBA ``(h, w, 4)``, clear where there is none.
 
     Parameters
@@ -68,6 +70,8 @@ def class_picture(features: Sequence[Mapping[str, Any]], size_px: Size, canvas: 
         GeoJSON, coordinates in px of the slide.
     size_px, canvas : tuple of int
         ``(height, width)`` of the slide and of the picture.
+    origin : tuple of int
+        ``(x, y)`` on the slide that coordinates count from, px.
     """
     from rasterio.features import rasterize
     from rasterio.transform import Affine
@@ -76,7 +80,7 @@ def class_picture(features: Sequence[Mapping[str, Any]], size_px: Size, canvas: 
         return np.zeros((*canvas, 4), np.uint8)
     colours = list(dict.fromkeys(class_of(feature) for feature in features))[:255]
     shapes = [(f["geometry"], 1 + colours.index(class_of(f))) for f in features if class_of(f) in colours]
-    to_px = Affine.scale(size_px[1] / canvas[1], size_px[0] / canvas[0])
+    to_px = Affine(size_px[1] / canvas[1], 0, -origin[0], 0, size_px[0] / canvas[0], -origin[1])
     index = rasterize(shapes, out_shape=canvas, transform=to_px, fill=0, dtype="uint8")
     palette = np.array([(0, 0, 0, 0), *((*colour, 255) for _, colour in colours)], np.uint8)
     return palette[index]

@@ -74,7 +74,7 @@ def _of_table(folder: Path) -> Iterator[ShownSlide]:
     for row in rows:
         path = folder / cell(row, "slide")
         if not path.is_file():
-            raise ImageError(f"{table}: {cell(row, 'file')!r} is not there; 'wsigen cohort verify' says what is missing")
+            raise ImageError(f"{table}: {cell(row, 'slide')!r} is not there; 'wsigen cohort verify' says what is missing")
         yield slide_in(folder, path, cell(row, "id"), cell(row, "split"), cell(row, "subtype"))
 
 

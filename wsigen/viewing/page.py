@@ -57,7 +57,7 @@ def pages_of(slides: Sequence[ShownSlide], title: str, tiles_url: Callable[[int]
     tiles_url : callable
         Where a server makes tiles of a slide, by its number; empty where none does.
     """
-    made: dict[str, Make] = {f"{FOLDER}/data.json": lambda: _json(_list(slides, title))}
+    made: dict[str, Make] = {f"{FOLDER}/data.json": cache(lambda: _json(_list(slides, title)))}
     for index, slide in enumerate(slides):
         made[f"{FOLDER}/slides/{index}.json"] = cache(partial(_record, slide, index, tiles_url(index)))
         made[f"{FOLDER}/pictures/{index}.jpg"] = slide.picture

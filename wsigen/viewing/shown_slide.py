@@ -74,12 +74,13 @@ class ShownSlide:
         return open_image(self.path)
 
     def entry(self, number: int) -> dict[str, Any]:
-        """What a gallery says of the slide, whose pictures have this number; the file is not opened."""
+        """What a gallery says of the slide, whose pictures have this number; its pixels are not looked at."""
         return {
             "id": self.id,
             "name": printable(self.name),
             "split": self.split,
             "subtype": self.subtype,
+            "mark": mark_of(self.path, self.real),
             "about": f"page/slides/{number}.json",
             "picture": f"page/pictures/{number}.jpg",
             "classes": f"page/classes/{number}.png" if self.annotations else "",
@@ -102,11 +103,12 @@ class ShownSlide:
             "width": width,
             "height": height,
             "mpp": image.mpp,
-            "mark": mark_of(self.path, self.real),
             "file": self.url if table else "",
             "table": table,
             "served": None if table else made,
             "annotations": self.annotations_url,
+            "origin": list(_origin(image)),
+            "aspect": image.aspect,
             "facts": facts(self.path),
         }
 
@@ -128,7 +130,7 @@ class ShownSlide:
         scale = min(1.0, CLASSES_PX / max(image.height, image.width))
         canvas = max(1, round(image.height * scale)), max(1, round(image.width * scale))
         buffer = BytesIO()
-        pixels = class_picture(read_features(self.annotations), (image.height, image.width), canvas)
+        pixels = class_picture(read_features(self.annotations), (image.height, image.width), canvas, _origin(image))
         Image.fromarray(pixels, "RGBA").quantize(64).save(buffer, format="PNG", optimize=True)
         return buffer.getvalue()
 
@@ -155,6 +157,11 @@ class ShownSlide:
 def square_size(image: ImageSource) -> tuple[int, int]:
     """``(height, width)`` in square px, as the page shows a slide."""
     return max(1, round(image.height * image.aspect)), image.width
+
+
+def _origin(image: ImageSource) -> tuple[int, int]:
+    """``(x, y)`` that annotations count from, px of the slide: QuPath shows the part that was scanned alone."""
+    return (image.scanned.x0, image.scanned.y0) if image.scanned is not None else (0, 0)
 
 
 def served_levels(height: int, width: int) -> int:

@@ -30,16 +30,18 @@ export class ClassLayer {
   /**
    * Draw the classes that are shown.
    *
-   * `origin` is where the slide's corner is and `scale` the size of a slide px, both in px of the canvas.
+   * `origin` is where coordinates count from and `scale` the width of a slide px, both in px of the canvas; `aspect` is a
+   * slide px's height by its width.
    */
-  draw(canvas, origin, scale, { opacity, outline, hidden }, line) {
+  draw(canvas, origin, scale, { opacity, outline, hidden }, line, aspect = 1) {
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.setTransform(scale, 0, 0, scale, origin.x, origin.y);
+    context.setTransform(scale, 0, 0, scale * aspect, origin.x, origin.y);
     context.lineWidth = line / scale;
     context.lineJoin = "round";
-    const seen = [-origin.x / scale, -origin.y / scale, (canvas.width - origin.x) / scale, (canvas.height - origin.y) / scale];
+    const down = scale * aspect;
+    const seen = [-origin.x / scale, -origin.y / down, (canvas.width - origin.x) / scale, (canvas.height - origin.y) / down];
     for (const entry of this.classes) {
       if (hidden.has(entry.name)) continue;
       const colour = `rgb(${entry.color.map(Number).join(" ")})`;

@@ -101,7 +101,8 @@ function cardOf(slide) {
     el(
       "a",
       { href: `#${new URLSearchParams({ slide: slide.id })}` },
-      el("div", { className: "frame" }, picture, classes),
+      el("div", { className: "frame" }, picture, classes,
+        slide.mark ? el("strong", { className: "mark", "data-mark": slide.mark }, slide.mark) : null),
       el("div", { className: "caption" }, el("b", { title: slide.id }, slide.id), el("span", {}, more)),
     ),
   );

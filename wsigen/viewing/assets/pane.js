@@ -126,10 +126,11 @@ export class Pane {
       Object.assign(this.overlay.style, { width: `${size.x}px`, height: `${size.y}px` });
     }
     const { scale } = this.view(true);
-    const corner = viewport.pixelFromPoint(new OpenSeadragon.Point(0, 0), true);
+    const { origin: [x, y], aspect, width: across } = this.record; // annotations count from there, in px that may not be square
+    const corner = viewport.pixelFromPoint(new OpenSeadragon.Point(x / across, (y * aspect) / across), true);
     this.overlay.hidden = !this.look.shown;
     if (this.layer && this.look.shown) {
-      this.layer.draw(this.overlay, { x: corner.x * ratio, y: corner.y * ratio }, scale * ratio, this.look, 2 * ratio);
+      this.layer.draw(this.overlay, { x: corner.x * ratio, y: corner.y * ratio }, scale * ratio, this.look, 2 * ratio, aspect);
     }
     this.#drawBar(this.umOnScreen(true));
     this.changed(this);
