@@ -1,6 +1,7 @@
 from .base.errors import WsigenError as WsigenError
 from .base.version import __version__ as __version__
 from .cohort.estimate import estimate_cohort as estimate_cohort
+from .cohort.export.export import export_cohort as export_cohort
 from .cohort.make import make_cohort as make_cohort
 from .cohort.preview import preview_cohort as preview_cohort
 from .cohort.regenerate import regenerate_cohort as regenerate_cohort

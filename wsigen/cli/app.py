@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
-from wsigen.cli import evaluate, models, slides
+from wsigen.cli import cohort_export, evaluate, models, slides
 from wsigen.cli.cohort import cohort
 from wsigen.cli.compress import compress
 from wsigen.cli.info import info
@@ -73,6 +73,7 @@ _add(
     "wsigen decompress slide.wsz again.ome.tiff --original slide.svs --region 8000,4000,4096,4096",
     cls=DecompressCommand,
 )  # fmt: skip
+cohort.command(no_args_is_help=True, epilog=examples(*cohort_export.EXAMPLES))(cohort_export.export)
 app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")
 _add(
