@@ -34,6 +34,7 @@ NAMES = (
     "pack",
     "workers",
     "resume",
+    "cohort",
     "demo",
 )
 NOT_QUICK = ("demo",)

@@ -24,8 +24,11 @@ from wsigen.run.keywords import with_settings
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.typed_settings import ResumeSettings
 
-MOST_KINDS = 8
-"""Kinds of slides of which one is prepared; of more kinds the commonest stand for all."""
+MOST_KINDS = 3
+"""Kinds of slides of which one is prepared and counted, which takes seconds; of more kinds those of most area stand for all."""
+
+USUAL_PX = 4096 * 4096
+"""Area of slides whose size only their files tell, for this choice alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +156,25 @@ def demand_room(folder: Path, slides: list[CohortSlide], needs: Needs, runs: int
 
 
 def _kinds(slides: Iterable[CohortSlide], change: Callable[[RunConfig], RunConfig]) -> list[Kind]:
-    """Slides grouped by what decides their cost; of more kinds than are looked at, the commonest count for the others, too."""
+    """Slides grouped by what decides their cost; of more kinds than are looked at, those of most area stand for the others."""
     groups: dict[object, list[CohortSlide]] = {}
     for slide in slides:
-        what = (slide.part, slide.config.size, slide.mode, slide.model, slide.subtype, slide.source)
+        what = (slide.part, slide.config.size, slide.mode, slide.model)
         groups.setdefault(what, []).append(slide)
-    chosen = sorted(groups.values(), key=len, reverse=True)[:MOST_KINDS]
-    factor = sum(map(len, groups.values())) / sum(map(len, chosen))
+    chosen = sorted(groups.values(), key=_px_of, reverse=True)[:MOST_KINDS]
+    factor = sum(map(_px_of, groups.values())) / sum(map(_px_of, chosen))
     kinds = []
     for group in chosen:
         prepared = prepare(change(group[0].config), Path("estimate.ome.tiff"))
         projection = project_run(prepared.spec, prepared.card, prepared.layout)
         kinds.append(Kind(round(len(group) * factor), prepared, projection))
     return kinds
+
+
+def _px_of(group: list[CohortSlide]) -> int:
+    """Area of slides of one kind, as far as the plan says it."""
+    size = group[0].config.size
+    return len(group) * (size[0] * size[1] if size is not None else USUAL_PX)
 
 
 def _area(kind: Kind) -> int:
