@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 
-FITTED_LATENT_PX = 64
-"""Side of the picture that is encoded: 4096 points for some dozen unknowns."""
+NOISE_PX, GLASS_PX = 40, 16
+"""Sides of what the map is fitted on, latent px: 1600 points of noise and 256 of glass for some dozen unknowns."""
+
+GLASS = 245
+"""Grey level of glass."""
 
 RIDGE = 1e-3
-"""Keeps the map small along what does not occur in the picture."""
-
-HAEMATOXYLIN, EOSIN = (0.650, 0.704, 0.286), (0.072, 0.990, 0.105)
-"""Optical density of the two stains in R, G and B (Ruifrok and Johnston 2001)."""
-
-_OCTAVES = (4, 8, 16, 32)
+"""Keeps the map small along what makes no difference to colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def latent_colours(bundle: Path, sha256: str | None = None) -> LatentColours:
 
         return fitted(load_autoencoder(bundle, card.latent, "cpu"))
 
-    return _kept(cache_folder() / "latent-colours" / f"{digest}.json", fit)
+    return _kept(cache_folder() / "latent-rgb" / f"{digest}.json", fit)
 
 
 def cache_folder() -> Path:
@@ -93,35 +91,21 @@ def cache_folder() -> Path:
 
 
 def fitted(autoencoder: Autoencoder) -> LatentColours:
-    """Fit the map by least squares on the encoding of a picture in colours of H&E."""
-    factor = autoencoder.latent.factor
-    picture = stained_picture(FITTED_LATENT_PX * factor)
-    latents = autoencoder.encode(picture)
-    side = latents.shape[-1]
-    means = picture.reshape(side, factor, side, factor, 3).mean((1, 3)).reshape(-1, 3)
-    z = np.concatenate([latents.reshape(len(latents), -1), np.ones((1, side * side), np.float32)]).T.astype(np.float64)
-    normal = z.T @ z + RIDGE * side * side * np.diag([*([1.0] * len(latents)), 0.0])
-    solution = np.linalg.solve(normal, z.T @ means)
+    """Fit the map by least squares on a window of noise that is decoded, and one of glass that is encoded.
+
+    Latents are standardised, so white noise covers all that occurs: for the embedded model a map fitted on it explains nine
+    tenths of the variance of a slide's colours, and one fitted on encodings of drawn blots of H&E four to eight tenths.
+    """
+    factor, channels = autoencoder.latent.factor, len(autoencoder.latent.mean)
+    noise = np.random.default_rng(0).standard_normal((channels, NOISE_PX, NOISE_PX)).astype(np.float32)
+    decoded = autoencoder.decode(noise).reshape(NOISE_PX, factor, NOISE_PX, factor, 3).mean((1, 3))
+    glass = autoencoder.encode(np.full((GLASS_PX * factor, GLASS_PX * factor, 3), GLASS, np.uint8))
+    z = np.concatenate([noise.reshape(channels, -1), glass.reshape(channels, -1)], axis=1).T.astype(np.float64)
+    z = np.column_stack([z, np.ones(len(z))])
+    colours = np.concatenate([decoded.reshape(-1, 3), np.full((GLASS_PX**2, 3), float(GLASS))])
+    normal = z.T @ z + RIDGE * len(z) * np.diag([*([1.0] * channels), 0.0])
+    solution = np.linalg.solve(normal, z.T @ colours)
     return LatentColours(tuple(tuple(map(float, row)) for row in solution[:-1].T), tuple(map(float, solution[-1])))
-
-
-def stained_picture(side: int) -> NDArray[np.uint8]:
-    """Smooth blots of both stains at several scales, glass included; always the same, uint8 ``(side, side, 3)``."""
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-
-    def blots(mean: float) -> NDArray[np.float64]:
-        field = np.zeros((side, side))
-        for cells in _OCTAVES:
-            coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
-            field += np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float64) * 2.0 / cells**0.5
-        return np.clip(mean + 0.35 * field, 0.0, None)
-
-    # a third of it is glass, which no blot leaves bare
-    density = blots(0.35)[..., None] * np.array(HAEMATOXYLIN) + blots(0.3)[..., None] * np.array(EOSIN)
-    density[:, : side // 3] = 0.0
-    return np.rint(245 * np.exp(-density)).astype(np.uint8)
 
 
 def _kept(file: Path, fit: Callable[[], LatentColours]) -> LatentColours:
