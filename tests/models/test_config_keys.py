@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from wsigen.models.bundle import check_bundle
 from wsigen.models.card import read_card
 from wsigen.models.config_keys import FIXED, FREE, demand_supported
 from wsigen.models.derived_card import latent_scale
+from wsigen.models.loading import load_network
 
 NETWORKS = [
     "AutoencoderKL", "AutoencoderTiny", "VQModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel",
@@ -157,3 +159,14 @@ def test_latents_are_standardised_as_stable_diffusion_3_does() -> None:
     mean, std = latent_scale(vae)
     assert mean == [0.06, 0.06]
     assert std == pytest.approx([1 / 1.5] * 2)
+
+
+def test_nobody_is_told_of_a_key_that_diffusers_itself_wrote(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_bundles.tiny_autoencoder_tiny().save_pretrained(tmp_path / "vae")
+    log = logging.getLogger("diffusers.configuration_utils")  # it does not propagate
+    log.addHandler(caplog.handler)
+    try:
+        load_network(tmp_path / "vae", "cpu")
+    finally:
+        log.removeHandler(caplog.handler)
+    assert not caplog.records

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,24 @@ def check_network(folder: Path) -> Any:
 
     config = read_config(folder.parent, folder.name)
     kind = getattr(diffusers, config["_class_name"])
-    demand_fit(lambda: kind.from_config(config), folder)
+    with _keys_are_checked():
+        demand_fit(lambda: kind.from_config(config), folder)
     return kind
+
+
+@contextmanager
+def _keys_are_checked() -> Iterator[None]:
+    """Keep diffusers from telling people of keys that it does not take: `config_keys` has looked at every one of them.
+
+    It writes such keys itself, ``block_out_channels`` of an ``AutoencoderTiny`` for one.
+    """
+    log = logging.getLogger("diffusers.configuration_utils")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def load_network(folder: Path, device: str) -> Any:
@@ -44,7 +63,7 @@ def load_network(folder: Path, device: str) -> Any:
     from wsigen.models.layers import replace_pointwise
 
     kind = check_network(folder)
-    with refusing(BundleError, f"{folder}: cannot be loaded", _ADVICE):
+    with refusing(BundleError, f"{folder}: cannot be loaded", _ADVICE), _keys_are_checked():
         network, info = kind.from_pretrained(
             str(folder),
             output_loading_info=True,
