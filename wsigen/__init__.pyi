@@ -8,6 +8,7 @@ from .cohort.regenerate import regenerate_cohort as regenerate_cohort
 from .cohort.verify import verify_cohort as verify_cohort
 from .evaluation.api import evaluate as evaluate
 from .evaluation.api import evaluate_downstream as evaluate_downstream
+from .evaluation.api import evaluate_labels as evaluate_labels
 from .evaluation.decompress import decompress as decompress
 from .grids.compress import compress as compress
 from .models.listing import list_models as list_models

@@ -94,4 +94,5 @@ _add(
     "wsigen evaluate downstream real/ synthetic/ --task segmentation --out downstream",
     name="evaluate downstream",
 )  # fmt: skip
+_add(evaluate.labels, "Evaluation", "wsigen evaluate labels real.yaml cohort/slides --out labels", name="evaluate labels")
 _add(slides.worker_check, "Clusters", "wsigen worker-check tcp://10.0.0.1:8786", name="worker-check")

@@ -1,4 +1,4 @@
-"""``wsigen evaluate`` and ``wsigen evaluate downstream``: how good synthetic slides are, and what they are worth for a task."""
+"""``wsigen evaluate``, ``evaluate downstream`` and ``evaluate labels``: how good synthetic slides are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wsigen.evaluation import api
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from wsigen.evaluation.downstream.label_fidelity import LabelFidelity
     from wsigen.evaluation.downstream.results import Downstream
     from wsigen.evaluation.evaluate import Evaluation
 
@@ -29,7 +30,7 @@ GROUPS = {
 @parameters_of(api.evaluate, GROUPS)
 def evaluate(**given: Any) -> None:
     """Print what `wsigen.evaluate` found."""
-    found = api.evaluate(**given, watch=_Progress())
+    found = api.evaluate(**given, watch=Progress())
     _print(found)
     if given["report"]:
         _print_paths(given["report"], "report.json", "report.html")
@@ -38,19 +39,29 @@ def evaluate(**given: Any) -> None:
 @parameters_of(api.evaluate_downstream, GROUPS)
 def downstream(**given: Any) -> None:
     """Print what `wsigen.evaluate_downstream` found."""
-    found = api.evaluate_downstream(**given, watch=_Progress())
+    found = api.evaluate_downstream(**given, watch=Progress())
     _print_downstream(found)
     if given["out"]:
         _print_paths(given["out"], "downstream.json", "downstream.html")
 
 
-class _Progress:
+@parameters_of(api.evaluate_labels, GROUPS)
+def labels(**given: Any) -> None:
+    """Print what `wsigen.evaluate_labels` found."""
+    found = api.evaluate_labels(**given, watch=Progress())
+    _print_labels(found)
+    if given["out"]:
+        _print_paths(given["out"], "labels.json", "labels.html")
+
+
+class Progress:
     """A line for each thing done; on a terminal it grows while it is done."""
 
     def __init__(self) -> None:
         self._what, self._begin, self._last = "", 0.0, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        """So many are done, of so many."""
         now = monotonic()
         if what != self._what:
             self._what, self._begin = what, now
@@ -103,6 +114,7 @@ def _print(found: Evaluation) -> None:
 def _print_downstream(found: Downstream) -> None:
     from rich.table import Table
 
+    from wsigen.evaluation.downstream.label_fidelity import label_fidelity
     from wsigen.evaluation.downstream.report import HEAD, about, explained, rows
 
     console = _console(160)
@@ -116,5 +128,30 @@ def _print_downstream(found: Downstream) -> None:
             table.add_row(*row)
         console.print(table)
     console.print(explained(found), soft_wrap=True)
+    if read := label_fidelity(found):
+        _print_table(console, read)
     for warning in found.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
+
+
+def _print_labels(found: LabelFidelity) -> None:
+    from wsigen.evaluation.downstream.label_fidelity import about
+
+    console = _console(160)
+    for line in about(found):
+        console.print(line, soft_wrap=True)
+    _print_table(console, found)
+    for warning in found.result.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+
+
+def _print_table(console: Console, found: LabelFidelity) -> None:
+    from rich.table import Table
+
+    from wsigen.evaluation.downstream.label_fidelity import HEAD, explained, rows
+
+    table = Table(*HEAD, box=None, pad_edge=False, title="Label fidelity", title_justify="left")
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table)
+    console.print(explained(), soft_wrap=True)

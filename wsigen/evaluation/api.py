@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wsigen.base.errors import EvaluationError
 
 if TYPE_CHECKING:
+    from wsigen.evaluation.downstream.label_fidelity import LabelFidelity
     from wsigen.evaluation.downstream.results import Downstream
     from wsigen.evaluation.evaluate import Evaluation
 
@@ -206,6 +207,99 @@ def evaluate_downstream(
     result = run_downstream(settings, watch)
     if out:
         write_downstream(result, out)
+    return result
+
+
+def evaluate_labels(
+    real: str | Path,
+    synthetic: str | Path,
+    *,
+    network: str = "small",
+    folds: int = 5,
+    seeds: int = 3,
+    epochs: int = 10,
+    crops: int = 1000,
+    size: int = 256,
+    mpp: float | None = None,
+    real_mpp: float | None = None,
+    synthetic_mpp: float | None = None,
+    groups: str | None = None,
+    layout_names: str | Mapping[str, str | None] | None = None,
+    batch: int = 32,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> LabelFidelity:
+    """Say whether synthetic slides show what their class maps say: networks trained on real crops read them.
+
+    Parameters
+    ----------
+    real : str or Path
+        Annotated slides or a dataset with masks (FILE.yaml[#training]).
+    synthetic : str or Path
+        Slides with their annotations, e.g. the slides of a cohort.
+    network : str
+        small, or timm:NAME[@FILE].
+    folds : int
+        Parts of REAL, by patient or slide; each is read by networks trained on the others.
+    seeds : int
+        Repetitions.
+    epochs : int
+        Passes over the real crops.
+    crops : int
+        Labelled crops of each side at most.
+    size : int
+        Side of a crop, px.
+    mpp : float, optional
+        um/px at which crops are compared; by default that of the sides.
+    real_mpp, synthetic_mpp : float, optional
+        um/px of that side, if its files do not say it.
+    groups : str, optional
+        Regular expression that finds the patient in an image's path below REAL.
+    layout_names : str or mapping, optional
+        Renames classes of annotations, NAME=CLASS,...; 'NAME=' leaves NAME out.
+    batch : int
+        Crops of a training step.
+    seed : int
+        Of crops, folds and the first repetition.
+    device : str
+        Where networks are trained: cpu, cuda ...
+    out : str or Path, optional
+        Folder of labels.html and labels.json.
+    watch : callable, optional
+        Called with what is counted, how many are done and how many there are.
+
+    Returns
+    -------
+    LabelFidelity
+        Dice, IoU and confusion of each class, beside those of held-out real crops.
+
+    Raises
+    ------
+    EvaluationError
+        If a side cannot be used: nothing readable, too few crops, no common classes, no masks, no groups.
+    """
+    if folds < 2:
+        raise EvaluationError(f"--folds {folds}: 2 or more; networks are compared with what they read of other patients")
+    _demand_paths(real, synthetic)
+    _demand_numbers(seed, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp)
+    names = _names(layout_names, real, synthetic)
+    from wsigen.evaluation.downstream.experiment import run_downstream
+    from wsigen.evaluation.downstream.label_fidelity import label_fidelity, write_label_fidelity
+    from wsigen.evaluation.downstream.results import Settings
+
+    out = _folder(out, "--out")
+    settings = Settings(
+        Path(real), Path(synthetic), task="segmentation", network=network, folds=folds, seeds=seeds, epochs=epochs, crops=crops,
+        size_px=size, mpp=mpp, real_mpp=real_mpp, synthetic_mpp=synthetic_mpp, groups=groups, batch=batch, seed=seed,
+        device=device, scratch=out, layout_names=names, arms=("real",),
+    )  # fmt: skip
+    result = label_fidelity(run_downstream(settings, watch))
+    if result is None:
+        raise EvaluationError(f"{synthetic}: nothing was read of it; give slides with annotations")
+    if out:
+        write_label_fidelity(result, out)
     return result
 
 

@@ -17,7 +17,8 @@ from metric_pictures import save, texture
 import wsigen
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.downstream.experiment import run_downstream
-from wsigen.evaluation.downstream.report import to_json, write_downstream
+from wsigen.evaluation.downstream.label_fidelity import label_fidelity
+from wsigen.evaluation.downstream.report import page, to_json, write_downstream
 from wsigen.evaluation.downstream.results import ARMS, FOLDS, Settings
 
 ROOT = Path(wsigen.__file__).parents[1]
@@ -112,6 +113,11 @@ def test_masks_of_annotated_slides_are_learnt(tmp_path):
     assert accuracy(found, "real") > 0.8
     assert found.runs[0].confusion.sum() % 96**2 == 0  # all is labelled: pixels of whole crops
     assert sorted(g for groups in found.folds for g in groups) == ["s0", "s1", "s2"]
+    read = label_fidelity(found)
+    assert read.mean.dice.mean > 0.7
+    assert read.mean.dice_of_real.mean > 0.7
+    assert to_json(found)["label_fidelity"]["classes"][0]["name"] == read.classes[0].name
+    assert "Label fidelity" in page(found)
 
 
 def test_a_dataset_tests_on_its_held_out_patients(tmp_path, sides):

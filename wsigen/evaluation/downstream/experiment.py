@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.results import FOLDS, Arm, Downstream, Run, Settings
+from wsigen.evaluation.downstream.results import FOLDS, READ, Arm, Downstream, Run, Settings
 from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
 from wsigen.evaluation.evaluate import Watch, counted
 from wsigen.evaluation.sides.members import folders_without_class
@@ -108,6 +108,9 @@ def _choose(result: Downstream, samples: dict[str, Samples], folds: list[Fold]) 
     """Take ``ratio`` synthetic crops for each real one of a fold's training part, and set the steps of every network."""
     s, n = result.settings, len(samples["real"])
     real = round(sum(len(f.training) for f in folds) / len(folds)) if folds else n
+    result.used, result.steps = (real, 0), s.epochs * max(1, math.ceil(real / s.batch))
+    if s.arms == ("real",):
+        return np.zeros(0, np.int64)
     order = np.random.default_rng([s.seed, 2]).permutation(len(samples["synthetic"]))
     wanted = max(1, round(s.ratio * real))
     if wanted > len(order):
@@ -121,17 +124,16 @@ def _choose(result: Downstream, samples: dict[str, Samples], folds: list[Fold]) 
             f"no crop of {', '.join(missing)} among the {wanted} synthetic crops of --ratio {s.ratio:g}; raise it"
         )
     result.used = real, len(chosen)
-    result.steps = s.epochs * max(1, math.ceil(real / s.batch))
     return chosen
 
 
 def _networks(plan: _Plan, settings: Settings) -> Iterator[tuple[Arm, int, int | None]]:
     """Every network to train; the synthetic arm sees no real crop and needs one a seed, whatever the folds."""
     for seed in range(settings.seeds):
-        yield "synthetic", seed, None
-        for fold in range(len(plan.folds)) if plan.folds else [None]:
-            yield "real", seed, fold
-            yield "both", seed, fold
+        folds = range(len(plan.folds)) if plan.folds else [None]
+        for arm in ("synthetic", "real", "both"):
+            if arm in settings.arms:
+                yield from ((arm, seed, fold) for fold in ([None] if arm == "synthetic" else folds))
 
 
 def _train(
@@ -160,6 +162,9 @@ def _train(
         counted = confusion(network, plan.scratch, samples, chosen, len(result.classes), s.device)
         return Run(arm, seed, fold, test, part, counted)
 
+    if arm == "real" and s.task == "segmentation":
+        synthetic = plan.samples["synthetic"]
+        result.readings.append(tested(synthetic, np.arange(len(synthetic)), READ, None))
     folds = range(len(plan.folds)) if fold is None else [fold]
     runs = [tested(real, plan.folds[k].test, FOLDS, k) for k in folds]
     others = {name: samples for name, samples in plan.samples.items() if name not in ("real", "synthetic")}

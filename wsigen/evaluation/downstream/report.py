@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from wsigen.evaluation.downstream import label_fidelity as labels
+from wsigen.evaluation.downstream.label_fidelity import label_fidelity
 from wsigen.evaluation.downstream.results import ARMS, Arm, Downstream
 from wsigen.evaluation.report.page import plain, render, write
 
@@ -23,6 +25,7 @@ def write_downstream(result: Downstream, folder: Path) -> tuple[Path, Path]:
 
 def to_json(result: Downstream) -> dict[str, Any]:
     """Everything as plain values; a number that does not exist is null."""
+    read = label_fidelity(result)
     means = [
         {"test": test, "arm": arm}
         | {name: asdict(result.score(arm, test, name)) for name in ("balanced_accuracy", "f1")}
@@ -49,6 +52,7 @@ def to_json(result: Downstream) -> dict[str, Any]:
             "folds": result.folds,
             "means": means,
             "runs": runs,
+            "label_fidelity": labels.to_json(read) if read else None,
             "skipped": [asdict(s) for side in result.sides.values() for s in side.skipped],
             "warnings": result.warnings,
         }
@@ -57,7 +61,7 @@ def to_json(result: Downstream) -> dict[str, Any]:
 
 def page(result: Downstream) -> str:
     """Return the whole page."""
-    name = "balanced accuracy"
+    name, read = "balanced accuracy", label_fidelity(result)
     return render(
         "downstream.html",
         result=result,
@@ -71,6 +75,9 @@ def page(result: Downstream) -> str:
         },
         predicted=[f"as {name}" for name in result.classes],
         confusions={test: {arm: _confusion(result, test, arm) for arm in ARMS} for test in result.tests},
+        labels=labels.rows(read) if read else None,
+        labels_head=labels.HEAD,
+        labels_explained=labels.explained(),
         folds=[(str(k + 1), ", ".join(groups)) for k, groups in enumerate(result.folds)],
     )
 

@@ -24,6 +24,9 @@ LEAST_OF_A_CLASS = 20
 FOLDS = "REAL, folds of other patients"
 """Name of the test on REAL itself."""
 
+READ = "SYNTHETIC, its class maps"
+"""Name of the reading of SYNTHETIC."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -58,6 +61,7 @@ class Settings:
     device: str = "cpu"
     scratch: Path | None = None
     layout_names: dict[str, str | None] = field(default_factory=dict)
+    arms: tuple[Arm, ...] = ARMS
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "segmentation"):
@@ -161,6 +165,8 @@ class Downstream:
         Optimiser steps of every network, whatever its arm.
     used : tuple of int
         Real and synthetic crops a network is trained on (the mean over folds of the former).
+    readings : list of Run
+        Of segmentation: the synthetic crops, read by the networks that were trained on real ones (`label_fidelity`).
     examples : dict
         By side and class: uint8 ``(P, P, 3)`` of some crops.
     """
@@ -175,6 +181,7 @@ class Downstream:
     used: tuple[int, int] = (0, 0)
     folds: list[list[str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    readings: list[Run] = field(default_factory=list)
     examples: dict[str, dict[str, list[NDArray[np.uint8]]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
