@@ -2,9 +2,12 @@ from .base.errors import WsigenError as WsigenError
 from .base.version import __version__ as __version__
 from .cohort.estimate import estimate_cohort as estimate_cohort
 from .cohort.export.export import export_cohort as export_cohort
+from .cohort.export.slides import export_cohort_slides as export_cohort_slides
 from .cohort.make import make_cohort as make_cohort
 from .cohort.preview import preview_cohort as preview_cohort
 from .cohort.regenerate import regenerate_cohort as regenerate_cohort
+from .cohort.report import report_cohort as report_cohort
+from .cohort.sign import sign_cohort as sign_cohort
 from .cohort.verify import verify_cohort as verify_cohort
 from .evaluation.api import evaluate as evaluate
 from .evaluation.api import evaluate_downstream as evaluate_downstream

@@ -194,7 +194,7 @@ def test_what_is_not_measured_is_not_published(content, write, tmp_path):
     with pytest.raises(WsigenError, match="is made, but cannot be published: privacy was not measured"):
         make_cohort(write(content), tmp_path / "cohort", workers=1, publish=True)
     assert verify_cohort(tmp_path / "cohort").good
-    (tmp_path / "cohort/figures.json").write_text('{"private": true}')
+    (tmp_path / "cohort/figures.json").write_text('{"private": true, "slides": 1}')
     assert make_cohort(write(content), tmp_path / "cohort", workers=1, publish=True).complete
 
 

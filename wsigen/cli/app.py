@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsigen.base.version import __version__
-from wsigen.cli import cohort_export, evaluate, models, slides
+from wsigen.cli import cohort_export, cohort_report, evaluate, models, slides
 from wsigen.cli.cohort import cohort
 from wsigen.cli.compress import compress
 from wsigen.cli.info import info
@@ -74,6 +74,10 @@ _add(
     cls=DecompressCommand,
 )  # fmt: skip
 cohort.command(no_args_is_help=True, epilog=examples(*cohort_export.EXAMPLES))(cohort_export.export)
+cohort.command(no_args_is_help=True, epilog=examples(*cohort_report.EXAMPLES))(cohort_report.report)
+cohort.command(
+    no_args_is_help=True, epilog=examples("wsigen cohort sign cohort --certificate chain.pem --key key.pem")
+)(cohort_export.sign)
 app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")
 _add(

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsigen.base.version import __version__
 from wsigen.cohort.figures import read_figures
-from wsigen.cohort.folder import THUMBNAILS, CohortFolder
+from wsigen.cohort.folder import SLIDES, THUMBNAILS, CohortFolder
 from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.recipe import Recipe
 from wsigen.cohort.table import MadeSlide
@@ -55,6 +55,7 @@ def write_card(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, made: lis
         "stains": _shares(Counter(each.slide.stain for each in made)),
         "models": models,
         "figures": read_figures(folder.root),
+        "signed": all((folder.root / SLIDES / f"{each.slide.id}.c2pa").is_file() for each in made),
         "licence": licence_of(plan, models),
     }
     write_atomic(folder.root / CARD, _environment().get_template("README.md.jinja").render(content).encode())

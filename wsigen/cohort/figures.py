@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wsigen.base.errors import OutputError
 from wsigen.base.state import State, parse_state
+from wsigen.storage.files import write_atomic
 
 FIGURES = "figures.json"
 
@@ -29,15 +30,32 @@ class Figures(State):
         Whether the privacy figures are complete and within their bounds, so that the cohort may be published.
     why_not : str
         What is missing or out of bounds otherwise.
+    slides : int
+        How many slides there were: a cohort grows, and its slides do not change.
     """
 
     evaluation: tuple[Figure, ...] = ()
     privacy: tuple[Figure, ...] = ()
     private: bool = False
     why_not: str = "privacy was not measured"
+    slides: int = 0
 
 
 def read_figures(folder: Path) -> Figures:
     """The figures of a cohort; none if nothing was measured (OutputError if the file cannot be read)."""
     path = folder / FIGURES
     return parse_state(Figures, path.read_bytes(), str(path), OutputError) if path.is_file() else Figures()
+
+
+def write_figures(folder: Path, figures: Figures) -> None:
+    """Keep what was measured."""
+    write_atomic(folder / FIGURES, (figures.model_dump_json(indent=1) + "\n").encode())
+
+
+def why_private_is_unknown(figures: Figures, slides: int) -> str | None:
+    """Why a cohort of so many slides may not be published; None: it may."""
+    if not figures.private:
+        return figures.why_not
+    if figures.slides < slides:
+        return f"privacy was measured when {figures.slides} of its {slides} slides were there"
+    return None

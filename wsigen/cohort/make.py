@@ -12,7 +12,7 @@ from wsigen.base.errors import ConfigError, OutputError, RunError
 from wsigen.cohort.check import Needs, check_slides, demand_licences
 from wsigen.cohort.estimate import demand_room
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
-from wsigen.cohort.figures import read_figures
+from wsigen.cohort.figures import read_figures, why_private_is_unknown
 from wsigen.cohort.folder import CohortFolder
 from wsigen.cohort.labels import write_labels
 from wsigen.cohort.lanes import Lanes
@@ -174,7 +174,7 @@ def make_slides(
         if made:
             write_cohort_files(folder, plan, recipe, [slide for slide in every if folder.done(slide.id)], len(every))
         if publish:
-            _demand_privacy(folder)
+            _demand_privacy(folder, len(made))
     return Cohort(folder.root, tuple(every), made, failed)
 
 
@@ -201,13 +201,11 @@ def _demand_models(needs: Needs, recipe: Recipe) -> None:
             raise RunError(f"{model.folder}: is not the model {name!r} of the recipe (its SHA-256 differs); restore it")
 
 
-def _demand_privacy(folder: CohortFolder) -> None:
+def _demand_privacy(folder: CohortFolder, made: int) -> None:
     """Refuse to publish a cohort whose privacy was not measured, or is not within bounds (OutputError)."""
-    figures = read_figures(folder.root)
-    if not figures.private:
-        raise OutputError(
-            f"{folder.root}: is made, but cannot be published: {figures.why_not}; 'wsigen cohort report' measures it"
-        )
+    reason = why_private_is_unknown(read_figures(folder.root), made)
+    if reason is not None:
+        raise OutputError(f"{folder.root}: is made, but cannot be published: {reason}; 'wsigen cohort report' measures it")
 
 
 def _write_labels(path: Path, prepared: Prepared) -> None:
