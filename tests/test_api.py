@@ -11,7 +11,8 @@ NAMES = {
     "generate", "resume", "estimate", "inspect", "evaluate", "evaluate_downstream", "train_autoencoder", "train_denoiser",
     "preview_cohort", "estimate_cohort", "make_cohort", "verify_cohort", "regenerate_cohort", "export_cohort",
     "export_cohort_slides", "report_cohort", "sign_cohort", "evaluate_labels",
-    "train_grid", "train_mask", "compress", "list_models", "RunConfig", "Result", "WsigenError", "__version__",
+    "train_grid", "train_mask", "train_tokens", "compress", "decompress", "list_models", "RunConfig", "Result",
+    "WsigenError", "__version__",
 }  # fmt: skip
 
 

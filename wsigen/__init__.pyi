@@ -25,3 +25,4 @@ from .training.api import train_autoencoder as train_autoencoder
 from .training.api import train_denoiser as train_denoiser
 from .training.api import train_grid as train_grid
 from .training.api import train_mask as train_mask
+from .training.api import train_tokens as train_tokens

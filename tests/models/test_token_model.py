@@ -125,5 +125,5 @@ def test_code_beside_its_options_is_not_run(checkpoint: tuple[dict[str, Any], An
 
 
 def test_a_bundle_without_it_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="draws no tokens: it has no token_model; 'wsigen models import zoomldm"):
+    with pytest.raises(BundleError, match="draws no tokens: it has no token_model; 'wsigen train tokens' trains one"):
         load_token_model(tmp_path)

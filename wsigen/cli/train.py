@@ -1,4 +1,4 @@
-"""``wsigen train data``, ``autoencoder``, ``denoiser``, ``grid`` and ``mask``."""
+"""``wsigen train data``, ``autoencoder``, ``denoiser``, ``grid``, ``tokens`` and ``mask``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ train = typer.Typer(no_args_is_help=True)
 
 @train.callback(epilog=examples("wsigen train data dataset.yaml"))
 def root() -> None:
-    """Train models on your own slides: look at the data first, then autoencoder and denoiser; networks of grids and layouts."""
+    """Train models on your own slides: look at the data, then autoencoder and denoiser; networks of grids, tokens, layouts."""
 
 
 @train.command(no_args_is_help=True, epilog=examples("wsigen train data dataset.yaml"))
@@ -63,6 +63,7 @@ def _add(function: Callable[..., Any], file: str) -> None:
 _add(api.train_autoencoder, "autoencoder.yaml")
 _add(api.train_denoiser, "denoiser.yaml")
 _add(api.train_grid, "grid.yaml")
+_add(api.train_tokens, "tokens.yaml")
 _add(api.train_mask, "mask.yaml")
 
 

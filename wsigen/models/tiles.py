@@ -14,7 +14,9 @@ from wsigen.base.errors import BundleError, ConfigError, refusing, suggest
 from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.models.card import BundleCard
+from wsigen.models.conditioning import NULL
 from wsigen.models.denoisers import call
+from wsigen.models.inputs import GridTokenInputs, with_tokens
 from wsigen.models.model import Model, load_model
 from wsigen.models.token_model import STEPS, TokenDraw, load_token_model, sample_tokens
 from wsigen.sampling.schedule import ddim_step, guided, make_schedule, predict_x0
@@ -27,10 +29,14 @@ BATCH = 4
 
 @dataclass(frozen=True, slots=True)
 class TileSettings:
-    """How tiles are drawn from their tokens: guidance w, and DDIM steps without noise."""
+    """How tiles are drawn from their tokens: guidance w, DDIM steps without noise, and the level of the tokens.
+
+    Classes, which a model may be told besides, are not known.
+    """
 
     guidance: float
     steps: int
+    level: int = 0
 
 
 def write_tiles(
@@ -67,7 +73,7 @@ def write_tiles(
     network, model = load_token_model(folder, device), load_model(folder, device)
     index = _level(model.card, level)
     wanted = model.card.guidance if guidance is None else guidance
-    settings, files = TileSettings(wanted, steps or model.card.steps), []
+    settings, files = TileSettings(wanted, steps or model.card.steps, index), []
     with refusing(ConfigError, f"{out}: cannot be written", "name a folder that you may write"):
         out.mkdir(parents=True, exist_ok=True)
     for first in range(0, count, BATCH):
@@ -88,8 +94,8 @@ def sample_tiles(model: Model, tokens: Array, seeds: list[int], settings: TileSe
     side, channels = card.crop_latent, card.latent.channels
     y = np.stack([normal_field(seed, Stream.START, Box(0, 0, side, side), channels) for seed in seeds])
     for s, timestep in enumerate(schedule.timesteps):
-        own = _predict(model, y, timestep, tokens)
-        null = _predict(model, y, timestep, np.zeros_like(tokens)) if settings.guidance else None
+        own = _predict(model, y, timestep, tokens, settings.level)
+        null = _predict(model, y, timestep, np.zeros_like(tokens), settings.level) if settings.guidance else None
         prediction = guided([(own, None)], null, settings.guidance)
         x0 = predict_x0(prediction, y, schedule.abar[s], model.prediction_type, model.clip)
         y = ddim_step(y, x0, schedule.abar[s], schedule.abar[s + 1])
@@ -97,10 +103,12 @@ def sample_tiles(model: Model, tokens: Array, seeds: list[int], settings: TileSe
         yield np.rint(model.autoencoder.decode(latents)).astype(np.uint8)
 
 
-def _predict(model: Model, y: Array, timestep: int, tokens: Array) -> Array:
+def _predict(model: Model, y: Array, timestep: int, tokens: Array, level: int) -> Array:
     batch, told = (torch.from_numpy(array).to(model.device) for array in (y, tokens))
+    besides = model.inputs.inputs if isinstance(model.inputs, GridTokenInputs) else model.inputs
     with torch.inference_mode():
-        output = call(model.unet, batch, timestep, {"encoder_hidden_states": told}, y.shape[1])
+        sample, extra = besides(batch, [NULL] * len(y), level)
+        output = call(model.unet, sample, timestep, with_tokens(extra, told), y.shape[1])
     return np.ascontiguousarray(output.float().cpu().numpy())
 
 

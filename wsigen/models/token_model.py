@@ -196,7 +196,8 @@ def load_token_model(bundle: Path, device: str = "cpu") -> TokenModel:
         content = read_json(folder / "config.json", BundleError, "copy the bundle again")
     except FileNotFoundError:
         raise BundleError(
-            f"{bundle}: draws no tokens: it has no {TOKEN_MODEL}; 'wsigen models import zoomldm FILE OUT --tokens FILE' adds it"
+            f"{bundle}: draws no tokens: it has no {TOKEN_MODEL}; 'wsigen train tokens' trains one, "
+            "'wsigen models import zoomldm FILE OUT --tokens FILE' adds the released one"
         ) from None
     config = validated(TokenModelConfig, content, str(folder / "config.json"), BundleError)
     demand_fit(lambda: TokenModel(config), folder)
@@ -240,11 +241,16 @@ def _noise(seed: int, config: TokenModelConfig) -> Array:
     return np.ascontiguousarray(field[:, 0].T)
 
 
-def _schedule(steps: int) -> Schedule:
-    """Steps spread evenly from the first timestep to the last, both of them taken, as its authors do; cosine noise levels."""
+def noise_levels() -> NDArray[np.float64]:
+    """The share abar of the signal's variance at each timestep: the cosine schedule."""
     from diffusers import DDIMScheduler
 
     scheduler: Any = DDIMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
+    return np.asarray(scheduler.alphas_cumprod.double().numpy())
+
+
+def _schedule(steps: int) -> Schedule:
+    """Steps spread evenly from the first timestep to the last, both of them taken, as its authors do."""
     taken = sorted({round(t) for t in np.linspace(0, TIMESTEPS - 1, steps)}, reverse=True)
-    abar = scheduler.alphas_cumprod.double().numpy()
+    abar = noise_levels()
     return Schedule(tuple(taken), (*(float(abar[t]) for t in taken), 1.0))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from wsigen.training.loop import Outcome
 
-Model = Literal["autoencoder", "denoiser", "grid", "mask"]
+Model = Literal["autoencoder", "denoiser", "grid", "tokens", "mask"]
 Say = Callable[[str], None]
 
 
@@ -80,6 +80,22 @@ def train_grid(
     return _train("grid", recipe, out, resume, cache, skip_bad, say)
 
 
+def train_tokens(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
+) -> Outcome:
+    """Train the network that draws the tokens which a bundle is told; writes OUT/bundle, a copy for 'wsigen models tiles'.
+
+    Parameters and errors are those of `train_autoencoder`.
+    """
+    return _train("tokens", recipe, out, resume, cache, skip_bad, say)
+
+
 def train_mask(
     recipe: str | Path,
     *,
@@ -126,6 +142,10 @@ def _maker(what: Model, say: Say | None) -> Callable[..., Outcome]:
         from wsigen.training.make_grid import make_grid
 
         return make_grid
+    if what == "tokens":
+        from wsigen.training.make_tokens import make_tokens
+
+        return make_tokens
     from wsigen.training.mask_task import make_mask
 
     return partial(make_mask, say=say)

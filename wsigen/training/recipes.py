@@ -350,6 +350,23 @@ class GridRecipe(LatentRecipe):
     half: bool = Field(default=False, description="weights in float16")
 
 
+class TokenNetwork(Settings):
+    """The transformer that draws tokens; by default as large as ZoomLDM's, DiT-B."""
+
+    hidden: Annotated[int, Field(ge=64, multiple_of=64)] = Field(default=768, description="64 for each head of the attention")
+    depth: Annotated[int, Field(ge=1, le=256)] = 12
+
+
+class TokenRecipe(Recipe):
+    """``wsigen train tokens``."""
+
+    bundle: Path = Field(description="bundle that is told grids by tokens, which the network shall draw")
+    grids: Path | None = Field(default=None, description="where the grids of the images lie, or are made; by default OUT/grids")
+    files: Path | None = Field(default=None, description="as grid.files of the denoiser, if it was trained with such")
+    level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
+    network: TokenNetwork = TokenNetwork()
+
+
 class MaskNetwork(UNetSettings):
     """A U-Net from scratch."""
 
@@ -404,9 +421,13 @@ RECIPES: dict[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "denoiser": DenoiserRecipe,
     "grid": GridRecipe,
+    "tokens": TokenRecipe,
     "mask": MaskRecipe,
 }
 """The recipe of each ``wsigen train`` command."""
+
+
+PATHS = ("dataset", "autoencoder", "start", "text", "bundle", "grids", "files")
 
 
 def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
@@ -420,7 +441,7 @@ def read_recipe(kind: type[AnyRecipe], file: Path) -> AnyRecipe:
     content = read_mapping(file, ConfigError, "no such recipe")
     grid = content.get("grid")
     nested = [(grid, "files")] if isinstance(grid, dict) else []
-    for where, key in [*((content, key) for key in ("dataset", "autoencoder", "start", "text", "bundle")), *nested]:
+    for where, key in [*((content, key) for key in PATHS), *nested]:
         if isinstance(where.get(key), str):
             where[key] = file.parent / Path(where[key]).expanduser()
     return validated(kind, content, str(file), ConfigError)
