@@ -28,10 +28,12 @@ from wsigen.training.make_denoiser import data_key, make_denoiser
 from wsigen.training.make_denoiser import identity as denoiser_identity
 from wsigen.training.make_grid import identity as grid_identity
 from wsigen.training.make_grid import make_grid
+from wsigen.training.make_tokens import identity as token_identity
+from wsigen.training.make_tokens import make_tokens
 from wsigen.training.mask_data import read_maps
 from wsigen.training.mask_task import fit_mask
 from wsigen.training.mask_task import identity as mask_identity
-from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, GridRecipe, MaskRecipe
+from wsigen.training.recipes import AutoencoderRecipe, DenoiserRecipe, GridRecipe, MaskRecipe, TokenRecipe
 from wsigen.training.snapshot import Identity
 
 
@@ -71,13 +73,14 @@ class PipelineSettings(Settings):
     """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their dataset.
 
     ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``grid`` no network of grids is trained, without
-    ``mask`` no model of layouts.
+    ``tokens`` none that draws tokens, without ``mask`` no model of layouts.
     """
 
     dataset: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
     grid: dict[str, Any] | None = None
+    tokens: dict[str, Any] | None = None
     mask: dict[str, Any] | None = None
     slides: SlideSettings = SlideSettings(settings={})
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -105,6 +108,8 @@ def read_pipeline(file: Path) -> PipelineSettings:
     validated(DenoiserRecipe, plan.denoiser | {"dataset": file, "autoencoder": file}, f"{file}: denoiser", ConfigError)
     if plan.grid is not None:
         validated(GridRecipe, plan.grid | {"dataset": file, "bundle": file}, f"{file}: grid", ConfigError)
+    if plan.tokens is not None:
+        validated(TokenRecipe, plan.tokens | {"dataset": file, "bundle": file}, f"{file}: tokens", ConfigError)
     if plan.mask is not None:
         validated(MaskRecipe, plan.mask | {"dataset": file}, f"{file}: mask", ConfigError)
     elif plan.slides.subtypes:
@@ -161,6 +166,16 @@ def train_grids(plan: PipelineSettings, dataset: Dataset, out: Path, bundle: Pat
     recipe = GridRecipe.model_validate({**plan.grid, "dataset": out, "bundle": bundle})
     make, folder = partial(make_grid, recipe, dataset, out / "grid"), out / "grid" / "bundle"
     return _once(make, folder, resume, lambda: grid_identity(recipe, dataset))
+
+
+def train_tokens(plan: PipelineSettings, dataset: Dataset, out: Path, bundle: Path, *, resume: bool) -> Path:
+    """Train the network that draws the bundle's tokens, if the plan has one. Returns the bundle with it; see `train_models`."""
+    if plan.tokens is None:
+        return bundle
+    given = {"dataset": out, "bundle": bundle, "grids": bundle.parent / "grids"}
+    recipe = TokenRecipe.model_validate({**plan.tokens, **given})
+    make, folder = partial(make_tokens, recipe, dataset, out / "tokens"), out / "tokens" / "bundle"
+    return _once(make, folder, resume, lambda: token_identity(recipe, dataset))
 
 
 def train_layouts(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume: bool) -> Path | None:

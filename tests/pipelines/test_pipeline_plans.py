@@ -16,6 +16,7 @@ from wsigen.base.errors import ConfigError, TrainingError
 from wsigen.models.mask_bundle import open_mask
 
 CONFIGS = Path(wsigen.__file__).parents[1] / "configs"
+ZOOM = ["zoomldm-small", "zoomldm-paper"]
 LOOP = {"steps": 2, "batch": 2, "sample_every": 0}
 PLAN: dict[str, Any] = {
     "dataset": {
@@ -42,10 +43,13 @@ PLAN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["pathup-small", "pathup-paper", "diffinfinite-small", "diffinfinite-paper", "default-model"])
+@pytest.mark.parametrize(
+    "name", ["pathup-small", "pathup-paper", "diffinfinite-small", "diffinfinite-paper", *ZOOM, "default-model"]
+)
 def test_the_files_in_configs_are_plans(name: str) -> None:
     plan = read_pipeline(CONFIGS / f"{name}.yaml")
     assert (plan.mask is not None) == name.startswith("diffinfinite")
+    assert (plan.tokens is not None) == (name in ZOOM)
 
 
 def test_a_model_of_layouts_is_trained_once_and_known_by_its_settings(tmp_path: Path) -> None:
