@@ -195,7 +195,15 @@ def test_a_feature_file_reads_no_other_file(tmp_path):
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["features"] = h5py.ExternalLink("other.h5", "features")
         file["coords"] = np.zeros((3, 2), np.int64)
-    with pytest.raises(GridError, match="'features' lies in another file"):
+    with pytest.raises(GridError, match="cannot be read as a feature file"):
+        open_grid(tmp_path / "s.h5")
+    features_file(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        numbers = file["features"][...]
+        (tmp_path / "raw").write_bytes(numbers.tobytes())
+        del file["features"]
+        file.create_dataset("features", numbers.shape, numbers.dtype, external=[(tmp_path / "raw", 0, numbers.nbytes)])
+    with pytest.raises(GridError, match="'features' does not lie in this file"):
         open_grid(tmp_path / "s.h5")
     (tmp_path / "s.h5").write_text("nothing")
     with pytest.raises(GridError, match="cannot be read as a feature file"):

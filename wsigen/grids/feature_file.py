@@ -58,14 +58,15 @@ def open_features(path: Path, stated: Stated | None = None) -> tuple[GridFile, G
     Raises
     ------
     GridError
-        If h5py is missing, or the file has no features, coordinates or attributes, or what cannot be.
+        If pyfive is missing, or the file has no features, coordinates or attributes, or what cannot be.
     """
     try:
-        import h5py
+        import pyfive
     except ImportError:
-        raise GridError(f"{path}: feature files need h5py: pip install 'wsigen[features]'") from None
-    with refusing(GridError, f"{path}: cannot be read as a feature file", _CURE, (GridError,)), h5py.File(path, "r") as file:
-        features, coords = (_dataset(h5py, file, name, path) for name in ("features", "coords"))
+        raise GridError(f"{path}: feature files need pyfive: pip install 'wsigen[features]'") from None
+    # pyfive is Python alone: a damaged file can neither hang nor crash the process, as it can libhdf5.
+    with refusing(GridError, f"{path}: cannot be read as a feature file", _CURE, (GridError,)), pyfive.File(path) as file:
+        features, coords = (_dataset(pyfive, file, name, path) for name in ("features", "coords"))
         said = {**dict(file.attrs), **dict(features.attrs), **dict(coords.attrs)}
         about, patch_px = _about(path, said, np.asarray(coords[...]), stated or Stated())
         corners = np.asarray(coords[...], dtype=np.float64) / patch_px
@@ -73,14 +74,17 @@ def open_features(path: Path, stated: Stated | None = None) -> tuple[GridFile, G
     return about, Grid(values, known, about.cell_um, about.made_by)
 
 
-def _dataset(h5py: Any, file: Any, name: str, path: Path) -> Any:
+def _dataset(pyfive: Any, file: Any, name: str, path: Path) -> Any:
     """A dataset within the file, of a plausible size (GridError, ValueError)."""
     if name not in file:
         there = ", ".join(sorted(map(str, file))[:5]) or "nothing"
         raise GridError(f"{path}: has no '{name}', only {there}; a grid needs features and coords of a slide's patches")
-    link, data = file.get(name, getlink=True), file.get(name)
-    if not isinstance(link, h5py.HardLink) or not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-        raise ValueError(f"'{name}' lies in another file")
+    data = file[name]
+    if not isinstance(data, pyfive.Dataset):
+        raise ValueError(f"'{name}' is no dataset of this file")
+    begin = getattr(data.id, "data_offset", 0)  # of numbers that lie in one piece
+    if begin + (int(data.size) * data.dtype.itemsize if begin else 0) > path.stat().st_size:
+        raise ValueError(f"'{name}' does not lie in this file")
     kinds, width = ("f", MOST_CHANNELS) if name == "features" else ("iu", 2)
     if data.dtype.kind not in kinds or data.ndim != 2 or data.shape[1] > width or not 0 < data.shape[0] <= _MOST_PATCHES:
         raise ValueError(f"'{name}' has shape {data.shape} and type {data.dtype}")
