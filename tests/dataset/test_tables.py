@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dataset.dataset_making import CLASSES, annotated, settings, slide, stained, tiles
 from drawing import feature, square, write_layout
-from slide.scanner_files import write_mrxs
+from scanner_files import write_mrxs
 
 from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box

@@ -113,7 +113,7 @@ class Visit:
         with pytest.raises(BlockingIOError):
             self.listener.accept()
         assert self._seen() == self._before
-        own = {self.run, *(self.root / f"a{part}" for part in PARTS)}
+        own = {self.run, *(self.root / f"a{part}" for part in (*PARTS, ".drawn.geojson"))}
         assert set(self.root.iterdir()) <= own
 
     def _seen(self):
@@ -423,15 +423,15 @@ def test_every_field_of_a_finished_run(visit):
     assert not visit.run.exists()
 
 
-@pytest.mark.parametrize("placed", range(6))
+@pytest.mark.parametrize("placed", range(len(PARTS) + 1))
 def test_killed_while_files_get_their_places(visit, monkeypatch, placed):
     """What is there already is known as the run's own: resume needs no permission."""
     with monkeypatch.context() as patch:
         cut_after(placed, visit, patch)
-        with pytest.raises(KeyboardInterrupt) if placed < 5 else nullcontext():
+        with pytest.raises(KeyboardInterrupt) if placed < len(PARTS) else nullcontext():
             visit.resume()
     assert len([path for path in visit.root.iterdir() if path.is_file()]) == placed
-    assert (visit.root / "a.json").exists() == (placed == 5)
+    assert (visit.root / "a.json").exists() == (placed == len(PARTS))
     assert not isinstance(visit.resume(), str)
     assert all((visit.root / f"a{part}").is_file() for part in PARTS)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dataset.dataset_making import settings
-from slide.scanner_files import write_dicom
+from scanner_files import write_dicom
 from typer.testing import CliRunner
 
 from wsigen.base.errors import EvaluationError, ImageError

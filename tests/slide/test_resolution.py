@@ -5,8 +5,8 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from slide.scanner_files import write_ome
-from slide.slide_making import tissue
+from scanner_files import write_ome
+from slide_making import tissue
 
 from wsigen.slide.reading import open_image, slide_info
 from wsigen.slide.resolution import Stated, decide, from_ome, from_tags, from_text, in_um

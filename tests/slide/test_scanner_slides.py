@@ -9,8 +9,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from slide.scanner_files import jpeg, jpeg_2000_ycbcr, write_mrxs, write_ndpi, write_ome, write_svs
-from slide.slide_making import tissue
+from scanner_files import jpeg, jpeg_2000_ycbcr, write_mrxs, write_ndpi, write_ome, write_svs
+from slide_making import tissue
 
 from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from slide.scanner_files import jpeg, jpeg_2000_ycbcr, tiles, write_ome, write_svs
-from slide.slide_making import tissue
+from scanner_files import jpeg, jpeg_2000_ycbcr, tiles, write_ome, write_svs
+from slide_making import tissue
 
 from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
