@@ -16,6 +16,7 @@ from pipelines import zoomldm
 from pipelines.bags import BagMaker
 from pipelines.steps import open_data, read_pipeline
 from wsigen.base.errors import ConfigError
+from wsigen.grids.compress import compress
 from wsigen.grids.opening import open_grid
 from wsigen.models.card import read_card
 from wsigen.models.extractors.embedded import open_embedded
@@ -91,6 +92,13 @@ def test_bags_of_means_and_of_tokens_are_of_the_same_windows(out: Path) -> None:
     assert bags["tokens"].shape == (windows * 17, 16)
     assert 0 < len(bags["means"]) <= windows * 4 * 4
     assert bags["means"].shape[1] == bags["grid"].shape[1] == grid.values.shape[0]
+
+
+def test_a_grid_of_another_encoder_is_refused(out: Path) -> None:
+    compress(out / "data" / "slides" / "h1.png", out / "colours.wsz", cell_um=64.0, mpp=0.5)
+    maker = BagMaker(out / "denoiser" / "bundle", open_embedded("default", "cpu"))
+    with pytest.raises(ConfigError, match="is a grid of 'mean-colour', the bundle is told those of 'embedded'"):
+        maker.bags(out / "colours.wsz")
 
 
 def test_a_model_without_tokens_has_no_bags(default_bundle: Path) -> None:
