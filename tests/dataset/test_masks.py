@@ -133,8 +133,19 @@ def test_a_mask_of_a_slide_that_was_scanned_in_part_may_show_either(tmp_path):
             assert labels.layout(image, (640, 640)).raster_height == side
 
 
-@given(st.sampled_from([1, 2, 4]), st.sampled_from([1.0, 0.5, 0.25]), st.integers(0, 300), st.integers(0, 300))
+def test_a_mask_at_its_um_px_of_the_part_that_was_scanned_is_not_stretched_over_the_slide(tmp_path):
+    """No um/px is proposed that would make it fit the whole."""
+    image = ImageSource("i.mrxs", 1000, 1000, 0.25, scanned=Box(100, 100, 600, 600))
+    Image.fromarray(np.ones((500, 500), np.uint8)).save(tmp_path / "m.png")
+    table = settings(tmp_path, source()).table
+    masks = MaskLabels(tmp_path / "m.png", table, ((0, ""), (1, "Tumor"), (2, "Stroma")), mpp=0.25)
+    with pytest.raises(DatasetError, match="'origin: scanned' if it shows the 500 x 500 px") as caught:
+        masks.layout(image, (64, 64))
+    assert "would fit" not in str(caught.value)
+
+
 @hypothesis_settings(max_examples=20, deadline=None)
+@given(st.sampled_from([1, 2, 4]), st.sampled_from([1.0, 0.5, 0.25]), st.integers(0, 300), st.integers(0, 300))
 def test_a_mask_of_what_was_scanned_lies_where_it_was_scanned(tmp_path_factory, coarser, zoom, y, x):
     folder = tmp_path_factory.mktemp("masks")
     part = Box(y, x, y + 256, x + 320)

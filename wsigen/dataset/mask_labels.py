@@ -109,11 +109,12 @@ class MaskLabels:
         rows, columns = replace(image, height=height, width=width).canvas(self.mpp)
         beyond = max(h - rows - 1 - PADDING * rows, w - columns - 1 - PADDING * columns)
         if beyond > 0 or rows - h > 1 or columns - w > 1:
-            fits = f"{image.mpp * width / w:.4g}" if image.mpp else "another"
-            raise DatasetError(
-                f"{what}, {columns} x {rows} px at mask_mpp {self.mpp:g}; correct the um/px of one of them ({fits} would fit), "
-                "or leave 'mask_mpp' out if both show the same field"
-            )
+            remedy = "correct the um/px of one of them, or leave 'mask_mpp' out if both show the same field"
+            if self.origin is None and part is not None:
+                remedy += f"; 'origin: scanned' if it shows the {part.width} x {part.height} px that were scanned"
+            elif image.mpp and _one_shape((h, w), (height, width)):
+                remedy += f" ({image.mpp * width / w:.4g} would fit)"
+            raise DatasetError(f"{what}, {columns} x {rows} px at mask_mpp {self.mpp:g}; {remedy}")
         return min(h, rows), min(w, columns)
 
     def _field(self, image: ImageSource) -> Box:

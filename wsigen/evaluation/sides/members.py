@@ -173,7 +173,7 @@ def _is_image(path: Path) -> bool:
     """Whether a file is an image and not a picture that lies beside a slide of ours."""
     if path.name.startswith(".") or not path.is_file() or (path.suffix.lower() not in SUFFIXES and not is_dicom(path)):
         return False
-    base = path.name.removesuffix(".jpg").removesuffix(".overlay")
+    base = path.name.removesuffix(".png").removesuffix(".jpg").removesuffix(".overlay")  # .png: of older slides
     return base == path.name or not any(path.with_name(base + suffix).exists() for suffix in (".ome.tiff", ".ome.tif"))
 
 
