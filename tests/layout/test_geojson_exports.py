@@ -263,6 +263,18 @@ def test_nuclei_alone_are_a_layout(write, table):
         read_geojson(path, table, SIZE, 2)
 
 
+@pytest.mark.parametrize("geometry", [None, {"type": "Polygon", "coordinates": [[]]}])
+def test_nuclei_of_cells_without_an_outline_are_all_drawn(write, table, geometry):
+    path = write([GROUND, *(cell(100 * i, 8, "Tumor", geometry=geometry) for i in range(4))])
+    layout = read_geojson(path, table, SIZE, 0, nuclei="Other")
+    nucleus = table.index("Other")
+    assert full_areas(layout) == {table.index("Stroma"): 800**2 - 4 * 24**2, nucleus: 4 * 24**2}
+    classes = layout.class_map(Box(0, 0, 800, 800), 1)
+    assert all((classes[28:52, 100 * i + 20 : 100 * i + 44] == nucleus).all() for i in range(4))
+    assert not layout.notes
+    assert "left out: 4 objects without geometry" in " ".join(read_geojson(path, table, SIZE, 0).notes)
+
+
 def test_nuclei_that_are_left_out_are_told_once(write, table):
     layout = read_geojson(write(WITH_NUCLEI), table, SIZE, 0, names=WITHOUT_ONE)
     assert full_areas(layout) == {1: 64**2, 2: 800**2 - 64**2}

@@ -136,7 +136,7 @@ def _drawn(
     Nuclei are drawn of all cells but those that are left out by name: a cell needs no class for it.
     """
     classed, others = list[Feature](), list[Feature]()
-    for feature in (f for f in features if f.polygons):
+    for feature in (f for f in features if f.polygons or f.nucleus):
         found = known.find(feature.class_name)
         has_nucleus = nuclei is not None and feature.nucleus is not None
         (classed if isinstance(found, int) or found is Unresolved.UNKNOWN or has_nucleus else others).append(feature)
@@ -166,7 +166,7 @@ def _drawn(
         remedy = f"rename or drop them with --layout-names {first + '=CLASS'!r} or {first + '='!r}"
         problems.add(known.unknown(unknown), remedy)
     left_out["object", "without area (points or lines)"] = sum(f.without_area for f in features)
-    left_out["object", "without geometry"] = sum(not f.polygons and not f.without_area for f in features)
+    left_out["object", "without geometry"] = sum(not (f.polygons or f.nucleus or f.without_area) for f in features)
     first_nucleus = len(drawn)
     if nuclei is not None:
         kept = [f for f in cells if isinstance(known.find(f.class_name), int) or known.find(f.class_name) is Unresolved.UNNAMED]

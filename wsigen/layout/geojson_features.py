@@ -97,7 +97,7 @@ def read_features(data: Any, path: Path, problems: Problems, nuclei: bool = Fals
             if misread == MOST_MISREAD:
                 break
         else:
-            features.append(feature if feature.polygons else alike.setdefault(_told(feature), feature))
+            features.append(feature if feature.polygons or feature.nucleus else alike.setdefault(_told(feature), feature))
     return _finite(features, problems)
 
 
@@ -141,8 +141,8 @@ def _items(data: Any, path: Path) -> Iterable[Any]:
 
 
 def _told(feature: Feature) -> Hashable:
-    """What counts of an object without an outline; a file may hold millions that are alike."""
-    return feature.kind, feature.class_name, feature.without_area, feature.plane
+    """What counts of an object without any outline; a file may hold millions that are alike."""
+    return feature.kind, feature.class_name, feature.without_area, feature.plane, feature.nucleus is None
 
 
 def _flat(items: Iterable[Any]) -> Iterator[Any]:
@@ -200,7 +200,7 @@ def _feature(item: Any, where: str, nuclei: bool) -> Feature:
     if inner is not None:
         nucleus = _outlines(inner, f"the nucleus of {where}")[0] if nuclei else []
     named = (value if isinstance(value, str) and value else None for value in (item.get("id"), properties.get("name")))
-    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry), nucleus, *named)
+    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry or inner), nucleus, *named)
 
 
 def _outlines(geometry: Any, where: str) -> tuple[list[Rings], int]:
