@@ -133,3 +133,16 @@ def test_a_thousand_that_cannot_be_read_are_enough(tmp_path, table):
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [0] * 5000}))
     with pytest.raises(LayoutError, match="and 999 more"):
         read_geojson(path, table, (800, 800), 0)
+
+
+@pytest.mark.parametrize("rings", ["[[0,0],[400,0],[400,400]],%s", "%s"])
+def test_an_empty_ring_may_be_long(tmp_path, table, rings):
+    path = tmp_path / "a.geojson"
+    coordinates = "[" + rings % ("[" + " " * 40 + "]") + "]"
+    geometry = '{"type": "Polygon", "coordinates": ' + coordinates + "}"
+    path.write_text('{"type": "Feature", "geometry": ' + geometry + ', "properties": {"classification": "Tumor"}}')
+    if "400" in rings:  # it is a hole
+        assert read_geojson(path, table, (800, 800), 0).class_map(Box(0, 0, 50, 50), 8).any()
+    else:
+        with pytest.raises(LayoutError, match="no polygons are left"):
+            read_geojson(path, table, (800, 800), 0)

@@ -293,7 +293,7 @@ def _polygons(geometry: dict[str, Any], where: str) -> Iterator[Rings]:
 def _ring(ring: Any, where: str) -> np.ndarray:
     """Return a closed ring, or an empty one where there are fewer than three points."""
     if isinstance(ring, LongList):
-        points = np.concatenate([_points(batch, where) for batch in ring.batches()])
+        points = np.concatenate([_NO_POINTS, *(_points(batch, where) for batch in ring.batches())])
     else:
         points = ring if isinstance(ring, np.ndarray) else _points(ring, where)
     points = points[:, :2]
