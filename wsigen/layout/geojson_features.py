@@ -199,8 +199,9 @@ def _feature(item: Any, where: str, nuclei: bool) -> Feature:
     inner, nucleus = item.get("nucleusGeometry"), None
     if inner is not None:
         nucleus = _outlines(inner, f"the nucleus of {where}")[0] if nuclei else []
+    plane = _plane(geometry or inner)
     named = (value if isinstance(value, str) and value else None for value in (item.get("id"), properties.get("name")))
-    return Feature(where, _kind(item, properties), class_name, polygons, without_area, _plane(geometry or inner), nucleus, *named)
+    return Feature(where, _kind(item, properties), class_name, polygons, without_area, plane, nucleus, *named)
 
 
 def _outlines(geometry: Any, where: str) -> tuple[list[Rings], int]:
