@@ -48,9 +48,9 @@ def open_folder(place: str | Path) -> Folder:
     ConfigError
         If nothing here knows URLs of this kind, or no path has such a name.
     """
+    place = as_place(place)
     if why := unusable_path(str(place)):
         raise ConfigError(f"{place}: {why}; give the place of a run")
-    place = as_place(place)
     if isinstance(place, Path):
         return LocalFolder(place)
     from wsigen.storage.objects import open_objects
