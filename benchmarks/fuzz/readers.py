@@ -212,16 +212,18 @@ def _grid(folder: Path) -> list[Path]:
     with new_grid(path, about, (3, 16, 20)) as writer:
         writer.write(0, np.random.default_rng(0).normal(size=(3, 16, 20)), np.ones((16, 20), bool))
         writer.overview(np.zeros((16, 20, 3), np.uint8))
-    return [path, _features(folder / "features.h5")]
+    packed = {"chunks": (8, 4), "compression": "gzip", "shuffle": True}
+    return [path, _features(folder / "features.h5"), _features(folder / "packed.h5", packed)]
 
 
-def _features(path: Path) -> Path:
+def _features(path: Path, how: dict[str, Any] | None = None) -> Path:
     """As TRIDENT writes them."""
     import h5py
 
     said = {"patch_size": 8, "patch_size_level0": 8, "target_magnification": 20, "level0_width": 160, "level0_height": 128}
     with h5py.File(path, "w") as file:
-        file["features"] = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+        features = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+        file.create_dataset("features", data=features, **(how or {}))
         file["features"].attrs["encoder"] = "test"
         file["coords"] = np.array([(8 * (i % 20), 8 * (i // 20)) for i in range(40)])
         file["coords"].attrs.update(said)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import GridError, refusing
+from wsigen.grids.bounded_hdf5 import BoundedFile, read_numbers
 from wsigen.grids.grid import MOST_CHANNELS, MOST_NUMBERS, MOSTLY, Grid, GridFile
 
 FEATURES = (".h5", ".hdf5")
@@ -64,13 +65,14 @@ def open_features(path: Path, stated: Stated | None = None) -> tuple[GridFile, G
         import pyfive
     except ImportError:
         raise GridError(f"{path}: feature files need pyfive: pip install 'wsigen[features]'") from None
-    # pyfive is Python alone: a damaged file can neither hang nor crash the process, as it can libhdf5.
-    with refusing(GridError, f"{path}: cannot be read as a feature file", _CURE, (GridError,)), pyfive.File(path) as file:
+    # pyfive is Python alone: a damaged file cannot crash the process, as it can libhdf5; the bounds are set here.
+    with refusing(GridError, f"{path}: cannot be read as a feature file", _CURE, (GridError,)), BoundedFile(path) as bounded:
+        file = pyfive.File(bounded)
         features, coords = (_dataset(pyfive, file, name, path) for name in ("features", "coords"))
         said = {**dict(file.attrs), **dict(features.attrs), **dict(coords.attrs)}
-        about, patch_px = _about(path, said, np.asarray(coords[...]), stated or Stated())
-        corners = np.asarray(coords[...], dtype=np.float64) / patch_px
-        values, known = _cells(path, np.asarray(features[...]), corners, about)
+        places = read_numbers(coords)
+        about, patch_px = _about(path, said, places, stated or Stated())
+        values, known = _cells(path, read_numbers(features), places.astype(np.float64) / patch_px, about)
     return about, Grid(values, known, about.cell_um, about.made_by)
 
 
@@ -88,7 +90,9 @@ def _dataset(pyfive: Any, file: Any, name: str, path: Path) -> Any:
     kinds, width = ("f", MOST_CHANNELS) if name == "features" else ("iu", 2)
     if data.dtype.kind not in kinds or data.ndim != 2 or data.shape[1] > width or not 0 < data.shape[0] <= _MOST_PATCHES:
         raise ValueError(f"'{name}' has shape {data.shape} and type {data.dtype}")
-    if data.size > MOST_NUMBERS or math.prod(data.chunks or (1,)) * data.dtype.itemsize > _MOST_CHUNK:
+    chunks = data.chunks or data.shape
+    padded = math.prod(math.ceil(n / chunk) * chunk for n, chunk in zip(data.shape, chunks, strict=True))
+    if padded > MOST_NUMBERS or (data.chunks and math.prod(chunks) * data.dtype.itemsize > _MOST_CHUNK):
         raise ValueError(f"'{name}' has {data.size} numbers, in chunks of {data.chunks}")
     return data
 
