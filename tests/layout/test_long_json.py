@@ -68,11 +68,27 @@ def test_commas_and_brackets_must_fit(text):
 
 
 def test_limits(monkeypatch):
-    with pytest.raises(ValueError, match="more than 100 levels"):
+    with pytest.raises(ValueError, match="more than 12 levels"):
         whole(parse_long(b"[" * 200 + b"]" * 200, dict))
     monkeypatch.setattr(long_json, "MOST_ENTRIES", 3)
     with pytest.raises(ValueError, match="more than 3 entries"):
         parse_long(json.dumps({f"entry {i}": i for i in range(4)}).encode(), dict)
+
+
+@pytest.mark.parametrize("value", ["é" * 40, {"thumb": "x" * 99, "a": 1}, [["\\" * 50]], {f"entry {i}": i for i in range(2000)}])
+def test_strings_and_objects_may_be_long(value):
+    assert whole(parse_long(json.dumps(value).encode(), lambda item: item)) == value
+
+
+def test_nesting_is_refused_before_much_text_is_searched_again_and_again(tmp_path, table, monkeypatch):
+    searched, split = [], long_json._split
+    monkeypatch.setattr(long_json, "_split", lambda text, a, b: searched.append(b - a) or split(text, a, b))
+    inner = json.dumps({"type": "Polygon", "coordinates": [[[0, 0], [400, 0], [400, 400]]] * 99})
+    path = tmp_path / "a.geojson"
+    path.write_text('{"type": "GeometryCollection", "geometries": [' * 48 + inner + "]}" * 48)
+    with pytest.raises(LayoutError, match="nests more than 12 levels"):
+        read_geojson(path, table, (800, 800), 0)
+    assert sum(searched) < 16 * path.stat().st_size
 
 
 def test_layouts_are_the_same_when_they_are_long(tmp_path, table):

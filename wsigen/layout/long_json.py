@@ -24,11 +24,12 @@ BATCH = 2**16
 BLOCK = 2**18
 """Bytes that are searched for commas at a time."""
 
-MOST_ENTRIES = 1000
-"""Of an object of more than `LONG` bytes; what has thousands (measurements) is short."""
+MOST_ENTRIES = 2**17
+"""Of an object of more than `LONG` bytes; each takes 200 bytes, and maybe 10 in the text."""
 
-MOST_DEPTH = 100
-"""Levels of values longer than `LONG` in each other."""
+MOST_DEPTH = 12
+"""Levels of values longer than `LONG` in each other, each of which is searched for the commas of all of its text. A ring lies 6
+deep in a collection of features, 8 in one of geometries, and 3 more for each object around it."""
 
 Hook = Callable[[dict[str, Any]], Any]
 
@@ -120,7 +121,9 @@ def parse_long(text: bytes, hook: Hook, start: int = 0, stop: int | None = None,
         return LongList(text, start, stop, hook, depth)
     if text[start] == ord("{"):
         return hook(_entries(text, hook, start, stop, depth))
-    raise ValueError(f"neither an object nor a list, in {stop - start} bytes")
+    if text[start] == ord('"'):  # a picture in base 64
+        return json.loads(text[start:stop].decode())
+    raise ValueError(f"no object, list or string, in {stop - start} bytes")
 
 
 def _entries(text: bytes, hook: Hook, start: int, stop: int, depth: int) -> dict[str, Any]:
