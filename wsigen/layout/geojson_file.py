@@ -55,7 +55,7 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
     most = min(MAX_BYTES, 2**20 + MOST_PACKED * path.stat().st_size) if path.is_file() else MAX_BYTES
     data, _ = _start(path, most + 1)
     if len(data) > most:
-        raise LayoutError(_too_large(path))
+        raise LayoutError(_too_large(path) if most == MAX_BYTES else _too_packed(path))
     with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
         if (data.count(b"[") - 1000) * BYTES_A_LIST > len(data):
             raise ValueError(f"{data.count(b'[')} lists in {len(data)} bytes; they hold no coordinates")
@@ -67,6 +67,10 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
 def _too_large(path: Path) -> str:
     most = f"more than {MAX_BYTES >> 20} MiB of text, too large for a layout"
     return f"{path}: {most}; export only the annotations, not the detections"
+
+
+def _too_packed(path: Path) -> str:
+    return f"{path}: unpacks to more than {MOST_PACKED} times its size, too large for coordinates; unpack it and give that file"
 
 
 def looks_like_json(path: Path) -> bool:
