@@ -75,7 +75,7 @@ def test_limits(monkeypatch):
         parse_long(json.dumps({f"entry {i}": i for i in range(4)}).encode(), dict)
 
 
-@pytest.mark.parametrize("value", ["é" * 40, {"thumb": "x" * 99, "a": 1}, [["\\" * 50]], {f"entry {i}": i for i in range(2000)}])
+@pytest.mark.parametrize("value", ["é" * 40, {"thumb": "x" * 99}, [["\\" * 50]], {f"entry {i}": i for i in range(2000)}])
 def test_strings_and_objects_may_be_long(value):
     assert whole(parse_long(json.dumps(value).encode(), lambda item: item)) == value
 
