@@ -191,8 +191,8 @@ def test_classes_of_annotations_and_folders_are_renamed_and_left_out(tmp_path):
     save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
     shapes = [feature("Tumour: High", square(0, 0, 256)), feature("Region*", square(256, 0, 256))]
     write_layout(tmp_path / "s.geojson", *shapes, feature("Fat", square(0, 256, 256)), feature(None, square(256, 256, 256)))
-    for name in ("Tumour", "Fat"):
-        save(tmp_path / name / "tile.png", texture(64, 64, 1), mpp=0.5)
+    for name in ("Tumour/tile", "Fat/a", "Fat/P1/b"):
+        save(tmp_path / f"{name}.png", texture(64, 64, 1), mpp=0.5)
     names = WrittenClasses({"Tumour": "Tumor", "Fat": None, "": "Stroma", "Nekrose": "Other"})
     side = open_side("real", tmp_path, 0.5, names=names)
     found = {}
@@ -201,8 +201,12 @@ def test_classes_of_annotations_and_folders_are_renamed_and_left_out(tmp_path):
             if box.y1 <= member.reference.height and box.x1 <= member.reference.width:
                 crop = Crop(index, box, side.canvas(index, 0.5))
                 found.setdefault(member.path.relative_to(tmp_path).as_posix(), []).append(side.class_of(crop))
-    assert found == {"Fat/tile.png": [None], "Tumour/tile.png": ["Tumor"], "s.tiff": ["Tumor", "Stroma", None, None]}
+    assert found == {"Tumour/tile.png": ["Tumor"], "s.tiff": ["Tumor", "Stroma", None, None]}
     assert unused_names(names) == ["nothing is of class 'Nekrose', which --layout-names speaks of"]
+    assert image_notes([side]) == [f"{tmp_path / 'Fat'}: 2 tiles left out, as --layout-names says"]
+    (tmp_path / "s.tiff").unlink()
+    with pytest.raises(EvaluationError, match="--layout-names leaves out all of its 3 tiles"):
+        open_side("real", tmp_path, 0.5, names=WrittenClasses({"Fat": None, "Tumour": None}))
 
 
 def test_names_that_no_side_can_use(tmp_path):

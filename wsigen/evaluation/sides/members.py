@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Skipped:
 
 def find_members(
     path: Path, stated_mpp: float | None, names: WrittenClasses
-) -> tuple[list[Member], list[Skipped], dict[int, str]]:
+) -> tuple[list[Member], list[Skipped], dict[int, str], Counter[str]]:
     """Open every image of a side.
 
     Parameters
@@ -88,17 +89,18 @@ def find_members(
     stated_mpp : float or None
         um/px of files that do not say it, and instead of what they say.
     names : WrittenClasses
-        Renames the classes of annotations and of folders of tiles.
+        Renames the classes of annotations and of folders of tiles; the tiles of a class that it leaves out are no members.
 
     Returns
     -------
-    members, skipped, unlabelled
-        What can be read, what cannot, and why the annotations beside a member cannot be used, by its position.
+    members, skipped, unlabelled, left_out
+        What can be read, what cannot, why the annotations beside a member cannot be used, by its position, and how many tiles
+        ``names`` leaves out, by their folder.
 
     Raises
     ------
     EvaluationError
-        If nothing is there or nothing can be read.
+        If nothing is there, nothing can be read, or all is left out.
     """
     if not path.exists():
         raise EvaluationError(f"{path}: no such slide or folder")
@@ -106,6 +108,7 @@ def find_members(
     if not files:
         raise EvaluationError(f"{path}: no image in this folder; known are {', '.join(sorted(SUFFIXES))}")
     members, skipped, unlabelled = list[Member](), list[Skipped](), dict[int, str]()
+    left_out = Counter[str]()
     for file in files:
         try:
             image = open_image(file)
@@ -122,14 +125,19 @@ def find_members(
                 unlabelled[len(members)] = f"{error}; the image counts as unlabelled"
         elif folders and max(image.height, image.width) <= TILE_PX:
             class_name = names.find(folders[0])
-            if class_name is not None:
-                labels, table = WholeLabel(0), ClassTable((TissueClass(class_name, (0, 0, 0)),))
+            if class_name is None:
+                left_out[folders[0]] += 1
+                continue
+            labels, table = WholeLabel(0), ClassTable((TissueClass(class_name, (0, 0, 0)),))
             group = "/".join(folders[1:]) or None
         image = image.stated(stated_mpp)
         members.append(Member(file.name, file, image, labels, table, group=group))
+    if not members and not skipped:
+        raise EvaluationError(f"{path}: --layout-names leaves out all of its {len(files)} tiles; keep a class")
     if not members:
-        raise EvaluationError(f"{path}: none of {len(files)} files can be read; the first: {skipped[0].reason}")
-    return members, skipped, unlabelled
+        kept = len(files) - left_out.total()
+        raise EvaluationError(f"{path}: none of {kept} files can be read; the first: {skipped[0].reason}")
+    return members, skipped, unlabelled, left_out
 
 
 def _is_drawn_on(slide: Path) -> bool:

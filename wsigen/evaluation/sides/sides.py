@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,6 +66,8 @@ class Side:
         Why the annotations of a member cannot be used, by its position; `layout` adds to it.
     names : WrittenClasses
         Which class a written name stands for, where no dataset says it.
+    left_out : Counter
+        How many tiles ``names`` leaves out, by their folder.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Side:
     level_mpp: float | None = None
     unlabelled: dict[int, str] = field(default_factory=dict)
     names: WrittenClasses = field(default_factory=WrittenClasses)
+    left_out: Counter[str] = field(default_factory=Counter)
     _tissue: dict[int, PackedMask] = field(default_factory=dict)
 
     def canvas(self, index: int, mpp: float | None) -> tuple[int, int]:
@@ -221,8 +225,8 @@ def open_side(
     dataset = named_dataset(path)
     if dataset is None:
         names = names or WrittenClasses()
-        members, skipped, unlabelled = find_members(path, stated_mpp, names)
-        return Side(name, path, members, skipped, unlabelled=unlabelled, names=names)
+        members, skipped, unlabelled, left_out = find_members(path, stated_mpp, names)
+        return Side(name, path, members, skipped, unlabelled=unlabelled, names=names, left_out=left_out)
     if stated_mpp is not None:
         raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
     return Side(name, path, *open_members(*dataset, watch))
@@ -230,7 +234,13 @@ def open_side(
 
 def image_notes(sides: Iterable[Side]) -> list[str]:
     """Say what is not as one would expect of the images, a line for each thing."""
-    return told((m.name, note) for side in sides for m in side.members for note in m.reference.notes)
+    sides = list(sides)
+    left_out = [
+        f"{side.path / folder}: {count} tile{'s' * (count > 1)} left out, as --layout-names says"
+        for side in sides
+        for folder, count in side.left_out.items()
+    ]
+    return left_out + told((m.name, note) for side in sides for m in side.members for note in m.reference.notes)
 
 
 def unused_names(names: WrittenClasses) -> list[str]:
