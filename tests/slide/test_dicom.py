@@ -1,6 +1,9 @@
 """DICOM slides: a series is one slide, whichever of its files is given; other pictures of DICOM are refused by name."""
 
+import os
+
 import numpy as np
+import pydicom
 import pytest
 from dataset.dataset_making import settings
 from scanner_files import write_dicom
@@ -11,7 +14,7 @@ from wsigen.base.geometry import Box
 from wsigen.cli.app import app
 from wsigen.dataset.images import find_images
 from wsigen.evaluation.sides.sides import open_side
-from wsigen.slide.dicom import one_of_each
+from wsigen.slide.dicom import one_of_each, read_header
 from wsigen.slide.reading import open_image
 
 COARSE = np.random.default_rng(0).integers(0, 255, (10, 12, 3))
@@ -83,3 +86,46 @@ def test_truncated_files_are_refused_in_a_line(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ImageError, match=r"a\.dcm: "):
         open_image(path)
+
+
+def change(path, **values):
+    data = pydicom.dcmread(path)
+    for name, value in values.items():
+        setattr(data, name, value)
+    data.save_as(path)
+
+
+def test_files_without_a_series_are_no_one_slide(tmp_path):
+    for number in range(2):
+        write_dicom(tmp_path / f"{number}.dcm", RGB, 0.5)
+        change(tmp_path / f"{number}.dcm", SeriesInstanceUID="")
+    assert len(one_of_each(tmp_path.iterdir())) == 2
+    with pytest.raises(ImageError, match=r"0\.dcm: .*no series found"):
+        read_header(tmp_path / "0.dcm")
+
+
+def test_a_series_is_found_behind_a_long_private_element(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RGB, 0.5, "1.2.77")
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.private_block(0x0009, "maker", create=True).add_new(1, "OB", bytes(2**19))
+    data.save_as(tmp_path / "a.dcm")
+    header = read_header(tmp_path / "a.dcm")
+    assert (header.series, header.is_volume) == ("1.2.77", True)
+
+
+def test_folders_that_are_hidden_or_may_not_be_read_are_passed_over(tmp_path, monkeypatch):
+    write_slide(tmp_path / "slides" / "a")
+    write_slide(tmp_path / "slides" / ".trash")
+    locked = tmp_path / "slides" / "lost+found"
+    locked.mkdir()
+    listed = os.listdir
+
+    def refuse(path):
+        if str(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.listdir", refuse)  # as chmod 0 does, but of the superuser, too
+    for images in ("slides", "slides/*"):
+        config = settings(tmp_path, {"kind": "unlabelled", "images": images})
+        assert [file.name for file in find_images(config)] == ["slides/a/z0.dcm"]

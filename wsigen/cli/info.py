@@ -15,9 +15,7 @@ def info(
     ],
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--thumbnail", "--picture", help="PNG or JPEG to write: a slide, or a run so far beside its timestep map"
-        ),
+        typer.Option("--thumbnail", "--picture", help="PNG or JPEG to write: a slide, or a run so far beside its timestep map"),
     ] = None,
 ) -> None:
     """Say what a slide is and how it is read (size, um/px, levels, warnings), or show the progress of a run."""
@@ -51,6 +49,6 @@ def _is_run(what: str) -> bool:
     """Whether it is a folder without DICOM files, or a URL that is not of a TIFF."""
     if "://" in what:
         return not what.casefold().endswith((".tif", ".tiff", ".btf"))
-    from wsigen.slide.dicom import holds_dicom
+    from wsigen.slide.dicom import dicom_files
 
-    return Path(what).is_dir() and not holds_dicom(Path(what))
+    return Path(what).is_dir() and not dicom_files(Path(what))

@@ -13,7 +13,7 @@ from wsigen.base.geometry import Box
 from wsigen.dataset.settings import DatasetSettings, Source, TileSource
 from wsigen.dataset.tables import keys
 from wsigen.slide.dicom import SUFFIXES as DICOM_SUFFIXES
-from wsigen.slide.dicom import holds_dicom, is_dicom, one_of_each
+from wsigen.slide.dicom import dicom_files, is_dicom, one_of_each
 from wsigen.slide.reading import ImageSource, let_go, open_image
 from wsigen.storage.files import atomic_path
 
@@ -98,7 +98,7 @@ def _matching(root: Path, text: str, position: int) -> Iterable[Path]:
     if any(c in text for c in "*?["):
         base = Path(path.anchor) if Path(text).is_absolute() else root  # brackets in the root are no pattern
         matched = list(base.glob(str(path.relative_to(base))))
-        paths = [p for p in matched if p.is_file()] + [q for p in matched if holds_dicom(p) for q in p.iterdir() if is_dicom(q)]
+        paths = [p for p in matched if p.is_file()] + _in_folders(matched)
         if not paths:
             raise DatasetError(f"{path}: no file matches (source {position}); check 'images' and 'root'")
         return one_of_each(paths)
@@ -118,10 +118,15 @@ def _check_mpp(stated: float | dict[str, float] | None, position: int, files: li
 def _images_in(folder: Path) -> list[Path]:
     """The images in a folder, and DICOM slides that have a folder of their own in it."""
     paths = [p for p in folder.iterdir() if (p.suffix.casefold() in SUFFIXES and p.is_file()) or is_dicom(p)]
-    paths += [q for p in folder.iterdir() if holds_dicom(p) for q in p.iterdir() if is_dicom(q)]
+    paths += _in_folders(folder.iterdir())
     if not paths:
         raise DatasetError(f"{folder}: empty, no images in this folder; add some or leave it out")
     return one_of_each(paths)
+
+
+def _in_folders(paths: Iterable[Path]) -> list[Path]:
+    """The DICOM files of slides that have a folder of their own; hidden folders are passed over."""
+    return [file for path in paths if not path.name.startswith(".") for file in dicom_files(path)]
 
 
 def _name(settings: DatasetSettings, path: Path) -> str:

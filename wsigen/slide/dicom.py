@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from wsigen.base.errors import ImageError, refusing
@@ -19,8 +18,8 @@ SUFFIXES = (".dcm", ".dicom")
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of slides, *VL Whole Slide Microscopy Image Storage* (DICOM PS3.4, B.5)."""
 
-_HEAD_BYTES = 2**18
-"""Of a file, in which its class and series are found: they stand before all that is long."""
+_LONG_BYTES = 1024
+"""Of a value: longer ones are skipped where they stand, so that a header is read to its series however much is before it."""
 
 _SERIES = 0x0020000E
 """The last tag that is read, *Series Instance UID*."""
@@ -62,7 +61,7 @@ def read_header(path: Path) -> DicomFile:
     Raises
     ------
     ImageError
-        If it is no DICOM file, or damaged.
+        If it is no DICOM file, or damaged, or a slide's without a series.
     """
     from pydicom.filereader import read_file_meta_info, read_partial
     from pydicom.uid import UID
@@ -73,9 +72,11 @@ def read_header(path: Path) -> DicomFile:
         if kind != WHOLE_SLIDE or meta.get("TransferSyntaxUID") == _DEFLATED:  # of which a few bytes become gigabytes
             return DicomFile(f"{kind.name or 'of an unknown kind'}{', deflated' * (kind == WHOLE_SLIDE)}", False, False, "")
         with path.open("rb") as file:
-            head = BytesIO(file.read(_HEAD_BYTES))
-        data = read_partial(head, stop_when=lambda tag, vr, length: tag > _SERIES)
-        return DicomFile(kind.name, True, "VOLUME" in data.get("ImageType", ()), str(data.get("SeriesInstanceUID", "")))
+            data = read_partial(file, stop_when=lambda tag, vr, length: tag > _SERIES, defer_size=_LONG_BYTES)
+        series = str(data.get("SeriesInstanceUID") or "")
+        if not series:  # never a key: slides without one would be taken for one slide
+            raise ValueError("no series found (SeriesInstanceUID)")
+        return DicomFile(kind.name, True, "VOLUME" in (data.get("ImageType") or ()), series)
 
 
 def one_of_each(paths: Iterable[Path]) -> list[Path]:
@@ -93,9 +94,12 @@ def one_of_each(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for _, path in found.values())
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Whether DICOM files lie in a folder."""
-    return folder.is_dir() and any(map(is_dicom, folder.iterdir()))
+def dicom_files(folder: Path) -> list[Path]:
+    """The DICOM files in a folder; none of what is no folder, or may not be read."""
+    try:
+        return sorted(filter(is_dicom, folder.iterdir())) if folder.is_dir() else []
+    except OSError:
+        return []
 
 
 def slide_in(folder: Path) -> Path:
