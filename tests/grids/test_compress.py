@@ -169,6 +169,38 @@ def test_what_a_file_does_not_say_can_be_said(tmp_path):
     assert read_about(tmp_path / "x.wsz") == about
 
 
+def test_half_a_statement_is_enough_where_the_file_says_the_rest(tmp_path):
+    features_file(tmp_path / "c.h5", attributes={"patch_size_level0": 512})
+    for stated in (Stated(cell_um=128.0), Stated(mpp=0.25), Stated("uni_v1", 128.0, 0.25)):
+        about, _ = open_features(tmp_path / "c.h5", stated)
+        assert (about.cell_um, about.width_um, about.height_um) == (128.0, 640.0, 384.0)
+    features_file(tmp_path / "s.h5")
+    about, _ = open_features(tmp_path / "s.h5", Stated(cell_um=128.3))
+    assert about == read_about(tmp_path / "s.h5")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "stated", "message"),
+    [
+        (ATTRIBUTES, Stated("virchow"), "says that its encoder is 'uni_v1', and you say 'virchow'"),
+        (ATTRIBUTES, Stated(cell_um=112.0), r"the side of its patches \(um\): 128, and you say 112"),
+        (ATTRIBUTES, Stated(mpp=0.5), "the um/px of its coordinates: 0.25, and you say 0.5"),
+        ({"patch_size_level0": 512}, Stated(cell_um=128.0, mpp=0.5), r"patch_size_level0 \(px\): 512, and you say 256"),
+        ({}, Stated(cell_um=128.0), "does not say patch_size, .*, both: .*--cell-um UM --mpp UM_PX"),
+    ],
+)
+def test_what_contradicts_a_file_or_says_too_little_is_refused(tmp_path, attributes, stated, message):
+    features_file(tmp_path / "s.h5", attributes=attributes)
+    with pytest.raises(GridError, match=message):
+        open_features(tmp_path / "s.h5", stated)
+
+
+def test_an_option_without_effect_on_a_feature_file_is_refused(tmp_path):
+    features_file(tmp_path / "s.h5")
+    with pytest.raises(GridError, match="has its features already; leave --encoder-mpp out"):
+        compress(tmp_path / "s.h5", tmp_path / "x.wsz", encoder_mpp=0.5)
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -82,7 +82,10 @@ def compress(
         If the um/px is not known, a cell is larger than the slide, or a feature file cannot be used.
     """
     if not isinstance(slide, ImageSource) and Path(slide).suffix in FEATURES:
-        cells = _of_features(Path(slide), Stated(encoder if isinstance(encoder, str) else None, cell_um, mpp))
+        if encoder_mpp or size_um:
+            raise GridError(f"{slide}: has its features already; leave {'--encoder-mpp' if encoder_mpp else 'size_um'} out")
+        name = encoder if encoder is None or isinstance(encoder, str) else encoder.name
+        cells = _of_features(Path(slide), Stated(name, cell_um, mpp))
     else:
         image = slide if isinstance(slide, ImageSource) else open_image(slide)
         cells = _of_image(image, encoder, cell_um, encoder_mpp, size_um or _size_um(image, mpp), device)

@@ -29,12 +29,15 @@ UM_PX_AT_1X = 10.0
 
 _MOST_PATCHES = 2**24
 _MOST_CHUNK = 2**28
+_ROUNDED = 0.01
+"""By which share a stated number may differ from the file's, which is taken."""
+
 _CURE = "extract its features anew"
 
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a person says of a file that does not say it; None: not said.
+    """What a person says of a file that does not say it itself; None: not said.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ def open_features(path: Path, stated: Stated | None = None) -> tuple[GridFile, G
     Raises
     ------
     GridError
-        If pyfive is missing, or the file has no features, coordinates or attributes, or what cannot be.
+        If pyfive is missing, or the file has no features, coordinates or attributes, or what cannot be or is said otherwise.
     """
     try:
         import pyfive
@@ -99,24 +102,15 @@ def _dataset(pyfive: Any, file: Any, name: str, path: Path) -> Any:
 
 def _about(path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]], stated: Stated) -> tuple[GridFile, float]:
     """What the file, or else a person, says of it; and the side of a patch in px of the coordinates."""
-    encoder = stated.encoder or _text(said.get("encoder"))
+    written = _text(said.get("encoder"))
+    if written and stated.encoder and written != stated.encoder:
+        raise GridError(
+            f"{path}: says that its encoder is {written!r}, and you say {stated.encoder!r}; state only what it does not say"
+        )
+    encoder = written or stated.encoder
     if not encoder:
         raise GridError(f"{path}: does not say its encoder; 'wsigen compress {path.name} OUT.wsz --encoder NAME' does")
-    if stated.cell_um and stated.mpp:
-        cell_um, patch_px = stated.cell_um, stated.cell_um / stated.mpp
-        width, height = (float(v) + patch_px for v in coords.max(axis=0))
-        width, height = (_number(said, f"level0_{side}") or v for side, v in (("width", width), ("height", height)))
-    else:
-        names = ("patch_size", "patch_size_level0", "target_magnification", "level0_width", "level0_height")
-        numbers = {name: _number(said, name) for name in names}
-        missing = [name for name, value in numbers.items() if not value]
-        if missing:
-            raise GridError(
-                f"{path}: does not say {', '.join(missing)}; say the side of its patches and the um/px of its coordinates: "
-                f"'wsigen compress {path.name} OUT.wsz --cell-um UM --mpp UM_PX'"
-            )
-        size, patch_px, magnification, width, height = numbers.values()
-        cell_um = size * UM_PX_AT_1X / magnification
+    cell_um, patch_px, width, height = _sizes(path, said, coords, stated)
     mpp = cell_um / patch_px
     looked = _number(said, "patch_size")
     about = GridFile(
@@ -130,6 +124,37 @@ def _about(path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]]
     if coords.min() < 0 or (coords.max(axis=0) > (width, height)).any():
         raise ValueError(f"coordinates from {coords.min(axis=0)} to {coords.max(axis=0)} on {width:.0f}x{height:.0f} px")
     return about, patch_px
+
+
+def _sizes(
+    path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]], stated: Stated
+) -> tuple[float, float, float, float]:
+    """The side of a patch in um and in px of the coordinates, and the slide's width and height in these px."""
+    names = ("patch_size", "patch_size_level0", "target_magnification", "level0_width", "level0_height")
+    numbers = {name: _number(said, name) for name in names}
+    missing = [name for name, value in numbers.items() if not value]
+    size, patch_px, magnification, width, height = numbers.values()
+    cell_um = size * UM_PX_AT_1X / magnification if size and magnification else 0.0
+    mpp = cell_um / patch_px if patch_px else 0.0
+    _agree(path, "the side of its patches (um)", cell_um, stated.cell_um)
+    _agree(path, "the um/px of its coordinates", mpp, stated.mpp)
+    cell_um, mpp = cell_um or stated.cell_um or 0.0, mpp or stated.mpp or 0.0
+    cell_um, mpp = cell_um or mpp * patch_px, mpp or (cell_um / patch_px if patch_px else 0.0)
+    if not (cell_um and mpp) or (missing and not (stated.cell_um or stated.mpp)):
+        raise GridError(
+            f"{path}: does not say {', '.join(missing)}; say the side of its patches and the um/px of its coordinates, both: "
+            f"'wsigen compress {path.name} OUT.wsz --cell-um UM --mpp UM_PX'"
+        )
+    _agree(path, "patch_size_level0 (px)", patch_px, cell_um / mpp)
+    patch_px = patch_px or cell_um / mpp
+    right, bottom = (float(v) + patch_px for v in coords.max(axis=0))
+    return cell_um, patch_px, width or right, height or bottom
+
+
+def _agree(path: Path, what: str, written: float, stated: float | None) -> None:
+    """Refuse what contradicts the file; a rounded number does not (GridError)."""
+    if written and stated and not math.isclose(written, stated, rel_tol=_ROUNDED):
+        raise GridError(f"{path}: says {what}: {written:g}, and you say {stated:g}; state only what it does not say")
 
 
 def _cells(
