@@ -156,12 +156,28 @@ def test_what_would_take_minutes_is_refused_at_once(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[2]", "setting '0': a name is expected here, and 2 is read as a number; put the name in quotes, such as '2'"),
-        ("[no]", "False is read as false or true; put the name in quotes"),
-        ("[2024-01-31]", "2024-01-31 is read as a day"),
+        ("[2]", "setting '0': a name is expected here, and what stands there is read as a number; put it in quotes"),
+        ("[007]", "is read as a number; put it in quotes, as it stands in the file"),
+        ("[1_000]", "is read as a number; put it in quotes, as it stands in the file"),
+        ("[no]", "is read as false or true; put it in quotes"),
+        ("[2024-01-31]", "is read as a day"),
         ("[[a]]", "setting '0': Input should be a valid string"),
     ],
 )
 def test_names_that_yaml_takes_for_something_else(text, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         validated(tuple[str, ...], yaml.safe_load(text), "file.yaml", ConfigError)
+
+
+class Named(Settings):
+    name: str | None = None
+    names: tuple[str, ...] = ()
+    either: str | int = ""
+
+
+@pytest.mark.parametrize("text", ["name: no", "names: [a, no]"])
+def test_a_setting_that_is_a_name_is_not_true(text):
+    with pytest.raises(ConfigError, match=r"setting 'names?(\.1)?': a name is expected here.* is read as false or true"):
+        validated(Named, yaml.safe_load(text), "file.yaml", ConfigError)
+    with pytest.raises(ConfigError, match="setting 'either': true and false are no values here"):
+        validated(Named, {"either": True}, "file.yaml", ConfigError)

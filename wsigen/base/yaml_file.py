@@ -83,13 +83,19 @@ class Settings(BaseModel):
             field = cls.model_fields.get(name) if isinstance(name, str) else None
             if field is None:
                 continue
-            if any(isinstance(part, bool) for part in parts) and not _mentions(field.annotation, bool):
+            if any(isinstance(part, bool) for part in parts) and not _tells_truth_apart(field.annotation):
                 raise PydanticCustomError(_UNFIT, "true and false are no values here", {"name": name})
             for part in parts:
                 unfit = unusable_path(str(part)) if isinstance(part, str | Path) else ""
                 if unfit and ("\0" in str(part) or _mentions(field.annotation, Path)):
                     raise PydanticCustomError(_UNFIT, "{why}", {"name": name, "why": unfit})
         return values
+
+
+def _tells_truth_apart(annotation: Any) -> bool:
+    """Whether true and false are values, or are refused as names by pydantic itself (`_said`)."""
+    is_number = _mentions(annotation, int) or _mentions(annotation, float)
+    return _mentions(annotation, bool) or (_mentions(annotation, str) and not is_number)
 
 
 def _mentions(annotation: Any, kind: type) -> bool:
@@ -207,9 +213,13 @@ def first_fault(error: ValidationError) -> str:
 
 
 def _said(fault: Any) -> str:
-    """A fault in words. YAML reads a name such as 2, no or 2024-01-31 as a number, false or a day, unless it is in quotes."""
+    """A fault in words.
+
+    YAML reads a name such as 007, no or 2024-01-31 as a number, false or a day, unless it is in quotes. The value may look
+    otherwise than what is written (7, False), so it is not repeated.
+    """
     value = fault["input"]
     if fault["type"] == "string_type" and isinstance(value, bool | int | float | date):
         kind = "false or true" if isinstance(value, bool) else "a day" if isinstance(value, date) else "a number"
-        return f"a name is expected here, and {value} is read as {kind}; put the name in quotes, such as '{value}'"
+        return f"a name is expected here, and what stands there is read as {kind}; put it in quotes, as it stands in the file"
     return str(fault["msg"]).removeprefix("Value error, ")
