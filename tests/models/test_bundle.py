@@ -263,10 +263,11 @@ class Hub:
     def __init__(self, names: list[str], folder: Path) -> None:
         self.names, self.folder, self.fetched = names, folder, list[str]()
 
-    def __call__(self, hub_id: str, allow_patterns: list[str], dry_run: bool = False) -> Any:
+    def __call__(self, hub_id: str, allow_patterns: list[str], dry_run: bool = False, revision: str | None = None) -> Any:
         found = [name for name in self.names if any(fnmatch(name, pattern) for pattern in allow_patterns)]
         if dry_run:
-            return [SimpleNamespace(filename=name) for name in found]
+            return [SimpleNamespace(filename=name, commit_hash="c0ffee") for name in found]
+        assert revision == "c0ffee"
         self.fetched = found
         return str(self.folder)
 
@@ -296,9 +297,10 @@ def test_of_a_repository_only_what_is_used_is_fetched(
 
 
 def test_what_was_fetched_before_serves_without_a_hub(class_map_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(hub_id: str, dry_run: bool = False, **_: object) -> str:
+    def offline(hub_id: str, dry_run: bool = False, local_files_only: bool = False, **_: object) -> str:
         if dry_run:
             raise DryRunError("no connection")
+        assert local_files_only  # the hub may be back: half a bundle would be fetched
         return str(class_map_bundle)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)

@@ -131,7 +131,7 @@ def list_bundles() -> list[BundleCard]:
 def _download(hub_id: str) -> Path:
     """Fetch a bundle into the hub's cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     folders = [*PARTS, "mask/unet", "mask/scheduler", *(f"{GRID}/{part}" for part in (*DENOISERS, "scheduler"))]
     patterns = [f"{part}/*{suffix}" for part in folders for suffix in SUFFIXES]
@@ -139,10 +139,17 @@ def _download(hub_id: str) -> Path:
     try:
         try:
             listed = snapshot_download(hub_id, allow_patterns=wanted, dry_run=True)
-        except DryRunError:  # the hub says nothing: what was fetched before, or why there is nothing
-            return Path(snapshot_download(hub_id, allow_patterns=[CARD_NAME, "model_index.json"]))
+        except DryRunError as error:  # the hub says nothing: what was fetched before, or why there is nothing
+            try:
+                small = [CARD_NAME, "model_index.json"]
+                return Path(snapshot_download(hub_id, allow_patterns=small, local_files_only=True))
+            except LocalEntryNotFoundError:
+                if isinstance(error.__cause__, HfHubHTTPError):
+                    raise error.__cause__ from None
+                raise
         needed = _needed(hub_id, [file.filename for file in listed])
-        folder = snapshot_download(hub_id, allow_patterns=[glob.escape(name) for name in needed])
+        commit = listed[0].commit_hash if listed else None  # what was listed, whatever is pushed meanwhile
+        folder = snapshot_download(hub_id, revision=commit, allow_patterns=[glob.escape(name) for name in needed])
     except RepositoryNotFoundError:
         raise BundleError(
             f"{hub_id}: neither a folder here nor a repository on the hub (or it is private: log in first)"
