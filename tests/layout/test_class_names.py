@@ -72,3 +72,12 @@ def test_without_a_table_names_are_classes_unless_they_are_renamed_or_left_out()
     assert names.unused == []
     assert WrittenClasses({"Fat": None, "Nekrose": "x"}).unused == ["Fat", "Nekrose"]
     assert WrittenClasses().classes(["Fat", "Ignore*", "", "Tumor: Ignore*"]) == ["Fat"]
+
+
+@pytest.mark.parametrize("written", ["Tumor: Positive", "fat: old", "Region*", "Tumour: Ignore*", "TUMOUR", "", "Glass: a: b"])
+def test_names_are_looked_up_alike_with_and_without_a_table(table, written):
+    names = {"Tumour": "Tumor", "Fat": None, "Glass": "Glass", "Tumor": "Tumor"}
+    with_table, without = ClassNames(table, names), WrittenClasses(names)
+    found = with_table.find(written)
+    assert without.find(written) == (table.names[found] if isinstance(found, int) else None)
+    assert without.unused == with_table.unused

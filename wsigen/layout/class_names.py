@@ -10,12 +10,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, suggest
+
+T = TypeVar("T")
 
 MOST_NAMED = 12
 """Names that a message lists."""
@@ -88,7 +90,7 @@ class ClassNames:
     def find(self, written: str | None) -> int | Unresolved:
         """Return the index of the class that a name stands for, or why there is none."""
         if written not in self._found:
-            self._found[written] = self._look_up(written)
+            self._found[written] = _look_up(written, self._renamed, self._known)
         return self._found[written]
 
     @property
@@ -103,17 +105,6 @@ class ClassNames:
         listed = ", ".join(f"{name!r}{suggest(name, self.table.names)} ({count} times)" for name, count in most)
         more = f" and {len(counts) - len(most)} more" if len(counts) > len(most) else ""
         return f"unknown class{'es' * (len(counts) > 1)} {listed}{more}; {self.table.known}"
-
-    def _look_up(self, written: str | None) -> int | Unresolved:
-        starred = str(written).strip().endswith("*")
-        for part in _parts(written):
-            if part in self._renamed:
-                return self._renamed[part]
-            if part in self._known:
-                return self._known[part]
-            if starred:  # "Tumor: Ignore*" is no tumour
-                return Unresolved.STARRED
-        return Unresolved.UNKNOWN if (written or "").strip() else Unresolved.UNNAMED
 
 
 class WrittenClasses:
@@ -141,16 +132,11 @@ class WrittenClasses:
 
     def find(self, written: str) -> str | None:
         """Return the class that a name stands for, or None: it is left out."""
-        starred = written.strip().endswith("*")
-        for part in _parts(written):
-            self._asked.add(part)
-            if part in self._renamed:
-                return self._renamed[part]
-            if part in self._classes:
-                return self._classes[part]
-            if starred:
-                return None
-        return written.strip() or None
+        self._asked.update(_parts(written))
+        found = _look_up(written, self._renamed, self._classes)
+        if found is Unresolved.UNKNOWN:
+            return written.strip()
+        return None if isinstance(found, Unresolved) else found
 
     def classes(self, written: Iterable[str]) -> list[str]:
         """Return the classes that names stand for, each once, case aside."""
@@ -169,6 +155,19 @@ def check_names(table: ClassTable, names: Mapping[str, str | None] | None, setti
         return ClassNames(table, names)
     except ConfigError as error:
         raise ConfigError(f"setting {setting!r}: {error}") from None
+
+
+def _look_up(written: str | None, renamed: Mapping[str, T], known: Mapping[str, T]) -> T | Unresolved:
+    """Return what a name, or the longest part of it that is among the renamed or known ones (folded), stands for."""
+    starred = str(written).strip().endswith("*")
+    for part in _parts(written):
+        if part in renamed:
+            return renamed[part]
+        if part in known:
+            return known[part]
+        if starred:  # "Tumor: Ignore*" is no tumour
+            return Unresolved.STARRED
+    return Unresolved.UNKNOWN if (written or "").strip() else Unresolved.UNNAMED
 
 
 def _folded(name: str) -> str:
