@@ -9,10 +9,11 @@ from dataset.dataset_making import settings
 from scanner_files import write_dicom
 from typer.testing import CliRunner
 
-from wsigen.base.errors import EvaluationError, ImageError
+from wsigen.base.errors import DatasetError, EvaluationError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.cli.app import app
 from wsigen.dataset.images import find_images
+from wsigen.dataset.label_sources import annotations_of
 from wsigen.evaluation.sides.sides import open_side
 from wsigen.slide.dicom import one_of_each, read_header
 from wsigen.slide.reading import open_image
@@ -129,3 +130,22 @@ def test_folders_that_are_hidden_or_may_not_be_read_are_passed_over(tmp_path, mo
     for images in ("slides", "slides/*"):
         config = settings(tmp_path, {"kind": "unlabelled", "images": images})
         assert [file.name for file in find_images(config)] == ["slides/a/z0.dcm"]
+
+
+@pytest.mark.parametrize("name", ["slide/z0.geojson", "slide/z1.dcm.geojson", "slide/a.geojson.gz", "slide.geojson"])
+def test_annotations_are_called_as_any_file_of_a_slide_or_its_folder(tmp_path, name):
+    folder = write_slide(tmp_path / "slide")
+    (tmp_path / name).write_text("{}")
+    assert annotations_of(folder / "z0.dcm") == tmp_path / name
+    assert annotations_of(folder / "z0.dcm", tmp_path) == (tmp_path / name if name == "slide.geojson" else None)
+
+
+def test_annotations_of_a_folder_of_several_slides_are_no_slides(tmp_path):
+    folder = write_slide(write_slide(tmp_path / "slide"), "1.2.8", ("b1", "b2", "b3"))
+    (tmp_path / "slide.geojson").write_text("{}")
+    assert annotations_of(folder / "z0.dcm") is None
+    for name in ("z0", "z1"):
+        (folder / f"{name}.geojson").write_text("{}")
+    assert annotations_of(folder / "b1") is None
+    with pytest.raises(DatasetError, match=r"z0\.geojson, .*z1\.geojson may all be the annotations of .*z0\.dcm"):
+        annotations_of(folder / "z0.dcm")

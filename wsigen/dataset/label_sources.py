@@ -20,6 +20,7 @@ from wsigen.dataset.settings import AnnotatedSource, DatasetSettings, MaskSource
 from wsigen.dataset.tables import ImageNames, existing, few, folder_of, keys, named_unit, read_rows
 from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.raster import read_class_table, value_table
+from wsigen.slide.dicom import files_of, own_folder
 
 Point = tuple[float, float, int]
 """x and y in units of the table, and the class."""
@@ -60,13 +61,35 @@ def label_images(settings: DatasetSettings, files: Sequence[ImageFile], cache: P
 
 
 def _polygons(settings: DatasetSettings, source: AnnotatedSource, file: ImageFile) -> PolygonLabels:
-    folder = file.path.parent if source.annotations is None else settings.root / source.annotations
-    path = find_annotations(folder, file.path.name) or find_annotations(folder, file.path.name, (".json",))
+    folder = None if source.annotations is None else settings.root / source.annotations
+    path = annotations_of(file.path, folder) or annotations_of(file.path, folder, (".json",))
     if path is None:
-        expected = folder / f"{file.path.stem}.geojson"
+        expected = (folder or file.path.parent) / f"{file.path.stem}.geojson"
         raise DatasetError(f"{file.name}: no {expected}; export its annotations there, or list it as unlabelled")
     background = UNKNOWN if source.background is None else settings.table.index(source.background)
     return PolygonLabels(path, settings.table, background, source.names, source.nuclei, source.origin)
+
+
+def annotations_of(slide: Path, folder: Path | None = None, suffixes: Sequence[str] = ANNOTATIONS) -> Path | None:
+    """Return the GeoJSON of a slide; a DICOM slide is called as any of its files, or as the folder that it has of its own.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where to look; by default beside the slide, and beside its own folder.
+
+    Raises
+    ------
+    DatasetError
+        If several are there.
+    """
+    found = [find_annotations(folder or slide.parent, file.name, suffixes) for file in files_of(slide)]
+    if own := own_folder(slide):
+        found.append(find_annotations(folder or own.parent, own.name, suffixes))
+    paths = sorted({path for path in found if path})
+    if len(paths) > 1:
+        raise DatasetError(f"{', '.join(map(str, paths))} may all be the annotations of {slide}; keep one of them there")
+    return paths[0] if paths else None
 
 
 def find_annotations(folder: Path, image: str, suffixes: Sequence[str] = ANNOTATIONS) -> Path | None:

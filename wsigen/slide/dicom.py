@@ -5,6 +5,7 @@ OpenSlide reads a slide from any of its files. Here files are told apart by the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,31 @@ def one_of_each(paths: Iterable[Path]) -> list[Path]:
         if slide not in found or (is_volume and not found[slide][0]):
             found[slide] = is_volume, path
     return sorted(path for _, path in found.values())
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of a slide: those of its series that lie beside it; of what is no DICOM slide the file itself."""
+    series = _series_of(path)
+    return [other for other in dicom_files(path.parent) if _series_of(other) == series] if series else [path]
+
+
+def own_folder(path: Path) -> Path | None:
+    """The folder of a DICOM slide that has one of its own."""
+    return path.parent if _series_of(path) and len(set(map(_series_of, dicom_files(path.parent))) - {""}) == 1 else None
+
+
+def _series_of(path: Path) -> str:
+    """Empty of what is no DICOM slide, or a damaged one."""
+    try:
+        return _known_series(path, path.stat().st_mtime_ns) if is_dicom(path) else ""
+    except (ImageError, OSError):
+        return ""
+
+
+@functools.lru_cache(maxsize=2**14)
+def _known_series(path: Path, stamp: int) -> str:
+    """Every slide of a folder asks for the files beside it. ``stamp`` (the time of change) makes a new file a new entry."""
+    return read_header(path).series
 
 
 def dicom_files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import DatasetError, EvaluationError, WsigenError, suggest
 from wsigen.dataset import open_dataset
 from wsigen.dataset.images import SUFFIXES
-from wsigen.dataset.label_sources import find_annotations
+from wsigen.dataset.label_sources import annotations_of
 from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
 from wsigen.layout.class_names import WrittenClasses
@@ -143,14 +143,14 @@ def find_members(
 def _is_drawn_on(slide: Path) -> bool:
     """Whether annotations lie beside an image."""
     try:
-        return find_annotations(slide.parent, slide.name) is not None
+        return annotations_of(slide) is not None
     except DatasetError:  # several do
         return True
 
 
 def _drawn(slide: Path, names: WrittenClasses) -> tuple[Labels, ClassTable]:
     """The polygons beside an image and the classes they name; polygons without any are as if they were not drawn."""
-    path = find_annotations(slide.parent, slide.name)
+    path = annotations_of(slide)
     classes = names.classes([*class_names(path), ""]) if path else []
     if path is None or not classes:
         return UNLABELLED
