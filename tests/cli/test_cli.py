@@ -40,7 +40,7 @@ def test_generate_in_every_mode(bundle, tmp_path, mode):
     tumor_in_stroma(tmp_path / "layout.geojson")
     done = wsigen("generate", "a.ome.tiff", *options(bundle, mode=mode, steps=2), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    names = {"a.ome.tiff", "a.geojson", "a.json", "a.png", "a.groovy", "layout.geojson"}
+    names = {"a.ome.tiff", "a.geojson", "a.json", "a.jpg", "a.overlay.jpg", "a.groovy", "layout.geojson"}
     assert {path.name for path in tmp_path.iterdir()} == names
     for name in names - {"layout.geojson"}:
         assert name in done.stdout

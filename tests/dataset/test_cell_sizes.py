@@ -20,7 +20,7 @@ def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("cells").resolve()
     dark = np.random.default_rng(0).random((-(-SIDE // 16),) * 2) < 0.5
     pixels = np.where(dark, 60, 180).astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)[:SIDE, :SIDE]
-    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(root / "a.png")
+    Image.fromarray(np.stack([pixels, pixels // 2, pixels], axis=-1)).save(root / "a.png")  # in colour, as tissue is
     features = [_square("A", 16 * x, 16 * y, 16) for y, x in np.argwhere(dark).tolist()]
     features.append(_square("B", 0, 0, SIDE))  # the smaller ones win
     (root / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))

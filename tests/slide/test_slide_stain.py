@@ -59,7 +59,7 @@ def test_what_neither_stain_explains_stays():
     [
         ("pael", "did you mean 'pale'"),
         ({"eosin_intensity": 9}, "eosin_intensity"),
-        ({"eosin": [0.65, 0.70, 0.29]}, "cannot be told apart"),
+        ({"eosin": list(HAEMATOXYLIN)}, "cannot be told apart"),
         ({"eosin": [0, 0, 0]}, "takes no light away"),
         ({"colour": 1}, "unknown setting 'stain.colour'"),
         ("missing.yaml", "no such file"),

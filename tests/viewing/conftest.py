@@ -15,9 +15,9 @@ OF_TILES = ("Tile %s", "Ignoring tile")
 """What OpenSeadragon says of tiles that are on their way when a page is left, or its server ends."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium; tests that need it are skipped where it is not installed."""
+    """Chromium, for a module (playwright runs an event loop); tests that need it are skipped where it is not installed."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("no Chromium on this machine: 'apt-get install chromium' for the tests of the page")

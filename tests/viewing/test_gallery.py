@@ -66,8 +66,9 @@ def test_a_gallery_and_its_filters(visit: Any, tmp_path: Path) -> None:
         assert page.title() == "demo-1.ome.tiff"
         page.keyboard.press("n")
         page.wait_for_function("() => document.title === 'demo-4.ome.tiff'")
+        page.wait_for_selector(".view[data-ready]")
         page.keyboard.press("g")
-        page.wait_for_selector(".gallery")
+        cards.first.wait_for()
         assert cards.count() == 2
         page.locator("[type=search]").fill("demo-4")
         assert cards.count() == 1

@@ -75,7 +75,7 @@ class Manifest(State):
     layout_mpp: float | None
     layout_names: dict[str, str | None] | None
     nuclei: str | None
-    stain: Stain | None
+    stain: Stain | None = None
     inputs: dict[str, InputFile]
     layout: str | None
     drawn_layout: dict[str, JsonValue] | None
