@@ -51,7 +51,8 @@ def plan_of(model: str | Path, kinds: Path | None, slides: int, **more: Any) -> 
     subtypes = (
         {"subtypes": {SUBTYPES: 1.0}, "subtypes_file": str(kinds)} if kinds else {"subtypes": {"solid": 0.5, "cores": 0.5}}
     )
-    return CohortPlan(name="bench", model={str(model): 1.0}, parts=({"slides": slides, **subtypes},), **more)  # type: ignore[arg-type]
+    part: Any = {"slides": slides, **subtypes}  # pydantic reads it
+    return CohortPlan(name="bench", model={str(model): 1.0}, parts=(part,), **more)
 
 
 def both_ways(model: Path, kinds: Path, folder: Path) -> tuple[float, float]:

@@ -63,7 +63,7 @@ def test_what_is_no_json_is_refused_if_all_of_it_is_read(value, seed):
     "text", ["[%s,]", "[,%s]", "[%s,,1]", '{"a":1,%s}', '{"a":[%s]]}', '{"a":[%s}}', "[%s] 1", "[%s", '["\\%s"]', '{"a" %s}']
 )
 def test_commas_and_brackets_must_fit(text):
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011  (as above)
         whole(parse_long((text % ("1234567," * 9 + "8")).encode(), lambda item: item))
 
 
