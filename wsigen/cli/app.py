@@ -75,9 +75,9 @@ _add(
 )  # fmt: skip
 cohort.command(no_args_is_help=True, epilog=examples(*cohort_export.EXAMPLES))(cohort_export.export)
 cohort.command(no_args_is_help=True, epilog=examples(*cohort_report.EXAMPLES))(cohort_report.report)
-cohort.command(
-    no_args_is_help=True, epilog=examples("wsigen cohort sign cohort --certificate chain.pem --key key.pem")
-)(cohort_export.sign)
+cohort.command(no_args_is_help=True, epilog=examples("wsigen cohort sign cohort --certificate chain.pem --key key.pem"))(
+    cohort_export.sign
+)
 app.add_typer(cohort, name="cohort", rich_help_panel="Slides")
 _add(models.models, "Models", "wsigen models", name="models")
 _add(

@@ -16,6 +16,7 @@ from wsigen.base.errors import BundleError, one_line
 _REASON = re.compile(r"WeightsUnpickler error: (.*?)(?: was not an allowed|\. ?Please|\n|$)")
 """What torch's restricted reader stumbled on."""
 
+
 def read_tensors(file: Path, part: str = "state_dict", allowed: tuple[type, ...] = ()) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint; nothing else in it is made, and no code of it is run.
 

@@ -163,7 +163,7 @@ class TiffReader:
                 part = cell.intersect(box)
                 here, there = part.relative_to(box).slices, part.relative_to(cell).slices
                 for s in range(separate):
-                    pixels = self._segment(page, (s * down + i) * across + j)
+                    pixels = self.segment(page, (s * down + i) * across + j)
                     if pixels is None:
                         missing[here] = True
                     elif separate == 1:
@@ -172,18 +172,24 @@ class TiffReader:
                         out[(*here, s)] = pixels[(*there, 0)]
         return out, missing
 
-    def _segment(self, page: Any, index: int) -> NDArray[np.generic] | None:
-        """Decode a tile or strip ``[h, w, samples]``; None if it is not stored."""
+    def stored(self, page: Any, index: int) -> bytes:
+        """Return a tile or strip as it lies in the file; empty if it is not stored."""
         size = page.databytecounts[index] if index < len(page.databytecounts) else 0
         if not size:
-            return None
-        name = (self._number, page.offset, index)
-        if (kept := _SEGMENTS.get(name)) is not None:
-            return kept
+            return b""
         handle = self.tif.filehandle
         with handle.lock:
             handle.seek(page.dataoffsets[index])
-            data = handle.read(size)
+            return bytes(handle.read(size))
+
+    def segment(self, page: Any, index: int) -> NDArray[np.generic] | None:
+        """Decode a tile or strip ``[h, w, samples]``; None if it is not stored."""
+        name = (self._number, page.offset, index)
+        if (kept := _SEGMENTS.get(name)) is not None:
+            return kept
+        data = self.stored(page, index)
+        if not data:
+            return None
         key = page.keyframe
         demand_size(int(key.compression), data, _unit(key))
         tables = {"jpegtables": key.jpegtables} if key.jpegtables is not None else {}
@@ -231,7 +237,7 @@ class TiffReader:
             stored = len(page.databytecounts)
             planes = len(largest) if page.keyframe.planarconfig == 2 else 1  # one after the other
             for index in sorted(set(np.linspace(0, stored - 1, min(stored, SAMPLED_SEGMENTS)).astype(int).tolist())):
-                pixels = self._segment(page, index)
+                pixels = self.segment(page, index)
                 if pixels is not None:
                     of = largest if planes == 1 else largest[index * planes // stored :][:1]
                     np.maximum(of, pixels.max(axis=(0, 1)).astype(np.int64), out=of)

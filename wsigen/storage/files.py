@@ -56,6 +56,21 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer, flush: Flush = "all
         beside.write_bytes(data)
 
 
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy a file's bytes within the kernel, without taking room for them where the file system can share blocks."""
+    with Path(source).open("rb") as here, Path(target).open("xb") as there:
+        left = os.fstat(here.fileno()).st_size
+        try:
+            while left > 0 and (done := os.copy_file_range(here.fileno(), there.fileno(), left)):
+                left -= done
+        except (AttributeError, OSError) as error:  # another system, or file systems that cannot
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            here.seek(0)
+            there.seek(0)
+            shutil.copyfileobj(here, there, 2**20)
+
+
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside ``folder``; once it is written it takes the place of what was there, or nothing does (OSError)."""

@@ -195,7 +195,6 @@ class Denoiser(nn.Module):
             raise TrainingError("the U-Net has no middle block; begin at another one, or give none")
         return prediction, pooled(middle)
 
-
     def _tokens(self, windows: Tensor, levels: Tensor, sides: Tensor) -> Tensor:
         """Tokens (B, T, C) of windows of several sides; those of hidden ones are 0, whatever their level."""
         summariser = cast("Any", self.summariser)

@@ -220,9 +220,7 @@ def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
     return kept
 
 
-def _condition(
-    settings: EncodedGrid, abouts: dict[str, GridFile], dimensions: set[int], dataset: Dataset
-) -> GridCondition:
+def _condition(settings: EncodedGrid, abouts: dict[str, GridFile], dimensions: set[int], dataset: Dataset) -> GridCondition:
     """What the card says of the grid; by channels the mean and deviation are still to be measured."""
     (first, about), *others = abouts.items()
     for name, other in others:

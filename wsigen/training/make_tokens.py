@@ -196,9 +196,7 @@ def _settings(recipe: TokenRecipe, told: GridCondition) -> EncodedGrid:
     summariser = SummariserSettings(side=max(told.parts))
     if recipe.files is not None:
         return EncodedGrid(files=recipe.files, summariser=summariser)
-    return EncodedGrid(
-        encoder=told.encoder, cell_um=told.cell_um, encoder_mpp=told.encoder_mpp, summariser=summariser
-    )
+    return EncodedGrid(encoder=told.encoder, cell_um=told.cell_um, encoder_mpp=told.encoder_mpp, summariser=summariser)
 
 
 def _grids(recipe: TokenRecipe, told: GridCondition, dataset: Dataset, out: Path, factor: int, device: str) -> ImageGrids:
@@ -206,9 +204,7 @@ def _grids(recipe: TokenRecipe, told: GridCondition, dataset: Dataset, out: Path
     state = processes()
     share = (state.process_index, state.num_processes)
     folder = recipe.grids or out / "grids"
-    grids = image_grids(
-        dataset, _settings(recipe, told), folder, factor, device=device, watch=_watch(), share=share, meet=meet
-    )
+    grids = image_grids(dataset, _settings(recipe, told), folder, factor, device=device, watch=_watch(), share=share, meet=meet)
     theirs, ours = (EncoderId(t.encoder, t.encoder_sha256) for t in (told, grids.told))
     if not theirs.agrees(ours) or told.numbers != grids.told.numbers:
         raise TrainingError(f"{recipe.bundle}: is told grids of {theirs}, these are of {ours}; give grids of its own encoder")

@@ -51,9 +51,7 @@ class _Pending:
         return len(self.outputs) == self.calls
 
 
-def calls_of_crop(
-    card: BundleCard, classes: NDArray[np.uint8], guidance: float, grid: Array | None = None
-) -> list[Condition]:
+def calls_of_crop(card: BundleCard, classes: NDArray[np.uint8], guidance: float, grid: Array | None = None) -> list[Condition]:
     """The conditions of a crop's model calls: one per label present, and one null pass shared by all under guidance."""
     return _with_null([condition for condition, _ in conditions_of(card, classes, grid)], guidance)[0]
 

@@ -1,0 +1,275 @@
+"""Other pixels in a slide's file: only tiles that they touch are written anew, everything else stays byte for byte.
+
+The file is copied, new tiles of all levels are put at its end, and the entries that point to tiles are written over, so the
+time depends on the pixels and, but for copying, not on the slide. The old tiles are written over with zeros: what somebody
+removes must not stay in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsigen.base.errors import ConfigError, ImageError, OutputError, refusing
+from wsigen.base.geometry import Box
+from wsigen.slide.formats import kind_of
+from wsigen.slide.jpeg_blocks import paste
+from wsigen.slide.jpeg_stream import JpegStream
+from wsigen.slide.openslide_reader import vendor_of
+from wsigen.slide.patched_pixels import RGB, Mask, Patch, box_at, patched
+from wsigen.slide.streams import demand_size
+from wsigen.slide.tiff_patch import TiffPatch
+from wsigen.slide.tiff_reader import DAMAGED, YCBCR, TiffReader
+from wsigen.slide.tiff_reader import RGB as RGB_TAG
+from wsigen.slide.undo_file import restore, undo_writer
+from wsigen.storage.files import atomic_path, copy_file, sha256
+
+__all__ = ["LevelChange", "Patch", "Spliced", "replace_pixels", "restore"]
+
+JPEG = 7
+LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
+"""Compressions that give back what was put in; the others, but JPEG, are refused."""
+
+_CONVERT = "convert it first: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
+_VENDORS = {None, "aperio"}
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """What changed in a level.
+
+    Attributes
+    ----------
+    tiles, of : int
+        Tiles that were encoded anew, of how many.
+    pixels : int
+        Pixels that were replaced: those of the mask, at coarser levels all that a pixel of the mask is part of.
+    beside : int
+        Other pixels that were encoded anew, because they lie in a block of a JPEG (mostly 16 x 16 px) that the mask touches.
+        Their colours change by a few grey levels. 0 of lossless tiles.
+    """
+
+    tiles: int
+    of: int
+    pixels: int
+    beside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """A slide with other pixels.
+
+    Attributes
+    ----------
+    path : Path
+        The new file.
+    parent_sha256 : str
+        Of the file it was made from.
+    levels : tuple of LevelChange
+        Finest first.
+    notes : tuple of str
+        What a user should be told, a line each.
+    """
+
+    path: Path
+    parent_sha256: str
+    levels: tuple[LevelChange, ...]
+    notes: tuple[str, ...]
+
+
+def replace_pixels(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    patches: Sequence[Patch],
+    *,
+    description: str | None = None,
+    undo: str | os.PathLike[str] | None = None,
+) -> Spliced:
+    """Write a slide that differs from another one in some pixels.
+
+    Parameters
+    ----------
+    source : path
+        A tiled TIFF: OME-TIFF, SVS, or a plain pyramid, of 8-bit RGB as JPEG, deflate, LZW or uncompressed.
+    output : path
+        The new slide; a file that lies there is replaced, at once and only if all went well.
+    patches : sequence of Patch
+        They may overlap; the last one counts.
+    description : str or None
+        The new ImageDescription (OME-XML) of the first page.
+    undo : path or None
+        A file to keep what was replaced in, for `restore`.
+
+    Raises
+    ------
+    ImageError
+        If the source is of another format, or damaged.
+    ConfigError
+        If a patch reaches beyond the slide, or output or undo is the source.
+    OutputError
+        If the output cannot be written.
+
+    Notes
+    -----
+    **Memory bound.** The patches, and one tile with what lies below it (at most 2^24 px of level 0 at a time).
+    """
+    source, output = Path(source), Path(output)
+    undo = None if undo is None else Path(undo)
+    _demand_paths(source, output, undo)
+    reader = _open(source)
+    canvas = Box(0, 0, *reader.info.levels[0])
+    for patch in patches:
+        if patch.box.intersect(canvas) != patch.box:
+            raise ConfigError(
+                f"{source}: pixels for {patch.box} in a slide of {canvas.width} x {canvas.height} px; cut them at its edge"
+            )
+    with (
+        refusing(OutputError, output, "free disk space, or choose another place", (ImageError, OutputError)),
+        ExitStack() as files,
+    ):
+        beside = files.enter_context(atomic_path(output))
+        undo_beside = None if undo is None else files.enter_context(atomic_path(undo))  # in place before the slide is
+        copy_file(source, beside)
+        parent = sha256(beside)
+        with undo_writer(undo_beside, beside.stat().st_size, parent) as kept, beside.open("r+b") as file:
+            tiff = TiffPatch(file, reader.tif, kept.keep)
+            levels = [_replace(reader, tiff, level, patches) for level in range(len(reader.info.levels))]
+            shared = tiff.clear_replaced()
+            if description is not None:
+                tiff.describe(reader.tif.pages.first, description.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    return Spliced(output, parent, tuple(levels), _notes(reader, shared))
+
+
+def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:
+    for path in (output, *([] if undo is None else [undo])):
+        if path.exists() and path.samefile(source):
+            raise ConfigError(f"{path}: is the slide itself, which is never changed; give another name")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: no such folder; make it")
+
+
+def _open(source: Path) -> TiffReader:
+    if not source.is_file():
+        raise ImageError(f"{source}: no such image; check the path")
+    vendor = vendor_of(str(source))
+    if kind_of(source) != "TIFF" or vendor not in _VENDORS:
+        what = vendor or kind_of(source) or "this"
+        raise ImageError(f"{source}: pixels are replaced in OME-TIFF, SVS and plain tiled TIFF, not in {what}; {_CONVERT}")
+    reader = TiffReader.open(str(source))
+    problem = next((p for level in reader.image.levels if (p := _unfit(level.keyframe))), None)
+    if len(reader.image.planes) != 1 or len(reader.image.levels[0]) != 1:
+        problem = "several planes"
+    if problem:
+        raise ImageError(f"{source}: {problem}, in which pixels cannot be replaced; {_CONVERT}")
+    if missing := reader.missing_bytes():
+        raise ImageError(f"{source}: the slide is truncated, {missing} bytes are missing; {DAMAGED}")
+    return reader
+
+
+def _unfit(page: Any) -> str:
+    """What of a page keeps its tiles from being replaced; empty if nothing does."""
+    compression = int(page.compression)
+    predictor = int(page.predictor)
+    colours = (RGB_TAG, YCBCR) if compression == JPEG else (RGB_TAG,)
+    checks = [
+        (not page.is_tiled, "strips instead of tiles"),
+        (page.dtype != np.uint8 or page.samplesperpixel != 3 or page.planarconfig != 1, "pixels that are no 8-bit RGB triples"),
+        (int(page.photometric) not in colours, f"pixels of the kind {page.photometric!r}"),
+        (compression != JPEG and compression not in LOSSLESS, f"tiles compressed as {page.compression!r}"),
+        (compression != JPEG and predictor not in (1, 2), f"the predictor {predictor}"),
+        (page.fillorder != 1, "bits in reversed order"),
+    ]  # fmt: skip
+    return next((what for bad, what in checks if bad), "")
+
+
+def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[Patch]) -> LevelChange:
+    page = reader.image.levels[level].keyframe
+    side = (page.tilelength, page.tilewidth)
+    across = -(-page.imagewidth // side[1])
+    of = across * -(-page.imagelength // side[0])
+    count = pixels = beside = 0
+    for row, column in _touched(reader, level, side, patches):
+        box = Box(row * side[0], column * side[1], (row + 1) * side[0], (column + 1) * side[1])
+        there = box.intersect(Box(0, 0, page.imagelength, page.imagewidth))
+        new, mask = patched(reader, level, there, patches)
+        if not mask.any():
+            continue
+        edge = ((0, side[0] - there.height), (0, side[1] - there.width))
+        with refusing(ImageError, f"{reader.path}: tile ({row}, {column}) of level {level}", DAMAGED):
+            number = row * across + column
+            data, again = _encode(
+                reader, page, number, np.pad(new, (*edge, (0, 0)), mode="edge"), np.pad(mask, edge, mode="edge")
+            )
+        tiff.replace_tiles(page, {number: data})
+        count, pixels = count + 1, pixels + int(mask.sum())
+        beside += int((again[: there.height, : there.width] & ~mask).sum())
+    return LevelChange(count, of, pixels, beside)
+
+
+def _touched(reader: TiffReader, level: int, side: tuple[int, int], patches: Sequence[Patch]) -> Iterator[tuple[int, int]]:
+    """Tiles ``(row, column)`` of a level that a patch's box lies on."""
+    boxes = [box_at(reader, level, patch.box) for patch in patches]
+    tiles = {
+        (row, column)
+        for box in boxes
+        if not box.empty
+        for row in range(box.y0 // side[0], -(-box.y1 // side[0]))
+        for column in range(box.x0 // side[1], -(-box.x1 // side[1]))
+    }
+    return iter(sorted(tiles))
+
+
+def _encode(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mask) -> tuple[bytes, Mask]:
+    """A tile with new pixels, and which of its pixels were encoded anew."""
+    if int(page.compression) == JPEG:
+        return _encode_jpeg(reader, page, number, new, mask)
+    old = reader.segment(page, number)
+    full = (
+        np.full_like(new, 255)
+        if old is None
+        else np.pad(old, [(0, n - m) for n, m in zip(new.shape, old.shape, strict=True)], mode="edge")
+    )
+    return _encode_lossless(page, np.where(mask[..., None], new, full)), mask
+
+
+def _encode_jpeg(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mask) -> tuple[bytes, Mask]:
+    data = reader.stored(page, number)
+    blank = not data
+    if blank:  # not scanned: the settings of another tile, white around
+        other = next((i for i, size in enumerate(page.databytecounts) if size), None)
+        if other is None:
+            raise ValueError("a level without a stored tile")
+        data = reader.stored(page, other)
+        new = np.where(mask[..., None], new, np.uint8(255))
+    demand_size(JPEG, data, (page.tilelength, page.tilewidth))
+    stream = JpegStream.parse(data, page.jpegtables or b"")
+    ycbcr = int(page.photometric) == YCBCR or stream.jfif  # as tifffile decides
+    return paste(stream, new, mask, ycbcr, blank)
+
+
+def _encode_lossless(page: Any, pixels: RGB) -> bytes:
+    import imagecodecs
+
+    samples = imagecodecs.delta_encode(pixels, axis=-2) if int(page.predictor) == 2 else pixels
+    data = np.ascontiguousarray(samples).tobytes()
+    kind = LOSSLESS[int(page.compression)]
+    if kind == "none":
+        return data
+    return bytes(imagecodecs.lzw_encode(data) if kind == "LZW" else imagecodecs.deflate_encode(data, level=6))
+
+
+def _notes(reader: TiffReader, shared: int) -> tuple[str, ...]:
+    notes = []
+    if reader.image.others:
+        notes.append(f"pixels were replaced in the slide alone, not in {', '.join(reader.image.others[:5])}")
+    if shared:
+        notes.append(f"{shared} bytes of replaced tiles stay in the file, as other tiles point to them")
+    return tuple(notes)
