@@ -41,7 +41,7 @@ def main() -> None:
         write_slides(args.data, slides)
     dataset = open_data(plan, slides, args.out, args.skip_bad)
     bundle = train_models(plan, dataset, args.out, resume=args.resume)
-    bundle = train_grids(plan, dataset, args.out, bundle, resume=args.resume)
+    bundle = train_grids(plan, dataset, args.out, bundle, resume=args.resume, skip_bad=args.skip_bad)
     write_card(bundle, args.out)
 
 

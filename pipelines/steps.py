@@ -73,13 +73,15 @@ class PipelineSettings(Settings):
     """A pipeline from data to figures: recipes as ``wsigen train`` reads them, without their dataset.
 
     ``autoencoder`` may be ``{use: FOLDER}`` (`KeptAutoencoder`); without ``grid`` no network of grids is trained, without
-    ``tokens`` none that draws tokens, without ``mask`` no model of layouts.
+    ``tokens`` none that draws tokens, without ``mask`` no model of layouts. ``grid_dataset`` says what of ``dataset`` is
+    otherwise for the network of grids, such as levels and overlap.
     """
 
     dataset: dict[str, Any]
     autoencoder: dict[str, Any]
     denoiser: dict[str, Any]
     grid: dict[str, Any] | None = None
+    grid_dataset: dict[str, Any] | None = None
     tokens: dict[str, Any] | None = None
     mask: dict[str, Any] | None = None
     slides: SlideSettings = SlideSettings(settings={})
@@ -122,10 +124,7 @@ def read_pipeline(file: Path) -> PipelineSettings:
 
 def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = False) -> Dataset:
     """Write the dataset's file, check and index it; print what it holds."""
-    file = dataset_file(out)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(file) as beside:
-        beside.write_text(yaml.safe_dump({**plan.dataset, "root": str(data.absolute())}, sort_keys=False), encoding="utf-8")
+    file = _write({**plan.dataset, "root": str(data.absolute())}, dataset_file(out))
     dataset = open_dataset(file, skip_bad=skip_bad)
     if dataset.skipped:
         print(f"note: {len(dataset.skipped)} images cannot be opened, left out, e.g. {dataset.skipped[0][1]}", flush=True)
@@ -135,6 +134,14 @@ def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = Fa
         members = dataset.training if split == "training" else dataset.held_out
         print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)
     return dataset
+
+
+def _write(described: dict[str, Any], file: Path) -> Path:
+    """Write a dataset's file, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as beside:
+        beside.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    return file
 
 
 def dataset_file(out: Path) -> Path:
@@ -159,10 +166,15 @@ def train_models(plan: PipelineSettings, dataset: Dataset, out: Path, *, resume:
     return _once(make, bundle, resume, lambda: denoiser_identity(recipe, data_key(recipe, dataset, load_vae(autoencoder))))
 
 
-def train_grids(plan: PipelineSettings, dataset: Dataset, out: Path, bundle: Path, *, resume: bool) -> Path:
+def train_grids(
+    plan: PipelineSettings, dataset: Dataset, out: Path, bundle: Path, *, resume: bool, skip_bad: bool = False
+) -> Path:
     """Train the network that draws the bundle's grids, if the plan has one. Returns the bundle with it; see `train_models`."""
     if plan.grid is None:
         return bundle
+    if plan.grid_dataset:
+        described = read_mapping(dataset_file(out), ConfigError) | plan.grid_dataset
+        dataset = open_dataset(_write(described, out / "grid-dataset.yaml"), skip_bad=skip_bad)
     recipe = GridRecipe.model_validate({**plan.grid, "dataset": out, "bundle": bundle})
     make, folder = partial(make_grid, recipe, dataset, out / "grid"), out / "grid" / "bundle"
     return _once(make, folder, resume, lambda: grid_identity(recipe, dataset))

@@ -148,9 +148,9 @@ def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: An
         if draws:
             tiny_unet(cells + mapped + cells + 1, len(LEVELS), cells).save_pretrained(folder / "grid" / "unet")
     for part in (folder, folder / "grid") if draws else (folder,):
-        DDIMScheduler(
-            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
-        ).save_pretrained(part / "scheduler")
+        DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
+            part / "scheduler"
+        )
     grid: dict[str, Any] = {"mean": [0.2, 0.0, 0.3], "std": [0.4, 0.3, 0.3]}
     if draws:
         grid["network"] = {"levels": LEVELS, "crops": [16, 8], "steps": 3}

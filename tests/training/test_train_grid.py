@@ -17,8 +17,9 @@ from wsigen.base.errors import TrainingError
 from wsigen.models.card import Level, read_card
 from wsigen.models.model import load_model
 from wsigen.training.autoencoder import build_vae
+from wsigen.training.grid_settings import GridTelling
 from wsigen.training.grids import coarser_cells, enlarged, level_ratios, told_grid
-from wsigen.training.recipes import AutoencoderNetwork, GridTelling
+from wsigen.training.recipes import AutoencoderNetwork
 
 UNET = {"channels": [8, 16], "layers": 1, "norm_groups": 4, "head_dim": 8}
 LOOP = {"steps": 3, "batch": 4, "sample_every": 3, "learning_rate": 1e-3}
@@ -104,7 +105,9 @@ def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp
     assert (np.abs(card.grid.mean) < 1).all()
     model = load_model(folder / "grid" / "bundle")
     assert model.grid is not None
-    assert model.grid.unet.config.in_channels == card.drawing.input_channels == 3 + 2 + 4
+    assert card.drawing is not None
+    assert card.drawing.input_channels == 3 + 2 + 4
+    assert model.grid.unet.config.in_channels == 4 * card.drawing.input_channels  # it sees 2 x 2 cells as one
     assert list((folder / "grid").glob("samples/*.png"))
     settings = {"model": str(folder / "grid" / "bundle"), "class_name": "Tumor", "size": "640x512"}
     slide = wsigen.generate(tmp_path / "s.ome.tiff", **settings)

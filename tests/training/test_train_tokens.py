@@ -27,9 +27,10 @@ from wsigen.training.autoencoder import build_vae
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
 from wsigen.training.denoiser_task import Denoiser, DenoiserTask
+from wsigen.training.grid_settings import EncodedGrid
 from wsigen.training.grids import worn_windows
 from wsigen.training.loop import train
-from wsigen.training.recipes import AutoencoderNetwork, DenoiserRecipe, EncodedGrid
+from wsigen.training.recipes import AutoencoderNetwork, DenoiserRecipe
 from wsigen.training.snapshot import identity_of
 
 UNET = {"channels": [8, 16], "layers": 1, "norm_groups": 4, "head_dim": 8}
@@ -93,9 +94,7 @@ def recipe(folder: Path, name: str, grid: dict[str, Any], **more: Any) -> Path:
     [("vit", {"summariser": VIT}), ("conv", {"summariser": CONV, "p_unknown": 0}), ("channels", {"told": "channels"})],
     ids=["transformer", "convolutions on codes of factor 4", "channels"],
 )
-def test_from_images_to_a_slide_that_follows_a_grid(
-    folder: Path, tmp_path: Path, name: str, grid: dict[str, Any]
-) -> None:
+def test_from_images_to_a_slide_that_follows_a_grid(folder: Path, tmp_path: Path, name: str, grid: dict[str, Any]) -> None:
     file = recipe(folder, name, grid, latent_variants=2, autoencoder="vq4" if name == "conv" else "vae")
     Means.seen = 0
     bundle = wsigen.train_denoiser(file, out=tmp_path / "out").result
@@ -213,9 +212,7 @@ def test_a_denoiser_learns_from_its_tokens(tmp_path: Path, summariser: dict[str,
         return torch.from_numpy(batch.latents), worn_windows(torch.from_numpy(batch.windows), settings.grid, rng)
 
     conditioner = Conditioner("none", 2, 2, True, None, told.parts)
-    task = DenoiserTask(
-        settings, settings.bundle, unet, build_schedule(settings), conditioner, Told(), None, tell, network
-    )
+    task = DenoiserTask(settings, settings.bundle, unet, build_schedule(settings), conditioner, Told(), None, tell, network)
     train(task, settings.loop, tmp_path, identity_of(settings.decisive()))
     batch = {**task.draw(1000, 0)}
     batch["steps"] = torch.full_like(batch["steps"], 990)

@@ -262,11 +262,15 @@ def _check_channels(folder: Path, network: Architecture, card: BundleCard) -> No
     told = [f"{channels} latent channels"]
     told += [f"a class map of {classes} classes and 'unknown'"] if card.conditioning.kind == "class-map" else []
     told += [f"a grid of {card.grid.channels - 1} numbers and 'known'"] if card.grid and card.grid.channels else []
-    _agree(folder, f"{part} in_channels", network.channels, f"{' and '.join(told)} need", card.input_channels)
-    if not (network.learns_variance and network.outputs == 2 * channels):
-        _agree(folder, f"{part} out_channels", network.outputs, "the card's latent.channels is", channels)
-    if card.crop_latent % network.multiple:
-        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, the {part} needs a multiple of {network.multiple}")
+    square = card.patch**2
+    told += [f"patches of {square} px"] if square > 1 else []
+    _agree(folder, f"{part} in_channels", network.channels, f"{' and '.join(told)} need", card.input_channels * square)
+    if not (network.learns_variance and network.outputs == 2 * channels * square):
+        why = "the card's latent.channels is" if square == 1 else "the card's latent.channels and patch need"
+        _agree(folder, f"{part} out_channels", network.outputs, why, channels * square)
+    multiple = network.multiple * card.patch
+    if card.crop_latent % multiple:
+        raise BundleError(f"{folder}: crop_latent is {card.crop_latent}, the {part} needs a multiple of {multiple}")
 
 
 def _check_embeddings(folder: Path, network: Architecture, card: BundleCard) -> None:

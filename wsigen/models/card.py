@@ -116,6 +116,9 @@ class Latent(Settings):
         return value
 
 
+Patch = Annotated[int, Field(ge=1, le=8)]
+
+
 class GridNetwork(Settings):
     """The network in ``grid/`` of a bundle, which draws grids from class maps: how its passes run.
 
@@ -126,12 +129,13 @@ class GridNetwork(Settings):
         one before.
     crops : tuple of int
         Sides of the windows it knows, cells, falling: a pass takes the first that fits into its canvas.
-    guidance, steps, eta
+    patch, guidance, steps, eta
         As those of the card.
     """
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
     crops: Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=2)], ...], Field(min_length=1)] = (64, 32)
+    patch: Patch = 1
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -249,6 +253,8 @@ class BundleCard(Settings):
         The grid that the denoiser is told besides its class conditions.
     crop_latent : int
         Side of the windows the model denoises, latent px.
+    patch : int
+        Side of the squares of latent px that its network sees as one px of as many more channels (`denoisers.folded`).
     guidance : float
         Default w of ``(1 + w) eps(c) - w eps(null)``.
     steps : int
@@ -272,6 +278,7 @@ class BundleCard(Settings):
     grid: GridCondition | None = None
     latent: Latent
     crop_latent: Annotated[int, Field(ge=8, le=4096)]
+    patch: Patch = 1
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -332,7 +339,7 @@ class BundleCard(Settings):
             return None
         network = self.grid.network
         latent = Latent(channels=len(self.grid.mean), factor=self.latent.factor, mean=self.grid.mean, std=self.grid.std)
-        own = {"levels": network.levels, "latent": latent, "crop_latent": network.crops[0]}
+        own = {"levels": network.levels, "latent": latent, "crop_latent": network.crops[0], "patch": network.patch}
         own |= {"guidance": network.guidance, "steps": network.steps, "eta": network.eta}
         return self.model_copy(update={**own, "grid": self.grid.model_copy(update={"network": None})})
 

@@ -92,7 +92,24 @@ def attending(tokens: bool) -> list[str]:
     return [name for name, known in KNOWN.items() if known.attends == tokens]
 
 
-def call(network: nn.Module, sample: Tensor, time: float, extra: dict[str, Any], channels: int) -> Tensor:
+def folded(sample: Tensor, patch: int) -> Tensor:
+    """Squares of ``patch`` x ``patch`` px as one px of as many more channels: ``(B, C, p, p)`` to ``(B, C s^2, p / s, p / s)``.
+
+    A network that sees its sample so works on patches of it, as transformers do (Hoogeboom et al. 2023, simple diffusion).
+    """
+    from torch.nn import functional
+
+    return sample if patch == 1 else functional.pixel_unshuffle(sample, patch)
+
+
+def unfolded(prediction: Tensor, patch: int) -> Tensor:
+    """The reverse of `folded`."""
+    from torch.nn import functional
+
+    return prediction if patch == 1 else functional.pixel_shuffle(prediction, patch)
+
+
+def call(network: nn.Module, sample: Tensor, time: float, extra: dict[str, Any], channels: int, patch: int = 1) -> Tensor:
     """Call a denoising network.
 
     Parameters
@@ -107,6 +124,8 @@ def call(network: nn.Module, sample: Tensor, time: float, extra: dict[str, Any],
         Class labels, or tokens and their mask.
     channels : int
         Of a latent; what the network gives besides, its variance, is left out.
+    patch : int
+        See `folded`.
 
     Returns
     -------
@@ -114,8 +133,8 @@ def call(network: nn.Module, sample: Tensor, time: float, extra: dict[str, Any],
         ``(B, channels, p, p)``.
     """
     given = KNOWN[type(network).__name__].arguments(sample, time)
-    prediction: Tensor = network(sample, **given, return_dict=False, **extra)[0]
-    return prediction[:, :channels]
+    prediction: Tensor = network(folded(sample, patch), **given, return_dict=False, **extra)[0]
+    return unfolded(prediction, patch)[:, :channels]
 
 
 def _unet(name: str, config: Config) -> Architecture:

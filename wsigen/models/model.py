@@ -180,7 +180,7 @@ class Denoiser:
         with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=bf16):
             sample, extra = self.inputs(batch, conditions, level)
             sample = sample.contiguous(memory_format=torch.channels_last)
-            output = call(self.unet, sample, time, extra, batch.shape[1])
+            output = call(self.unet, sample, time, extra, batch.shape[1], self.card.patch)
             predicted = np.ascontiguousarray(output.float().cpu().numpy())
         return demand_finite(predicted if flow is None else flow.clean(state, predicted, timestep), "denoiser")
 

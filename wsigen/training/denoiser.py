@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 def build_unet(settings: UNetSettings, card: BundleCard, side: int, text_width: int = 0) -> nn.Module:
     """Build an untrained denoiser; ``side`` of the crops in latent px, ``text_width`` of the tokens that it attends to."""
-    multiple = 2 ** (len(settings.channels) - 1)
+    square, multiple = card.patch**2, card.patch * 2 ** (len(settings.channels) - 1)
     if side % multiple:
         raise TrainingError(
             f"crops of {side} latent px: network.channels of {len(settings.channels)} levels need a multiple of {multiple}"
         )
     width = text_width if card.attends else 0
-    return unet_of(settings, side, card.input_channels, card.latent.channels, embeddings(card), width)
+    channels = card.input_channels * square, card.latent.channels * square
+    return unet_of(settings, side // card.patch, *channels, embeddings(card), width)
 
 
 def unet_of(

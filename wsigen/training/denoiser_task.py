@@ -15,12 +15,13 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.latents import LatentBatch
+from wsigen.models.denoisers import folded, unfolded
 from wsigen.models.inputs import with_tokens
 from wsigen.models.summariser import summarise
 from wsigen.training.autoencoder import to_bytes
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
 from wsigen.training.entropy import FeatureMemory, feature_entropy, pooled
-from wsigen.training.recipes import BundleSettings, GridSampling, LatentRecipe
+from wsigen.training.recipes import BundleSettings, GridSampling, LatentRecipe, NoiseLevels
 from wsigen.training.task import Player, Task, Tensors
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class DenoiserTask(Task):
         Guidance, steps and eta of the sample pictures.
     decoder : callable, optional
         Latents to pictures (B, 3, H, W) in [-1, 1].
+    patch : int
+        Side of the squares of latent px that the U-Net sees as one.
     telling : callable, optional
         How batches hold grids; by default they hold none.
     summariser : nn.Module, optional
@@ -62,11 +65,12 @@ class DenoiserTask(Task):
         decoder: Callable[[Tensor], Tensor] | None = None,
         telling: Telling | None = None,
         summariser: nn.Module | None = None,
+        patch: int = 1,
     ) -> None:
         self.recipe, self.unet, self.scheduler, self._sampling = recipe, unet, scheduler, sampling
         self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
         self._tell: Telling = telling or (lambda batch, rng: (torch.from_numpy(batch.latents), None))
-        self._network, self._noising = Denoiser(unet, summariser), Noising(scheduler)
+        self._network, self._noising = Denoiser(unet, summariser, patch), Noising(scheduler, recipe.noise_levels)
         self._memory: FeatureMemory | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.columns: tuple[str, ...] = ("mse",)
@@ -163,9 +167,9 @@ class DenoiserTask(Task):
 class Denoiser(nn.Module):
     """The summariser, the U-Net, and what comes out of its middle block, in one forward pass (as several processes need it)."""
 
-    def __init__(self, unet: nn.Module, summariser: nn.Module | None = None) -> None:
+    def __init__(self, unet: nn.Module, summariser: nn.Module | None = None, patch: int = 1) -> None:
         super().__init__()
-        self.unet, self.summariser = unet, summariser
+        self.unet, self.summariser, self.patch = unet, summariser, patch
         self._middle: Tensor | None = None
         middle = getattr(unet, "mid_block", None)
         if middle is not None:
@@ -189,11 +193,11 @@ class Denoiser(nn.Module):
         """
         if windows is not None and levels is not None and sides is not None:
             conditions = with_tokens(conditions, self._tokens(windows, levels, sides).to(sample))
-        prediction = self.unet(sample, steps, return_dict=False, **conditions)[0]
+        prediction = self.unet(folded(sample, self.patch), steps, return_dict=False, **conditions)[0]
         middle, self._middle = self._middle, None
         if middle is None:
             raise TrainingError("the U-Net has no middle block; begin at another one, or give none")
-        return prediction, pooled(middle)
+        return unfolded(prediction, self.patch), pooled(middle)
 
     def _tokens(self, windows: Tensor, levels: Tensor, sides: Tensor) -> Tensor:
         """Tokens (B, T, C) of windows of several sides; those of hidden ones are 0, whatever their level."""
@@ -209,19 +213,27 @@ class Denoiser(nn.Module):
 class Noising:
     """Forward noising x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, and what the network must predict."""
 
-    def __init__(self, scheduler: DDIMScheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, scheduler: DDIMScheduler, levels: NoiseLevels | None = None) -> None:
+        self._scheduler, self._levels = scheduler, levels
         self.steps = int(scheduler.config["num_train_timesteps"])
         self._kind = str(scheduler.config["prediction_type"])
 
     def __call__(self, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t, t (stratified over the batch, so that every step sees all noise levels) and the target."""
         count = len(latents)
-        steps = torch.from_numpy(((np.arange(count) + rng.random(count)) / count * self.steps).astype(np.int64))
+        shares = (np.arange(count) + rng.random(count)) / count
+        shares = shares if self._levels is None else _logit_normal(shares, self._levels)
+        steps = torch.from_numpy(np.minimum(shares * self.steps, self.steps - 1).astype(np.int64))
         noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
         noisy = self._scheduler.add_noise(latents, noise, steps)
         velocity = self._kind == "v_prediction"
         return noisy, steps, self._scheduler.get_velocity(latents, noise, steps) if velocity else noise
+
+
+def _logit_normal(shares: NDArray[np.float64], levels: NoiseLevels) -> NDArray[np.float64]:
+    """Shares in (0, 1) of a logit-normal distribution, from as many of a uniform one."""
+    normal = torch.special.ndtri(torch.from_numpy(shares).clamp(1e-6, 1.0 - 1e-6)).numpy()
+    return np.asarray(1.0 / (1.0 + np.exp(-(levels.mean + levels.deviation * normal))))
 
 
 def quartered(batch: LatentBatch) -> LatentBatch:
@@ -276,7 +288,7 @@ def draw_samples(
     config: Any = network.unet.config
     sampler = type(scheduler).from_config(scheduler.config)
     sampler.set_timesteps(steps)
-    shape = (len(class_maps), int(config["out_channels"]), *class_maps.shape[1:])
+    shape = (len(class_maps), int(config["out_channels"]) // network.patch**2, *class_maps.shape[1:])
     source = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=source).to(class_maps.device)
     unknown = torch.full_like(class_maps, UNKNOWN)

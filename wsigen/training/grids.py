@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.models.card import Level
-from wsigen.training.recipes import GridTelling
+from wsigen.training.grid_settings import GridTelling
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -26,7 +26,7 @@ from wsigen.grids.tiles import cells_of
 from wsigen.grids.wsz import SUFFIX
 from wsigen.models.card import GridCondition
 from wsigen.models.extractors.extractors import Extractor, open_extractor
-from wsigen.training.recipes import EncodedGrid
+from wsigen.training.grid_settings import EncodedGrid
 
 Array = NDArray[np.float32]
 

@@ -30,12 +30,13 @@ from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
 from wsigen.training.denoiser_task import DenoiserTask, Telling
+from wsigen.training.grid_settings import EncodedGrid
 from wsigen.training.grids import told_grid, with_cells, worn_windows
 from wsigen.training.image_grids import grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
-from wsigen.training.recipes import DenoiserRecipe, EncodedGrid
+from wsigen.training.recipes import DenoiserRecipe
 from wsigen.training.snapshot import Identity, identity_of, model_key, weights_key
 
 

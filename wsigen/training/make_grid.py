@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,20 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsigen.base.errors import TrainingError
-from wsigen.dataset.crops import CropBatch, Stream
+from wsigen.dataset.crops import Stream, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.latents import LatentBatch
+from wsigen.dataset.latents import LatentBatch, LatentCache, cache_latents
 from wsigen.grids.mean_colour import NAME, mean_colours
 from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard, GridNetwork
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
 from wsigen.training.denoiser_task import DenoiserTask
+from wsigen.training.grid_settings import GridTelling
 from wsigen.training.grids import coarser_cells, level_ratios, told_grid
 from wsigen.training.loop import Outcome, check_folder, train
-from wsigen.training.processes import is_main
+from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import save_card, save_network, whole_folder
-from wsigen.training.recipes import GridRecipe, GridTelling
+from wsigen.training.recipes import GridRecipe
 from wsigen.training.snapshot import Identity, identity_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 SHOWN_PX = 8
 """px of a cell in sample pictures."""
+
+TURNS = 3
+"""What a random generator of a step is for; see `denoiser_task`."""
 
 
 class GridTask(DenoiserTask):
@@ -43,17 +48,35 @@ class GridTask(DenoiserTask):
 
 
 class CellStream:
-    """Cells of random crops that are read from the images, turned and jittered in stain; see `dataset.crops.Stream`."""
+    """Cached cells, each time turned and jittered in stain anew; see `dataset.crops.Stream`.
 
-    def __init__(self, crops: Stream[CropBatch], cell_px: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
-        self._cell = cell_px
-        self._crops, self._mean, self._std = crops, mean[:, None, None], std[:, None, None]
+    Parameters
+    ----------
+    cells : Stream[LatentBatch]
+        Mean colours, -1 .. 1, (B, 3, p, p).
+    mean, std : ndarray
+        (3,), by which they are standardised.
+    jitter : float
+        See `dataset.crops.jitter_stain`.
+    """
+
+    def __init__(
+        self, cells: Stream[LatentBatch], mean: NDArray[np.float32], std: NDArray[np.float32], jitter: float, seed: int
+    ) -> None:
+        self._cells, self._mean, self._std, self._jitter, self._seed = cells, mean, std, jitter, seed
 
     def batch(self, step: int, count: int) -> LatentBatch:
-        """Return ``count`` crops of a step (>= 0) as standardised cells (B, 3, p, p)."""
-        crops = self._crops.batch(step, count)
-        cells = (mean_colours(crops.images, self._cell) - self._mean) / self._std
-        return LatentBatch(cells, crops.class_maps, crops.levels, crops.labelled)
+        """Return the standardised cells of a step (>= 0)."""
+        batch = self._cells.batch(step, count)
+        cells, maps = [], []
+        for i, (values, classes) in enumerate(zip(batch.latents, batch.class_maps, strict=True)):
+            rng = np.random.default_rng((self._seed, step, i, TURNS))
+            variant = int(rng.integers(8))
+            colours = ((values.transpose(1, 2, 0) + 1.0) * 127.5).round().astype(np.uint8)
+            turned = dihedral(jitter_stain(colours, rng, self._jitter) if self._jitter else colours, variant)
+            cells.append(((turned / np.float32(127.5) - 1.0 - self._mean) / self._std).transpose(2, 0, 1))
+            maps.append(dihedral(classes, variant))
+        return LatentBatch(np.stack(cells).astype(np.float32), np.stack(maps), batch.levels, batch.labelled)
 
 
 def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
@@ -72,16 +95,14 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     if drawing is None or card.grid is None:
         raise ValueError("a card without a network of grids")
     mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
-    side_px, cell_px = dataset.settings.patch_px, card.latent.factor
-    shares, unlabelled = recipe.level_shares, recipe.unlabelled_share
-    crops = dataset.crops("training", side_px, recipe.seed, shares, unlabelled_share=unlabelled, cell_px=cell_px)
-    stream = CellStream(crops, cell_px, mean, std)
+    cells = _cells(dataset, card.latent.factor, out).stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
+    stream = CellStream(cells, mean, std, recipe.stain_jitter, recipe.seed)
     torch.manual_seed(recipe.seed)
     unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
     tell = partial(_tell, recipe.telling, level_ratios(drawing.levels))
     show = partial(_shown, mean=mean, std=std)
-    task = GridTask(recipe, recipe.sampling, unet, scheduler, conditioner, stream, show, tell)
+    task = GridTask(recipe, recipe.sampling, unet, scheduler, conditioner, stream, show, tell, patch=recipe.network.patch)
     outcome = train(task, recipe.loop, out, identity(recipe, dataset), seed=recipe.seed, resume=resume)
     if outcome.result and is_main():
         _publish(recipe, card, unet, scheduler, outcome.result)
@@ -118,9 +139,19 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
     network = GridNetwork(
         levels=dataset.levels,
         crops=(side, side // 2) if recipe.quarter_share else (side,),
+        patch=recipe.network.patch,
         **recipe.sampling.model_dump(),
     )
     return card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
+
+
+def _cells(dataset: Dataset, cell_px: int, out: Path) -> LatentCache:
+    """The mean colours of all patches, -1 .. 1, made once."""
+    state = processes()
+    encode = partial(mean_colours, cell_px=cell_px)
+    share = (state.process_index, state.num_processes)
+    cells = cache_latents(dataset, encode, out / "cells", f"{NAME} {cell_px}", cell_px=cell_px, share=share, meet=meet)
+    return replace(cells, mean=np.zeros(3, np.float32), std=np.ones(3, np.float32))
 
 
 def _tell(telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

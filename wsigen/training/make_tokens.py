@@ -30,11 +30,12 @@ from wsigen.models.bundle import TOKEN_MODEL, check_bundle
 from wsigen.models.card import BundleCard, GridCondition
 from wsigen.models.summariser import AnySummariser, load_summariser, summarise
 from wsigen.models.token_model import TIMESTEPS, TokenModel, TokenModelConfig, noise_levels, save_token_model
+from wsigen.training.grid_settings import EncodedGrid, SummariserSettings
 from wsigen.training.image_grids import ImageGrids, grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import whole_folder
-from wsigen.training.recipes import EncodedGrid, SummariserSettings, TokenRecipe
+from wsigen.training.recipes import TokenRecipe
 from wsigen.training.snapshot import Identity, identity_of, model_key
 from wsigen.training.task import Player, Task, Tensors
 

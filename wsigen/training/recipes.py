@@ -9,14 +9,10 @@ from pydantic import Field, model_validator
 
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
-from wsigen.models.card import Conditioning, DataSource, Rgb, Text
+from wsigen.models.card import Conditioning, DataSource, Patch, Rgb, Text
+from wsigen.training.grid_settings import EncodedGrid, GridTelling, SummariserSettings
+from wsigen.training.ranges import Count, Decay, Natural, NotNegative, Positive, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
@@ -187,90 +183,14 @@ class BundleSettings(Settings):
     half: bool = Field(default=False, description="weights in float16")
 
 
-class GridTelling(Settings):
-    """How a network is told a grid in training (`grids.told_grid`)."""
+class NoiseLevels(Settings):
+    """How often each noise level is seen: its place t / T is logit-normal (Esser et al. 2024, eq. 19).
 
-    noise: NotNegative = Field(
-        default=0.1, description="largest deviation of noise on the standardised cells; each crop draws its own, from 0"
-    )
-    p_unknown: Share = Field(default=0.1, description="share of crops that are told no grid, so that it does without one, too")
-    cell_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-        default=(1,), description="sides of cells in latent px; each crop draws one. Larger ones are told by repeating them"
-    )
+    The middle of the schedule, where the picture takes its form, is seen more often than its ends.
+    """
 
-
-class SummariserSettings(Settings):
-    """The network that makes tokens of a window of a grid (`models.summariser`)."""
-
-    kind: Literal["vit", "conv"] = Field(default="vit", description="ZoomLDM's released transformer, or convolutions")
-    side: Annotated[int, Field(ge=1, le=128)] = Field(
-        default=8, description="cells a side of the largest window, a power of two; larger windows are told by means of cells"
-    )
-    width: Count = Field(default=512, description="numbers of a token")
-    layers: Count = Field(default=12, description="of the transformer")
-    heads: Count = Field(default=8, description="of the transformer")
-    mlp: Count = Field(default=2048, description="of the transformer")
-    groups: Count = Field(default=32, description="of the convolutions' norms")
-    out_side: Count = Field(default=8, description="tokens a side that convolutions make")
-
-    @model_validator(mode="after")
-    def _whole_parts(self) -> SummariserSettings:
-        if self.side & (self.side - 1):
-            raise ValueError(f"side {self.side} is no power of two")
-        if self.kind == "vit" and self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        if self.kind == "conv" and (self.side % self.out_side or self.width % self.groups):
-            raise ValueError("side must be a multiple of out_side, and width of groups")
-        return self
-
-    def config(self, dimension: int, levels: int) -> dict[str, Any]:
-        """The config of the network for cells of ``dimension`` numbers."""
-        common = {"dimension": dimension, "levels": levels, "side": self.side, "width": self.width}
-        if self.kind == "vit":
-            return {"_class_name": "ViTSummariser", **common, **self.model_dump(include={"layers", "heads", "mlp"})}
-        return {"_class_name": "ConvSummariser", **common, **self.model_dump(include={"out_side", "groups"})}
-
-
-class EncodedGrid(GridTelling):
-    """The grid that a denoiser is told: mean colours of each latent px, or an encoder's cells."""
-
-    encoder: Text | None = Field(default=None, description="an extractor of wsigen evaluate; mean colours by default")
-    files: Path | None = Field(
-        default=None, description="folder with a grid for each image: NAME.wsz, or NAME.h5 of TRIDENT; in place of an encoder"
-    )
-    cell_um: Positive | None = Field(default=None, description="side of an encoder's cells, um; by default its tile")
-    encoder_mpp: Positive | None = Field(default=None, description="um/px that an encoder looks at; by default 0.5")
-    told: Literal["channels", "tokens"] | None = Field(
-        default=None, description="by default mean colours by channels beside the latents, other cells by tokens"
-    )
-    summariser: SummariserSettings | None = Field(default=None, description="of a grid that is told by tokens")
-
-    @model_validator(mode="after")
-    def _says_how(self) -> EncodedGrid:
-        if self.files and (self.encoder or self.cell_um or self.encoder_mpp):
-            raise ValueError("'files' say their encoder and their cells themselves: leave encoder, cell_um and encoder_mpp out")
-        if not self.encoded and (self.cell_um or self.encoder_mpp or self.telling == "tokens"):
-            raise ValueError("mean colours are told by channels, a cell for each latent px; choose another encoder")
-        if self.summariser and self.telling == "channels":
-            raise ValueError("'summariser' is of grids that are told by tokens")
-        if self.encoded and self.cell_sides != (1,):
-            raise ValueError("'cell_sides' is of mean colours")
-        return self
-
-    @property
-    def encoded(self) -> bool:
-        """Whether the cells are an encoder's, not mean colours."""
-        return self.files is not None or self.encoder not in (None, "mean-colour")
-
-    @property
-    def telling(self) -> Literal["channels", "tokens"]:
-        """How the denoiser is told."""
-        return self.told or ("tokens" if self.encoded else "channels")
-
-    @property
-    def summariser_settings(self) -> SummariserSettings:
-        """Those of the recipe, or the released network's."""
-        return self.summariser or SummariserSettings()
+    mean: float = Field(default=0.0, description="of logit(t / T); above 0 more noise")
+    deviation: Positive = 1.0
 
 
 class LatentRecipe(Recipe):
@@ -288,6 +208,9 @@ class LatentRecipe(Recipe):
         description="share of crops of images without any label, by default as many as there are (DiffInfinite: 0.5)",
     )
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
+    noise_levels: NoiseLevels | None = Field(
+        default=None, description="which noise levels are seen how often; by default all alike"
+    )
     quarter_share: Share = Field(
         default=0.0, description="share of the steps whose crops are cut in four: four times the noise levels for the same work"
     )
@@ -340,12 +263,25 @@ class GridSampling(Settings):
     eta: Share = 1.0
 
 
+class GridUNet(UNetSettings):
+    """A U-Net from scratch that sees squares of cells as one."""
+
+    channels: tuple[Count, ...] = (96, 128, 176)
+    layers: Count = 1
+    norm_groups: Count = 16
+    head_dim: Count = 16
+    patch: Patch = Field(default=2, description="side of the squares, cells")
+
+
 class GridRecipe(LatentRecipe):
     """``wsigen train grid``."""
 
     bundle: Path = Field(description="bundle that follows grids, whose grids the network shall draw")
     telling: GridTelling = GridTelling(noise=0.15)
-    network: UNetSettings = UNetSettings(channels=(64, 128, 192), layers=1)
+    network: GridUNet = GridUNet()
+    stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.05, description="largest relative change of a crop's optical densities, each time anew"
+    )
     sampling: GridSampling = GridSampling()
     half: bool = Field(default=False, description="weights in float16")
 

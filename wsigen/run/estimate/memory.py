@@ -14,7 +14,7 @@ from wsigen.base.machine import memory_left
 from wsigen.layout.layout import Layout
 from wsigen.models.attention import PART
 from wsigen.models.autoencoder import PIECE
-from wsigen.models.card import BundleCard
+from wsigen.models.card import BundleCard, read_card
 from wsigen.models.denoisers import read_architecture
 from wsigen.models.halo import EFFECTIVE_HALO, POOLED_PX, attention_of, last_halo
 from wsigen.models.network_config import Config, read_config
@@ -260,7 +260,8 @@ def model_size(folder: Path) -> ModelSize:
     features = 4 * decoder[-1] if attention == "middle" else 0
     encoder = _widths(vae, "block_out_channels", "encoder_block_out_channels")
     norms = vae.get("_class_name") != "AutoencoderTiny"
-    return ModelSize(weights, network.planes, decoder[0], halo, features, encoder[0], norms)
+    planes = network.planes / read_card(folder).patch ** 2
+    return ModelSize(weights, planes, decoder[0], halo, features, encoder[0], norms)
 
 
 def _widths(config: Config, *keys: str) -> list[int]:
