@@ -129,10 +129,11 @@ def replace_pixels(
             raise ConfigError(
                 f"{source}: pixels for {patch.box} in a slide of {canvas.width} x {canvas.height} px; cut them at its edge"
             )
-    with (
-        refusing(OutputError, output, "free disk space, or choose another place", (ImageError, OutputError)),
-        ExitStack() as files,
-    ):
+    if description is not None and vendor_of(str(source)) == "aperio" and not description.startswith("Aperio"):
+        raise ConfigError(
+            f"{source}: a description of an SVS begins with 'Aperio', or no program knows it any more; add to the old one"
+        )
+    with refusing(OutputError, output, "free disk space, or choose another place"), ExitStack() as files:
         beside = files.enter_context(atomic_path(output))
         undo_beside = None if undo is None else files.enter_context(atomic_path(undo))  # in place before the slide is
         copy_file(source, beside)
@@ -140,12 +141,12 @@ def replace_pixels(
         with undo_writer(undo_beside, beside.stat().st_size, parent) as kept, beside.open("r+b") as file:
             tiff = TiffPatch(file, reader.tif, kept.keep)
             levels = [_replace(reader, tiff, level, patches) for level in range(len(reader.info.levels))]
-            shared = tiff.clear_replaced()
+            shared = tiff.finish()
             if description is not None:
                 tiff.describe(reader.tif.pages.first, description.encode())
             file.flush()
             os.fsync(file.fileno())
-    return Spliced(output, parent, tuple(levels), _notes(reader, shared))
+    return Spliced(output, parent, tuple(levels), _notes(reader, levels, shared))
 
 
 def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:
@@ -154,6 +155,8 @@ def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:
             raise ConfigError(f"{path}: is the slide itself, which is never changed; give another name")
         if not path.parent.is_dir():
             raise OutputError(f"{path}: no such folder; make it")
+    if undo is not None and undo.absolute() == output.absolute():
+        raise ConfigError(f"{undo}: is the output itself; give another name for what undoes it")
 
 
 def _open(source: Path) -> TiffReader:
@@ -164,7 +167,7 @@ def _open(source: Path) -> TiffReader:
         what = vendor or kind_of(source) or "this"
         raise ImageError(f"{source}: pixels are replaced in OME-TIFF, SVS and plain tiled TIFF, not in {what}; {_CONVERT}")
     reader = TiffReader.open(str(source))
-    problem = next((p for level in reader.image.levels if (p := _unfit(level.keyframe))), None)
+    problem = next((p for level in reader.image.levels if (p := _unfit(reader, level.keyframe))), None)
     if len(reader.image.planes) != 1 or len(reader.image.levels[0]) != 1:
         problem = "several planes"
     if problem:
@@ -174,7 +177,7 @@ def _open(source: Path) -> TiffReader:
     return reader
 
 
-def _unfit(page: Any) -> str:
+def _unfit(reader: TiffReader, page: Any) -> str:
     """What of a page keeps its tiles from being replaced; empty if nothing does."""
     compression = int(page.compression)
     predictor = int(page.predictor)
@@ -187,7 +190,13 @@ def _unfit(page: Any) -> str:
         (compression != JPEG and predictor not in (1, 2), f"the predictor {predictor}"),
         (page.fillorder != 1, "bits in reversed order"),
     ]  # fmt: skip
-    return next((what for bad, what in checks if bad), "")
+    problem = next((what for bad, what in checks if bad), "")
+    if not problem and compression == JPEG:
+        try:
+            _jpeg(reader, page, _any_stored(page))
+        except ValueError as error:
+            return str(error)
+    return problem
 
 
 def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[Patch]) -> LevelChange:
@@ -208,7 +217,7 @@ def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[
             data, again = _encode(
                 reader, page, number, np.pad(new, (*edge, (0, 0)), mode="edge"), np.pad(mask, edge, mode="edge")
             )
-        tiff.replace_tiles(page, {number: data})
+        tiff.put_tile(page, number, data)
         count, pixels = count + 1, pixels + int(mask.sum())
         beside += int((again[: there.height, : there.width] & ~mask).sum())
     return LevelChange(count, of, pixels, beside)
@@ -241,18 +250,25 @@ def _encode(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mask) ->
 
 
 def _encode_jpeg(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mask) -> tuple[bytes, Mask]:
-    data = reader.stored(page, number)
-    blank = not data
+    blank = not page.databytecounts[number]
     if blank:  # not scanned: the settings of another tile, white around
-        other = next((i for i, size in enumerate(page.databytecounts) if size), None)
-        if other is None:
-            raise ValueError("a level without a stored tile")
-        data = reader.stored(page, other)
-        new = np.where(mask[..., None], new, np.uint8(255))
-    demand_size(JPEG, data, (page.tilelength, page.tilewidth))
-    stream = JpegStream.parse(data, page.jpegtables or b"")
+        number, new = _any_stored(page), np.where(mask[..., None], new, np.uint8(255))
+    stream = _jpeg(reader, page, number)
     ycbcr = int(page.photometric) == YCBCR or stream.jfif  # as tifffile decides
     return paste(stream, new, mask, ycbcr, blank)
+
+
+def _jpeg(reader: TiffReader, page: Any, number: int) -> JpegStream:
+    data = reader.stored(page, number)
+    demand_size(JPEG, data, (page.tilelength, page.tilewidth))
+    return JpegStream.parse(data, page.jpegtables or b"")
+
+
+def _any_stored(page: Any) -> int:
+    number = next((i for i, size in enumerate(page.databytecounts) if size), None)
+    if number is None:
+        raise ValueError("a level without a stored tile")
+    return number
 
 
 def _encode_lossless(page: Any, pixels: RGB) -> bytes:
@@ -266,8 +282,10 @@ def _encode_lossless(page: Any, pixels: RGB) -> bytes:
     return bytes(imagecodecs.lzw_encode(data) if kind == "LZW" else imagecodecs.deflate_encode(data, level=6))
 
 
-def _notes(reader: TiffReader, shared: int) -> tuple[str, ...]:
+def _notes(reader: TiffReader, levels: Sequence[LevelChange], shared: int) -> tuple[str, ...]:
     notes = []
+    if beside := levels[0].beside:
+        notes.append(f"{beside} px beside the new ones were encoded anew, in blocks of JPEG that hold both")
     if reader.image.others:
         notes.append(f"pixels were replaced in the slide alone, not in {', '.join(reader.image.others[:5])}")
     if shared:

@@ -53,6 +53,7 @@ class TiffPatch:
         self._end = self._parent
         self._pages = list(_all_pages(tif))
         self._fixed = _merged(_structure(tif, self._pages))
+        self._new: dict[int, tuple[Any, dict[int, tuple[int, int]]]] = {}
         self._replaced: list[tuple[int, int]] = []
         self._still = {page.offset: np.ones(len(page.dataoffsets), bool) for page in self._pages}
 
@@ -79,24 +80,36 @@ class TiffPatch:
         self._end = at + len(data)
         return at
 
-    def replace_tiles(self, page: Any, tiles: Mapping[int, bytes]) -> None:
-        """Put encoded tiles of a page at the end of the file, by their number, and let the page point to them.
+    def put_tile(self, page: Any, number: int, data: bytes) -> None:
+        """Put an encoded tile at the end of the file; `finish` lets its page point to it.
 
         Raises
         ------
         ImageError
-            If the page says that its old tiles lie where they cannot.
+            If the page says that the old tile lies where it cannot.
         """
-        still = self._still[page.offset]
-        for number in tiles:
-            at, size = page.dataoffsets[number], page.databytecounts[number]
-            if size:
-                self._demand_tile(at, size)
-                self._replaced.append((at, at + size))
-            still[number] = False
-        places = {number: self.append(data) for number, data in tiles.items()}
-        self._set(page, OFFSETS, places)
-        self._set(page, COUNTS, {number: len(data) for number, data in tiles.items()})
+        at, size = (int(values[number]) for values in (page.dataoffsets, page.databytecounts))
+        if size:
+            if at < 8 or at + size > self._parent or _meets(self._fixed, at, at + size):
+                raise ImageError(
+                    f"{self._name}: a tile from byte {at} to {at + size}, among the file's entries or beyond its end; {DAMAGED}"
+                )
+            self._replaced.append((at, at + size))
+        self._still[page.offset][number] = False
+        self._new.setdefault(page.offset, (page, {}))[1][number] = (self.append(data), len(data))
+
+    def finish(self) -> int:
+        """Let the pages point to their new tiles, and clear the old ones.
+
+        Returns
+        -------
+        int
+            Bytes of old tiles that stay, because other tiles lie there, too.
+        """
+        for page, tiles in self._new.values():
+            self._set(page, OFFSETS, {number: at for number, (at, _) in tiles.items()})
+            self._set(page, COUNTS, {number: size for number, (_, size) in tiles.items()})
+        return self._clear_replaced()
 
     def describe(self, page: Any, text: bytes) -> None:
         """Give the first page another ImageDescription."""
@@ -105,18 +118,6 @@ class TiffPatch:
             self._point(page.tags[DESCRIPTION], _ASCII, len(text), text)
         else:
             self._add_description(page, text)
-
-    def clear_replaced(self) -> int:
-        """Write zeros over tiles that were replaced and that nothing points to; return how many bytes still are in use."""
-        used = _merged([(at, at + size) for page in self._pages for at, size in self._remaining(page)])
-        shared = 0
-        for start, stop in _merged(self._replaced).tolist():
-            if _meets(used, start, stop):
-                shared += stop - start
-                continue
-            for at in range(start, stop, len(_ZEROS)):
-                self.overwrite(at, _ZEROS[: stop - at])
-        return shared
 
     def overwrite(self, at: int, data: bytes) -> None:
         """Write over what is in the file, and hand on what was there."""
@@ -128,11 +129,16 @@ class TiffPatch:
         self._file.seek(at)
         self._file.write(data)
 
-    def _demand_tile(self, at: int, size: int) -> None:
-        if at < 8 or at + size > self._parent or _meets(self._fixed, at, at + size):
-            raise ImageError(
-                f"{self._name}: a tile that lies at {at} to {at + size}, among the file's entries or beyond it; {DAMAGED}"
-            )
+    def _clear_replaced(self) -> int:
+        used = _merged([(at, at + size) for page in self._pages for at, size in self._remaining(page)])
+        shared = 0
+        for start, stop in _merged(self._replaced).tolist():
+            if _meets(used, start, stop):
+                shared += stop - start
+                continue
+            for at in range(start, stop, len(_ZEROS)):
+                self.overwrite(at, _ZEROS[: stop - at])
+        return shared
 
     def _remaining(self, page: Any) -> list[tuple[int, int]]:
         still = np.flatnonzero(self._still[page.offset]).tolist()

@@ -1,7 +1,7 @@
 """What a change of a file wrote over, kept beside it, so that the file before can be had again, byte for byte.
 
-A ZIP archive, not compressed: ``old-bytes``, one piece after the other, and ``undo.json`` with their places and the size and
-SHA-256 of the file before.
+Layout: magic, the pieces one after the other, a table (JSON) of their places and of the size and SHA-256 of the file before,
+and the length of the table (uint64, little-endian).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import zipfile
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -17,9 +17,12 @@ from typing import IO
 from wsigen.base.errors import OutputError, refusing
 from wsigen.storage.files import atomic_path, copy_file, sha256
 
-_TABLE, _BYTES = "undo.json", "old-bytes"
+MAGIC = b"wsigen undo 1\n"
+
+_LENGTH = struct.Struct("<Q")
 _MOST_TABLE = 2**28
 _PIECE = 2**20
+_OTHER = "it belongs to another file, or the file was changed since"
 
 
 class UndoWriter:
@@ -48,12 +51,13 @@ def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[Un
     if path is None:
         yield UndoWriter(None)
         return
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open(_BYTES, "w", force_zip64=True) as stream:
-            writer = UndoWriter(stream)
-            yield writer
+    with path.open("xb") as stream:
+        stream.write(MAGIC)
+        writer = UndoWriter(stream)
+        yield writer
         table = {"size": size, "sha256": parent_sha256, "pieces": writer.pieces}
-        archive.writestr(_TABLE, json.dumps(table, separators=(",", ":")))
+        text = json.dumps(table, separators=(",", ":")).encode()
+        stream.write(text + _LENGTH.pack(len(text)))
 
 
 def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str]) -> str:
@@ -66,48 +70,47 @@ def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str]) -> str
     """
     output, undo = Path(output), Path(undo)
     advice = "keep the slide as it is, or take its parent from a backup"
-    with (
-        refusing(OutputError, f"{undo}: cannot undo {output.name}", advice),
-        zipfile.ZipFile(undo) as archive,
-        archive.open(_BYTES) as old,
-        atomic_path(output) as beside,
-    ):
-        size, parent, pieces = _table(archive)
+    with refusing(OutputError, f"{undo}: cannot undo {output.name}", advice), undo.open("rb") as old:
+        size, parent, pieces = _table(old)
         if output.stat().st_size < size:
-            raise ValueError("it belongs to another file")
-        copy_file(output, beside)
-        with beside.open("r+b") as file:
-            _put_back(file, old, size, pieces)
-        if sha256(beside) != parent:
-            raise ValueError("it belongs to another file, or the file was changed since")
+            raise ValueError(_OTHER)
+        with atomic_path(output) as beside:
+            copy_file(output, beside)
+            with beside.open("r+b") as file:
+                _put_back(file, old, size, pieces)
+            if sha256(beside) != parent:
+                raise ValueError(_OTHER)
     return parent
 
 
-def _table(archive: zipfile.ZipFile) -> tuple[int, str, list[tuple[int, int]]]:
+def _table(old: IO[bytes]) -> tuple[int, str, list[tuple[int, int]]]:
     """Size and SHA-256 of the file before, and the places of the pieces; a stranger may have written them."""
-    if archive.getinfo(_TABLE).file_size > _MOST_TABLE:
-        raise ValueError("a table of too many pieces")
-    table = json.loads(archive.read(_TABLE))
+    end = old.seek(0, os.SEEK_END) - _LENGTH.size
+    old.seek(0)
+    if end < len(MAGIC) or old.read(len(MAGIC)) != MAGIC:
+        raise ValueError("no file that undoes something")
+    old.seek(end)
+    (length,) = _LENGTH.unpack(old.read())
+    if length > min(_MOST_TABLE, end - len(MAGIC)):
+        raise ValueError("truncated or damaged")
+    old.seek(end - length)
+    table = json.loads(old.read(length))
     size, parent = table["size"], table["sha256"]
-    pieces = [(at, length) for at, length in table["pieces"]]
-    if not all(isinstance(n, int) and n >= 0 for piece in [(size, 0), *pieces] for n in piece) or not isinstance(parent, str):
-        raise ValueError("a table that is none")
-    if any(at + length > size for at, length in pieces):
-        raise ValueError("a piece beyond the end of the file")
-    return size, parent, pieces
+    pieces = [(at, n) for at, n in table["pieces"]]
+    if not all(type(n) is int and n >= 0 for n in (size, *(n for piece in pieces for n in piece))):
+        raise ValueError("a table of something else than numbers")
+    if any(at + n > size for at, n in pieces) or sum(n for _, n in pieces) != end - length - len(MAGIC):
+        raise ValueError("pieces that do not fit the file")
+    return size, str(parent), pieces
 
 
 def _put_back(file: IO[bytes], old: IO[bytes], size: int, pieces: list[tuple[int, int]]) -> None:
-    """Write the pieces over what was written over them, the last first."""
-    first = [0]
-    for _, length in pieces:
-        first.append(first[-1] + length)
-    for start, (at, length) in reversed(list(zip(first, pieces, strict=False))):
+    """Write the pieces over what was written over them, the last one first."""
+    start = len(MAGIC) + sum(n for _, n in pieces)
+    for at, n in reversed(pieces):
+        start -= n
         old.seek(start)
         file.seek(at)
-        for done in range(0, length, _PIECE):
-            data = old.read(min(_PIECE, length - done))
-            if not data:
-                raise ValueError("it ends early")
-            file.write(data)
+        for done in range(0, n, _PIECE):
+            file.write(old.read(min(_PIECE, n - done)))
     file.truncate(size)
