@@ -56,6 +56,8 @@ def readers() -> dict[str, Reader]:
         "class-table": Reader(_class_tables, spoil_yaml, _read_class_table),
         "subtypes": Reader(_subtypes, spoil_yaml, _read_subtypes),
         "reference": Reader(_images, spoil_bytes, _read_image, 3),
+        "splice": Reader(_pyramids, spoil_bytes, _splice, 2),
+        "undo": Reader(_undo, spoil_bytes, _read_undo),
         "grid": Reader(_grid, spoil_bytes, _read_grid),
         "card": Reader(_card, spoil_yaml, _read_bundle, 2),
         "model-config": Reader(_model_configs, spoil_json, _read_networks, 2),
@@ -200,6 +202,68 @@ def _read_image(path: Path) -> object:
     from wsigen.slide.reading import open_image
 
     return open_image(path).region(Box(0, 0, 64, 64), (128, 128))
+
+
+def _pyramids(folder: Path) -> list[Path]:
+    import pyvips
+    import tifffile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(150, 200, (128, 160, 3), np.uint8)
+    kinds: dict[str, dict[str, Any]] = {"deflate": {"bigtiff": True}, "jpeg": {"byteorder": ">"}, "lzw": {}}
+    for name, how in kinds.items():
+        with tifffile.TiffWriter(folder / f"{name}.tif", **how) as tiff:
+            for level in (pixels, np.ascontiguousarray(pixels[::2, ::2])):
+                tiff.write(level, tile=(64, 64), photometric="rgb", compression=name, metadata=None)
+    image = pyvips.Image.new_from_array(pixels)
+    image.tiffsave(str(folder / "vips.tif"), tile=True, pyramid=True, tile_width=64, tile_height=64, compression="jpeg")
+    return sorted(folder.glob("*.tif"))
+
+
+def _splice(path: Path) -> object:
+    """Replace pixels, and undo it: the parent's bytes, or no file."""
+    from wsigen.base.errors import WsigenError
+    from wsigen.base.geometry import Box
+    from wsigen.slide.splice import Patch, replace_pixels, restore
+
+    box = Box(30, 40, 100, 130)
+    patch = Patch(box, np.full((*box.shape, 3), 99, np.uint8), np.ones(box.shape, bool))
+    output, undo = path.with_name("out.ome.tiff"), path.with_name("out.undo")
+    try:
+        replace_pixels(path, output, [patch], description="other", undo=undo)
+    except WsigenError:
+        if output.exists() or undo.exists():
+            raise RuntimeError(f"{path}: refused, but {output.name} was written") from None
+        raise
+    try:
+        restore(output, undo)
+        if output.read_bytes() != path.read_bytes():
+            raise RuntimeError(f"{path}: undone to something else")
+    finally:
+        output.unlink()
+        undo.unlink()
+    return output
+
+
+def _undo(folder: Path) -> list[Path]:
+    from wsigen.base.geometry import Box
+    from wsigen.slide.splice import Patch, replace_pixels
+
+    box = Box(30, 40, 100, 130)
+    patch = Patch(box, np.full((*box.shape, 3), 99, np.uint8), np.ones(box.shape, bool))
+    replace_pixels(_pyramids(folder)[0], folder / SLIDE, [patch], undo=folder / "slide.undo")
+    return [folder / "slide.undo"]
+
+
+def _read_undo(path: Path) -> object:
+    from wsigen.slide.splice import restore
+
+    output, parent = path.with_name("out.ome.tiff"), path.with_name("deflate.tif")
+    shutil.copyfile(path.with_name(SLIDE), output)
+    restore(output, path)
+    if output.read_bytes() != parent.read_bytes():
+        raise RuntimeError(f"{path}: undone to something else")
+    return output
 
 
 def _grid(folder: Path) -> list[Path]:

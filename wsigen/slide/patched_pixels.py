@@ -124,7 +124,7 @@ def _paste(new: RGB, mask: Mask, box: Box, patches: Sequence[Patch]) -> None:
         if not part.empty:
             here, there = part.relative_to(box).slices, part.relative_to(patch.box).slices
             which = patch.mask[there]
-            new[here][which] = patch.pixels[there][which]
+            np.copyto(new[here], patch.pixels[there], where=which[..., None])
             mask[here] |= which
 
 

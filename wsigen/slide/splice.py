@@ -172,7 +172,9 @@ def _open(source: Path) -> TiffReader:
         problem = "several planes"
     if problem:
         raise ImageError(f"{source}: {problem}, in which pixels cannot be replaced; {_CONVERT}")
-    if missing := reader.missing_bytes():
+    with refusing(ImageError, f"{source}: truncated or damaged", DAMAGED):
+        missing = reader.missing_bytes()
+    if missing:
         raise ImageError(f"{source}: the slide is truncated, {missing} bytes are missing; {DAMAGED}")
     return reader
 
