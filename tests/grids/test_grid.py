@@ -115,3 +115,18 @@ def test_aligned_windows_are_those_of_the_released_loader(cells, parts):
     whole = Grid(values, np.ones((64, 64), bool), 128.0, EncoderId("test"))
     means, known = whole.window(Box(0, 0, parts, parts), cells * 128.0 / parts, (start * 128.0, start * 128.0))
     assert np.abs(standardised_cells(means, known) - expected.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (EncoderId("uni_v1"), EncoderId("timm:hf-hub:MahmoodLab/uni"), True),
+        (EncoderId("phikon"), EncoderId("transformers:owkin/phikon"), True),
+        (EncoderId("uni_v1"), EncoderId("timm:hf-hub:MahmoodLab/UNI2-h"), False),
+        (EncoderId("uni_v1", "a"), EncoderId("uni_v1", "b"), False),
+        (EncoderId("uni_v1", "a"), EncoderId("anything", "a"), True),
+    ],
+)
+def test_an_encoder_is_known_by_its_weights_or_by_any_of_its_names(one: EncoderId, other: EncoderId, same: bool) -> None:
+    assert one.agrees(other) is same
+    assert other.agrees(one) is same

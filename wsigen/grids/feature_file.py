@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import GridError, refusing
 from wsigen.grids.bounded_hdf5 import BoundedFile, read_numbers
-from wsigen.grids.grid import MOST_CHANNELS, MOST_NUMBERS, MOSTLY, Grid, GridFile
+from wsigen.grids.grid import MOST_CHANNELS, MOST_NUMBERS, MOSTLY, EncoderId, Grid, GridFile
 
 FEATURES = (".h5", ".hdf5")
 """Endings of their names."""
@@ -103,7 +103,7 @@ def _dataset(pyfive: Any, file: Any, name: str, path: Path) -> Any:
 def _about(path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]], stated: Stated) -> tuple[GridFile, float]:
     """What the file, or else a person, says of it; and the side of a patch in px of the coordinates."""
     written = _text(said.get("encoder"))
-    if written and stated.encoder and written != stated.encoder:
+    if written and stated.encoder and not EncoderId(written).agrees(EncoderId(stated.encoder)):
         raise GridError(
             f"{path}: says that its encoder is {written!r}, and you say {stated.encoder!r}; state only what it does not say"
         )

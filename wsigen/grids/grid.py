@@ -25,6 +25,19 @@ MOSTLY = 0.5
 """Share of a part's area that must be known for the part to be: the mean of less says little about it."""
 
 
+ON_THE_HUB = {
+    "uni_v1": "MahmoodLab/uni",
+    "uni_v2": "MahmoodLab/UNI2-h",
+    "gigapath": "prov-gigapath/prov-gigapath",
+    "hoptimus0": "bioptimus/H-optimus-0",
+    "hoptimus1": "bioptimus/H-optimus-1",
+    "phikon": "owkin/phikon",
+    "phikon_v2": "owkin/phikon-v2",
+}
+"""TRIDENT's names of encoders whose features are the class token of a network on the Hugging Face hub, as an extractor's are;
+of others, such as Virchow, both make different features of one network."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderId:
     """Which encoder made a grid.
@@ -41,10 +54,19 @@ class EncoderId:
     sha256: str = ""
 
     def agrees(self, other: EncoderId) -> bool:
-        """Whether both are the same encoder: by the hashes of their weights where both are known, else by name."""
+        """Whether both are the same encoder: by the hashes of their weights where both are known, else by name.
+
+        A name may be an extractor's (``timm:hf-hub:MahmoodLab/uni``) or TRIDENT's (``uni_v1``).
+        """
         if self.sha256 and other.sha256:
             return self.sha256 == other.sha256
-        return self.name == other.name
+        return self._network == other._network
+
+    @property
+    def _network(self) -> str:
+        """Its name, whichever of the ways to load it is meant."""
+        name = self.name.removeprefix("timm:").removeprefix("transformers:").removeprefix("hf-hub:").removeprefix("hf_hub:")
+        return ON_THE_HUB.get(name, name)
 
     def __str__(self) -> str:
         return f"{self.name!r} (sha256 {self.sha256[:12]})" if self.sha256 else repr(self.name)
