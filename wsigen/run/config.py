@@ -163,6 +163,9 @@ class RunConfig(Settings):
     drawn: bool = _setting(
         "Output", "also write OUT.drawn.geojson: the polygons as they were drawn, with their names and ids", False
     )
+    rois: bool = _setting(
+        "Output", "also write the annotations into the slide's OME-XML, as ROIs for QuPath 0.6+ and OMERO", False
+    )
     overwrite: bool = _setting("Output", "replace an existing slide", False, execution=True)
     run_dir: str | Path | None = _setting(
         "Output", "state of the run, a folder or s3://bucket/prefix", otherwise="OUT.run", form="DIR|URL", execution=True

@@ -352,7 +352,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     advice = f"what is finished is kept: remove the cause, then 'wsigen resume {run.folder.name}'"
     elsewhere = "; add --output OTHER.ome.tiff to write it elsewhere"
     with refusing(OutputError, f"{files.slide}: cannot be written", advice + elsewhere):
-        written = write_outputs(run, files, place, note)
+        written = write_outputs(run, files, place, note, dispatcher.notes.tell)
     stage.finished = True
     watch(stage)
     return written

@@ -15,6 +15,7 @@ from wsigen.models.card import BundleCard
 from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.ome import ome_xml
+from wsigen.slide.ome_rois import MOST_CORNERS, Roi, TooManyRoisError, read_rois
 from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_overlay, write_thumbnail
 from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.storage.files import leftover_name, move_all, remove_leftovers, sha256, write_atomic
@@ -61,7 +62,7 @@ def drawn_of(output: Path) -> Path:
 
 
 def write_outputs(
-    run: RunContext, files: Files, place: Callable[[Files], None], note: Callable[[], None]
+    run: RunContext, files: Files, place: Callable[[Files], None], note: Callable[[], None], tell: Callable[[str], None]
 ) -> tuple[str, dict[str, float]]:
     """Write slide, annotations, pictures, script and manifest from a finished run.
 
@@ -74,6 +75,8 @@ def write_outputs(
         Called with the complete files before the first of them gets its place; an error leaves what lies there.
     note : callable
         Called after every block of the slide that was read.
+    tell : callable
+        Called with what a user should be told, a line.
 
     Returns
     -------
@@ -84,9 +87,11 @@ def write_outputs(
     for path in files:
         remove_leftovers(path)
     with _folder_beside(files) as made:
-        write_slide(made.slide, run.slide, run.spool, ome_xml(run.slide, files.slide.name, _statements(run, card)), note)
-        digest = level0_sha256(made.slide)
         areas = export_annotations(run.passes[-1], card.table, made.annotations)
+        rois = _rois(made.annotations, tell) if run.spec.settings.rois else ()
+        description = ome_xml(run.slide, files.slide.name, _statements(run, card), rois)
+        write_slide(made.slide, run.slide, run.spool, description, note)
+        digest = level0_sha256(made.slide)
         write_thumbnail(made.slide, made.thumbnail)
         _write_overlay(run.passes[-1], card.table, made, areas)
         write_atomic(made.script, import_script().encode())
@@ -124,6 +129,14 @@ def export_annotations(pass_: PassContext, table: ClassTable, path: Path) -> dic
         plan.seed,
         slide.mpp,
     )
+
+
+def _rois(annotations: Path, tell: Callable[[str], None]) -> tuple[Roi, ...]:
+    try:
+        return read_rois(annotations)
+    except TooManyRoisError:
+        tell(f"annotations of more than {MOST_CORNERS:,} corners are too many for OME-XML; {annotations.name} alone has them")
+        return ()
 
 
 def _write_overlay(pass_: PassContext, table: ClassTable, made: Files, areas: dict[str, float]) -> None:

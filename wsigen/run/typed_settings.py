@@ -62,6 +62,7 @@ class RunSettings(ResumeSettings, total=False):
     compression: Literal["jpeg", "deflate"]
     quality: int
     drawn: bool
+    rois: bool
     stain: str | Path | Stain | dict[str, Any] | None
     run_dir: str | Path | None
     mixed_workers: Literal["refuse", "warn"]

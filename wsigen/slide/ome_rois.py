@@ -1,0 +1,98 @@
+"""Annotations as ROIs of OME-XML: OMERO shows them, QuPath 0.6 and later imports them with an image for a project.
+
+QuPath takes an ROI's name, outline and lock, not its class. Polygons of OME have no holes: a region with holes is cut into
+pieces without, which QuPath unites again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MOST_CORNERS = 500_000
+"""Of all ROIs together: about 6 MB of XML, which every program that opens the slide reads before it shows a pixel."""
+
+Ring = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Roi:
+    """An annotation.
+
+    Attributes
+    ----------
+    name, class_name : str
+        As QuPath shows them.
+    color : tuple of int
+        RGB of the class.
+    outlines : tuple of rings
+        Polygons ``[x, y]`` in px without holes, that do not overlap.
+    """
+
+    name: str
+    class_name: str
+    color: tuple[int, int, int]
+    outlines: tuple[Ring, ...]
+
+
+def read_rois(annotations: str | os.PathLike[str]) -> tuple[Roi, ...]:
+    """Return the annotations that lie beside a slide (`wsigen.slide.sidecars.write_annotations`) as ROIs.
+
+    Raises
+    ------
+    TooManyRoisError
+        If they have more than `MOST_CORNERS` corners; the file is not read any further.
+    """
+    rois, corners = [], 0
+    for feature in _features(Path(annotations)):
+        rings = feature["geometry"]["coordinates"]
+        corners += sum(map(len, rings))
+        if corners > MOST_CORNERS:
+            raise TooManyRoisError
+        outlines = tuple(_without_holes(rings))
+        corners += sum(map(len, outlines)) - sum(map(len, rings))
+        about = feature["properties"]
+        red, green, blue = about["classification"]["color"]
+        rois.append(Roi(about["name"], about["classification"]["name"], (red, green, blue), outlines))
+    return tuple(rois)
+
+
+class TooManyRoisError(Exception):
+    """The annotations would make the OME-XML too large."""
+
+
+def _features(path: Path) -> Iterator[dict[str, Any]]:
+    """The features of a file that has one on each line."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            text = line.strip().rstrip(",")
+            if text.startswith('{"type":"Feature",'):
+                yield json.loads(text)
+
+
+def _without_holes(rings: Sequence[Ring]) -> Iterator[Ring]:
+    """Cut a polygon (outline, then holes) through its middle hole, until no piece has any."""
+    from shapely.geometry import Polygon, box
+
+    waiting = [Polygon(rings[0], rings[1:])]
+    while waiting:
+        polygon = waiting.pop()
+        if not polygon.interiors:
+            yield list(polygon.exterior.coords)
+            continue
+        left, top, right, bottom = polygon.bounds
+        upright = bottom - top > right - left
+        middles = sorted((hole.bounds[upright] + hole.bounds[2 + upright]) / 2 for hole in polygon.interiors)
+        middle = middles[len(middles) // 2]
+        halves = (
+            (box(left, top, right, middle), box(left, middle, right, bottom))
+            if upright
+            else (box(left, top, middle, bottom), box(middle, top, right, bottom))
+        )
+        for half in halves:
+            part = polygon.intersection(half)
+            waiting += [piece for piece in getattr(part, "geoms", [part]) if piece.geom_type == "Polygon"]
