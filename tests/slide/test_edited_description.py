@@ -1,0 +1,87 @@
+"""What an edited slide says of itself: programs and people can tell, and nothing else is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from ome_types import from_xml
+from scanner_files import jpeg, write_ome, write_svs
+from slide_making import make_slide, tissue
+
+from wsigen.base.errors import ImageError
+from wsigen.base.geometry import Box
+from wsigen.slide.edited_description import edited_description
+from wsigen.slide.ome import STATEMENT
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.reading import open_image
+from wsigen.slide.splice import Patch, replace_pixels
+from wsigen.slide.tiles import area_mean
+
+BOX = Box(100, 100, 200, 220)
+PATCH = Patch(BOX, tissue(*BOX.shape, seed=1), np.ones(BOX.shape, bool))
+PICTURE = tissue(512, 512)
+
+
+def description_of(path: Path) -> str:
+    with tifffile.TiffFile(path) as tif:
+        return str(tif.pages.first.description)
+
+
+def edited(path: Path, output: Path, regions: int) -> str:
+    text = edited_description(description_of(path), regions, {"seed": str(regions)}, output.name)
+    replace_pixels(path, output, [PATCH], description=text)
+    before, after = open_image(path), open_image(output)
+    assert (before.mpp, before.levels) == (after.mpp, after.levels)
+    return description_of(output)
+
+
+def test_a_slide_of_ours_stays_synthetic_and_says_what_was_edited(tmp_path: Path) -> None:
+    path = make_slide(tmp_path, PyramidSpec(600, 512, 0.5, 20), tissue(512, 600))
+    one = from_xml(edited(path, tmp_path / "1.ome.tiff", 1), validate=True)
+    two = from_xml(edited(tmp_path / "1.ome.tiff", tmp_path / "2.ome.tiff", 3), validate=True)
+    assert one.images[0].description.startswith(f"Edited: 1 region made anew by wsigen. {STATEMENT}")
+    assert two.images[0].description.startswith(f"Edited: 3 regions made anew by wsigen. {STATEMENT}")
+    made, edit = two.structured_annotations.map_annotations
+    assert made.value.ms[0].value == "true"
+    assert {m.k: m.value for m in edit.value.ms} == {"synthetic": "true", "regions": "3", "seed": "3"}
+    assert [ref.id for ref in two.images[0].annotation_refs] == [made.id, edit.id]
+    assert len({from_xml(description_of(path)).uuid, one.uuid, two.uuid}) == 3
+
+
+def test_a_real_ome_tiff_says_that_it_is_partly_synthetic(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    write_ome(path, [PICTURE, area_mean(PICTURE, 2)], metadata={"Name": "case 7 µ", "Description": "breast"})
+    ome = from_xml(edited(path, tmp_path / "b.ome.tif", 2), validate=True)
+    assert ome.images[0].description == "Partly synthetic: 2 regions made by wsigen, not for diagnosis. breast"
+    assert ome.images[0].name == "case 7 µ"
+    (edit,) = ome.structured_annotations.map_annotations
+    assert edit.value.ms[0].value == "partly"
+
+
+def test_an_svs_says_so_in_an_entry_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.svs"
+    write_svs(path, [PICTURE, area_mean(PICTURE, 4)], jpeg, "jpeg")
+    edited(path, tmp_path / "b.svs", 1)
+    text = edited(tmp_path / "b.svs", tmp_path / "c.svs", 4)
+    assert text.count("Synthetic") == 1
+    properties = openslide.OpenSlide(str(tmp_path / "c.svs")).properties
+    assert properties["aperio.Synthetic"] == "partly, 4 regions by wsigen"
+    assert properties["aperio.AppMag"] == "20"
+
+
+def test_any_other_text_is_kept_behind_the_sentence() -> None:
+    one = edited_description("scan of B12, 0.25 um/px", 1, {}, "x.tif")
+    assert one == "Partly synthetic: 1 region made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
+    two = edited_description(one, 2, {}, "x.tif")
+    assert two == "Partly synthetic: 2 regions made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
+    assert edited_description("", 2, {}, "x.tif").startswith("Partly synthetic: 2 regions")
+
+
+@pytest.mark.parametrize("text", ["<OME", "<?xml version='1.0'?><OME></OME>", "<a><OME/></b>"])
+def test_damaged_xml_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(ImageError, match="save that slide again"):
+        edited_description(text, 1, {}, "x.tif")
