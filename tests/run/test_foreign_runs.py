@@ -20,6 +20,7 @@ from wsigen.run.generate import generate, resume
 from wsigen.run.inspect import inspect
 from wsigen.run.spec import RunSpec, json_hash
 from wsigen.run.tasks import context
+from wsigen.slide.sidecars import EDIT_SCRIPT
 
 PARTS = (".ome.tiff", ".geojson", ".json", ".jpg", ".overlay.jpg", ".groovy")
 
@@ -113,7 +114,7 @@ class Visit:
         with pytest.raises(BlockingIOError):
             self.listener.accept()
         assert self._seen() == self._before
-        own = {self.run, *(self.root / f"a{part}" for part in (*PARTS, ".drawn.geojson"))}
+        own = {self.run, *(self.root / f"a{part}" for part in (*PARTS, ".drawn.geojson")), self.root / EDIT_SCRIPT}
         assert set(self.root.iterdir()) <= own
 
     def _seen(self):
@@ -431,7 +432,7 @@ def test_killed_while_files_get_their_places(visit, monkeypatch, placed):
         cut_after(placed, visit, patch)
         with pytest.raises(KeyboardInterrupt) if placed < len(PARTS) else nullcontext():
             visit.resume()
-    assert len([path for path in visit.root.iterdir() if path.is_file()]) == placed
+    assert len([path for path in visit.root.glob("a.*") if path.is_file()]) == placed
     assert (visit.root / "a.json").exists() == (placed == len(PARTS))
     assert not isinstance(visit.resume(), str)
     assert all((visit.root / f"a{part}").is_file() for part in PARTS)

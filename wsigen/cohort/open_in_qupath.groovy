@@ -7,7 +7,7 @@ import java.awt.image.BufferedImage
 import java.nio.file.Files
 import java.nio.file.Path
 import javafx.application.Platform
-import qupath.lib.gui.dialogs.Dialogs
+import qupath.fx.dialogs.FileChoosers
 import qupath.lib.gui.scripting.QPEx
 import qupath.lib.images.ImageData
 import qupath.lib.images.servers.ImageServerProvider
@@ -24,7 +24,7 @@ def scriptFile() {
 }
 
 def path = scriptFile()
-def folder = path == null ? Dialogs.promptForDirectory('Folder of the cohort', null) : new File(path.toString()).getParentFile()
+def folder = path == null ? FileChoosers.promptForDirectory('Folder of the cohort', null) : new File(path.toString()).getParentFile()
 if (folder == null)
     return
 Path slides = folder.toPath().resolve('slides')

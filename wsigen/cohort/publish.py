@@ -16,6 +16,7 @@ from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.recipe import Recipe
 from wsigen.cohort.slides import CohortSlide
 from wsigen.cohort.table import CSV, MadeSlide, made_slides, row_of, write_tables
+from wsigen.slide.sidecars import write_edit_script
 from wsigen.storage.files import sha256, write_atomic
 from wsigen.viewing.find import slides_of_folder
 from wsigen.viewing.page import FOLDER, write_page
@@ -51,6 +52,7 @@ def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, s
         write_card(folder, plan, recipe, made, total)
         script = (Path(__file__).parent / "open_in_qupath.groovy").read_bytes()
         write_atomic(folder.root / QUPATH, script)
+        write_edit_script(folder.root)
         write_croissant(folder, plan, made, rows)
         write_page(folder.root, slides_of_folder(folder.root), title_of(plan))
         write_sums(folder, made)

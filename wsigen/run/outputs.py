@@ -16,7 +16,14 @@ from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.ome_rois import MOST_CORNERS, Roi, TooManyRoisError, read_rois
-from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_overlay, write_thumbnail
+from wsigen.slide.sidecars import (
+    import_script,
+    write_annotations,
+    write_edit_script,
+    write_manifest,
+    write_overlay,
+    write_thumbnail,
+)
 from wsigen.slide.writer import level0_sha256, write_slide
 from wsigen.storage.files import leftover_name, move_all, remove_leftovers, sha256, write_atomic
 
@@ -99,6 +106,7 @@ def write_outputs(
         manifest = make_manifest(run.spec, card, areas, {"level0_tiles": digest, **beside})
         write_manifest(made.manifest, manifest.model_dump(mode="json"))
         place(made)
+        write_edit_script(files.slide.parent)
         files.manifest.unlink(missing_ok=True)
         order = sorted(range(len(files)), key=lambda index: files[index] == files.manifest)
         move_all([made[index] for index in order], [files[index] for index in order])

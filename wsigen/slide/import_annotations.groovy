@@ -1,8 +1,9 @@
 // Imports the annotations of a slide made by wsigen. In QuPath: open the slide, then Automate > Script
-// editor, open this file and Run (Run for project handles many slides).
+// editor, open this file and Run (Run for project handles many slides). For QuPath 0.5 to 0.7.
 //
 // X.geojson must lie in the same folder as X.ome.tiff. Running it again replaces the objects imported before.
 
+import static qupath.lib.gui.scripting.QPEx.*
 import qupath.lib.images.ImageData
 import qupath.lib.io.PathIO
 import java.nio.file.Files

@@ -39,6 +39,9 @@ LEAST_PX = 16
 PICTURE_QUALITY = 80
 """Of JPEG pictures."""
 
+EDIT_SCRIPT = "wsigen-edit.groovy"
+"""Name of the script for QuPath that makes regions anew; it is the same for all slides of a folder."""
+
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:annotation")
 
 
@@ -107,6 +110,11 @@ def write_annotations(
 def import_script() -> str:
     """Return a Groovy script for QuPath: it imports ``X.geojson`` into ``X.ome.tiff`` and says it is H&E."""
     return (Path(__file__).parent / "import_annotations.groovy").read_text(encoding="utf-8")
+
+
+def write_edit_script(folder: Path) -> None:
+    """Write ``wsigen-edit.groovy``: QuPath's selected annotations are made anew with wsigen, and the result is opened."""
+    write_atomic(folder / EDIT_SCRIPT, (Path(__file__).parent / "wsigen_edit.groovy").read_bytes())
 
 
 def write_thumbnail(slide_path: str | os.PathLike[str], path: str | os.PathLike[str], side: int = THUMBNAIL_PX) -> None:

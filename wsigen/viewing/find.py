@@ -27,7 +27,7 @@ def slide_in(folder: Path, path: Path, id: str = "", split: str = "", subtype: s
     """
     drawn = annotations_of(path)
     return ShownSlide(
-        id or _base(path),
+        id or base_of(path),
         str(path),
         _url(folder, path),
         drawn,
@@ -47,7 +47,7 @@ def slides_of_folder(folder: Path) -> list[ShownSlide]:
     """
     if (folder / TABLE).is_file():
         return list(_of_table(folder))
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and _is_slide(p))
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and is_slide(p))
     if not paths:
         raise ImageError(f"{folder}: neither a run nor a folder with slides; give a slide, a run's directory or a cohort")
     return [slide_in(folder, path, path.name) for path in paths]
@@ -55,7 +55,7 @@ def slides_of_folder(folder: Path) -> list[ShownSlide]:
 
 def annotations_of(path: Path) -> Path | None:
     """The GeoJSON file beside a slide: ``NAME.geojson`` of ``NAME.ome.tiff``."""
-    beside = path.with_name(f"{_base(path)}.geojson")
+    beside = path.with_name(f"{base_of(path)}.geojson")
     return beside if beside.is_file() else None
 
 
@@ -78,11 +78,13 @@ def _of_table(folder: Path) -> Iterator[ShownSlide]:
         yield slide_in(folder, path, cell(row, "id"), cell(row, "split"), cell(row, "subtype"))
 
 
-def _is_slide(path: Path) -> bool:
+def is_slide(path: Path) -> bool:
+    """Whether a file's name is that of a slide."""
     return path.name.lower().endswith(SUFFIXES)
 
 
-def _base(path: Path) -> str:
+def base_of(path: Path) -> str:
+    """The name of a slide without its suffix."""
     name = path.name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):

@@ -21,6 +21,9 @@ INDEX = "index.html"
 FOLDER = "page"
 """Of all that belongs to the page beside ``index.html``."""
 
+DATA = f"{FOLDER}/data.json"
+"""What is shown: the list of slides, or a run."""
+
 ASSETS = (
     "style.css",
     "main.js",
@@ -28,6 +31,8 @@ ASSETS = (
     "gallery.js",
     "viewer.js",
     "pane.js",
+    "edit.js",
+    "draw.js",
     "classes.js",
     "tiles.js",
     "run.js",
@@ -57,12 +62,20 @@ def pages_of(slides: Sequence[ShownSlide], title: str, tiles_url: Callable[[int]
     tiles_url : callable
         Where a server makes tiles of a slide, by its number; empty where none does.
     """
-    made: dict[str, Make] = {f"{FOLDER}/data.json": cache(lambda: _json(_list(slides, title)))}
+    made: dict[str, Make] = {DATA: cache(lambda: _json(_list(slides, title)))}
     for index, slide in enumerate(slides):
-        made[f"{FOLDER}/slides/{index}.json"] = cache(partial(_record, slide, index, tiles_url(index)))
-        made[f"{FOLDER}/pictures/{index}.jpg"] = slide.picture
-        if slide.annotations is not None:
-            made[f"{FOLDER}/classes/{index}.png"] = slide.class_picture
+        made.update(pages_of_slide(slide, index, tiles_url(index)))
+    return made
+
+
+def pages_of_slide(slide: ShownSlide, number: int, tiles_url: str) -> dict[str, Make]:
+    """What the page asks for about one slide, by name; the slide has this number among all."""
+    made: dict[str, Make] = {
+        f"{FOLDER}/slides/{number}.json": cache(partial(_record, slide, number, tiles_url)),
+        f"{FOLDER}/pictures/{number}.jpg": slide.picture,
+    }
+    if slide.annotations is not None:
+        made[f"{FOLDER}/classes/{number}.png"] = slide.class_picture
     return made
 
 

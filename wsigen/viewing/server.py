@@ -106,6 +106,8 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
         loop.call_soon_threadsafe(ends.set)
         thread.join()
         loop.close()
+        for end in site.ends:
+            end()
 
 
 class _Plain(RequestHandler):
@@ -172,8 +174,15 @@ class _Handler(_Plain):
         if (act := self._site.posts.get(name)) is None:
             raise HTTPError(404)
         body = self.request.body
+        try:
+            answer = await self._off_the_loop(lambda: act(body))
+        except WsigenError as error:  # what was asked for cannot be
+            self.set_status(400)
+            self.set_header("Content-Type", TYPES[".txt"])
+            self.finish(f"{error}\n")
+            return
         self.set_header("Content-Type", "application/json")
-        self.write(await self._off_the_loop(lambda: act(body)))
+        self.write(answer)
 
     async def _send_tile(self, number: int, level: int, row: int, column: int) -> None:
         if number >= len(self._site.slides):

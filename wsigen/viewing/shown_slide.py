@@ -77,6 +77,7 @@ class ShownSlide:
         """What a gallery says of the slide, whose pictures have this number; its pixels are not looked at."""
         return {
             "id": self.id,
+            "number": number,
             "name": printable(self.name),
             "split": self.split,
             "subtype": self.subtype,
@@ -109,6 +110,7 @@ class ShownSlide:
             "annotations": self.annotations_url,
             "origin": list(_origin(image)),
             "aspect": image.aspect,
+            "editable": "://" not in self.path,
             "facts": facts(self.path),
         }
 

@@ -25,6 +25,7 @@ const ICONS = {
   link: "M10 14a4 4 0 006 0l3-3a4 4 0 00-6-6l-1 1M14 10a4 4 0 00-6 0l-3 3a4 4 0 006 6l1-1",
   help: "M9 9a3 3 0 115 2c-1 1-2 1.5-2 3M12 18v.01",
   next: "M9 5l7 7-7 7",
+  close: "M6 6l12 12M18 6L6 18",
 };
 
 /** An icon drawn with the colour of the text. */

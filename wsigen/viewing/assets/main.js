@@ -28,9 +28,12 @@ async function showSlides(data) {
       app.replaceChildren(gallery.element);
       return gallery.show(asked);
     }
-    view = new SlideView(entry, gallery ? gallery.around(entry) : null, data.real);
+    const opened = new SlideView(entry, gallery ? gallery.around(entry) : null, data.real, data.edit);
+    view = opened;
     app.replaceChildren(view.element);
-    await view.open(asked);
+    await opened.open(asked).catch((error) => {
+      if (opened === view) throw error; // what was left meanwhile is nobody's concern
+    });
   }
 
   addEventListener("hashchange", () => route().catch(fail));

@@ -13,6 +13,7 @@ export class Pane {
     this.record = record;
     this.layer = null;
     this.viewer = null;
+    this.closed = false;
     this.look = look;
     this.changed = changed;
     this.stage = el("div", { className: "osd" });
@@ -33,6 +34,7 @@ export class Pane {
   /** Open the slide; resolves when it is on the screen. */
   async open(navigator) {
     const { source, limited } = await tileSource(this.record);
+    if (this.closed) return;
     if (limited) this.say(limited);
     this.viewer = OpenSeadragon({
       element: this.stage,
@@ -147,7 +149,14 @@ export class Pane {
     this.bar.lastChild.style.width = `${bar / um}px`;
   }
 
+  /** Resolves when the tiles of what is seen are there, or after some time. */
+  async drawn(most = 2000) {
+    const item = this.viewer.world.getItemAt(0);
+    for (let waited = 0; waited < most && !item.getFullyLoaded(); waited += 50) await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+
   close() {
+    this.closed = true;
     this.viewer?.destroy();
     this.element.remove();
   }

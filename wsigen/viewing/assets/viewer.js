@@ -1,6 +1,7 @@
 // The view of one slide, alone or beside a real one: bar, panes, classes, keys.
 
 import { el, fetchJson, icon, iconButton, isTyping, number } from "./dom.js";
+import { Editing, versionsOf } from "./edit.js";
 import { Pane } from "./pane.js";
 
 const MAGNIFICATIONS = [1.25, 2.5, 5, 10, 20, 40];
@@ -16,6 +17,8 @@ const KEYS = [
   ["O", "areas or outlines"],
   ["P", "panel"],
   ["L", "link two slides, or let them go"],
+  ["D", "draw a region, to be made anew"],
+  ["V S", "next version, side by side with what it was made from"],
   ["N B", "next slide, slide before"],
   ["G", "back to all slides"],
   ["F", "full screen"],
@@ -26,52 +29,154 @@ export class SlideView {
   #leading = null;
   #linked = null;
   #remembered = 0;
+  #turn = 0;
+  #coming = { panes: [], stage: el("div") };
 
-  /** `around`: the slides before and after, null where there is one alone; `real`: the entry of a slide to stand beside. */
-  constructor(entry, around, real) {
+  /**
+   * `around`: the slides before and after, null where there is one alone; `real`: the entry of a slide to stand beside;
+   * `edit`: what the server offers for regions that are drawn, undefined where it makes none.
+   */
+  constructor(entry, around, real, edit) {
     Object.assign(this, { entry, around, real });
+    this.versions = [entry, ...(entry.edits ?? [])];
+    this.version = entry;
+    this.beside = real ?? null;
+    this.editing = edit ? new Editing(edit, entry.number, (edits, made) => this.#sync(edits, made)) : null;
     this.look = { shown: true, opacity: 0.4, outline: false, hidden: new Set() };
     this.panes = [];
     this.stage = el("div", { className: "panes" });
+    this.holder = el("div", { className: "holder" }, this.stage);
     this.panel = el("aside", { className: "panel", "aria-label": "Classes and facts" });
     this.readout = el("output", { className: "readout", title: "Magnification and um per px of the screen" });
     this.buttons = el("div", { className: "magnify", role: "group", "aria-label": "Magnification" });
     this.help = el("dialog", { className: "help", "aria-label": "Keys" }, el("h2", {}, "Keys"), el("dl", {},
       ...KEYS.flatMap(([keys, what]) => [el("dt", {}, ...keys.split(" ").map((key) => el("kbd", {}, key))), el("dd", {}, what)])),
     el("form", { method: "dialog" }, el("button", { className: "plain", autofocus: true }, "Close")));
-    this.linkButton = iconButton("link", "Link the two slides", "L", () => this.#link(!this.#linked), { "aria-pressed": "true" });
+    this.linkButton = iconButton("link", "Link the two slides", "L", () => this.#link(!this.#linked), { "aria-pressed": "true", hidden: true });
     const onKey = (event) => this.#key(event);
     document.addEventListener("keydown", onKey);
     this.forget = () => document.removeEventListener("keydown", onKey);
-    this.element = el("div", { className: "view" }, this.#topBar(), el("main", { className: "stage" }, this.stage, el("div",
+    this.element = el("div", { className: "view" }, this.#topBar(), el("main", { className: "stage" }, this.holder, el("div",
       { className: "controls" }, this.buttons, this.readout)), this.panel, this.help);
   }
 
   async open(asked) {
     document.title = this.entry.name;
-    const entries = [this.entry, ...(this.real ? [this.real] : [])];
-    const records = await Promise.all(entries.map((entry) => fetchJson(entry.about)));
-    this.panes = records.map((record) => new Pane(record, this.look, (pane) => this.#seen(pane)));
-    this.stage.append(...this.panes.map((pane) => pane.element));
-    await Promise.all(this.panes.map((pane) => pane.open(this.panes.length === 1)));
-    this.#fillButtons();
-    for (const pane of this.panes) {
-      for (const event of ["zoom", "pan"]) pane.viewer.addHandler(event, () => this.#follow(pane));
-      pane.viewer.addHandler("animation-finish", () => this.#remember());
-    }
-    this.goTo(asked, true);
-    this.#link(this.panes.length > 1);
-    this.#fillPanel();
-    await Promise.all(this.panes.map((pane) => pane.loadClasses().catch((error) => pane.say(`No classes: ${error.message}`))));
-    this.#fillPanel();
+    this.version = this.versions[Number(asked.get("version"))] ?? this.entry;
+    if (!(await this.#show(asked))) return;
     this.element.dataset.ready = "true";
+    await this.editing?.resume();
   }
 
   close() {
+    this.#turn++;
+    clearTimeout(this.#remembered);
     this.forget();
-    for (const pane of this.panes) pane.close();
+    this.editing?.close();
+    for (const pane of [...this.panes, ...this.#coming.panes]) pane.close();
     this.panes = [];
     this.element.remove();
+  }
+
+  /**
+   * Show what is to be seen, in place of what is seen now: there is no moment without a picture.
+   *
+   * False if something else was asked for meanwhile, which then has closed what was on its way.
+   */
+  async #show(asked) {
+    const turn = ++this.#turn;
+    for (const pane of this.#coming.panes) pane.close();
+    this.#coming.stage.remove();
+    const stage = el("div", { className: "panes coming" });
+    const coming = { stage, panes: [] };
+    this.#coming = coming;
+    const records = await Promise.all(this.#inOrder().map((entry) => fetchJson(entry.about)));
+    if (turn !== this.#turn) return false;
+    coming.panes = records.map((record) => new Pane(record, this.look, (pane) => this.#seen(pane)));
+    stage.append(...coming.panes.map((pane) => pane.element));
+    this.holder.append(stage);
+    await Promise.all(coming.panes.map((pane) => pane.open(records.length === 1)));
+    if (turn !== this.#turn) return false;
+    const replaces = this.panes.length > 0;
+    if (replaces) {
+      for (const pane of coming.panes) pane.place(this.#before(pane).view(), true);
+      await Promise.all(coming.panes.flatMap((pane) => [this.#loadClasses(pane), pane.drawn()]));
+      if (turn !== this.#turn) return false;
+    }
+    this.#take(coming);
+    if (!replaces) this.goTo(asked, true);
+    this.#link(this.panes.length > 1);
+    if (!replaces) {
+      this.#fillPanel();
+      await Promise.all(this.panes.map((pane) => this.#loadClasses(pane)));
+      if (turn !== this.#turn) return false;
+    }
+    this.#fillPanel();
+    this.editing?.attach(this.panes.find((pane) => pane.record.number === this.version.number));
+    return true;
+  }
+
+  /** Put panes that are ready in place of those that are seen. */
+  #take({ panes, stage }) {
+    for (const pane of this.panes) pane.close();
+    this.stage.remove();
+    this.panes = panes;
+    this.stage = stage;
+    this.#coming = { panes: [], stage: el("div") };
+    stage.classList.remove("coming");
+    this.linkButton.hidden = panes.length < 2;
+    this.#fillButtons();
+    for (const pane of panes) {
+      for (const event of ["zoom", "pan"]) pane.viewer.addHandler(event, () => this.#follow(pane));
+      pane.viewer.addHandler("animation-finish", () => this.#remember());
+      pane.draw();
+    }
+  }
+
+  /** The pane that shows now what another one will: the same slide, or another version of it. */
+  #before({ record }) {
+    const number = (pane) => pane.record.number;
+    return this.panes.find((pane) => number(pane) === record.number) ?? this.panes.find((pane) => this.#isVersion(number(pane)));
+  }
+
+  #loadClasses(pane) {
+    return pane.loadClasses().catch((error) => pane.say(`No classes: ${error.message}`));
+  }
+
+  // -- versions --------------------------------------------------------------------------------------------------------
+
+  #isVersion(number) {
+    return this.versions.some((entry) => entry.number === number);
+  }
+
+  /** What is seen, from left to right: a version stands right of what it was made from, and left of a real slide. */
+  #inOrder() {
+    if (!this.beside) return [this.version];
+    return this.#isVersion(this.beside.number) ? [this.beside, this.version] : [this.version, this.beside];
+  }
+
+  /** Show another version. */
+  choose(entry) {
+    this.version = entry;
+    return this.compare(this.beside !== null && this.#isVersion(this.beside.number));
+  }
+
+  /** Show the version beside what it was made from, or alone (beside the real slide, if there is one). */
+  compare(on) {
+    const parent = this.versions.find((entry) => entry.number === this.version.parent);
+    this.beside = (on && parent) || (this.real ?? null);
+    this.#fillPanel();
+    return this.#show();
+  }
+
+  /** Take over the versions that there are now, and show a new one. */
+  #sync(edits, made) {
+    this.versions = [this.entry, ...edits];
+    this.entry.edits = edits;
+    const entry = edits.find(({ number }) => number === made);
+    if (entry) return this.choose(entry);
+    this.#fillPanel();
+    return undefined;
   }
 
   /** Show the place that stands in the address. */
@@ -100,7 +205,7 @@ export class SlideView {
       el("span", { className: "more" }, more),
       el("span", { className: "space" }),
       ...others.slice(1),
-      this.real ? this.linkButton : null,
+      this.linkButton,
       iconButton("panel", "Panel", "P", () => this.#togglePanel()),
       iconButton("help", "Keys", "?", () => this.help.showModal()),
     );
@@ -118,7 +223,11 @@ export class SlideView {
   }
 
   #fillPanel() {
-    this.panel.replaceChildren(...this.panes.flatMap((pane) => legend(pane, this.panes.length > 1, this.look, () => this.#redraw())),
+    const besideVersion = this.beside !== null && this.#isVersion(this.beside.number);
+    this.panel.replaceChildren(
+      ...versionsOf(this.versions, this.version, besideVersion, (entry) => this.choose(entry), (on) => this.compare(on)),
+      ...(this.editing ? [this.editing.element] : []),
+      ...this.panes.flatMap((pane) => legend(pane, this.panes.length > 1, this.look, () => this.#redraw())),
       ...(this.panes.some((pane) => pane.layer) ? [this.#lookOfClasses()] : []),
       ...this.panes.map((pane) => facts(pane.record, this.panes.length > 1)));
   }
@@ -206,6 +315,7 @@ export class SlideView {
   }
 
   #seen(pane) {
+    this.editing?.drawing.update();
     if (pane !== this.panes[0]) return;
     const um = pane.umOnScreen(true);
     const times = um ? UM_AT_1X / um : null;
@@ -220,11 +330,18 @@ export class SlideView {
   #remember() {
     clearTimeout(this.#remembered);
     this.#remembered = setTimeout(() => {
-      if (!this.panes.length) return;
+      if (!this.panes.length || this.#isLeft()) return;
       const { x, y, scale } = this.panes[0].view();
       const place = new URLSearchParams({ slide: this.entry.id, x: x.toFixed(1), y: y.toFixed(1), scale: scale.toPrecision(6) });
+      const version = this.versions.indexOf(this.version);
+      if (version > 0) place.set("version", version);
       history.replaceState(null, "", `#${place}`);
     }, 200);
+  }
+
+  /** Whether the address names another slide or none already; what changes with it comes a moment later. */
+  #isLeft() {
+    return this.around && new URLSearchParams(location.hash.slice(1)).get("slide") !== this.entry.id;
   }
 
   #leave(id) {
@@ -234,6 +351,7 @@ export class SlideView {
   #key(event) {
     if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || this.help.open || !this.panes.length) return;
     if (event.target.type === "range" && event.key.startsWith("Arrow")) return;
+    if (this.editing?.key(event)) return event.preventDefault();
     const act = this.#actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     const digit = "123456".indexOf(event.key);
     if (!act && (digit < 0 || event.key.length !== 1)) return;
@@ -259,7 +377,10 @@ export class SlideView {
       "[": () => this.#set({ opacity: this.look.opacity - 0.1 }),
       "]": () => this.#set({ opacity: this.look.opacity + 0.1 }),
       p: () => this.#togglePanel(),
-      l: () => this.real && this.#link(!this.#linked),
+      l: () => this.panes.length > 1 && this.#link(!this.#linked),
+      d: () => this.editing?.drawing.toggle(),
+      v: () => this.versions.length > 1 && this.choose(this.versions[(this.versions.indexOf(this.version) + 1) % this.versions.length]),
+      s: () => this.version !== this.entry && this.compare(!(this.beside && this.#isVersion(this.beside.number))),
       n: () => after !== null && this.#leave(after),
       b: () => before !== null && this.#leave(before),
       g: () => this.around && this.#leave(null),
