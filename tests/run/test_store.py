@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from wsigen.base import geometry
 from wsigen.base.errors import DamagedChunkError, RunError
 from wsigen.base.geometry import Box, ChunkGrid, tile_side
-from wsigen.run.store import PassArrays, PassState, RunStore, place_of_key
+from wsigen.run.arrays import PassArrays
+from wsigen.run.keys import place_of_key
+from wsigen.run.store import PassState, RunStore
 from wsigen.storage.local import LocalFolder
 from wsigen.storage.zarr_stores import ChunkFiles
 

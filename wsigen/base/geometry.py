@@ -142,6 +142,13 @@ class ChunkGrid:
         return [(i, j) for i in range(b.y0 // c, -(-b.y1 // c)) for j in range(b.x0 // c, -(-b.x1 // c))]
 
 
+def lattice_windows(box: Box, side: int) -> Iterator[Box]:
+    """Windows of the global lattice of ``side`` that cover ``box`` without overlap."""
+    for y in range(box.y0 // side * side, box.y1, side):
+        for x in range(box.x0 // side * side, box.x1, side):
+            yield Box(y, x, y + side, x + side).intersect(box)
+
+
 def tile_side(side: int) -> int:
     """Side of a chunk's tiles: the largest divisor of ``side`` up to `TILE`, or ``side`` itself if it has none of use.
 

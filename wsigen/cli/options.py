@@ -13,6 +13,9 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
+EXTENSION = ("extend", "at", "extend_mpp", "resample")
+"""Settings of a slide that is continued, which is none that is drawn again from its grid."""
+
 COLUMN = 16
 """Characters of a choice of values that stand in a column of their own on a help page."""
 
@@ -34,10 +37,11 @@ class SettingsCommand(TyperCommand):
     @cached_property
     def settings(self) -> list[Any]:
         """The options of the settings."""
-        from wsigen.run.config import RunConfig
+        from wsigen.run.config import RunConfig, about
         from wsigen.run.typed_settings import ResumeSettings
 
-        names = ResumeSettings.__annotations__ if self.resumes else RunConfig.model_fields
+        shown = [name for name in RunConfig.model_fields if not about(name)["hidden"]]
+        names = ResumeSettings.__annotations__ if self.resumes else shown
         return _options([_setting(name) for name in names])
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -74,7 +78,7 @@ class DecompressCommand(SettingsCommand):
     @cached_property
     def settings(self) -> list[Any]:
         """The options of the settings."""
-        return [option for option in super().settings if option.name != "grid"]
+        return [option for option in super().settings if option.name not in ("grid", *EXTENSION)]
 
 
 class EstimateCommand(SettingsCommand):

@@ -20,7 +20,8 @@ from typing import Any
 from wsigen.base.errors import ConfigError
 from wsigen.base.noise import Stream, uniforms
 from wsigen.cohort.plan import CohortPlan, Part, file_id, find_files, find_model, find_stain, parse_size
-from wsigen.run.config import SAMPLE, RunConfig
+from wsigen.run.config import RunConfig
+from wsigen.run.config_checks import SAMPLE
 from wsigen.slide.stain import Stain
 
 GOLDEN = 0.6180339887498949

@@ -53,6 +53,7 @@ def read_geojson(
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
+    whole: bool = True,
 ) -> PolygonLayout:
     """Read what QuPath exports as GeoJSON (plain, ``.gz`` or ``.zip``).
 
@@ -70,6 +71,8 @@ def read_geojson(
         Classification -> name of a class, or None: as if it were not drawn (`ClassNames`).
     nuclei : str, optional
         Class of the nuclei of QuPath's cells, which lie on top of everything; by default they are left out.
+    whole : bool
+        Whether it is drawn for a whole slide; else for places of one, which may be small, or of glass alone.
 
     Raises
     ------
@@ -94,9 +97,10 @@ def read_geojson(
         problems.add("the layout is empty, no polygon has an area", "draw areas, not lines")
     extent = bounds_of([rings for *_, rings in drawn]) * scale
     beyond = _check_range(drawn, extent, size, scale, problems)
-    if len(extent) and not problems:
+    if len(extent) and not problems and whole:
         _check_small(extent[:, 2:].max(0), size, problems)
-    _check_contents(table, background, [drawn[s.source][1] for s in shapes], problems)
+    if whole:
+        _check_contents(table, background, [drawn[s.source][1] for s in shapes], problems)
     problems.demand_none()
 
     shapes.sort(key=lambda shape: (shape.source >= first_nucleus, -shape.area))

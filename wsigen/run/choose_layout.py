@@ -12,6 +12,7 @@ from wsigen.base.errors import ConfigError, LayoutError
 from wsigen.grids.opening import read_about
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
+from wsigen.run.continued import edited_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def choose_layout(
         size = (config.size[1], config.size[0])
     if size is None and config.region is not None:
         size = (config.region[3], config.region[2])
+    if config.regions is not None:
+        return ChosenLayout(edited_layout(config, table, mpp))
     if config.layout_file is not None:
         from wsigen.layout.class_names import check_names
         from wsigen.layout.read import read_layout

@@ -26,13 +26,13 @@ from pydantic import (
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, first_fault, read_mapping
 from wsigen.layout.class_names import parse_names
+from wsigen.run.config_checks import CHECKS, SAMPLE
 from wsigen.run.typed_settings import Mode, RunSettings, Taper
 from wsigen.slide.stain import Stain, parse_stain
 from wsigen.storage.opening import as_place, is_url
 
 MAX_SIDE_PX = 1_000_000
 MIN_SIDE_PX = 512
-SAMPLE = "sample"  # the word that stands for a layout to be drawn
 LOCAL = "local"  # the word that stands for no scheduler
 
 _DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d{1,3})?")
@@ -49,6 +49,7 @@ def _setting(
     otherwise: str = "",
     form: str = "",
     execution: bool = False,
+    hidden: bool = False,
     **limits: Any,
 ) -> Any:
     """A field of `RunConfig`.
@@ -63,8 +64,12 @@ def _setting(
         How its value is written, where the type does not say it.
     execution : bool
         Whether it says only where and how fast; then it is no part of a recipe, and may change when a run is resumed.
+    hidden : bool
+        Whether another command than ``generate`` sets it.
     """
-    about: dict[str, Any] = {"group": group, "otherwise": otherwise, "form": form, "execution": execution}
+    about: dict[str, Any] = {
+        "group": group, "otherwise": otherwise, "form": form, "execution": execution, "hidden": hidden
+    }  # fmt: skip
     return Field(default, description=description, json_schema_extra=about, **limits)
 
 
@@ -100,6 +105,18 @@ class RunConfig(Settings):
     mpp: float | None = _setting(
         "Slide", "um/px, for a model that does not know its own", otherwise="the model's", ge=0.001, le=1000
     )
+
+    extend: Path | None = _setting("Slide", "slide that is continued beyond its edges; its own pixels stay")
+    at: tuple[int, int] | None = _setting(
+        "Slide", "where the left top corner of the slide that is continued lies, px", otherwise="0,0", form="X,Y"
+    )
+    extend_mpp: float | None = _setting(
+        "Slide", "um/px of the slide that is continued", otherwise="what its file says", ge=0.001, le=1000
+    )
+    resample: bool = _setting("Slide", "resample a slide that is continued to the model's um/px", False)
+    regions: Path | None = _setting("Slide", "places of that slide that are made anew ('wsigen edit')", hidden=True)
+    margin_um: float = _setting("Slide", "how far around them it changes, um", 100.0, ge=0, le=10_000, hidden=True)
+    edit_strength: float = _setting("Slide", "re-noising of what lies there: 1 replaces it", 1.0, gt=0, le=1, hidden=True)
 
     layout: Literal["sample"] | Path | None = _setting(
         "Layout", "QuPath GeoJSON or label image; 'sample' draws one", form="FILE|sample"
@@ -269,6 +286,14 @@ class RunConfig(Settings):
             return parts if parts is None else tuple(int(part) for part in parts)
         raise ValueError(f"{value!r} is not X,Y,WIDTH,HEIGHT in pixels, e.g. 0,0,4096,4096")
 
+    @field_validator("at", mode="before")
+    @classmethod
+    def _parse_at(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if parts is None or (isinstance(parts, tuple | list) and len(parts) == 2 and all(map(_is_whole, parts))):
+            return parts if parts is None else tuple(int(part) for part in parts)
+        raise ValueError(f"{value!r} is not X,Y in pixels, e.g. 2048,0")
+
     @field_validator("layout_names", mode="before")
     @classmethod
     def _parse_layout_names(cls, value: object) -> object:
@@ -306,47 +331,9 @@ class RunConfig(Settings):
         return None if value is None else as_place(value)
 
     @model_validator(mode="after")
-    def _check_layout(self) -> Self:
-        if self.layout and self.class_name:
-            raise ValueError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
-        if self.grid and self.reference:
-            raise ValueError("'grid' and 'reference' exclude each other: a reference is followed by its own grid")
-        if self.region and (self.size or not self.grid):
-            raise ValueError("'region' is a part of a grid's slide and its size: give --grid FILE, and leave --size out")
-        if not (self.layout or self.size or self.reference or self.grid):
-            raise ValueError("the slide's size is not known: give --size WIDTHxHEIGHT, --layout FILE or --reference FILE")
-        if self.layout_classes and not self.layout_file:
-            raise ValueError("'layout_classes' names the values of a label raster: give the raster with --layout")
-        if self.layout_names and not self.layout_file:
-            raise ValueError("'layout_names' renames classes of a layout's file: give the file with --layout")
-        if self.drawn and not self.layout_file:
-            raise ValueError("'drawn' writes the polygons of a layout's file: give the file with --layout")
-        if self.nuclei and not self.layout_file:
-            raise ValueError("'nuclei' is the class of nuclei in a layout's file: give the file with --layout")
-        if self.layout_mpp and not self.layout_file:
-            raise ValueError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
-        return self
-
-    @model_validator(mode="after")
-    def _check_sampled_layout(self) -> Self:
-        if not self.sampled:
-            for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(self, name)]:
-                raise ValueError(f"'{name}' belongs to a layout that is drawn: add --layout {SAMPLE}, or leave it out")
-            return self
-        if self.subtype is None:
-            raise ValueError(f"'layout: {SAMPLE}' draws a layout of a subtype: give --subtype NAME (wsigen models lists them)")
-        if self.subtypes and self.mask_model:
-            raise ValueError("'subtypes' and 'mask_model' exclude each other: a mask model knows its own subtypes")
-        if self.size is None and self.reference is None and self.grid is None:
-            raise ValueError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")
-        return self
-
-    @model_validator(mode="after")
-    def _check_sampling(self) -> Self:
-        if self.eta and self.sampler != "ddim":
-            raise ValueError(f"'eta' adds noise, which sampler {self.sampler} does not know: use sampler ddim or eta 0")
-        if self.weighted_last and self.mode != "random-patch":
-            raise ValueError(f"'weighted_last' belongs to mode random-patch; mode {self.mode} weights every step")
+    def _check_together(self) -> Self:
+        for check in CHECKS:
+            check(self)
         return self
 
     @model_validator(mode="wrap")
@@ -359,6 +346,10 @@ class RunConfig(Settings):
             text, source = first_fault(error), info.context or {}
             of_file = source and not any(text.startswith(f"setting '{name}'") for name in source["given"])
             raise ConfigError(f"{source['file']}: {text}" if of_file else text) from None
+
+
+def _is_whole(part: object) -> bool:
+    return str(part).strip().removeprefix("-").isdigit()
 
 
 def about(name: str) -> dict[str, Any]:

@@ -231,14 +231,15 @@ def _moved(spec: RunSpec, workers: Workers) -> str:
 def _spare_inputs(output: Path, config: RunConfig) -> None:
     """Refuse an output one of whose files is an input of its own, which ``overwrite`` would destroy (OutputError)."""
     written = {path.resolve() for path in (*files_of(output), drawn_of(output))}
-    for path in (config.layout_file, config.layout_classes, config.subtypes, config.reference, config.grid):
+    given = (config.layout_classes, config.subtypes, config.reference, config.grid, config.extend, config.regions)
+    for path in (config.layout_file, *given):
         if path is not None and path.resolve() in written:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
 
 def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path, there: int = 0) -> None:
     """Refuse a run that needs more memory or disk than there is (ResourceError); ``there``: bytes it has there already."""
-    projection = project_run(prepared.spec, prepared.card, prepared.layout)
+    projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(prepared.config), workers.tasks_at_once)
     demand_disk(projection, run_dir, prepared.output, there)
@@ -247,6 +248,8 @@ def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path,
 def _demand_tissue(prepared: Prepared) -> None:
     """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
     glass = prepared.spec.glass.index
+    if prepared.config.regions is not None:
+        return  # places may be erased
     if tissue_share(prepared.layout, glass) > 0.0:
         return
     plan = prepared.spec.passes[-1]
@@ -271,9 +274,10 @@ def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Cluster, work
     try:
         for pass_ in run.passes:
             confirm()
-            prepare_pass(pass_, layout)
+            prepare_pass(pass_, layout, prepared.continued)
         with held_output(files.slide):
-            digest, areas = with_repairs(dispatcher, layout, lambda: _all_stages(dispatcher, files, config.overwrite, look))
+            stages = partial(_all_stages, dispatcher, files, config.overwrite, look)
+            digest, areas = with_repairs(dispatcher, layout, prepared.continued, stages)
     except BaseException:
         with suppress(Exception):  # what ended the run matters, not whether a scheduler that is gone hears of it
             cluster.cancel()
@@ -329,6 +333,7 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     """Denoise every pass, decode, write; each skips what its keys say is done."""
     run = dispatcher.run
     for pass_ in run.passes:
+        _encode(dispatcher, pass_, watch)
         run_pass(dispatcher, pass_.plan.index, _stage_name(pass_), watch)
         if pass_.plan.network == "image":
             _calibrate(dispatcher, pass_, watch)
@@ -356,6 +361,15 @@ def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Wa
     stage.finished = True
     watch(stage)
     return written
+
+
+def _encode(dispatcher: Dispatcher, pass_: PassContext, watch: Watcher) -> None:
+    if pass_.run.spec.settings.extend is None:
+        return
+    wanted = [ij for ij in pass_.plan.grid if pass_.reached(ij)]
+    done = pass_.state.has_known()
+    tasks = [Task("encode", pass_.plan.index, ij) for ij in wanted if ij not in done]
+    run_independent(dispatcher, f"encode the slide for pass {pass_.plan.index + 1}", tasks, len(wanted), watch)
 
 
 def _calibrate(dispatcher: Dispatcher, pass_: PassContext, watch: Watcher) -> None:

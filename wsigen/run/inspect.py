@@ -14,6 +14,7 @@ from wsigen.base.errors import RunError, one_line, refusing
 from wsigen.run.run_picture import RunPicture
 from wsigen.run.rundir import demand_plain, demand_sizes
 from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.sampling.known import NEVER
 from wsigen.slide.class_picture import with_legend
 from wsigen.slide.sidecars import write_picture
 from wsigen.storage.opening import open_folder
@@ -122,7 +123,7 @@ def timestep_map(pass_: PassContext, side: int = PICTURE_SIDE) -> NDArray[np.int
         box = plan.grid.box(ij)
         rows = np.arange(-(-box.y0 // scale) * scale, box.y1, scale)
         columns = np.arange(-(-box.x0 // scale) * scale, box.x1, scale)
-        glass = pass_.held(box)[np.ix_(rows - box.y0, columns - box.x0)]
+        glass = (pass_.starts(box) >= NEVER)[np.ix_(rows - box.y0, columns - box.x0)]
         out[np.ix_(rows // scale, columns // scale)] = np.where(glass, -1, plan.steps - step)
     return out
 

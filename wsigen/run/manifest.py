@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from wsigen.base.classes import TissueClass
 from wsigen.base.state import State
 from wsigen.models.card import BundleCard, DataSource
+from wsigen.run.continued import synthetic_of
 from wsigen.run.spec import RunSpec, Sampling
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.pyramid import PyramidSpec
@@ -60,7 +61,7 @@ class Manifest(State):
         Of the files beside the manifest by name, and of the encoded tiles of level 0 (``level0_tiles``).
     """
 
-    synthetic: Literal[True] = True
+    synthetic: Literal[True, "partly"] = True
     statement: str
     created: str
     run_id: str
@@ -91,8 +92,12 @@ def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sh
     settings = spec.settings
     digests = {name: digest for name, digest in spec.inputs if digest is not None}
     inputs = {name: InputFile(name=Path(getattr(settings, name)).name, sha256=digest) for name, digest in digests.items()}
+    by = f"made by wsigen {spec.versions['wsigen']}"
+    partly = synthetic_of(settings) == "partly"
+    whole = f"Synthetic slide {by}; it shows no patient."
     return Manifest(
-        statement=f"Synthetic slide made by wsigen {spec.versions['wsigen']}; it shows no patient. {card.not_for}",
+        synthetic="partly" if partly else True,
+        statement=f"{f'Partly synthetic slide: a real one was continued, {by}.' if partly else whole} {card.not_for}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         run_id=spec.run_id,
         sampling=spec.sampling,

@@ -12,6 +12,7 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError
 from wsigen.models.bundle import check_bundle
 from wsigen.models.card import BundleCard
+from wsigen.run.continued import synthetic_of
 from wsigen.run.manifest import make_manifest
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.slide.ome import ome_xml
@@ -157,7 +158,7 @@ def _statements(run: RunContext, card: BundleCard) -> dict[str, str]:
     spec, plan = run.spec, run.passes[-1].plan
     return {
         **({"layout": spec.layout_title} if spec.drawn_layout and spec.layout_title else {}),
-        "synthetic": "true",
+        "synthetic": synthetic_of(run.spec.settings),
         "generator": f"wsigen {spec.versions['wsigen']}",
         "model": card.name,
         "model_sha256": spec.model_sha256,

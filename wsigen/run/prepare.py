@@ -19,6 +19,7 @@ from wsigen.models.card import BundleCard
 from wsigen.models.loading import read_schedule
 from wsigen.run.choose_layout import ChosenLayout, choose_layout
 from wsigen.run.config import RunConfig, check_size
+from wsigen.run.continued import Continued, Free, continued_of
 from wsigen.run.engine.queue import is_queue_file
 from wsigen.run.given_grid import check_grid, follows_grid
 from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
@@ -61,6 +62,16 @@ class Prepared:
     output: Path
     notes: tuple[str, ...] = ()
     """What the user should know of the inputs, a line each."""
+    continued: Continued | None = None
+    """What is known of another slide."""
+
+    @property
+    def free_layout(self) -> Layout:
+        """The layout, with glass where another slide stays: what the run costs depends on the rest."""
+        plan, glass = self.spec.passes[-1], self.spec.glass.index
+        if self.continued is None or glass is None:
+            return self.layout
+        return Free(self.layout, self.continued, plan, glass)
 
 
 def prepare(config: RunConfig, output: Path) -> Prepared:
@@ -78,6 +89,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     mpp = slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
     notes = (*chosen.notes, *_check_reference(config))
+    continued = _continued(config, card, mpp)
     slide = _slide(config, chosen.layout, mpp)
     check_grid(config, card, slide)
     model = _load(folder, config)
@@ -97,6 +109,8 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
             subtypes=_hash(config.subtypes),
             reference=_hash(config.reference),
             grid=_hash(config.grid),
+            extend=_hash(config.extend),
+            regions=_hash(config.regions),
         ),
         drawn_layout=chosen.source,
         settings=absolute,
@@ -108,7 +122,7 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
         layout_title=_title(chosen, absolute),
         versions=package_versions(),
     )
-    return Prepared(config, card, chosen.layout, spec, output.absolute(), notes)
+    return Prepared(config, card, chosen.layout, spec, output.absolute(), notes, continued)
 
 
 def class_map_of_chunk(layout: Layout, plan: PassPlan, ij: tuple[int, int]) -> np.ndarray:
@@ -149,7 +163,7 @@ def prepare_again(config: RunConfig, card: BundleCard, spec: RunSpec, output: Pa
         difference = f"glass.latent: {card.latent.channels} channels here, {len(spec.glass.latent)} in the run"
     if difference:
         raise RunError(f"{RUN_SPEC}: its settings give another run ({difference}); it was edited: start the run anew")
-    return Prepared(config, card, chosen.layout, spec, output)
+    return Prepared(config, card, chosen.layout, spec, output, continued=_continued(config, card, mpp))
 
 
 def slide_mpp(config: RunConfig, card: BundleCard) -> float:
@@ -200,6 +214,18 @@ def _check_reference(config: RunConfig) -> list[str]:
     if image.mpp is None and config.size is None and config.layout_file is None:
         notes.append(f"{config.reference.name}: does not say its um/px; its pixels are taken for those of the slide")
     return notes
+
+
+def _continued(config: RunConfig, card: BundleCard, mpp: float) -> Continued | None:
+    """What is known of another slide; a grid that the model draws must be one that can be made of it (ConfigError)."""
+    grid = card.grid
+    drawn = config.extend is not None and grid is not None and grid.network is not None
+    if drawn and grid is not None and (grid.told != "channels" or grid.encoder != MEAN_COLOUR):
+        raise ConfigError(
+            f"setting 'extend': model {card.name!r} draws grids of encoder {grid.encoder!r}, which cannot be continued yet; "
+            f"use a model of {MEAN_COLOUR!r} grids or of none"
+        )
+    return continued_of(config, card.table, mpp, card.latent.factor)
 
 
 def _slide(config: RunConfig, layout: Layout, mpp: float) -> PyramidSpec:

@@ -10,26 +10,30 @@ import numpy as np
 
 from wsigen.base.errors import DamagedChunkError
 from wsigen.layout.layout import Layout
+from wsigen.run.continued import Continued
 from wsigen.run.engine.dispatch import TRIES, Dispatcher
+from wsigen.run.keys import place_of_key
 from wsigen.run.prepare import class_map_of_chunk
-from wsigen.run.store import place_of_key
 from wsigen.run.tasks.context import PassContext, RunContext
+from wsigen.sampling.known import NEVER
 
 T = TypeVar("T")
 
 
-def prepare_pass(pass_: PassContext, layout: Layout) -> None:
-    """Make a pass's arrays and write its class map; done once, marked by the activity written last."""
+def prepare_pass(pass_: PassContext, layout: Layout, continued: Continued | None) -> None:
+    """Make a pass's arrays and write its class map and what stays; done once, marked by the activity written last."""
     store = pass_.run.store
     if store.has_pass(pass_.plan.index):
         store.restore_metadata(pass_.arrays)
         return
     state = store.create_pass(pass_.arrays)
     _write_classes(pass_, layout)
+    if continued is not None:
+        _write_starts(pass_, continued)
     state.write_activity(_activity(pass_))
 
 
-def with_repairs(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) -> T:
+def with_repairs(dispatcher: Dispatcher, layout: Layout, continued: Continued | None, work: Callable[[], T]) -> T:
     """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
     damages: Counter[str] = Counter()
     while True:
@@ -41,10 +45,10 @@ def with_repairs(dispatcher: Dispatcher, layout: Layout, work: Callable[[], T]) 
                 raise
             dispatcher.notes.add("damage", f"{damage}; it is made again")
             dispatcher.drain()
-            _repair(dispatcher.run, layout, damage.key)
+            _repair(dispatcher.run, layout, continued, damage.key)
 
 
-def _repair(run: RunContext, layout: Layout, key: str) -> None:
+def _repair(run: RunContext, layout: Layout, continued: Continued | None, key: str) -> None:
     """Delete a damaged key, so that the stage that makes it finds it missing; what no stage makes is made here."""
     block = run.spool.place_of(key)
     if block is not None:
@@ -57,6 +61,10 @@ def _repair(run: RunContext, layout: Layout, key: str) -> None:
         pass_.state.delete_norm()
     elif once == "classes":
         _write_classes(pass_, layout)
+    elif once == "starts" and continued is not None:
+        _write_starts(pass_, continued)
+    elif once == "known":
+        pass_.state.delete_known(ij)
     elif once == "activity":
         pass_.state.write_activity(_activity(pass_))
     else:
@@ -68,11 +76,19 @@ def _write_classes(pass_: PassContext, layout: Layout) -> None:
         pass_.state.write_classes(ij, class_map_of_chunk(layout, pass_.plan, ij))
 
 
+def _write_starts(pass_: PassContext, continued: Continued) -> None:
+    glass = pass_.run.spec.glass.index
+    for ij in pass_.plan.grid:
+        classes = pass_.state.read_classes(pass_.plan.grid.box(ij))
+        bare = np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
+        pass_.state.write_starts(ij, continued.starts(pass_.plan, pass_.plan.grid.box(ij), bare))
+
+
 def _activity(pass_: PassContext) -> np.ndarray:
     """Which chunks have a pixel to denoise in them or within half a crop of them, bool ``(I, J)``."""
     grid = pass_.plan.grid
     active = np.zeros((grid.rows, grid.columns), dtype=bool)
     for ij in grid:
         reach = grid.box(ij).dilate(pass_.state.margin).intersect(grid.canvas)
-        active[ij] = not pass_.held(reach).all()
+        active[ij] = bool((pass_.starts(reach) < NEVER).any())
     return active

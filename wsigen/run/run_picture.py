@@ -126,12 +126,12 @@ def estimate(pass_: PassContext, step: int, box: Box, cell: int) -> Array:
 
     Latents have unit variance, and y = sqrt(abar) x0 + sqrt(1 - abar) eps. The mean of n of them holds noise of variance
     (1 - abar) / n, so the best linear estimate of the mean of x0 is sqrt(abar) y / (abar + (1 - abar) / n): grey at the
-    start, the picture at the end, and all the earlier the smaller it is shown. Glass is known and shown as it is.
+    start, the picture at the end, and all the earlier the smaller it is shown. What is known is shown as it is.
     """
     abar = pass_.plan.schedule.abar[step]
     weight = math.sqrt(abar) / (abar + (1.0 - abar) / cell**2)
-    y, held = pass_.read(step, box)
-    x0 = np.where(held, pass_.glass, np.float32(weight) * y)
+    y, known = pass_.read(step, box)
+    x0 = np.where(known.held(step), known.x0, np.float32(weight) * y)
     return cell_means(x0, box, cell)
 
 

@@ -28,7 +28,7 @@ from wsigen.storage.opening import is_url, open_folder, why_not_usable
 INPUTS = "wsigen-inputs"
 """Folder of kept copies of the layout, its class table, the user's subtypes, and the grid."""
 
-_KEPT = ("layout", "layout_classes", "subtypes", "grid")
+_KEPT = ("layout", "layout_classes", "subtypes", "grid", "regions")
 """The settings that name the files which are kept there."""
 
 BEGUN = "outputs-begun"

@@ -29,7 +29,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -97,6 +97,8 @@ class InputHashes(State):
     subtypes: str | None
     reference: str | None
     grid: str | None
+    extend: str | None = None
+    regions: str | None = None
 
 
 class RunSpec(State):
@@ -131,7 +133,7 @@ class RunSpec(State):
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[8] = FORMAT
+    format: Literal[9] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
@@ -206,6 +208,7 @@ class RunSpec(State):
         """What decides the pixels, with every default filled in, as plain JSON values."""
         chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
         given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers", "stain"}
+        given |= {"at", "extend_mpp", "resample", "margin_um", "edit_strength"} if self.settings.extend else set()
         return {
             **self.model_dump(mode="json", include=chosen),
             **self.settings.model_dump(mode="json", include=given),
@@ -288,7 +291,7 @@ class RunSpec(State):
         return choice and (first_difference(mine, theirs) or choice)
 
 
-_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "grid", "model"}
+_PLACES = {"layout", "layout_classes", "subtypes", "mask_model", "reference", "grid", "model", "extend", "regions"}
 """Settings that name where something lies."""
 
 

@@ -1,4 +1,4 @@
-"""The state of a run: one zarr group of versioned keys. What a key means is known here alone.
+"""The state of a run: one zarr group of versioned keys; `wsigen.run.keys` reads their names.
 
 Layout of the group, one subgroup per pass::
 
@@ -6,13 +6,15 @@ Layout of the group, one subgroup per pass::
     pass-0/history   [steps, C, I c, J c]        chunks (1, C, c, c)              x0[s], kept for samplers with a memory
     pass-0/partials  [steps, I, J, C, c+p, c+p]  one key per (s, i, j)            weighted sums of a chunk's crops
     pass-0/classes   [H, W]                      chunks (c, c)                    the class map that conditions the pass
+    pass-0/starts    [H, W]                      chunks (c, c)                    steps from which pixels are denoised
+    pass-0/known     [1, C, I c, J c]            chunks (1, C, c, c)              known clean latents, near what is denoised
     pass-0/activity  [I, J]                       once                            which chunks hold or touch tissue
     pass-0/norm      [n]                         once, after the last step        GroupNorm statistics of the decoder
 
 **The keys are the record.** Half-step h of chunk (i, j) is done if and only if its key exists: y[s] for h = 2 s, the partial of
 step s for h = 2 s + 1. The history of step s is written before y[s + 1] and deleted with it. Every version of a chunk has its
 own key, so a late duplicate rewrites equal bytes. Live state is not compressed (noise saves nothing) but carries a CRC-32C,
-since a flipped bit would otherwise be read back silently.
+since a flipped bit would otherwise be read back silently. ``starts`` and ``known`` exist where a slide is continued.
 
 Large chunks are zarr shards: one key, written at once, of tiles with a checksum each, so that a neighbour reads no more than
 the edge it needs. Whoever reads a damaged tile says so; damage in a tile that nobody reads does no harm.
@@ -20,65 +22,25 @@ the edge it needs. Whoever reads a damaged tile says so; damage in a tile that n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from wsigen.base.errors import DamagedChunkError, RunError
-from wsigen.base.geometry import Box, ChunkGrid, tile_side
+from wsigen.base.geometry import Box
+from wsigen.run.arrays import MOST_VALUES, NO_CLASS, NO_START, PassArrays, make_arrays
+from wsigen.run.keys import KNOWN, Index, place_in_pass
 from wsigen.storage.folder import Folder
 from wsigen.storage.zarr_stores import BoundedBlosc, Overwriting
 
 Array = NDArray[np.float32]
-Index = tuple[int, int]
-
-NO_CLASS = 254
-"""What a class map reads where its chunk is missing; no class has this index."""
-
-
-MOST_VALUES = 2**22
-"""Of an array that is written once: a decoder's statistics are some hundreds, a pass has no more chunks."""
-
-
-@dataclass(frozen=True, slots=True)
-class PassArrays:
-    """What decides the arrays of a pass.
-
-    Attributes
-    ----------
-    index : int
-        Of the pass.
-    grid : ChunkGrid
-        Chunks of the canvas.
-    channels, steps, side : int
-        Of the latents, of the pass, and of a crop, latent px.
-    history : bool
-        Whether its sampler has a memory.
-    """
-
-    index: int
-    grid: ChunkGrid
-    channels: int
-    steps: int
-    side: int
-    history: bool
-
-    def most_bytes(self, array: str) -> int:
-        """How large a key of an array can be at most, with checksums and the index of a shard."""
-        if array in ("activity", "norm"):
-            return 8 * MOST_VALUES
-        side = self.grid.chunk + (self.side if array == "partials" else 0)
-        values = side**2 if array == "classes" else 4 * self.channels * side**2
-        return values + values // 8 + 2**16
 
 
 class RunStore:
@@ -96,13 +58,13 @@ class RunStore:
     def create_pass(self, arrays: PassArrays) -> PassState:
         """Make the arrays of a pass; an unfinished attempt is replaced."""
         self._folder.make()
-        group = _make_arrays(self._folder.chunks(), arrays)
+        group = make_arrays(self._folder.chunks(), arrays)
         return PassState(group, arrays, self._folder.sub(f"pass-{arrays.index}"))
 
     def restore_metadata(self, arrays: PassArrays) -> None:
         """Write the metadata of a pass's arrays again where it is not what ``create_pass`` wrote: it was damaged."""
         wanted: dict[str, Any] = {}
-        _make_arrays(MemoryStore(wanted), arrays)
+        make_arrays(MemoryStore(wanted), arrays)
         for key, value in wanted.items():
             content = value.to_bytes()
             if not self._folder.has(key) or self._folder.read(key) != content:
@@ -118,7 +80,7 @@ class RunStore:
         """
         try:
             group = zarr.open_group(self._folder.chunks(), mode="r+")[f"pass-{arrays.index}"]
-            for name, array in _make_arrays(MemoryStore(), arrays).arrays():
+            for name, array in make_arrays(MemoryStore(), arrays).arrays():
                 if group[name].metadata.to_dict() != array.metadata.to_dict():
                     raise ValueError(f"{name} is of another shape or coded otherwise")
             return PassState(group, arrays, self._folder.sub(f"pass-{arrays.index}"))
@@ -159,14 +121,21 @@ class PassState:
         self._latents = group["latents"]
         self._partials = group["partials"]
         self._history: Any = group["history"] if arrays.history else None
-        self._classes = zarr.open_group(BoundedBlosc(group.store, self.grid.chunk**2), path=group.path, mode="r+")["classes"]
+        self._known: Any = group["known"] if arrays.known else None
+        self._classes: Any = self._packed("classes", 1)
+        self._starts: Any = self._packed("starts", 2) if arrays.known else None
 
     @cached_property
     def _to(self) -> dict[str, Any]:
         """The arrays of live state as they are written to."""
         group = zarr.open_group(Overwriting(self.group.store), path=self.group.path, mode="r+")
-        names = ("latents", "partials") if self._history is None else ("latents", "partials", "history")
-        return {name: group[name] for name in names}
+        names = ("latents", "partials", "history", "known")
+        return {name: group[name] for name in names if name in group}
+
+    def _packed(self, name: str, value_bytes: int) -> Any:
+        """An array that Blosc packs, read within bounds."""
+        store = BoundedBlosc(self.group.store, value_bytes * self.grid.chunk**2)
+        return zarr.open_group(store, path=self.group.path, mode="r+")[name]
 
     # -- reading and writing -------------------------------------------------------------------------------------------
 
@@ -222,6 +191,52 @@ class PassState:
     def write_classes(self, ij: Index, values: NDArray[np.uint8]) -> None:
         """Write the class map of one chunk."""
         self._classes[self.grid.box(ij).slices] = values
+
+    def read_starts(self, box: Box) -> NDArray[np.uint16]:
+        """The steps from which pixels of ``box`` are denoised, uint16 ``(h, w)``."""
+        starts = np.asarray(self._checked("starts", lambda: self._starts[box.slices]))
+        if (starts == NO_START).any():
+            key = f"{self.group.path}/starts"
+            raise DamagedChunkError(f"{key}: a chunk of the steps from which pixels are denoised is missing", key)
+        return starts
+
+    def write_starts(self, ij: Index, values: NDArray[np.uint16]) -> None:
+        """Write the steps from which pixels of one chunk are denoised."""
+        self._starts[self.grid.box(ij).slices] = values
+
+    def read_known(self, box: Box, kept: Callable[[Index], bool]) -> Array:
+        """Known clean latents on ``box``, float32 ``(C, h, w)``; 0 in chunks of which none are kept: nothing sees them."""
+        out = np.zeros((self.channels, *box.shape), dtype=np.float32)
+        chunks = [ij for ij in self.grid.overlapping(box) if kept(ij)]
+        inside = [self.grid.box(ij).intersect(box) for ij in chunks]
+        reads = [
+            (self.known_key(ij), lambda b=common: self._known[(0, slice(None), *b.slices)])
+            for ij, common in zip(chunks, inside, strict=True)
+        ]
+        for ij, common, data in zip(chunks, inside, self._read_all(reads), strict=True):
+            if not np.isfinite(data).all():
+                key = f"{self.group.path}/{self.known_key(ij)}"
+                raise DamagedChunkError(f"{key}: missing or not finite", key)
+            out[(slice(None), *common.relative_to(box).slices)] = data
+        return out
+
+    def write_known(self, ij: Index, values: Array) -> None:
+        """Keep the known clean latents of chunk ``ij``, float32 ``(C, h, w)``."""
+        self._to["known"][(0, slice(None), *self._whole(ij).slices)] = self._padded(values)
+
+    def has_known(self) -> set[Index]:
+        """The chunks whose known latents are kept."""
+        found = (KNOWN.fullmatch(key) for key in self._folder.names("known/c"))
+        return {(int(key[1]), int(key[2])) for key in found if key}
+
+    def delete_known(self, ij: Index) -> None:
+        """Delete the known latents of a chunk, so that they are made again."""
+        self._folder.delete_all([self.known_key(ij)])
+
+    @staticmethod
+    def known_key(ij: Index) -> str:
+        """Key of a chunk's known latents, relative to the pass's group."""
+        return f"known/c/0/0/{ij[0]}/{ij[1]}"
 
     @cached_property
     def activity(self) -> NDArray[np.bool_]:
@@ -283,7 +298,7 @@ class PassState:
         """The half-steps whose keys exist, by chunk. Whatever else lies there (what killed writers left) is none."""
         there: dict[Index, set[int]] = {}
         for key in (*self._folder.names("latents/c"), *self._folder.names("partials/c")):
-            place = _place_in_pass(key)
+            place = place_in_pass(key)
             if place and place[0] <= 2 * self.steps:
                 half_step, ij = place
                 there.setdefault(ij, set()).add(half_step)
@@ -349,97 +364,3 @@ class PassState:
         except (ValueError, RuntimeError, LookupError, TypeError) as error:
             reason = "checksum or length is wrong" if "checksum" in str(error).lower() else str(error)
             raise DamagedChunkError(f"{self.group.path}/{key}: {reason}", f"{self.group.path}/{key}") from error
-
-
-# -- keys --------------------------------------------------------------------------------------------------------------
-
-
-class Place(NamedTuple):
-    """What a key of the store belongs to.
-
-    Attributes
-    ----------
-    pass_index : int
-        The pass.
-    once : str
-        ``classes``, ``activity`` or ``norm``, which are made once per pass; empty for the state of a chunk.
-    half_step : int
-        Half-step that writes the key.
-    ij : tuple of int
-        The chunk.
-    """
-
-    pass_index: int
-    once: str
-    half_step: int = 0
-    ij: Index = (0, 0)
-
-
-_PASS = re.compile(r"pass-(\d+)/(.+)")
-_STATE = re.compile(r"(latents|history)/c/(\d+)/0/(\d+)/(\d+)")
-_PARTIAL = re.compile(r"partials/c/(\d+)/(\d+)/(\d+)/0/0/0")
-
-
-def place_of_key(key: str) -> Place:
-    """Say what a key, relative to the run's group, belongs to.
-
-    Raises
-    ------
-    RunError
-        If it is the key of nothing that can be made again.
-    """
-    match = _PASS.fullmatch(key)
-    if match and match[2] in ("classes", "activity", "norm"):
-        return Place(int(match[1]), match[2])
-    place = _place_in_pass(match[2]) if match else None
-    if match is None or place is None:
-        raise RunError(f"{key}: damaged and nothing can make it again; delete the run directory and generate anew")
-    return Place(int(match[1]), "", *place)
-
-
-def _place_in_pass(key: str) -> tuple[int, Index] | None:
-    """Half-step and chunk of a key relative to its pass; None for any other. A history goes with the state written after it."""
-    if state := _STATE.fullmatch(key):
-        return 2 * (int(state[2]) + (state[1] == "history")), (int(state[3]), int(state[4]))
-    if partial := _PARTIAL.fullmatch(key):
-        return 2 * int(partial[1]) + 1, (int(partial[2]), int(partial[3]))
-    return None
-
-
-# -- arrays ------------------------------------------------------------------------------------------------------------
-
-
-def _make_arrays(store: Any, arrays: PassArrays) -> Any:
-    """Make the group of a pass and its arrays (see the top of this module)."""
-    grid, channels, steps = arrays.grid, arrays.channels, arrays.steps
-    group = zarr.open_group(store, mode="a").create_group(f"pass-{arrays.index}", overwrite=True)
-    c, reach = grid.chunk, grid.chunk + arrays.side
-    height, width = grid.rows * c, grid.columns * c  # whole chunks: a key is always written in full
-    live = {
-        "dtype": "float32",
-        "fill_value": np.nan,
-        "compressors": [Crc32cCodec()],
-        "config": {"write_empty_chunks": True},
-    }
-    group.create_array("latents", shape=(steps + 1, channels, height, width), **_tiled((1, channels), c), **live)
-    if arrays.history:
-        group.create_array("history", shape=(steps, channels, height, width), **_tiled((1, channels), c), **live)
-    partial_shape = (steps, grid.rows, grid.columns, channels, reach, reach)
-    group.create_array("partials", shape=partial_shape, **_tiled((1, 1, 1, channels), reach), **live)
-    group.create_array(
-        "classes",
-        shape=(grid.height, grid.width),
-        chunks=(c, c),
-        dtype="uint8",
-        fill_value=NO_CLASS,
-        compressors=[BloscCodec(cname="zstd", clevel=3), Crc32cCodec()],
-        config={"write_empty_chunks": True},
-    )
-    return group
-
-
-def _tiled(before: tuple[int, ...], side: int) -> dict[str, Any]:
-    """Chunks of ``(*before, side, side)``, in tiles."""
-    tile = tile_side(side)
-    whole, tiles = (*before, side, side), (*before, tile, tile)
-    return {"chunks": whole} if tile == side else {"chunks": tiles, "shards": whole}

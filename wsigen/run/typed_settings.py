@@ -35,6 +35,13 @@ class RunSettings(ResumeSettings, total=False):
     grid: str | Path | None
     region: str | tuple[int, int, int, int] | None
     mpp: float | None
+    extend: str | Path | None
+    at: str | tuple[int, int] | None
+    extend_mpp: float | None
+    resample: bool
+    regions: str | Path | None
+    margin_um: float
+    edit_strength: float
     layout: str | Path | None
     layout_mpp: float | None
     layout_classes: str | Path | None

@@ -12,7 +12,8 @@ from wsigen.run.engine.cluster import WorkerLostError
 from wsigen.run.engine.dispatch import TRIES, Dispatcher, GivenUp, Outcome, patiently
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.wavefront import HalfStep, Wavefront
-from wsigen.run.store import PassState, place_of_key
+from wsigen.run.keys import place_of_key
+from wsigen.run.store import PassState
 from wsigen.run.tasks.context import PassContext, RunContext
 from wsigen.run.tasks.perform import Kind, Report, Task
 

@@ -123,9 +123,9 @@ def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
 def cost_of(prepared: Prepared, workers: Workers, speed: Speed, started: float) -> Estimate:
     """The cost of a prepared run at a speed that was measured; ``started``: seconds until its first task."""
     spec = prepared.spec
-    projection = project_run(spec, prepared.card, prepared.layout)
+    projection = project_run(spec, prepared.card, prepared.free_layout)
     calls = [count_pass(prepared, plan) for plan in spec.passes]
-    windows = tissue_windows(prepared.layout, spec.passes[-1].factor, spec.glass.index)
+    windows = tissue_windows(prepared.free_layout, spec.passes[-1].factor, spec.glass.index)
     if workers.processes and workers.scheduler is None:
         started *= 2  # every worker process imports and loads the same, all at once
     denoised = sum(_denoising(prepared, workers, speed, index, made) for index, made in enumerate(calls))
@@ -138,7 +138,7 @@ def count_pass(prepared: Prepared, plan: PassPlan) -> PassCalls:
     spec, card, sampling = prepared.spec, prepared.card, prepared.spec.sampling
     if plan.network == "grid":
         card, sampling = card.drawing or card, spec.grid_sampling or sampling
-    return count_calls(card, prepared.layout, plan, spec.glass.index, sampling.guidance, sampling.batch)
+    return count_calls(card, prepared.free_layout, plan, spec.glass.index, sampling.guidance, sampling.batch)
 
 
 # -- seconds of the stages ---------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def count_pass(prepared: Prepared, plan: PassPlan) -> PassCalls:
 def _denoising(prepared: Prepared, workers: Workers, speed: Speed, index: int, calls: PassCalls) -> float:
     """A pass."""
     plans, other = prepared.spec.passes, speed.non_model
-    plan, share = plans[index], tissue_share(prepared.layout, prepared.spec.glass.index)
+    plan, share = plans[index], tissue_share(prepared.free_layout, prepared.spec.glass.index)
     call = speed.call if plan.network == "image" else speed.grid_call * plan.side**2
     called = calls.rows * call + share * guide_seconds(plans, index, speed)
     area = sum(math.prod(plan.grid.box(ij).shape) for ij in calls.chunks)

@@ -18,9 +18,11 @@ from wsigen.base.geometry import Box
 from wsigen.base.noise import Stream, normal_field
 from wsigen.grids.grid import Grid, known_means, standardised_cells
 from wsigen.grids.opening import open_grid
+from wsigen.run.arrays import PassArrays
 from wsigen.run.given_grid import kept_grid
 from wsigen.run.spec import RunSpec, Sampling, package_versions, version_differences
-from wsigen.run.store import PassArrays, PassState, RunStore
+from wsigen.run.store import PassState, RunStore
+from wsigen.sampling.known import GLASS, NEVER, Known, Starts
 from wsigen.sampling.passes import PassPlan
 from wsigen.sampling.plan import CropPlan
 from wsigen.sampling.schedule import hold
@@ -32,17 +34,21 @@ from wsigen.storage.opening import open_folder
 if TYPE_CHECKING:
     from wsigen.models.card import GridCondition
     from wsigen.models.model import Denoiser, Model
+    from wsigen.slide.placed import PlacedImage
     from wsigen.slide.reading import ImageSource
 
 Array = NDArray[np.float32]
 
+
+DECODER_REACH = {"none": 192, "middle": 704, "more": 320}
+"""How far from what is denoised a decoder looks, latent px, by its attention: a window, its halo, the windows attended to."""
 
 HELD_BYTES = 96 * 2**20
 """Of a user's grid that is kept in memory: 200 x 200 cells of 1,024 numbers, those of a large slide."""
 
 
 class PassContext:
-    """One pass as tasks see it: its plan, its arrays, and its state with bare glass in place.
+    """One pass as tasks see it: its plan, its arrays, and its state with all that is known in place.
 
     Parameters
     ----------
@@ -54,6 +60,7 @@ class PassContext:
 
     def __init__(self, run: RunContext, plan: PassPlan) -> None:
         self.run, self.plan = run, plan
+        self._reached: dict[tuple[int, int], bool] = {}
 
     @cached_property
     def state(self) -> PassState:
@@ -64,7 +71,8 @@ class PassContext:
     def arrays(self) -> PassArrays:
         """What decides its arrays."""
         plan, history = self.plan, self.run.spec.sampling.looks_back
-        return PassArrays(plan.index, plan.grid, len(self.glass), plan.steps, plan.side, history)
+        continues = self.run.spec.settings.extend is not None
+        return PassArrays(plan.index, plan.grid, len(self.glass), plan.steps, plan.side, history, continues)
 
     @cached_property
     def norm(self) -> NDArray[np.float64] | None:
@@ -146,40 +154,79 @@ class PassContext:
         cells, _ = drawn.read(drawn.plan.steps, Box(y0, x0, y1, x1))
         return known_means(cells, np.ones(cells.shape[1:], dtype=bool), down, across)
 
-    def held(self, box: Box) -> NDArray[np.bool_]:
-        """Where glass is on ``box``, bool ``(h, w)``: pixels that are held and never denoised."""
+    def starts(self, box: Box) -> Starts:
+        """The step from which each pixel of ``box`` is denoised, uint16 ``(h, w)`` (`wsigen.sampling.known`)."""
+        if self.arrays.known:
+            return self.state.read_starts(box)
         classes = self.state.read_classes(box)
         glass = self.run.spec.glass.index
-        return np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
+        bare = np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
+        return np.where(bare, np.uint16(GLASS), np.uint16(0))
+
+    def bare(self, box: Box) -> NDArray[np.bool_]:
+        """Where bare glass is on ``box``, bool ``(h, w)``: it is put into the picture as it is."""
+        return np.asarray(self.starts(box) == GLASS)
+
+    def known(self, box: Box) -> Known:
+        """What is known on ``box``: bare glass, and pixels of the slide that is continued."""
+        starts = self.starts(box)
+        if not ((starts > 0) & (starts != GLASS)).any():
+            return Known(self.glass, starts)
+        x0 = self.state.read_known(box, self.reached)
+        return Known(np.where(starts == GLASS, self.glass, x0), starts)
+
+    def reached(self, ij: tuple[int, int]) -> bool:
+        """Whether something of a chunk may be read by what is denoised or decoded: only then its known latents are kept."""
+        if ij not in self._reached:
+            self._reached[ij] = self.near_free(self.plan.grid.box(ij))
+        return self._reached[ij]
+
+    def near_free(self, box: Box) -> bool:
+        """Whether a pixel that is denoised lies on a box or so near that the box is read for it."""
+        around = box.dilate(self._reach).intersect(self.plan.grid.canvas)
+        return bool((self.starts(around) < NEVER).any())
+
+    @cached_property
+    def _reach(self) -> int:
+        """How far from a pixel that is denoised known ones are read, latent px: by crops, told grids, the decoder."""
+        px = max(each.side * each.cell_px for each in self.run.spec.passes)
+        reach = -(-px // self.plan.cell_px) + 1
+        if self.plan.network == "grid":
+            return reach
+        from wsigen.models.halo import attention_of
+        from wsigen.models.network_config import read_config
+
+        return max(reach, DECODER_REACH[attention_of(read_config(Path(self.run.spec.model), "vae"))])
 
     def start_noise(self, box: Box) -> Array:
         """The start field on ``box``, float32 ``(C, h, w)``."""
         return normal_field(self.run.spec.sampling.seed, Stream.START, box, self.state.channels, level=self.plan.index)
 
-    def read(self, step: int, box: Box) -> tuple[Array, NDArray[np.bool_]]:
-        """Read y[step] on ``box`` and the mask of held pixels, which follow the forward process of glass.
+    def read(self, step: int, box: Box) -> tuple[Array, Known]:
+        """Read y[step] on ``box``, and what is known there: pixels that are held follow the forward process of their value.
 
         Returns
         -------
-        y, held : ndarray
-            float32 ``(C, h, w)`` and bool ``(h, w)``.
+        y, known : ndarray, Known
+            float32 ``(C, h, w)``, and the same box.
 
         Raises
         ------
         DamagedChunkError
             If a chunk is damaged, or a pixel that is not held was never written (a key was missing).
         """
-        held = self.held(box)
+        known = self.known(box)
+        held = known.held(step)
         nothing = np.empty((self.state.channels, *box.shape), dtype=np.float32)
         y = nothing if held.all() else self.state.read_latents(step, box)
         if held.any():
             abar = self.plan.schedule.abar[step]
             noise = self.start_noise(box) if abar < 1.0 else np.zeros_like(y)
-            y = hold(y, held, self.glass, noise, abar)
+            y = hold(y, held, known.x0, noise, abar)
         for ij in self.plan.grid.overlapping(box):
             chunk = self.plan.grid.box(ij).intersect(box).relative_to(box)
             self.state.demand_finite(y[(slice(None), *chunk.slices)], 2 * step, ij)
-        return y, held
+        return y, known
 
 
 class RunContext:
@@ -251,6 +298,13 @@ class RunContext:
         grid = open_grid(kept_grid(self.folder, self.spec.given_grid)).held(HELD_BYTES)
         x, y, _, _ = self.spec.settings.region or (0, 0, 0, 0)
         return grid.part(y * self.slide.mpp, x * self.slide.mpp)
+
+    @cached_property
+    def continued(self) -> PlacedImage:
+        """The slide whose pixels are known, where it lies on this one."""
+        from wsigen.run.continued import placed_slide
+
+        return placed_slide(self.spec.settings, self.slide.mpp)
 
     @cached_property
     def reference(self) -> ImageSource:

@@ -20,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsigen.base.geometry import Box
+from wsigen.base.geometry import Box, lattice_windows
 from wsigen.models.attention import PART, attention_windows
 from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.halo import sides
 from wsigen.run.tasks.context import PassContext
+from wsigen.run.tasks.join import Join
+from wsigen.sampling.known import NEVER
 from wsigen.sampling.plan import lattice_crops, lattice_starts
+from wsigen.slide.blend import REACH_PX
 from wsigen.slide.tiles import encode_block
 
 if TYPE_CHECKING:
@@ -50,22 +53,44 @@ NORM_WINDOWS = 8
 def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
     """Decode, encode and spool one block of the slide."""
     block = pass_.run.slide.grid.box(ij)
-    f = pass_.plan.factor
-    latents = Box(block.y0 // f, block.x0 // f, -(-block.y1 // f), -(-block.x1 // f))
-    rgb = decode_region(pass_, latents)
-    rgb = rgb[block.y0 - latents.y0 * f :, block.x0 - latents.x0 * f :][: block.height, : block.width]
+    rgb = _pixels(pass_, block) if pass_.run.spec.settings.extend is None else _joined(pass_, block)
     if (stain := pass_.run.spec.settings.stain) is not None:
         rgb = stain.apply(rgb, pass_.run.spec.glass.rgb)
     pass_.run.spool.write(ij, encode_block(pass_.run.slide, ij, rgb))
 
 
-def decode_region(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
-    """Decode a box of final latents to uint8 ``(h f, w f, 3)``; bare glass costs no model call."""
+def _joined(pass_: PassContext, block: Box) -> NDArray[np.uint8]:
+    """A block of a slide that is continued: its own pixels stay, and those that are made beside them take on its colour."""
+    join = Join(pass_, block)
+    if (whole := join.whole) is not None:
+        return whole
+    return join.with_made(_pixels(pass_, join.around, join.before(pass_.run.spec.glass.rgb)))
+
+
+def _pixels(pass_: PassContext, box: Box, before: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Decode a box in px of the slide; ``before`` stays where nothing is decoded (by default glass)."""
+    f = pass_.plan.factor
+    latents = Box(box.y0 // f, box.x0 // f, -(-box.y1 // f), -(-box.x1 // f))
+    inner = box.relative_to(latents.scale(f))
+    if before is not None:
+        beyond = ((inner.y0, latents.height * f - inner.y1), (inner.x0, latents.width * f - inner.x1), (0, 0))
+        before = np.pad(before, beyond, mode="edge")
+    return decode_region(pass_, latents, before)[inner.slices]
+
+
+def decode_region(pass_: PassContext, box: Box, before: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Decode a box of final latents to uint8 ``(h f, w f, 3)``; bare glass costs no model call.
+
+    Parameters
+    ----------
+    before : ndarray, optional
+        The pixels that stay where nothing is decoded, uint8 ``(h f, w f, 3)``; by default glass.
+    """
     if not pass_.run.model.autoencoder.halo:
         return _blended_region(pass_, box)
     f = pass_.plan.factor
     out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
-    out[:] = np.asarray(pass_.run.spec.glass.rgb, dtype=np.uint8)
+    out[:] = np.asarray(pass_.run.spec.glass.rgb, dtype=np.uint8) if before is None else before
     for shared in lattice_windows(box, PART):
         cores = [core for window in lattice_windows(shared, WINDOW) if (core := _tissue_part(pass_, window)) is not None]
         features = _features(pass_, cores) if pass_.run.model.autoencoder.splits and cores else None
@@ -102,13 +127,6 @@ def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
 
 
-def lattice_windows(box: Box, side: int) -> Iterator[Box]:
-    """Windows of the global lattice of ``side`` that cover ``box`` without overlap."""
-    for y in range(box.y0 // side * side, box.y1, side):
-        for x in range(box.x0 // side * side, box.x1, side):
-            yield Box(y, x, y + side, x + side).intersect(box)
-
-
 def _features(pass_: PassContext, cores: list[Box]) -> Features:
     """What ``cores`` are decoded from where there is attention."""
     autoencoder = _frozen(pass_)
@@ -121,27 +139,39 @@ def _features(pass_: PassContext, cores: list[Box]) -> Features:
 
 
 def _tissue_part(pass_: PassContext, window: Box) -> Box | None:
-    """The smallest box of a window outside which all is plain glass; None if nothing else is in it."""
+    """The smallest box of a window outside which all is plain glass or stays as it is; None if nothing else is in it."""
     near = window.dilate(FADE_MARGIN).intersect(pass_.plan.grid.canvas)
-    held = pass_.held(near)
-    if not held.any():
+    bare = pass_.bare(near)
+    if not bare.any() and pass_.run.spec.settings.extend is None:
         return window
-    shown = ndimage.distance_transform_edt(held) < FADE_TO + 1.0
-    ys, xs = np.nonzero(shown[window.relative_to(near).slices])
-    if len(ys) == 0 or held.all():
+    shown = ndimage.distance_transform_edt(bare) < FADE_TO + 1.0 if bare.any() else ~bare
+    shown = shown[window.relative_to(near).slices]
+    if pass_.run.spec.settings.extend is not None:
+        shown = shown & _near_free(pass_, window)
+    ys, xs = np.nonzero(shown)
+    if len(ys) == 0 or bare.all():
         return None
     return Box(int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1).shift(window.y0, window.x0)
+
+
+def _near_free(pass_: PassContext, window: Box) -> NDArray[np.bool_]:
+    """Which latent px of a window lie near one that was denoised: those that show, or say how what shows is joined."""
+    reach = -(-REACH_PX // pass_.plan.factor)
+    near = window.dilate(reach).intersect(pass_.plan.grid.canvas)
+    free = pass_.starts(near) < NEVER
+    wide = ndimage.maximum_filter(free, 2 * reach + 1, mode="constant") if free.any() else free
+    return np.asarray(wide[window.relative_to(near).slices])
 
 
 def _with_glass(pass_: PassContext, window: Box, inner: Box, features: Features | None = None) -> NDArray[np.float32]:
     """Pixels of ``inner``, decoded as part of ``window``, faded into plain glass away from tissue."""
     f, glass = pass_.plan.factor, np.asarray(pass_.run.spec.glass.rgb, dtype=np.float32)
     near = inner.dilate(FADE_MARGIN).intersect(pass_.plan.grid.canvas)
-    held = pass_.held(near)
-    if held.all():
+    bare = pass_.bare(near)
+    if bare.all():
         return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
     rgb = _decode_window(pass_, window, features)[inner.relative_to(window).scale(f).slices]
-    return rgb + _glass_share(held, inner.relative_to(near), f) * (glass - rgb) if held.any() else rgb
+    return rgb + _glass_share(bare, inner.relative_to(near), f) * (glass - rgb) if bare.any() else rgb
 
 
 def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.float32]]]:
@@ -174,9 +204,9 @@ def _frozen(pass_: PassContext) -> Autoencoder:
     return autoencoder
 
 
-def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:
+def _glass_share(bare: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.float32]:
     """How much of each pixel is plain glass, ``(h f, w f, 1)`` in [0, 1]: 0 on tissue and right beside it."""
-    distance = ndimage.distance_transform_edt(held)
+    distance = ndimage.distance_transform_edt(bare)
     share = np.clip((distance - FADE_FROM) / (FADE_TO - FADE_FROM), 0.0, 1.0).astype(np.float32)
     share = np.pad(share, 1, mode="edge")
     ys = (np.arange(inner.y0 * f, inner.y1 * f) + 0.5) / f + 0.5
@@ -186,16 +216,16 @@ def _glass_share(held: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.floa
 
 
 def _fullest_window(pass_: PassContext, chunk: Box) -> Box:
-    """The crop-sized window of a chunk with most tissue, the first of equals."""
+    """The crop-sized window of a chunk with most denoised pixels, the first of equals."""
     canvas, side = pass_.plan.grid.canvas, pass_.plan.side
-    held = pass_.held(chunk)
+    free = pass_.starts(chunk) < NEVER
     best, most = chunk, -1
     for y in range(chunk.y0, chunk.y1, side // 2):
         for x in range(chunk.x0, chunk.x1, side // 2):
             window = Box(min(y, canvas.y1 - side), min(x, canvas.x1 - side), 0, 0)
             window = Box(window.y0, window.x0, window.y0 + side, window.x0 + side)
             inside = window.intersect(chunk).relative_to(chunk).slices
-            count = int((~held[inside]).sum())
+            count = int(free[inside].sum())
             if count > most:
                 best, most = window, count
     return best

@@ -35,7 +35,7 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     reach = chunk.dilate(pass_.state.margin)
     inside = reach.intersect(pass_.plan.grid.canvas)
     _previous_estimate(pass_, step, ij)  # damage shows now, while what it was made from is there
-    held = pass_.held(inside)
+    held = pass_.starts(inside) > step
     crops = [c for c in pass_.crop_plan.crops(step, chunk) if not held[c.box.relative_to(inside).slices].all()]
     total = np.zeros((pass_.state.channels, *reach.shape), dtype=np.float32)
     if not crops:
@@ -58,14 +58,14 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
 def assemble(pass_: PassContext, ij: Index, step: int) -> None:
     """Half-step 2 step + 2: merge the 3x3 partials in row-major order and write y[step + 1]."""
     chunk = pass_.plan.grid.box(ij)
-    y, held = pass_.read(step, chunk)
+    y, known = pass_.read(step, chunk)
     x0 = np.zeros_like(y)
     near = [n for n in pass_.plan.grid.neighbourhood(ij) if pass_.state.activity[n]]
     common = {n: pass_.plan.grid.box(n).dilate(pass_.state.margin).intersect(chunk) for n in near}
     for (neighbour, box), partial in zip(common.items(), pass_.state.read_partials(step, common), strict=True):
         pass_.state.demand_finite(partial, 2 * step + 1, neighbour)
         x0[(slice(None), *box.relative_to(chunk).slices)] += partial
-    x0 = np.where(held[None], pass_.glass, x0)
+    x0 = np.where(known.held(step)[None], known.x0, x0)
     following = _reverse_step(pass_, step, ij, y, x0)
     pass_.state.write_history(step, ij, x0)
     pass_.state.write_latents(step + 1, ij, following)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.geometry import Box
+from wsigen.base.geometry import Box, lattice_windows
 from wsigen.run.tasks.context import PassContext
-from wsigen.run.tasks.decode import decode_region, lattice_windows
+from wsigen.run.tasks.decode import decode_region
 from wsigen.slide.resample import apply, taps
 
 ENCODE_WINDOW = 128

@@ -8,7 +8,7 @@ from typing import Literal
 
 from wsigen.run.tasks.context import run_context
 
-Kind = Literal["start", "denoise", "assemble", "calibrate", "decode"]
+Kind = Literal["start", "denoise", "assemble", "calibrate", "decode", "encode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task, calls_
     """
     from wsigen.run.tasks.decode import calibrate, decode_block
     from wsigen.run.tasks.denoise import assemble, denoise, start
+    from wsigen.run.tasks.encode_known import encode_known
 
     begin = perf_counter()
     run = run_context(run_dir, run_hash)
@@ -80,6 +81,8 @@ def perform(run_dir: str, run_hash: str, threads: int | None, task: Task, calls_
         calls = denoise(pass_, task.ij, task.step)
     elif task.kind == "assemble":
         assemble(pass_, task.ij, task.step)
+    elif task.kind == "encode":
+        encode_known(pass_, task.ij)
     elif task.kind == "calibrate":
         calibrate(pass_)
     else:
