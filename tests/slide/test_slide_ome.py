@@ -5,7 +5,8 @@ from importlib.util import find_spec
 import pytest
 from ome_types import OME, from_xml
 
-from wsigen.slide.ome import STATEMENT, ome_xml
+from wsigen.slide.marks import STATEMENT
+from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec
 
 SPEC = PyramidSpec(5000, 3000, 0.4237, 23.6)
