@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from wsigen.run.config import RunConfig
+Settings = Any
+"""A `RunConfig`, which is made with these checks."""
 
 SAMPLE = "sample"
 """The word that stands for a layout to be drawn."""
 
 
-def check_layout(config: RunConfig) -> None:
+def check_layout(config: Settings) -> None:
     """Of the layout's file, and what else says how large the slide is."""
     if config.layout and config.class_name:
         raise ValueError("'layout' and 'class' exclude each other: give a drawing or one class for the whole slide")
@@ -33,7 +33,7 @@ def check_layout(config: RunConfig) -> None:
         raise ValueError("'layout_mpp' is the um/px a layout was drawn at: give the layout with --layout")
 
 
-def check_sampled_layout(config: RunConfig) -> None:
+def check_sampled_layout(config: Settings) -> None:
     """Of a layout that is drawn."""
     if not config.sampled:
         for name in [name for name in ("subtype", "subtypes", "mask_model") if getattr(config, name)]:
@@ -47,7 +47,7 @@ def check_sampled_layout(config: RunConfig) -> None:
         raise ValueError(f"'layout: {SAMPLE}' has no size of its own: give --size WIDTHxHEIGHT")
 
 
-def check_sampling(config: RunConfig) -> None:
+def check_sampling(config: Settings) -> None:
     """Of solvers and modes."""
     if config.eta and config.sampler != "ddim":
         raise ValueError(f"'eta' adds noise, which sampler {config.sampler} does not know: use sampler ddim or eta 0")
@@ -55,7 +55,7 @@ def check_sampling(config: RunConfig) -> None:
         raise ValueError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")
 
 
-def check_extension(config: RunConfig) -> None:
+def check_extension(config: Settings) -> None:
     """Of a slide that is continued."""
     if config.extend is None:
         for name in [name for name in ("at", "extend_mpp", "resample", "regions") if getattr(config, name)]:
