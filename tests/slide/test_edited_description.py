@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-import tifffile
 from ome_types import from_xml
 from scanner_files import jpeg, write_ome, write_svs
 from slide_making import make_slide, tissue
@@ -15,7 +14,7 @@ from slide_making import make_slide, tissue
 from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
 from wsigen.slide.edited_description import edited_description
-from wsigen.slide.ome import STATEMENT
+from wsigen.slide.marks import STATEMENT, description_of, synthetic_mark
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
 from wsigen.slide.splice import Patch, replace_pixels
@@ -26,17 +25,14 @@ PATCH = Patch(BOX, tissue(*BOX.shape, seed=1), np.ones(BOX.shape, bool))
 PICTURE = tissue(512, 512)
 
 
-def description_of(path: Path) -> str:
-    with tifffile.TiffFile(path) as tif:
-        return str(tif.pages.first.description)
-
-
 def edited(path: Path, output: Path, regions: int) -> str:
-    text = edited_description(description_of(path), regions, {"seed": str(regions)}, output.name)
+    mark = synthetic_mark(path)
+    text = edited_description(description_of(path) or "", regions, {"seed": str(regions)}, output.name)
     replace_pixels(path, output, [PATCH], description=text)
     before, after = open_image(path), open_image(output)
     assert (before.mpp, before.levels) == (after.mpp, after.levels)
-    return description_of(output)
+    assert synthetic_mark(output) == (mark or "partly")
+    return description_of(output) or ""
 
 
 def test_a_slide_of_ours_stays_synthetic_and_says_what_was_edited(tmp_path: Path) -> None:
@@ -49,14 +45,14 @@ def test_a_slide_of_ours_stays_synthetic_and_says_what_was_edited(tmp_path: Path
     assert made.value.ms[0].value == "true"
     assert {m.k: m.value for m in edit.value.ms} == {"synthetic": "true", "regions": "3", "seed": "3"}
     assert [ref.id for ref in two.images[0].annotation_refs] == [made.id, edit.id]
-    assert len({from_xml(description_of(path)).uuid, one.uuid, two.uuid}) == 3
+    assert len({from_xml(description_of(path) or "").uuid, one.uuid, two.uuid}) == 3
 
 
 def test_a_real_ome_tiff_says_that_it_is_partly_synthetic(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     write_ome(path, [PICTURE, area_mean(PICTURE, 2)], metadata={"Name": "case 7 µ", "Description": "breast"})
     ome = from_xml(edited(path, tmp_path / "b.ome.tif", 2), validate=True)
-    assert ome.images[0].description == "Partly synthetic: 2 regions made by wsigen, not for diagnosis. breast"
+    assert ome.images[0].description == "This image is partly synthetic: 2 regions made by wsigen, not for diagnosis. breast"
     assert ome.images[0].name == "case 7 µ"
     (edit,) = ome.structured_annotations.map_annotations
     assert edit.value.ms[0].value == "partly"
@@ -69,16 +65,16 @@ def test_an_svs_says_so_in_an_entry_of_its_own(tmp_path: Path) -> None:
     text = edited(tmp_path / "b.svs", tmp_path / "c.svs", 4)
     assert text.count("Synthetic") == 1
     properties = openslide.OpenSlide(str(tmp_path / "c.svs")).properties
-    assert properties["aperio.Synthetic"] == "partly, 4 regions by wsigen"
+    assert properties["aperio.Synthetic"] == "partly synthetic: 4 regions by wsigen"
     assert properties["aperio.AppMag"] == "20"
 
 
 def test_any_other_text_is_kept_behind_the_sentence() -> None:
     one = edited_description("scan of B12, 0.25 um/px", 1, {}, "x.tif")
-    assert one == "Partly synthetic: 1 region made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
+    assert one == "This image is partly synthetic: 1 region made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
     two = edited_description(one, 2, {}, "x.tif")
-    assert two == "Partly synthetic: 2 regions made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
-    assert edited_description("", 2, {}, "x.tif").startswith("Partly synthetic: 2 regions")
+    assert two == "This image is partly synthetic: 2 regions made by wsigen, not for diagnosis. scan of B12, 0.25 um/px"
+    assert edited_description("", 2, {}, "x.tif").startswith("This image is partly synthetic: 2 regions")
 
 
 @pytest.mark.parametrize("text", ["<OME", "<?xml version='1.0'?><OME></OME>", "<a><OME/></b>"])

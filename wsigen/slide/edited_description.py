@@ -8,13 +8,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
 from wsigen.base.errors import ImageError, refusing
+from wsigen.slide.marks import PARTLY, is_ome
 
-PROVENANCE, EDIT = "wsigen/provenance", "wsigen/edit"
-"""Namespaces of our MapAnnotations: how a synthetic slide was made; what was edited."""
+EDIT = "wsigen/edit"
+"""Namespace of the MapAnnotation that says what was edited."""
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:edited")
-_SENTENCE = re.compile(r"(Partly synthetic|Edited): \d+ regions? (made|made anew) by wsigen[^.]*\. ?")
+_SENTENCE = re.compile(rf"(This image is {PARTLY}|Edited): \d+ regions? (made|made anew) by wsigen[^.]*\. ?")
 _APERIO = re.compile(r"\|Synthetic = [^|]*")
 _BEFORE_DESCRIPTION = ("AcquisitionDate", "ExperimenterRef")
 
@@ -41,12 +42,12 @@ def edited_description(text: str, regions: int, details: Mapping[str, str], file
     ImageError
         If it is OME-XML that cannot be parsed.
     """
-    if text.lstrip("\ufeff \r\n\t").startswith("<") and "<OME" in text:
+    if is_ome(text):
         with refusing(ImageError, f"{file_name}: the OME-XML of the slide it comes from", "save that slide again, as OME-TIFF"):
             return _edited_xml(text, regions, details, file_name)
     count = f"{regions} region{'s' * (regions != 1)}"
     if text.startswith("Aperio"):
-        return f"{_APERIO.sub('', text)}|Synthetic = partly, {count} by wsigen"
+        return f"{_APERIO.sub('', text)}|Synthetic = {PARTLY}: {count} by wsigen"
     return f"{_sentence(regions, False)} {_SENTENCE.sub('', text, count=1)}".strip()
 
 
@@ -54,11 +55,11 @@ def _sentence(regions: int, synthetic: bool) -> str:
     count = f"{regions} region{'s' * (regions != 1)}"
     if synthetic:
         return f"Edited: {count} made anew by wsigen."
-    return f"Partly synthetic: {count} made by wsigen, not for diagnosis."
+    return f"This image is {PARTLY}: {count} made by wsigen, not for diagnosis."
 
 
 def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: str) -> str:
-    root = ET.fromstring(text.lstrip("\ufeff \r\n\t").encode())
+    root = ET.fromstring(text.strip().encode())
     space = root.tag.partition("}")[0].removeprefix("{") if root.tag.startswith("{") else ""
     if space:
         ET.register_namespace("", space)
@@ -67,7 +68,7 @@ def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: 
     if not images:
         raise ValueError("it describes no image")
     image = max(images, key=lambda each: _area(each, space))
-    synthetic = any(each.get("Namespace") == PROVENANCE for each in root.iter(_in(space, "MapAnnotation")))
+    synthetic = any(each.get("K") == "synthetic" and each.text == "true" for each in root.iter(_in(space, "M")))
     _describe(image, space, _sentence(regions, synthetic))
     _annotate(root, image, space, {"synthetic": "true" if synthetic else "partly", "regions": str(regions), **details})
     _rename(root, space, repr((regions, sorted(details.items()))), file_name)

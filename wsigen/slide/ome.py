@@ -17,8 +17,13 @@ _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:ome-xml")
 
+PROVENANCE, COPY = "wsigen/provenance", "wsigen/copy"
+"""Namespaces of MapAnnotations: how a synthetic slide was made; of what a slide is a copy."""
 
-def ome_xml(spec: PyramidSpec, name: str, annotations: Mapping[str, str], rois: Sequence[Roi] = ()) -> bytes:
+
+def ome_xml(
+    spec: PyramidSpec, name: str, annotations: Mapping[str, str], rois: Sequence[Roi] = (), synthetic: bool = True
+) -> bytes:
     """Return the OME-XML (schema 2016-06, UTF-8) of a slide.
 
     The slide is marked as synthetic twice, where a person and where a program looks: in the image's
@@ -33,15 +38,17 @@ def ome_xml(spec: PyramidSpec, name: str, annotations: Mapping[str, str], rois: 
         Further keys and values, e.g. model, model hash and seed. A key ``synthetic`` can say ``partly``, and nothing else.
     rois : sequence of Roi
         Annotations to be written into it (`wsigen.slide.ome_rois.read_rois`).
+    synthetic : bool
+        False for a copy of a real slide alone, which gets neither mark.
     """
-    mark = "partly" if annotations.get("synthetic") == "partly" else "true"
-    pairs = {"synthetic": mark, **{k: _clean(v) for k, v in annotations.items() if k != "synthetic"}}
+    mark = {"synthetic": "partly" if annotations.get("synthetic") == "partly" else "true"} if synthetic else {}
+    pairs = {**mark, **{k: _clean(v) for k, v in annotations.items() if k != "synthetic"}}
     root = _root(_identity(spec, name, pairs))
     instrument = ET.SubElement(root, "Instrument", ID="Instrument:0")
     ET.SubElement(instrument, "Objective", ID="Objective:0", NominalMagnification=_number(spec.magnification))
     _image(root, spec, _clean(name), pairs, len(rois))
     structured = ET.SubElement(root, "StructuredAnnotations")
-    mapping = ET.SubElement(structured, "MapAnnotation", ID="Annotation:0", Namespace="wsigen/provenance")
+    mapping = ET.SubElement(structured, "MapAnnotation", ID="Annotation:0", Namespace=PROVENANCE if synthetic else COPY)
     value = ET.SubElement(mapping, "Value")
     for key, text in pairs.items():
         ET.SubElement(value, "M", K=_clean(key)).text = text
@@ -67,8 +74,10 @@ def _image(root: ET.Element, spec: PyramidSpec, name: str, pairs: Mapping[str, s
     """Add the Image: its children in the schema's order, else the file is invalid."""
     image = ET.SubElement(root, "Image", ID="Image:0", Name=name)
     details = "; ".join(f"{k}: {v}" for k, v in pairs.items())
-    statement = STATEMENT if pairs["synthetic"] == "true" else f"This image is {PARTLY}, by wsigen: not for diagnosis."
-    ET.SubElement(image, "Description").text = f"{statement} {details}"
+    statement = {"true": STATEMENT, "partly": f"This image is {PARTLY}, by wsigen: not for diagnosis."}.get(
+        pairs.get("synthetic", "")
+    )
+    ET.SubElement(image, "Description").text = f"{statement} {details}" if statement else details
     ET.SubElement(image, "InstrumentRef", ID="Instrument:0")
     ET.SubElement(image, "ObjectiveSettings", ID="Objective:0")  # QuPath finds the magnification by this ID
     size = _number(spec.mpp)

@@ -30,7 +30,7 @@ from wsigen.slide.tiff_reader import RGB as RGB_TAG
 from wsigen.slide.undo_file import restore, undo_writer
 from wsigen.storage.files import atomic_path, copy_file, sha256
 
-__all__ = ["LevelChange", "Patch", "Spliced", "replace_pixels", "restore"]
+__all__ = ["LevelChange", "OtherFormatError", "Patch", "Spliced", "replace_pixels", "restore"]
 
 JPEG = 7
 LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
@@ -38,6 +38,10 @@ LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
 
 _CONVERT = "convert it first: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
 _VENDORS = {None, "aperio"}
+
+
+class OtherFormatError(ImageError):
+    """A slide in which pixels cannot be replaced; `wsigen.slide.rewrite.write_ome_tiff` makes one in which they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,10 @@ def replace_pixels(
 
     Raises
     ------
+    OtherFormatError
+        If the source is of another format.
     ImageError
-        If the source is of another format, or damaged.
+        If it is damaged.
     ConfigError
         If a patch reaches beyond the slide, or output or undo is the source.
     OutputError
@@ -160,18 +166,20 @@ def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:
 
 
 def _open(source: Path) -> TiffReader:
-    if not source.is_file():
+    if not source.exists():
         raise ImageError(f"{source}: no such image; check the path")
-    vendor = vendor_of(str(source))
-    if kind_of(source) != "TIFF" or vendor not in _VENDORS:
+    vendor = "a folder" if source.is_dir() else vendor_of(str(source))
+    if vendor not in _VENDORS or kind_of(source) != "TIFF":
         what = vendor or kind_of(source) or "this"
-        raise ImageError(f"{source}: pixels are replaced in OME-TIFF, SVS and plain tiled TIFF, not in {what}; {_CONVERT}")
+        raise OtherFormatError(
+            f"{source}: pixels are replaced in OME-TIFF, SVS and plain tiled TIFF, not in {what}; {_CONVERT}"
+        )
     reader = TiffReader.open(str(source))
     problem = next((p for level in reader.image.levels if (p := _unfit(reader, level.keyframe))), None)
     if len(reader.image.planes) != 1 or len(reader.image.levels[0]) != 1:
         problem = "several planes"
     if problem:
-        raise ImageError(f"{source}: {problem}, in which pixels cannot be replaced; {_CONVERT}")
+        raise OtherFormatError(f"{source}: {problem}, in which pixels cannot be replaced; {_CONVERT}")
     with refusing(ImageError, f"{source}: truncated or damaged", DAMAGED):
         missing = reader.missing_bytes()
     if missing:

@@ -1,0 +1,54 @@
+"""Slides of other kinds as OME-TIFF: the same pixels, and then they can be replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from ome_types import from_xml
+from scanner_files import write_mrxs
+from slide_making import tissue
+
+from wsigen.base.errors import ImageError
+from wsigen.base.geometry import Box
+from wsigen.slide.edited_description import edited_description
+from wsigen.slide.reading import open_image
+from wsigen.slide.rewrite import write_ome_tiff
+from wsigen.slide.splice import OtherFormatError, Patch, replace_pixels
+from wsigen.slide.tiles import area_mean
+
+PICTURE = tissue(640, 768)
+
+
+def test_a_slide_of_another_kind_is_written_and_edited(tmp_path: Path) -> None:
+    path, copy, output = tmp_path / "a.mrxs", tmp_path / "b.ome.tiff", tmp_path / "c.ome.tiff"
+    write_mrxs(path, [PICTURE, area_mean(PICTURE, 2)])
+    box = Box(100, 100, 300, 350)
+    patch = Patch(box, 255 - PICTURE[box.slices], np.ones(box.shape, bool))
+    with pytest.raises(OtherFormatError):
+        replace_pixels(path, output, [patch])
+    blocks: list[int] = []
+    spec = write_ome_tiff(path, copy, compression="deflate", note=lambda: blocks.append(1))
+    assert len(blocks) == len(spec.grid)
+    before, after = open_image(path), open_image(copy)
+    whole = Box(0, 0, 640, 768)
+    assert (before.read(0, whole) == after.read(0, whole)).all()
+    assert after.mpp == pytest.approx(before.mpp)
+    with tifffile.TiffFile(copy) as tif:
+        text = tif.ome_metadata
+    assert "ynthetic" not in text
+    assert "copy_of: a.mrxs" in from_xml(text, validate=True).images[0].description
+    replace_pixels(copy, output, [patch], description=edited_description(text, 1, {}, output.name))
+    assert (open_image(output).read(0, box) == patch.pixels).all()
+    with tifffile.TiffFile(output) as tif:
+        assert "partly synthetic: 1 region" in from_xml(tif.ome_metadata, validate=True).images[0].description
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.mrxs", "b.ome.tiff", "c.ome.tiff"}
+
+
+def test_what_does_not_say_its_resolution_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PICTURE, photometric="rgb")
+    with pytest.raises(ImageError, match="um/px"):
+        write_ome_tiff(tmp_path / "a.tif", tmp_path / "b.ome.tiff")
+    assert write_ome_tiff(tmp_path / "a.tif", tmp_path / "b.ome.tiff", mpp=0.5).mpp == 0.5

@@ -1,0 +1,71 @@
+"""A slide of any kind that is read here, written as an OME-TIFF of ours: for kinds in which pixels cannot be replaced."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from wsigen.base.errors import ImageError
+from wsigen.slide.ome import ome_xml
+from wsigen.slide.pyramid import Compression, PyramidSpec
+from wsigen.slide.reading import open_image
+from wsigen.slide.resolution import SAME
+from wsigen.slide.spool import Spool
+from wsigen.slide.tiles import encode_block
+from wsigen.slide.writer import write_slide
+
+MAGNIFICATION_UM = 10.0
+"""um/px of a slide at 1x, as it is mostly reckoned."""
+
+
+def write_ome_tiff(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    mpp: float | None = None,
+    compression: Compression = "jpeg",
+    quality: int = 90,
+    note: Callable[[], None] = lambda: None,
+) -> PyramidSpec:
+    """Write the pixels of a slide as an OME-TIFF; nothing else of it (label, macro, scanner's notes) goes along.
+
+    All pixels are encoded anew: with JPEG they change by a few grey levels.
+
+    Parameters
+    ----------
+    source : path
+        Any slide or picture that `wsigen.slide.reading.open_image` reads.
+    mpp : float or None
+        um/px, where the source does not say them.
+    note : callable
+        Called after every block of 2,048 px squared, of which `PyramidSpec.grid` says the number.
+
+    Raises
+    ------
+    ImageError
+        If the source cannot be read, its um/px are not known, or its pixels are not square.
+    ConfigError
+        If it is smaller than 512 px or larger than 1,000,000 px a side.
+
+    Notes
+    -----
+    **Memory bound.** A block, and what `write_slide` takes. Encoded blocks lie in a folder beside the output meanwhile.
+    """
+    image = open_image(source).stated(mpp)
+    if image.mpp is None:
+        raise ImageError(f"{source}: does not say its um/px; state them")
+    if abs(image.aspect - 1) > SAME:
+        raise ImageError(f"{source}: pixels {image.aspect:.3g} times as high as wide; export it with square pixels")
+    magnification = round(MAGNIFICATION_UM / image.mpp, 2)
+    spec = PyramidSpec(image.width, image.height, image.mpp, magnification, compression, quality)
+    output = Path(output)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".wsigen-") as folder:
+        spool = Spool(Path(folder))
+        for ij in spec.grid:
+            spool.write(ij, encode_block(spec, ij, image.read(0, spec.grid.box(ij))))
+            note()
+        pairs = {"copy_of": Path(source).name}
+        write_slide(output, spec, spool, ome_xml(spec, output.name, pairs, synthetic=False))
+    return spec
