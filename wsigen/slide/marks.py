@@ -32,7 +32,7 @@ def synthetic_mark(path: str | os.PathLike[str]) -> str | None:
     text = description_of(path) or ""
     if len(text) <= MOST_XML and is_ome(text):
         try:
-            pairs = {pair.get("K"): pair.text for pair in ET.fromstring(text).iter("{*}M")}
+            pairs = {pair.get("K"): pair.text for pair in ET.fromstring(text).findall(".//{*}M")}
         except ET.ParseError:
             return None
         return pairs.get("synthetic") if pairs.get("synthetic") in ("true", "partly") else None
