@@ -94,7 +94,7 @@ def check_count(found, kind, guidance, mode):
     overlap, taper = modes[mode]
     plan = PassPlan(0, 0, 768, 768, 1, 8, 48, 16, Schedule((999,), (0.0, 1.0)), "noise", 1.0, mode, overlap, taper, 0, 3)
     layout = Ellipses(768 * 8, 768 * 8, found)
-    every = sum(calls_of_chunk(card, layout, plan, ij, 0, 0, guidance, 1) for ij in plan.grid)
+    every = sum(calls_of_chunk(card, layout, plan, ij, [0], 0, guidance, 1) for ij in plan.grid)
     assert count_calls(card, layout, plan, 0, guidance).rows == pytest.approx(every, rel=0.05)
 
 

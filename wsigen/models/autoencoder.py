@@ -139,7 +139,7 @@ class Autoencoder:
         import torch
 
         with torch.inference_mode():
-            if not (self._device == "cpu" and self.is_local and all(norm.frozen for norm in self._norms)):
+            if not (self.in_pieces and all(norm.frozen for norm in self._norms)):
                 return self._window(latents, halo)
             canvas, f = Box(0, 0, *latents.shape[1:]), self.latent.factor
             core = Box(halo[0], halo[2], canvas.y1 - halo[1], canvas.x1 - halo[3])
@@ -225,6 +225,11 @@ class Autoencoder:
             raise ValueError(f"{len(stats)} norm statistics; this decoder has {sum(sizes)}")
         for norm, end, size in zip(self._norms, np.cumsum(sizes), sizes, strict=True):
             norm.freeze(None if stats is None else stats[end - size : end].reshape(-1, 2))
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether large windows are decoded in pieces of `PIECE` latent px, once norms are frozen."""
+        return self._device == "cpu" and self.is_local
 
     @property
     def _splitter(self) -> SplitDecoder:

@@ -183,10 +183,10 @@ def area_means(rgb: RGB) -> list[RGB]:
     for y in range(0, height, STRIP):
         sums: NDArray[Any] = rgb[y : y + STRIP].reshape(-1, 3 * width)
         for k, mean in enumerate(means, start=1):
-            sums = np.add(sums[0::2], sums[1::2], dtype=np.uint16)  # 64 bytes add up to less than 2^16
-            pairs = sums.copy()
-            pairs[:, :-3] += sums[:, 3:]  # a sum at every pixel though each second is wanted: whole rows add far faster
-            sums = np.ascontiguousarray(pairs.view("V6")[:, ::2]).view(np.uint16)
+            rows = np.add(sums[0::2], sums[1::2], dtype=np.uint16)  # 64 bytes add up to less than 2^16
+            sums = np.empty((len(rows), rows.shape[1] // 2), np.uint16)
+            for channel in range(3):  # whole pixels, of three numbers, would be copied one by one
+                np.add(rows[:, channel::6], rows[:, channel + 3 :: 6], out=sums[:, channel::3])
             rounded = (sums + np.uint16(1 << (2 * k - 1))) >> np.uint16(2 * k)
             mean[y >> k : (y >> k) + len(sums)] = rounded.reshape(len(sums), -1, 3)
     return means

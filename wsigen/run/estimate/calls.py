@@ -61,22 +61,32 @@ def count_calls(
     if not chunks:
         return PassCalls(0, [])
     picks = [chunks[k] for k in _spread(len(chunks), SAMPLED_CHUNKS)]
-    counted = sum(calls_of_chunk(card, layout, plan, ij, step, glass, guidance, batch) for ij in picks for step in steps)
+    counted = sum(calls_of_chunk(card, layout, plan, ij, steps, glass, guidance, batch) for ij in picks)
     share = sum(expected[ij] for ij in picks) / sum(expected[ij] for ij in chunks)
     return PassCalls(round(counted / share * plan.steps / len(steps)), chunks)
 
 
 def calls_of_chunk(
-    card: BundleCard, layout: Layout, plan: PassPlan, ij: Index, step: int, glass: int | None, guidance: float, batch: int
+    card: BundleCard,
+    layout: Layout,
+    plan: PassPlan,
+    ij: Index,
+    steps: list[int],
+    glass: int | None,
+    guidance: float,
+    batch: int,
 ) -> int:
-    """Rows of model calls of one chunk in one step, padding included."""
+    """Rows of model calls of one chunk in some steps, padding included; its class map, dear if it is drawn, is read once."""
     chunk = plan.grid.box(ij)
     inside = chunk.dilate(plan.side // 2).intersect(plan.grid.canvas)
     classes = layout.class_map(inside, plan.cell_px)
-    windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
     told = None if plan.grid_from == "none" else np.zeros((1, 1, 1), np.float32)  # any grid: its numbers decide no calls
-    rows = sum(len(calls_of_crop(card, w, guidance, told)) for w in windows if glass is None or (w != glass).any())
-    return -(-rows // batch) * batch
+    total = 0
+    for step in steps:
+        windows = [classes[c.box.relative_to(inside).slices] for c in plan.crop_plan().crops(step, chunk)]
+        rows = sum(len(calls_of_crop(card, w, guidance, told)) for w in windows if glass is None or (w != glass).any())
+        total += -(-rows // batch) * batch
+    return total
 
 
 def _expected_rows(

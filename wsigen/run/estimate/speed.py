@@ -22,6 +22,7 @@ from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import ResourceError
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import UniformLayout
+from wsigen.models.autoencoder import PIECE
 from wsigen.run.outputs import export_annotations
 from wsigen.run.prepare import Prepared, class_map_of_chunk
 from wsigen.run.repair import prepare_pass
@@ -105,7 +106,7 @@ class Speed:
 
 
 def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | None = None) -> Speed:
-    """Measure on random latents: the median of some batches, one window each way, and a small slide without the model.
+    """Measure on random latents: the median of some batches, one window (or piece) each way, and a slide without the model.
 
     Parameters
     ----------
@@ -127,12 +128,13 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     spec, card = prepared.spec, prepared.card
     model, last = load_shared_model(spec.model, spec.device, spec.precision), spec.passes[-1]
     autoencoder = model.autoencoder
-    extent = min(WINDOW + 2 * autoencoder.halo, last.height, last.width)
-    halo = autoencoder.halo if extent == WINDOW + 2 * autoencoder.halo else 0
+    side = PIECE if autoencoder.in_pieces else WINDOW
+    extent = min(side + 2 * autoencoder.halo, last.height, last.width)
+    halo = autoencoder.halo if extent == side + 2 * autoencoder.halo else 0
     window = _noise(model, (), extent)
-    crops = [window[:, : card.crop_latent, : card.crop_latent]] * 2
-    autoencoder.norm_statistics(crops)
-    calibrate, statistics = _timed(clock, lambda: autoencoder.norm_statistics(crops))
+    crop = [_noise(model, (), card.crop_latent)]
+    autoencoder.norm_statistics(crop)
+    calibrate, statistics = _timed(clock, lambda: autoencoder.norm_statistics(crop))
     autoencoder.freeze_norm(statistics)
     _decoded(autoencoder, window, halo)  # the first call of a process is slow
     decode, picture = _timed(clock, lambda: _decoded(autoencoder, window, halo))
@@ -141,7 +143,7 @@ def measure_speed(prepared: Prepared, threads: int, clock: Clock, place: Path | 
     encode = _timed(clock, lambda: autoencoder.encode(np.rint(picture).astype(np.uint8)))[0] if guided else 0.0
     area = picture.shape[0] * picture.shape[1] / card.latent.factor**2
     decode *= 1.0 if autoencoder.halo or max(last.height, last.width) <= WINDOW else BLENDED
-    calibrated = len(crops) * card.crop_latent**2
+    calibrated = card.crop_latent**2
     batch, timestep = spec.sampling.batch, last.schedule.timesteps[0]
     call = _call(model, card.crop_latent, batch, timestep, clock)
     side = next((plan.side for plan in spec.passes if plan.network == "grid"), 0)
