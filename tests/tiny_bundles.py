@@ -135,6 +135,42 @@ def make_class_map_bundle(folder: Path, seed: int = 0, **card: Any) -> Path:
     return folder
 
 
+def make_mask_model(folder: Path, seed: int = 0, subtypes: tuple[str, ...] = ("half", "more")) -> Path:
+    """An untrained mask model of the tiny bundles' classes, as it stands alone."""
+    import torch
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        UNet2DModel(
+            sample_size=16,
+            in_channels=len(CLASSES),
+            out_channels=len(CLASSES),
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            layers_per_block=1,
+            attention_head_dim=8,
+            norm_num_groups=4,
+            num_class_embeds=len(subtypes) + 1,
+        ).eval().save_pretrained(folder / "unet")
+    DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing"
+    ).save_pretrained(folder / "scheduler")
+    names = [c["name"] for c in CLASSES]
+    card = {
+        "classes": names,
+        "subtypes": list(subtypes),
+        "side": 16,
+        "cell_um": 16.0,
+        "smallest": 1,
+        "steps": 2,
+        "guidance": 0.0,
+    }
+    (folder / "mask.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+    return folder
+
+
 def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: Any) -> Path:
     """The class-map bundle, told a grid of mean colours besides, which its own network draws (if ``draws``)."""
     import torch

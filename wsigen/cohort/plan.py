@@ -32,6 +32,9 @@ DRAWN_BY_PART = frozenset(
 )
 """Settings of a slide that a plan draws or names itself, not under ``settings``."""
 
+OF_ONE_SLIDE = frozenset("region extend at extend_mpp resample regions margin_um edit_strength".split())  # noqa: SIM905
+"""Settings that say something of one slide, grid or place."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -118,8 +121,10 @@ class Choices(Settings):
                 raise ValueError(f"{key!r} says where or how a slide is made, not what: give it to 'wsigen cohort make'")
             if name in DRAWN_BY_PART:
                 raise ValueError(f"{key!r} is drawn for each slide: it belongs beside 'settings', if anywhere")
+            if name in OF_ONE_SLIDE:
+                raise ValueError(f"{key!r} says something of one slide, and a plan is of many: leave it out")
             if name not in RunConfig.model_fields:
-                known = sorted(RunConfig.model_fields.keys() - EXECUTION - DRAWN_BY_PART)
+                known = sorted(RunConfig.model_fields.keys() - EXECUTION - DRAWN_BY_PART - OF_ONE_SLIDE)
                 raise ValueError(f"unknown setting {key!r}{suggest(name, known)}; known: {', '.join(known)}")
             found[name] = content
         return found

@@ -19,6 +19,7 @@ from wsigen.base.yaml_file import read_mapping
 from wsigen.cohort.check import Needs
 from wsigen.cohort.folder import INPUTS, RECIPE, CohortFolder
 from wsigen.cohort.plan import CohortPlan, Part, find_files, plan_of
+from wsigen.models.mask_bundle import mask_folder, mask_hash
 from wsigen.run.spec import DECIDING, first_difference, package_versions
 from wsigen.storage.files import sha256, write_atomic
 
@@ -65,7 +66,7 @@ class Recipe:
     models : dict of str to dict
         Name in the plan -> name, licence and SHA-256 of the bundle.
     inputs : dict of str to str
-        SHA-256 of every file that slides are made from, by name.
+        SHA-256 of every file and every mask model that slides are made from, by name.
     versions : dict of str to str
         Of wsigen and the packages that may decide bits.
     """
@@ -118,8 +119,9 @@ def make_recipe(found: Portable, needs: Needs) -> Recipe:
         called.get(model.folder, name): {"name": model.card.name, "licence": model.card.licence, "sha256": model.sha256}
         for name, model in needs.models.items()
     }
-    files = {**found.copies, **{name: path for name, path in found.places.items() if path.is_file()}}
-    return Recipe(found.content, models, {name: sha256(path) for name, path in sorted(files.items())}, package_versions())
+    masks = {part.get("mask_model") for part in found.content["parts"]}
+    inputs = {**found.copies, **{name: path for name, path in found.places.items() if path.is_file() or name in masks}}
+    return Recipe(found.content, models, {name: _digest(path) for name, path in sorted(inputs.items())}, package_versions())
 
 
 def local_plan(recipe: Recipe, root: Path, places: Mapping[str, Path], source: str) -> CohortPlan:
@@ -127,11 +129,11 @@ def local_plan(recipe: Recipe, root: Path, places: Mapping[str, Path], source: s
     plan = plan_of(recipe.plan, source, root, places)
     for name, digest in recipe.inputs.items():
         path = plan.place(name)
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(
-                f"{source}: {name} is missing; put it there, or say with --place {Path(name).name}=FILE where it lies"
+                f"{source}: {name} is missing; put it there, or say with --place {Path(name).name}=PATH where it lies"
             )
-        if sha256(path) != digest:
+        if _digest(path) != digest:
             raise ConfigError(f"{source}: {path} is not the {name} of the recipe (its SHA-256 differs); restore it")
     return plan
 
@@ -200,6 +202,11 @@ def _copied(path: Path, name: str, copies: dict[str, Path]) -> str:
     if copies.setdefault(name, path) != path:
         raise ConfigError(f"{path} and {copies[name]} have one name: rename one of them")
     return name
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of what a mask model computes."""
+    return sha256(path) if path.is_file() else mask_hash(mask_folder(path))
 
 
 def _placed(path: Path, places: dict[str, Path]) -> str:

@@ -137,6 +137,10 @@ def _compared(manifest: Manifest, slide: CohortSlide, recipe: Recipe) -> Iterato
     yield "model", manifest.model.sha256, recipe.models.get(slide.model, {}).get("sha256")
     if slide.source is None and manifest.drawn_layout is not None:
         yield "subtype", str(manifest.drawn_layout.get("subtype")).casefold(), slide.subtype.casefold()
+    if config.mask_model is not None:
+        yield "mask model", (manifest.drawn_layout or {}).get("mask_model"), recipe.inputs.get(config.mask_model.name)
+    if config.reference is not None and "reference" in manifest.inputs:
+        yield "reference", manifest.inputs["reference"].sha256, recipe.inputs.get(config.reference.name)
     if config.layout_file is not None and "layout" in manifest.inputs and slide.source is not None:
         digests = {Path(name).name: digest for name, digest in recipe.inputs.items() if slide.part in name}
         yield "layout", manifest.inputs["layout"].sha256, digests.get(slide.source.name)

@@ -237,7 +237,7 @@ def measure_non_model(prepared: Prepared, model: NullModel, clock: Clock, place:
         level0_sha256(path)
         sha256(path)
 
-    driver = timed(prepare_pass, (pass_, layout))
+    driver = timed(prepare_pass, (pass_, layout, None))
     begun = timed(start, *((pass_, ij) for ij in chunks))
     stepped = [
         timed(task, *((pass_, ij, step) for ij in chunks)) for step in steps for task in (denoise, assemble)
