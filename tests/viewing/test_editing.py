@@ -192,6 +192,8 @@ def test_names_of_versions(tmp_path: Path) -> None:
     assert name("x.ome.tiff") == "x.edit-1.ome.tiff"
     (tmp_path / "x.edit-1.ome.tiff").touch()
     assert [name("x.ome.tiff"), name("x.edit-1.ome.tiff")] == ["x.edit-2.ome.tiff"] * 2
+    (tmp_path / "x.edit-2.edit").mkdir()  # of an edit that was stopped
+    assert name("x.ome.tiff") == "x.edit-3.ome.tiff"
     assert [name("x.svs"), name("a.b.OME.TIF")] == ["x.edit-1.svs", "a.b.edit-1.OME.TIF"]
 
 

@@ -66,7 +66,7 @@ def problemOf(imageData, slide) {
     if (slide == null || !slide.isFile())
         return 'this image is not a file on this computer'
     if (imageData.getServer() instanceof TransformingImageServer)
-        return 'this image is rotated, cropped or transformed in QuPath: its places are not those of the file; open the file itself'
+        return 'this image is rotated, cropped or transformed, so its places are not those of the file; open the file itself'
     def chosen = selected(imageData)
     if (chosen.isEmpty())
         return 'select annotations with an area, such as polygons; they say what is made anew'
@@ -96,10 +96,11 @@ def nextVersion(File slide) {
     }
     def parts = slide.getName() =~ /(?i)^(.+?)(?:\.edit-\d+)?((?:\.ome)?\.[^.]+)$/
     def (base, ending) = parts.find() ? [parts.group(1), parts.group(2)] : [slide.getName(), '.ome.tiff']
+    def name = { number, end -> new File(folder, base + '.edit-' + number + end) }
     def number = 1
-    while (new File(folder, base + '.edit-' + number + ending).exists())
+    while (name(number, ending).exists() || name(number, '.edit').exists())  // the folder of an edit that was stopped
         number++
-    return new File(folder, base + '.edit-' + number + ending)
+    return name(number, ending)
 }
 
 /** The program: from the preferences, from PATH, or asked for; null if there is none. */

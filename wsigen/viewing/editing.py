@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from wsigen.base.errors import ConfigError, WsigenError, printable
 from wsigen.base.state import State, parse_state
 from wsigen.run.display import duration, time_left
 from wsigen.run.engine.stage import Stage
-from wsigen.viewing.versions import Versions, edits_folder, next_version, number_of
+from wsigen.viewing.versions import Versions, edits_folder, next_version, number_of, work_of
 
 MOST_BYTES = 2**21
 """Of what a page may ask for."""
@@ -154,6 +155,7 @@ class Editor:
             job.made = self._versions.add(job.output, job.slide)
             job.state = "done"
         except _CancelledError:
+            shutil.rmtree(work_of(job.output), ignore_errors=True)
             job.state = "cancelled"
         except (WsigenError, OSError) as error:
             job.error, job.state = printable(str(error)), "failed"

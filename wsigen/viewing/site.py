@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from wsigen.base.errors import ConfigError, ImageError
+from wsigen.base.errors import BundleError, ConfigError, ImageError
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.storage.folder import RUN_SPEC
 from wsigen.storage.opening import is_url, open_folder
@@ -100,7 +100,13 @@ def _with_editor(site: Site, edit: Edit | None, model: str) -> Site:
     versions.find()
     if edit is None:
         return site
-    editor = Editor(versions, edit, model, check_bundle(find_bundle(model)).table)
+    try:
+        table = check_bundle(find_bundle(model)).table
+    except BundleError:
+        if model == "default":  # an installation without a model shows slides all the same
+            return site
+        raise
+    editor = Editor(versions, edit, model, table)
     data = site.made[DATA]
     site.made[DATA] = lambda: json.dumps({**json.loads(data()), "edit": editor.offer()}, ensure_ascii=False).encode()
     site.made["edit/state.json"] = editor.state

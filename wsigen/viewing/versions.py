@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from wsigen.viewing.find import TABLE, base_of, is_slide
 from wsigen.viewing.page import DATA, Make, pages_of_slide
-from wsigen.viewing.shown_slide import ShownSlide
+from wsigen.viewing.shown_slide import MOST_MANIFEST_BYTES, ShownSlide
 
 EDITS = "edits"
 """Folder of a cohort for edits of its slides: they are no part of it."""
@@ -28,15 +28,29 @@ def next_version(slide: Path) -> Path:
     base = base_of(slide)
     name, suffix = (edit[1] if (edit := _EDIT.fullmatch(base)) else base), slide.name[len(base) :]
     folder, number = edits_folder(slide), 1
-    while (folder / f"{name}.edit-{number}{suffix}").exists():
+    while (path := folder / f"{name}.edit-{number}{suffix}").exists() or work_of(path).exists():
         number += 1
-    return folder / f"{name}.edit-{number}{suffix}"
+    return path
+
+
+def work_of(output: Path) -> Path:
+    """The folder in which an edit is made: one that was stopped is there still."""
+    return output.with_name(f"{base_of(output)}.edit")
 
 
 def number_of(path: Path) -> int:
     """The number of an edit, 0 for a slide that is none."""
     edit = _EDIT.fullmatch(base_of(path))
     return int(edit[2]) if edit else 0
+
+
+def parent_of(edit: Path) -> str:
+    """The name of the slide that an edit was made from, as its manifest says; empty if nothing says so."""
+    try:
+        with edit.with_name(f"{base_of(edit)}.json").open("rb") as file:
+            return str(json.loads(file.read(MOST_MANIFEST_BYTES))["history"][-1]["parent"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return ""
 
 
 def originals(slides: Sequence[ShownSlide]) -> list[ShownSlide]:
@@ -87,8 +101,9 @@ class Versions:
         known = cache(edits_in)
         for number in range(len(self._slides)):
             if (path := self.file(number)) is not None and not number_of(path):
+                names = {path.name: number}
                 for edit in known(edits_folder(path)).get(base_of(path), ()):
-                    self.add(edit, number)
+                    names[edit.name] = self.add(edit, names.get(parent_of(edit), number))
 
     def file(self, number: int) -> Path | None:
         """The file of a slide; None if there is no such slide, or it lies elsewhere than on this machine."""
