@@ -171,3 +171,17 @@ def test_unknown_pixels_share_the_null_pass(token_model: Model, guidance: float)
     own = np.where(classes == 1, tumor, np.where(classes == 2, stroma, null))
     expected = predict_x0(own + guidance * (own - null), y, 0.3, token_model.prediction_type, token_model.clip)
     assert np.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_guidance_keeps_a_grid_that_is_told_by_channels(tmp_path: Path, known: bool) -> None:
+    """It is away from any class, not away from the picture that the slide follows; an unknown map needs no second pass."""
+    model = load_model(tiny_bundles.make_grid_bundle(tmp_path / "bundle"))
+    classes = class_map() if known else np.full((16, 16), UNKNOWN, np.uint8)
+    grid, y = np.random.default_rng(1).normal(size=(4, 16, 16)).astype(np.float32), noise(1)[0]
+    assert len(calls_of_crop(model.card, classes, 0.7, grid)) == (2 if known else 1)
+    (found,) = estimate_crops(model, StepSettings(500, 0.3, 0.7, 0, 4), [View(y, classes, grid)])
+    own, null = Condition(class_map=classes if known else None, grid=grid), Condition(grid=grid)
+    seen, unseen = model.predict(np.stack([y] * 4), 500, [own, null, null, null], 0)[:2]
+    expected = predict_x0(seen + 0.7 * (seen - unseen), y, 0.3, model.prediction_type, model.clip)
+    assert np.allclose(found, expected, atol=1e-4)

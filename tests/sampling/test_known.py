@@ -22,9 +22,7 @@ def test_a_pixel_begins_at_the_first_step_that_is_not_noisier_than_asked(steps, 
     assert strength < 1.0 or first == 0
 
 
-@given(
-    st.lists(st.floats(0, 50), min_size=1, max_size=20), st.floats(0, 30), st.integers(1, 60), st.data()
-)
+@given(st.lists(st.floats(0, 50), min_size=1, max_size=20), st.floats(0, 30), st.integers(1, 60), st.data())
 def test_a_margin_is_let_go_later_outwards_and_ends(distances, margin, steps, data):
     first = data.draw(st.integers(0, steps - 1))
     distance = np.sort(np.array([0.0, *distances]))[None]

@@ -34,11 +34,6 @@ class Condition:
     class_map: ClassMap | None = None
     grid: GridWindow | None = None
 
-    @property
-    def is_null(self) -> bool:
-        """Whether nothing is said about the tissue."""
-        return self.label is None and self.class_map is None and self.grid is None
-
 
 NULL = Condition()
 """The null condition of guidance."""

@@ -126,7 +126,8 @@ def _rows_of_crops(
     tissue = near(coarse != glass) if glass is not None else np.ones(coarse.shape, dtype=bool)
     if card.conditioning.kind in ("class-map", "none"):
         known = np.asarray(tissue, dtype=np.float64)
-        unknown = card.conditioning.kind == "none" and not told_grid
+        by_channels = card.grid is not None and card.grid.told == "channels"  # which the null pass sees, too
+        unknown = card.conditioning.kind == "none" and (not told_grid or by_channels)
         return known if guidance == 0.0 or unknown else 2.0 * known
     background = {i for i, c in enumerate(card.classes) if c.background}
     calls = sum(

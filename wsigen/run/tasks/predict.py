@@ -53,15 +53,21 @@ class _Pending:
 
 def calls_of_crop(card: BundleCard, classes: NDArray[np.uint8], guidance: float, grid: Array | None = None) -> list[Condition]:
     """The conditions of a crop's model calls: one per label present, and one null pass shared by all under guidance."""
-    return _with_null([condition for condition, _ in conditions_of(card, classes, grid)], guidance)[0]
+    return _with_null(card, [condition for condition, _ in conditions_of(card, classes, grid)], guidance)[0]
 
 
-def _with_null(conditions: list[Condition], guidance: float) -> tuple[list[Condition], int | None]:
-    """Add the null pass if guidance needs one and unknown pixels do not bring it already; also tell its place."""
-    if guidance == 0.0 or all(condition.is_null for condition in conditions):
+def _with_null(card: BundleCard, conditions: list[Condition], guidance: float) -> tuple[list[Condition], int | None]:
+    """Add the null pass if guidance needs one and unknown pixels do not bring it already; also tell its place.
+
+    A grid that is told by channels stays in it: guidance is away from "any class", not away from the picture that the slide
+    follows. Tokens go, as in ZoomLDM.
+    """
+    kept = card.grid is not None and card.grid.told == "channels"
+    null = Condition(grid=conditions[0].grid) if kept else NULL
+    places = [p for p, c in enumerate(conditions) if c.label is None and c.class_map is None and (kept or c.grid is None)]
+    if guidance == 0.0 or len(places) == len(conditions):
         return conditions, None
-    places = [place for place, condition in enumerate(conditions) if condition.is_null]
-    return (conditions, places[0]) if places else ([*conditions, NULL], len(conditions))
+    return (conditions, places[0]) if places else ([*conditions, null], len(conditions))
 
 
 def estimate_crops(model: Denoiser, settings: StepSettings, crops: Sequence[View]) -> Iterator[Array]:
@@ -84,7 +90,7 @@ def estimate_crops(model: Denoiser, settings: StepSettings, crops: Sequence[View
     calls: list[tuple[_Pending, Condition]] = []
     for view in crops:
         pairs = conditions_of(model.card, view.classes, view.grid)
-        conditions, null = _with_null([condition for condition, _ in pairs], settings.guidance)
+        conditions, null = _with_null(model.card, [condition for condition, _ in pairs], settings.guidance)
         crop = _Pending(view.y, [mask for _, mask in pairs], len(conditions), null)
         pending.append(crop)
         calls += [(crop, condition) for condition in conditions]
