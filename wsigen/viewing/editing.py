@@ -116,8 +116,9 @@ class Editor:
 
     def cancel(self, body: bytes = b"") -> bytes:
         """Stop the edit at its next task."""
-        if (job := self._job) is not None:
+        if (job := self._job) is not None and job.state == "busy":
             job.stop.set()
+            job.title, job.left = "stops after the task that is being done", ""
         return self.state()
 
     def state(self) -> bytes:
