@@ -12,7 +12,7 @@ NAMES = {
     "preview_cohort", "estimate_cohort", "make_cohort", "verify_cohort", "regenerate_cohort", "export_cohort",
     "export_cohort_slides", "report_cohort", "sign_cohort", "evaluate_labels",
     "train_grid", "train_mask", "train_tokens", "compress", "decompress", "list_models", "RunConfig", "Result",
-    "WsigenError", "__version__",
+    "edit", "undo_edit", "WsigenError", "__version__",
 }  # fmt: skip
 
 

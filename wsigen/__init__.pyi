@@ -9,6 +9,8 @@ from .cohort.regenerate import regenerate_cohort as regenerate_cohort
 from .cohort.report import report_cohort as report_cohort
 from .cohort.sign import sign_cohort as sign_cohort
 from .cohort.verify import verify_cohort as verify_cohort
+from .editing.edit import edit as edit
+from .editing.edit import undo_edit as undo_edit
 from .evaluation.api import evaluate as evaluate
 from .evaluation.api import evaluate_downstream as evaluate_downstream
 from .evaluation.api import evaluate_labels as evaluate_labels

@@ -24,7 +24,7 @@ def main() -> int:
     if args.work:
         args.work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="wsigen-faults-", dir=args.work))
-    subject = make_subject(folder, args.size, args.steps)
+    subject = make_subject(folder, args.size, args.steps, args.known)
     plan = Plan(args.faults, args.seed, args.kinds, args.faults // 20, args.workers)
     try:
         report = experiment(subject, plan, folder)
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=2048, help="side of the slide, px (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="denoising steps (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
+    parser.add_argument("--known", action="store_true", help="the slide continues another one, whose pixels stay")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where all files go (default: the system's place)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: in the work folder)")
     return parser

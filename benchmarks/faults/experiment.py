@@ -138,17 +138,29 @@ class Report:
             console.print(line, soft_wrap=True, markup=False)
 
 
-def make_subject(folder: Path, size: int, steps: int) -> dict[str, Any]:
+def make_subject(folder: Path, size: int, steps: int, known: bool = False) -> dict[str, Any]:
     """Settings of the slide that is made: two passes, a sampler with a memory, tissue of two classes, and glass.
 
     Every kind of key is in its store. With chunks of 16 latent px ``steps`` decides how many tasks there are.
+
+    Parameters
+    ----------
+    known : bool
+        Whether it continues another slide, of whose pixels then latents are kept.
     """
     bundle = make_bundle(folder / "bundle", (8, 16), 8, crop=16, levels=2)
     share = size // 8
     squares = [("Stroma", share, share, 5 * share), ("Tumor", 2 * share, 2 * share, 2 * share)]
     layout = write_squares(folder / "layout.geojson", squares)
-    settings = {"model": str(bundle), "layout": str(layout), "size": f"{size}x{size}", "steps": steps, "chunk": 16}
-    return {**settings, "levels": 2, "sampler": "dpm++", "seed": 11, "strength": 0.9}
+    base = {"model": str(bundle), "layout": str(layout), "size": f"{size}x{size}", "steps": steps, "chunk": 16}
+    settings: dict[str, Any] = {**base, "levels": 2, "sampler": "dpm++", "seed": 11, "strength": 0.9}
+    if known:
+        old = folder / "old" / "old.ome.tiff"
+        old.parent.mkdir()
+        side = max(512, size // 2)
+        wsigen.generate(old, **{**settings, "layout": None, "class_name": "Stroma", "size": (side, side), "steps": 2})
+        settings |= {"extend": str(old), "at": f"{size // 4},{size // 4}"}
+    return settings
 
 
 def experiment(subject: dict[str, Any], plan: Plan, folder: Path) -> Report:

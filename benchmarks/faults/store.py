@@ -21,7 +21,7 @@ Index = tuple[int, int]
 
 _KEY = re.compile(r"work-[^/]+/state\.zarr/pass-(\d+)/(\w+)/c/([\d/]+)")
 
-_PLACES = {"latents": (0, 2, 3), "history": (0, 2, 3), "partials": (0, 1, 2)}
+_PLACES = {"latents": (0, 2, 3), "history": (0, 2, 3), "partials": (0, 1, 2), "known": (0, 2, 3)}
 """Where step and chunk stand in the keys of an array."""
 
 
@@ -113,6 +113,8 @@ class _Progress:
     def reads(self, key: _Key, ends_read: bool) -> bool:
         """Whether a task of this pass will read a key of its state; ``ends_read``: whether any other will read its y[S]."""
         step, ij, steps = key.step, key.ij, self.shape.steps
+        if key.array == "known":  # its own chunk reads it at every step; who reads others' cannot be seen from their names
+            return ij in self.shape.active and self.at(ij) < 2 * steps
         if key.array == "history":
             return step + 1 < steps and self.at(ij) < 2 * step + 4
         if key.array == "partials":

@@ -11,6 +11,7 @@ from wsigen.base.version import __version__
 from wsigen.cli import cohort_export, cohort_report, evaluate, models, slides
 from wsigen.cli.cohort import cohort
 from wsigen.cli.compress import compress
+from wsigen.cli.edit import EditCommand, edit
 from wsigen.cli.info import info
 from wsigen.cli.options import DecompressCommand, EstimateCommand, ResumeCommand, SettingsCommand, examples
 from wsigen.cli.train import train
@@ -65,6 +66,12 @@ _add(
 )  # fmt: skip
 _add(slides.estimate, "Slides", "wsigen estimate --layout regions.geojson --mode pathup", cls=EstimateCommand)
 _add(slides.resume, "Slides", "wsigen resume slide.run --workers 4", cls=ResumeCommand)
+_add(
+    edit, "Slides",
+    "wsigen edit slide.ome.tiff --regions drawn.geojson --output edited.ome.tiff",
+    "wsigen edit --undo edited.ome.tiff",
+    cls=EditCommand,
+)  # fmt: skip
 _add(info, "Slides", "wsigen info slide.svs --thumbnail slide.png", "wsigen info slide.run --picture timesteps.png")
 _add(view, "Slides", "wsigen view slide.ome.tiff --real scanned.svs", "wsigen view slide.run", "wsigen view cohort/")
 _add(compress, "Slides", "wsigen compress slide.svs slide.wsz")

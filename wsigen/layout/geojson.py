@@ -96,7 +96,7 @@ def read_geojson(
     if drawn and not shapes and not problems:
         problems.add("the layout is empty, no polygon has an area", "draw areas, not lines")
     extent = bounds_of([rings for *_, rings in drawn]) * scale
-    beyond = _check_range(drawn, extent, size, scale, problems)
+    beyond = _check_range(drawn, extent, size, scale, problems, whole)
     if len(extent) and not problems and whole:
         _check_small(extent[:, 2:].max(0), size, problems)
     if whole:
@@ -210,7 +210,8 @@ def _explain_nothing(unnamed: Sequence[Feature], listed: str, known: ClassNames,
 
 
 def _check_range(
-    drawn: Sequence[Drawn], extent: NDArray[np.float64], size: tuple[int, int] | None, scale: float, problems: Problems
+    drawn: Sequence[Drawn], extent: NDArray[np.float64], size: tuple[int, int] | None, scale: float, problems: Problems,
+    whole: bool = True,
 ) -> NDArray[np.float64]:
     """Return how far each polygon reaches beyond the slide (px), after refusing those that reach too far."""
     height, width = size or (MAX_SIDE_PX, MAX_SIDE_PX)
@@ -228,6 +229,8 @@ def _check_range(
         else:
             cause = f"but the slide is {width} x {height} px"
             remedy = "clip the polygon, raise --size, or give --layout-mpp if it was drawn at another um/px"
+            if not whole:
+                remedy = "draw it on this slide, in px of its full resolution"
         problems.add(f"out of range, {spans}: {cause}", remedy, where, cause)
     return beyond
 

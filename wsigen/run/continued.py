@@ -19,6 +19,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout, UniformLayout
+from wsigen.layout.polygons import PolygonLayout
 from wsigen.run.config import RunConfig
 from wsigen.sampling.known import GLASS, NEVER, Starts, first_step, graded_starts
 from wsigen.sampling.passes import PassPlan
@@ -183,12 +184,13 @@ class Free(Layout):
         return np.where(starts >= NEVER, np.uint8(self._glass), classes)
 
 
-def read_regions(config: RunConfig, table: ClassTable, placed: PlacedImage) -> Layout:
+def read_regions(config: RunConfig, table: ClassTable, placed: PlacedImage) -> PolygonLayout:
     """Read the places that are made anew, in px of the old slide, `NOTHING` elsewhere (LayoutError)."""
     from wsigen.layout.geojson import read_geojson
 
     assert config.regions is not None
-    return read_geojson(config.regions, table, placed.size, NOTHING, names=config.layout_names, whole=False)
+    scale = placed.size[1] / placed.source.width
+    return read_geojson(config.regions, table, placed.size, NOTHING, scale, config.layout_names, whole=False)
 
 
 def edited_layout(config: RunConfig, table: ClassTable, mpp: float) -> Layout:
@@ -206,7 +208,7 @@ def edited_layout(config: RunConfig, table: ClassTable, mpp: float) -> Layout:
     below: Layout = UniformLayout(*placed.size, UNKNOWN)
     if config.layout_file is not None:
         background = table.index(config.background) if config.background else UNKNOWN
-        scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
+        scale = config.layout_mpp / mpp if config.layout_mpp else placed.size[1] / placed.source.width
         below = read_layout(
             config.layout_file, table, placed.size, background, scale, config.layout_classes, config.layout_names
         )

@@ -35,6 +35,39 @@ class ModelRecord(State):
     training_data: tuple[DataSource, ...]
 
 
+class EditRecord(State):
+    """Places of a slide that were made anew.
+
+    Attributes
+    ----------
+    parent, parent_sha256 : str
+        The slide before, by name and content.
+    regions : tuple of dict
+        Class and GeoJSON geometry of each, px of the slide.
+    boxes : tuple
+        ``[x, y, w, h]`` of the windows that were generated, px of the slide.
+    seed, strength, margin_um, model, model_sha256, wsigen
+        How they were made.
+    tiles : tuple of int
+        Tiles of each level that were encoded anew, finest first.
+    created : str
+        When, ISO 8601.
+    """
+
+    parent: str
+    parent_sha256: str
+    regions: tuple[dict[str, JsonValue], ...]
+    boxes: tuple[tuple[int, int, int, int], ...]
+    seed: int
+    strength: float
+    margin_um: float
+    model: str
+    model_sha256: str
+    wsigen: str
+    tiles: tuple[int, ...]
+    created: str
+
+
 class Manifest(State):
     """Everything that made a slide.
 
@@ -59,6 +92,8 @@ class Manifest(State):
         Pixels of every class at full resolution.
     sha256 : dict
         Of the files beside the manifest by name, and of the encoded tiles of level 0 (``level0_tiles``).
+    history : tuple of EditRecord
+        Edits of the slide since, the first one first.
     """
 
     synthetic: Literal[True, "partly"] = True
@@ -85,6 +120,7 @@ class Manifest(State):
     model: ModelRecord
     versions: dict[str, str]
     sha256: dict[str, str]
+    history: tuple[EditRecord, ...] = ()
 
 
 def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sha256: dict[str, str]) -> Manifest:

@@ -26,6 +26,23 @@ class ResumeSettings(TypedDict, total=False):
     scheduler: str | None
 
 
+class EditSettings(ResumeSettings, total=False):
+    """The settings of a run that an edit takes; it decides the others itself."""
+
+    layout_names: str | dict[str, str | None] | None
+    levels: int | None
+    precision: Literal["fp32", "bf16"]
+    mode: Mode
+    steps: int | None
+    guidance: float | None
+    sampler: Literal["ddim", "dpm++"]
+    eta: float | None
+    overlap: int | None
+    taper: Taper | None
+    chunk: int | None
+    batch: int | None
+
+
 class RunSettings(ResumeSettings, total=False):
     """The fields of `RunConfig` as keywords of `wsigen.generate`, for editors and type checkers."""
 

@@ -30,7 +30,7 @@ from wsigen.slide.tiff_reader import RGB as RGB_TAG
 from wsigen.slide.undo_file import restore, undo_writer
 from wsigen.storage.files import atomic_path, copy_file, sha256
 
-__all__ = ["LevelChange", "OtherFormatError", "Patch", "Spliced", "replace_pixels", "restore"]
+__all__ = ["LevelChange", "OtherFormatError", "Patch", "Spliced", "demand_replaceable", "replace_pixels", "restore"]
 
 JPEG = 7
 LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
@@ -153,6 +153,11 @@ def replace_pixels(
             file.flush()
             os.fsync(file.fileno())
     return Spliced(output, parent, tuple(levels), _notes(reader, levels, shared))
+
+
+def demand_replaceable(source: str | os.PathLike[str]) -> None:
+    """Refuse a slide whose pixels cannot be replaced (ImageError): known before anything is made for it."""
+    _open(Path(source))
 
 
 def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:

@@ -176,9 +176,11 @@ class PassContext:
         return Known(np.where(starts == GLASS, self.glass, x0), starts)
 
     def reached(self, ij: tuple[int, int]) -> bool:
-        """Whether something of a chunk may be read by what is denoised or decoded: only then its known latents are kept."""
+        """Whether a chunk has pixels of a slide that what is denoised or decoded may read: only then its latents are kept."""
         if ij not in self._reached:
-            self._reached[ij] = self.near_free(self.plan.grid.box(ij))
+            starts = self.starts(self.plan.grid.box(ij))
+            known = bool(((starts > 0) & (starts != GLASS)).any())
+            self._reached[ij] = known and self.near_free(self.plan.grid.box(ij))
         return self._reached[ij]
 
     def near_free(self, box: Box) -> bool:

@@ -1,0 +1,187 @@
+"""Edited slides: only what is asked for changes, they say so, go on after a kill, and can be undone."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from editing_making import SIZE, drawing, pixels, tiles_of
+
+from wsigen.base.errors import WsigenError
+from wsigen.editing.edit import edit, undo_edit
+from wsigen.run.engine.stage import Stage
+from wsigen.slide.marks import description_of, synthetic_mark
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def edited(parent, bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edited")
+    regions = drawing(folder / "edit.geojson", (900, 700, 160, 120, "Tumor"))
+    base = {"regions": regions, "model": str(bundle), "steps": 2, "margin_um": 20.0, "seed": 3, "chunk": 64}
+    return edit(parent, folder / "edited.ome.tiff", **base, workers=1, threads=1, batch=2)
+
+
+def test_tiles_outside_are_the_parents_and_those_inside_change(parent, edited):
+    before, after = tiles_of(parent), tiles_of(edited.slide)
+    assert before.keys() == after.keys()
+    changed = {key for key in before if before[key] != after[key]}
+    assert sorted({level for level, _ in changed}) == list(range(len(edited.tiles)))
+    for level, (count, of) in enumerate(edited.tiles):
+        assert sum(key[0] == level for key in changed) <= count
+        assert sum(key[0] == level for key in before) == of
+    was, now = pixels(parent), pixels(edited.slide)
+    different = (was != now).any(-1)
+    ys, xs = np.nonzero(different)
+    reach = 20 / 0.5 + 8 + 16  # the margin, a latent px, a block of the JPEG
+    assert 900 - reach <= xs.min() <= 900
+    assert 1060 <= xs.max() <= 1060 + reach
+    assert 700 - reach <= ys.min() <= 700
+    assert 820 <= ys.max() <= 820 + reach
+    assert different[710:810, 910:1050].mean() > 0.9
+
+
+def test_the_slide_says_what_was_made(parent, edited):
+    manifest = json.loads(edited.manifest.read_text())
+    assert manifest["synthetic"] is True
+    (record,) = manifest["history"]
+    assert record["parent_sha256"] == digest(parent)
+    assert record["regions"][0]["class"] == "Tumor"
+    assert record["seed"] == 3
+    assert manifest["sha256"]["level0_tiles"] == edited.level0_sha256
+    assert "Edited: 1 region made anew" in description_of(edited.slide)
+    (feature,) = json.loads(edited.annotations.read_text())["features"]
+    assert feature["properties"]["classification"]["name"] == "Tumor"
+
+
+def test_undo_gives_the_parents_bytes(parent, edited, tmp_path):
+    for path in (edited.slide, edited.undo, edited.manifest, edited.annotations, edited.thumbnail):
+        shutil.copy(path, tmp_path)
+    output = undo_edit(tmp_path / edited.slide.name)
+    assert digest(output) == digest(parent)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    with pytest.raises(WsigenError, match="take the parent itself"):
+        undo_edit(output)
+
+
+def test_a_chain_of_edits_tells_all_of_them(edited, settings, tmp_path):
+    regions = drawing(tmp_path / "drawn.geojson", (1000, 740, 200, 100, "Stroma"))
+    again = edit(edited.slide, tmp_path / "again.ome.tiff", **{**settings, "regions": regions, "steps": 1})
+    manifest = json.loads(again.manifest.read_text())
+    assert len(manifest["history"]) == 2
+    assert manifest["history"][1]["parent_sha256"] == digest(edited.slide)
+    names = [f["properties"]["classification"]["name"] for f in json.loads(again.annotations.read_text())["features"]]
+    assert sorted(names) == ["Stroma", "Tumor"]
+    assert description_of(again.slide).count("Edited: 2 regions made anew") == 1
+    assert manifest["area_px"]["Tumor"] == pytest.approx(160 * 120 - 60 * 80)
+
+
+def test_a_real_slide_is_partly_synthetic(scanned, settings, tmp_path):
+    before = digest(scanned)
+    made = edit(scanned, tmp_path / "scan.tif", **settings)
+    assert digest(scanned) == before
+    assert "partly synthetic: 1 region" in description_of(made.slide)
+    assert "a scanner|MPP = 0.5" in description_of(made.slide)
+    assert synthetic_mark(made.slide) == "partly"
+    assert json.loads(made.manifest.read_text())["synthetic"] == "partly"
+    was, now = pixels(scanned), pixels(made.slide)
+    far = np.ones(was.shape[:2], bool)
+    far[644:876, 844:1116] = False
+    np.testing.assert_array_equal(was[far], now[far])  # deflate loses nothing
+
+
+@pytest.mark.parametrize("after", [3, 30])
+def test_an_edit_that_was_stopped_goes_on(parent, edited, settings, tmp_path, after):
+    seen = []
+
+    def watch(stage: Stage) -> None:
+        seen.append(stage.name)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "edited.ome.tiff"
+    with pytest.raises(KeyboardInterrupt):
+        edit(parent, out, watch=watch, **settings)
+    assert not out.exists()
+    assert (tmp_path / "edited.edit").is_dir()
+    assert edit(parent, out, **settings).level0_sha256 == edited.level0_sha256
+    assert not (tmp_path / "edited.edit").exists()
+
+
+def test_another_edit_does_not_go_on_with_it(parent, settings, tmp_path):
+    def watch(stage: Stage) -> None:
+        if stage.name.startswith("denoise"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit(parent, tmp_path / "edited.ome.tiff", watch=watch, **settings)
+    with pytest.raises(WsigenError, match="holds another edit"):
+        edit(parent, tmp_path / "edited.ome.tiff", **{**settings, "seed": 4})
+
+
+def test_regions_far_apart_have_windows_of_their_own_and_two_workers_make_the_same(parent, settings, tmp_path):
+    regions = drawing(tmp_path / "two.geojson", (8, 8, 60, 60, "Tumor"), (1990, 1500, 90, 80, "Glass"))
+    given = {**settings, "regions": regions, "steps": 1}
+    made = edit(parent, tmp_path / "a.ome.tiff", **given)
+    assert len(made.boxes) == 2
+    assert edit(parent, tmp_path / "b.ome.tiff", **{**given, "workers": 2}).level0_sha256 == made.level0_sha256
+    assert (abs(pixels(made.slide)[1530:1550, 2020:2050] - [235, 235, 240]) <= 4).all()  # erased
+
+
+def test_other_um_per_px_are_resampled_if_asked(scanned, settings, tmp_path):
+    with pytest.raises(WsigenError, match="--resample"):
+        edit(scanned, tmp_path / "a.tif", slide_mpp=0.4, **settings)
+    made = edit(scanned, tmp_path / "a.tif", slide_mpp=0.4, resample=True, **settings)
+    was, now = pixels(scanned), pixels(made.slide)
+    assert now.shape == was.shape
+    different = (was != now).any(-1)
+    assert different[710:810, 910:1050].mean() > 0.9
+    different[600:920, 800:1160] = False
+    assert not different.any()
+
+
+WRONG = [
+    ({"regions": [(5000, 100, 60, 60, "Tumor")]}, "out of range|outside"),
+    ({"regions": [(100, 100, 60, 60, "Nerve")]}, "Nerve"),
+    ({"regions": [(100, 100, 60, 60, None)]}, "no class is set"),
+    ({"regions": []}, "no polygons|no features|empty"),
+    ({"strength": 0.0}, "strength"),
+    ({"margin_um": -1.0}, "margin"),
+    ({"size": (600, 600)}, "an edit decides it itself"),
+    ({"model": "nowhere"}, "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG)
+def test_what_is_wrong_is_said_in_a_line(parent, settings, tmp_path, changes, says):
+    if "regions" in changes:
+        changes = {"regions": drawing(tmp_path / "wrong.geojson", *changes["regions"])}
+    with pytest.raises(WsigenError, match=says) as refused:
+        edit(parent, tmp_path / "a.ome.tiff", **{**settings, **changes})
+    assert "\n" not in str(refused.value).strip() or "\n-" in str(refused.value) or "\n  " in str(refused.value)
+    assert not (tmp_path / "a.ome.tiff").exists()
+
+
+def test_outputs_are_not_written_over_inputs_or_others(parent, settings, tmp_path):
+    copy = tmp_path / "copy.ome.tiff"
+    shutil.copy(parent, copy)
+    with pytest.raises(WsigenError, match="is the slide itself"):
+        edit(copy, copy, **settings, overwrite=True)
+    with pytest.raises(WsigenError, match=r"ends in \.ome\.tiff"):
+        edit(copy, tmp_path / "a.svs", **settings)
+    (tmp_path / "b.ome.tiff").write_bytes(b"mine")
+    with pytest.raises(WsigenError, match="exists already"):
+        edit(copy, tmp_path / "b.ome.tiff", **settings)
+    assert SIZE[0] == 1600
+
+
+def test_formats_whose_pixels_cannot_be_replaced_are_refused_before_anything_is_made(settings, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.full((700, 700, 3), 200, np.uint8)).save(tmp_path / "a.jpg")
+    with pytest.raises(WsigenError, match="convert it first"):
+        edit(tmp_path / "a.jpg", tmp_path / "b.jpg", **settings)

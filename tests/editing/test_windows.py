@@ -1,0 +1,37 @@
+"""Windows: they hold regions and surroundings, lie on the lattice of every pass, and do not overlap."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsigen.base.geometry import Box
+from wsigen.editing.windows import windows_of
+
+RECTANGLES = st.lists(
+    st.tuples(st.floats(0, 9000), st.floats(0, 7000), st.floats(1, 900), st.floats(1, 900)), min_size=1, max_size=6
+)
+
+
+SIZES = st.sampled_from([(8000, 10001), (900, 700), (1024, 5000)])
+
+
+@given(RECTANGLES, st.integers(0, 400), st.sampled_from([8, 32, 128]), SIZES)
+def test_windows_hold_what_they_must(rectangles, around, step, size):
+    bounds = np.array([[x, y, min(x + w, size[1]), min(y + h, size[0])] for x, y, w, h in rectangles])
+    bounds = bounds[(bounds[:, 0] < size[1]) & (bounds[:, 1] < size[0])]
+    if not len(bounds):
+        return
+    canvas = Box(0, 0, *size)
+    windows = windows_of(bounds, size, around, step)
+    for window in windows:
+        assert window.intersect(canvas) == window
+        assert window.y0 % step == window.x0 % step == 0
+        assert window.y1 % step == 0 or window.y1 == size[0]
+        assert window.x1 % step == 0 or window.x1 == size[1]
+        assert window.height >= min(1024, size[0])
+        assert window.width >= min(1024, size[1])
+    for x0, y0, x1, y1 in bounds:
+        wanted = Box(int(y0), int(x0), int(np.ceil(y1)), int(np.ceil(x1))).dilate(around).intersect(canvas)
+        assert any(window.intersect(wanted) == wanted for window in windows)
+    for n, window in enumerate(windows):
+        assert not any(window.overlaps(other) for other in windows[n + 1 :])

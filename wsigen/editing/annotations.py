@@ -1,0 +1,138 @@
+"""``OUT.geojson`` of an edited slide: regions are cut out of what was drawn before, and put there with their classes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsigen.base.classes import ClassTable
+from wsigen.base.errors import LayoutError, refusing
+from wsigen.layout.polygons import PolygonLayout
+
+_IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:edit")
+
+
+def shapes_of(layout: PolygonLayout, units_per_px: float = 1.0) -> list[tuple[int, Any]]:
+    """Regions as they are seen, ``(class, shapely geometry)`` in px of the slide's file: one that lies on another cuts it.
+
+    Parameters
+    ----------
+    units_per_px : float
+        Px of the file per unit in which the polygons lie.
+    """
+    from shapely import Polygon, make_valid, transform, unary_union
+
+    p = layout.polygons
+    shapes: list[tuple[int, Any]] = []
+    for n in range(len(p)):
+        points, closing = p.points[p.starts[n] : p.starts[n + 1]], p.closing[p.starts[n] : p.starts[n + 1]]
+        rings = np.split(points, np.flatnonzero(closing) + 1)[:-1]
+        shape = make_valid(Polygon(rings[0], [ring for ring in rings[1:] if len(ring) > 3]))
+        shapes.append((int(p.classes[n]), transform(shape, lambda xy: xy * units_per_px)))
+    above = [unary_union([shape for _, shape in shapes[n + 1 :]]) for n in range(len(shapes))]
+    seen = [(index, shape.difference(over)) for (index, shape), over in zip(shapes, above, strict=True)]
+    return [(index, shape) for index, shape in seen if not shape.is_empty]
+
+
+def edited_annotations(
+    parent: Path | None, shapes: list[tuple[int, Any]], table: ClassTable, seed: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The annotations of an edited slide, and the area of every class in px.
+
+    Parameters
+    ----------
+    parent : Path or None
+        GeoJSON of the slide that was edited; what is no area stays as it is.
+    shapes : list of (int, geometry)
+        The regions (`shapes_of`). Glass is cut out and not drawn.
+
+    Raises
+    ------
+    LayoutError
+        If the parent's annotations cannot be read.
+    """
+    from shapely import unary_union
+
+    features = _features(parent)
+    anew = unary_union([shape for _, shape in shapes])
+    with refusing(LayoutError, f"{parent}: cannot be edited", "export the annotations anew, or leave --annotations out"):
+        kept = [cut for feature in features if (cut := _without(feature, anew)) is not None]
+    for number, (index, shape) in enumerate(shapes):
+        if not table[index].background:
+            kept.append(_feature(table[index].name, list(table[index].color), shape, f"{seed}-{number}"))
+    return {"type": "FeatureCollection", "features": kept}, _areas(kept, table)
+
+
+def geometries_of(shapes: list[tuple[int, Any]], table: ClassTable) -> list[dict[str, Any]]:
+    """Regions for a history: class and GeoJSON geometry of each."""
+    return [{"class": table[index].name, "geometry": _rounded(shape)} for index, shape in shapes]
+
+
+def _features(parent: Path | None) -> list[dict[str, Any]]:
+    if parent is None:
+        return []
+    from wsigen.layout.geojson_file import load_json
+
+    data, _ = load_json(parent)
+    if isinstance(data, dict) and isinstance(data.get("features"), list):
+        return list(data["features"])
+    return list(data) if isinstance(data, list) else [data]
+
+
+def _without(feature: dict[str, Any], anew: Any) -> dict[str, Any] | None:
+    """A feature less what is made anew; None if nothing is left."""
+    from shapely.geometry import shape
+
+    geometry = feature.get("geometry") or {}
+    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
+        return feature
+    area = shape(geometry)
+    if not area.is_valid:
+        area = area.buffer(0)
+    if not area.intersects(anew):
+        return feature
+    left = area.difference(anew)
+    if left.area < 1.0:
+        return None
+    properties = {k: v for k, v in (feature.get("properties") or {}).items() if k != "measurements"}  # of the area it had
+    return {**feature, "geometry": _rounded(left), "properties": properties}
+
+
+def _rounded(area: Any) -> dict[str, Any]:
+    """GeoJSON of the areas of a geometry, to a hundredth of a px."""
+    from shapely import MultiPolygon, get_parts, set_precision
+    from shapely.geometry import mapping
+
+    parts = [part for part in get_parts(set_precision(area, 0.01)) if part.geom_type == "Polygon" and not part.is_empty]
+    return dict(json.loads(json.dumps(mapping(parts[0] if len(parts) == 1 else MultiPolygon(parts)))))
+
+
+def _feature(name: str, color: list[int], area: Any, key: str) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_IDS, f"{key} {area.wkt}")),
+        "geometry": _rounded(area),
+        "properties": {
+            "objectType": "annotation",
+            "name": f"{name}, made anew",
+            "classification": {"name": name, "color": color},
+            "isLocked": True,
+            "metadata": {"source": "wsigen edit", "synthetic": "true"},
+        },
+    }
+
+
+def _areas(features: list[dict[str, Any]], table: ClassTable) -> dict[str, float]:
+    from shapely.geometry import shape
+
+    areas = {tissue.name: 0.0 for tissue in table if not tissue.background}
+    for feature in features:
+        name = ((feature.get("properties") or {}).get("classification") or {}).get("name")
+        geometry = feature.get("geometry") or {}
+        if name in areas and geometry.get("type") in ("Polygon", "MultiPolygon"):
+            areas[name] += round(shape(geometry).area, 2)
+    return areas
