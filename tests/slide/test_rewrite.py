@@ -9,11 +9,13 @@ import pytest
 import tifffile
 from ome_types import from_xml
 from scanner_files import write_mrxs
-from slide_making import tissue
+from slide_making import make_slide, tissue
 
-from wsigen.base.errors import ImageError
+from wsigen.base.errors import ConfigError, ImageError, OutputError
 from wsigen.base.geometry import Box
 from wsigen.slide.edited_description import edited_description
+from wsigen.slide.marks import synthetic_mark
+from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
 from wsigen.slide.rewrite import write_ome_tiff
 from wsigen.slide.splice import OtherFormatError, Patch, replace_pixels
@@ -52,3 +54,24 @@ def test_what_does_not_say_its_resolution_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="um/px"):
         write_ome_tiff(tmp_path / "a.tif", tmp_path / "b.ome.tiff")
     assert write_ome_tiff(tmp_path / "a.tif", tmp_path / "b.ome.tiff", mpp=0.5).mpp == 0.5
+
+
+def test_the_slide_itself_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PICTURE, photometric="rgb")
+    was = path.read_bytes()
+    with pytest.raises(ConfigError, match="never changed"):
+        write_ome_tiff(path, path, mpp=0.5)
+    with pytest.raises(OutputError, match="no such folder"):
+        write_ome_tiff(path, tmp_path / "none" / "b.ome.tiff", mpp=0.5)
+    assert path.read_bytes() == was
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mark", ["true", "partly"])
+def test_a_copy_of_a_synthetic_slide_says_so(tmp_path: Path, mark: str) -> None:
+    path = make_slide(tmp_path, PyramidSpec(768, 640, 0.5, 20), PICTURE)
+    if mark == "partly":
+        tifffile.tiffcomment(path, edited_description("", 1, {}, path.name).encode())
+    write_ome_tiff(path, tmp_path / "copy.ome.tiff", mpp=0.5)
+    assert synthetic_mark(path) == synthetic_mark(tmp_path / "copy.ome.tiff") == mark
