@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from slide_making import make_slide, tissue
 
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, WsigenError
 from wsigen.base.geometry import Box
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
@@ -96,7 +96,8 @@ def test_other_tiles_are_where_and_what_they_were(tmp_path: Path, slide: Path, p
 def test_the_parent_comes_back_byte_for_byte(tmp_path: Path, slide: Path, patch: Patch) -> None:
     output, undo = tmp_path / "new.ome.tiff", tmp_path / "new.undo"
     done = replace_pixels(slide, output, [patch], description="<OME>other</OME>", undo=undo)
-    assert tifffile.TiffFile(output).pages.first.description == "<OME>other</OME>"
+    with tifffile.TiffFile(output) as tif:
+        assert tif.pages.first.description == "<OME>other</OME>"
     assert restore(output, undo) == done.parent_sha256
     assert output.read_bytes() == slide.read_bytes()
 
@@ -108,3 +109,19 @@ def test_the_slide_itself_and_pixels_beyond_it_are_refused(tmp_path: Path, slide
     with pytest.raises(ConfigError, match="cut them at its edge"):
         replace_pixels(slide, tmp_path / "new.ome.tiff", [beyond])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_for_the_output_that_cannot_be_are_refused_before_anything_is_written(
+    tmp_path: Path, slide: Path, patch: Patch
+) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    output = tmp_path / "new.ome.tiff"
+    for name, undo, message in (
+        (folder, tmp_path / "new.undo", "is a folder"),
+        (output, folder, "is a folder"),
+        (output, folder / ".." / output.name, "is the output itself"),
+        (folder / "none" / "new.ome.tiff", None, "no such folder"),
+    ):
+        with pytest.raises(WsigenError, match=message):
+            replace_pixels(slide, name, [patch], undo=undo)
+    assert list(tmp_path.iterdir()) == [folder]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,20 @@ import numpy as np
 import openslide
 import pytest
 import pyvips
+import rasterio
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from scanner_files import jpeg, tiles, write_mrxs, write_ndpi, write_ome, write_svs
 from slide_making import tissue
 from test_splice import ellipse
 
+import wsigen.slide.splice
 import wsigen.slide.tiff_patch
 from wsigen.base.errors import ConfigError, ImageError, OutputError
 from wsigen.base.geometry import Box
 from wsigen.slide.reading import open_image
-from wsigen.slide.splice import Patch, replace_pixels, restore
+from wsigen.slide.splice import OtherFormatError, Patch, replace_pixels, restore
 from wsigen.slide.tiles import area_mean
 
 SIDE = 512
@@ -158,6 +163,36 @@ def test_bytes_that_another_tile_shares_stay(tmp_path: Path) -> None:
     assert (old[~masked((SIDE, SIDE))] == new[~masked((SIDE, SIDE))]).all()
 
 
+def test_what_lies_beside_shared_bytes_does_not_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    plain(path, [PICTURE], compression=None)
+    with tifffile.TiffFile(path) as tif:
+        tag, size = tif.pages.first.tags["TileOffsets"], tif.pages.first.databytecounts[0]
+        place, offsets = tag.valueoffset, tag.value
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, place, offsets[5])  # a tile that is not touched lies where one lies that is
+    path.write_bytes(data)
+    done = replace_pixels(path, tmp_path / "b.tif", [PATCH])
+    new = done.path.read_bytes()
+    assert [any(new[offsets[i] : offsets[i] + size]) for i in (5, 6, 9, 10)] == [True, False, False, False]
+    assert any(note.startswith(f"{size} bytes") for note in done.notes)
+
+
+@pytest.mark.parametrize("compression", ["DEFLATE", "JPEG"])
+def test_a_cloud_optimised_tiff_says_that_it_was_changed(tmp_path: Path, compression: str) -> None:
+    path, undo = tmp_path / "a.tif", tmp_path / "b.undo"
+    profile = {"driver": "COG", "width": SIDE, "height": SIDE, "count": 3, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile, compress=compression, blocksize=128, overviews="auto") as file:
+            file.write(PICTURE.transpose(2, 0, 1))
+        done = replace_pixels(path, tmp_path / "b.tif", [PATCH], undo=undo)
+        layouts = [rasterio.open(name).tags(ns="IMAGE_STRUCTURE").get("LAYOUT") for name in (path, done.path)]
+    assert layouts == ["COG", None]  # GDAL looks for a tile's length in front of it otherwise
+    restore(done.path, undo)
+    assert done.path.read_bytes() == path.read_bytes()
+
+
 def test_sizes_move_where_larger_ones_have_room(tmp_path: Path) -> None:
     path, undo = tmp_path / "a.tif", tmp_path / "b.undo"
     tifffile.imwrite(path, np.full_like(PICTURE, 9), tile=(256, 256), photometric="rgb", compression="deflate", metadata=None)
@@ -198,6 +233,48 @@ def test_a_classic_tiff_does_not_pass_its_limit(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OutputError, match="tiffcp -8"):
         replace_pixels(path, tmp_path / "b.tif", [PATCH])
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_offsets_of_another_image_that_no_file_reaches_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=True) as tif:
+        tif.write(PICTURE, tile=(128, 128), photometric="rgb", metadata=None)
+        tif.write(PICTURE[:100, :100], photometric="rgb", metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages[1].aspage().tags["StripOffsets"].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<HQQ", data, entry + 2, 16, 1, 2**64 - 9)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"a\.tif: damaged"):
+        replace_pixels(path, tmp_path / "b.tif", [PATCH])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_shared_tables_without_a_code_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    flat = Image.fromarray(np.full((128, 128, 3), 200, np.uint8))
+    flat.save(whole := BytesIO(), "JPEG", optimize=True, subsampling=0)  # codes for what is in it alone
+    flat.save(tables := BytesIO(), "JPEG", optimize=True, subsampling=0, streamtype=1)
+    flat.save(tile := BytesIO(), "JPEG", optimize=True, subsampling=0, streamtype=2)
+    assert len(tile.getvalue()) < len(whole.getvalue())
+    shared = tables.getvalue()
+    tifffile.imwrite(
+        path, iter([tile.getvalue()] * 16), shape=PICTURE.shape, dtype="uint8", tile=(128, 128), photometric="ycbcr",
+        compression="jpeg", subsampling=(1, 1), metadata=None, extratags=[(347, 7, len(shared), shared, True)],
+    )  # fmt: skip
+    with pytest.raises(OtherFormatError, match="no code for the new pixels; convert it first"):
+        replace_pixels(path, tmp_path / "b.tif", [PATCH])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("limit", ["MOST_JPEG_PX", "MOST_JPEG_BYTES"])
+def test_jpeg_tiles_that_would_take_much_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    JPEG["JPEG"](tmp_path / "a.tif")
+    monkeypatch.setattr(wsigen.slide.splice, limit, 999)
+    with pytest.raises(OtherFormatError, match=r"JPEG tile.*vips tiffsave"):
+        replace_pixels(tmp_path / "a.tif", tmp_path / "b.tif", [PATCH])
 
 
 def test_an_svs_stays_one(tmp_path: Path) -> None:

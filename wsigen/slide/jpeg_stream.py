@@ -111,8 +111,9 @@ class JpegStream:
 
         Raises
         ------
-        ValueError
-            If they lack a code and lie elsewhere, where other streams need them.
+        NoCodeError
+            If they lack a code and lie elsewhere, where other streams need them. (libtiff keeps the tables of a tile for the
+            next one, so that none can bring its own.)
         """
         rows, columns = self.mcus
         parts = []
@@ -124,7 +125,7 @@ class JpegStream:
             return self._with_blocks(blocks)
         except NoCodeError:
             if not self.complete:
-                raise ValueError("the Huffman tables that its tiles share have no code for the new pixels") from None
+                raise
             return self._with_usual_tables()._with_blocks(blocks)
 
     @property

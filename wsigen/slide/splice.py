@@ -7,6 +7,7 @@ removes must not stay in the file.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from wsigen.base.errors import ConfigError, ImageError, OutputError, refusing
 from wsigen.base.geometry import Box
 from wsigen.slide.formats import kind_of
 from wsigen.slide.jpeg_blocks import paste
+from wsigen.slide.jpeg_huffman import NoCodeError
 from wsigen.slide.jpeg_stream import JpegStream
 from wsigen.slide.openslide_reader import vendor_of
 from wsigen.slide.patched_pixels import RGB, Mask, Patch, box_at, patched
@@ -35,6 +37,9 @@ __all__ = ["LevelChange", "OtherFormatError", "Patch", "Spliced", "demand_replac
 JPEG = 7
 LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
 """Compressions that give back what was put in; the others, but JPEG, are refused."""
+
+MOST_JPEG_PX, MOST_JPEG_BYTES = 2**22, 2**22
+"""Of a JPEG tile: 2,048 px squared, and 4 MiB as it is stored. To take one apart takes up to 300 bytes for each of them."""
 
 _CONVERT = "convert it first: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
 _VENDORS = {None, "aperio"}
@@ -123,7 +128,8 @@ def replace_pixels(
 
     Notes
     -----
-    **Memory bound.** The patches, and one tile with what lies below it (at most 2^24 px of level 0 at a time).
+    **Memory bound.** The patches, and one tile with what lies below it (at most 2^24 px of level 0 at a time); of a JPEG tile
+    its coefficients, too (`MOST_JPEG_PX`).
     """
     source, output = Path(source), Path(output)
     undo = None if undo is None else Path(undo)
@@ -144,14 +150,16 @@ def replace_pixels(
         undo_beside = None if undo is None else files.enter_context(atomic_path(undo))  # in place before the slide is
         copy_file(source, beside)
         parent = sha256(beside)
-        with undo_writer(undo_beside, beside.stat().st_size, parent) as kept, beside.open("r+b") as file:
+        with (
+            undo_writer(undo_beside, beside.stat().st_size, parent) as kept,
+            beside.open("r+b") as file,
+            refusing(ImageError, f"{source}: damaged", DAMAGED, passing=(OSError, MemoryError)),
+        ):
             tiff = TiffPatch(file, reader.tif, kept.keep)
             levels = [_replace(reader, tiff, level, patches) for level in range(len(reader.info.levels))]
             shared = tiff.finish()
             if description is not None:
                 tiff.describe(reader.tif.pages.first, description.encode())
-            file.flush()
-            os.fsync(file.fileno())
     return Spliced(output, parent, tuple(levels), _notes(reader, levels, shared))
 
 
@@ -164,9 +172,11 @@ def _demand_paths(source: Path, output: Path, undo: Path | None) -> None:
     for path in (output, *([] if undo is None else [undo])):
         if path.exists() and path.samefile(source):
             raise ConfigError(f"{path}: is the slide itself, which is never changed; give another name")
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; give the name of a file")
         if not path.parent.is_dir():
             raise OutputError(f"{path}: no such folder; make it")
-    if undo is not None and undo.absolute() == output.absolute():
+    if undo is not None and undo.resolve() == output.resolve():
         raise ConfigError(f"{undo}: is the output itself; give another name for what undoes it")
 
 
@@ -195,7 +205,7 @@ def _open(source: Path) -> TiffReader:
 def _unfit(reader: TiffReader, page: Any) -> str:
     """What of a page keeps its tiles from being replaced; empty if nothing does."""
     compression = int(page.compression)
-    predictor = int(page.predictor)
+    predictor, side = int(page.predictor), (page.tilelength, page.tilewidth)
     colours = (RGB_TAG, YCBCR) if compression == JPEG else (RGB_TAG,)
     checks = [
         (not page.is_tiled, "strips instead of tiles"),
@@ -204,6 +214,7 @@ def _unfit(reader: TiffReader, page: Any) -> str:
         (compression != JPEG and compression not in LOSSLESS, f"tiles compressed as {page.compression!r}"),
         (compression != JPEG and predictor not in (1, 2), f"the predictor {predictor}"),
         (page.fillorder != 1, "bits in reversed order"),
+        (compression == JPEG and math.prod(side) > MOST_JPEG_PX, f"JPEG tiles of {side[1]} x {side[0]} px"),
     ]  # fmt: skip
     problem = next((what for bad, what in checks if bad), "")
     if not problem and compression == JPEG:
@@ -270,10 +281,16 @@ def _encode_jpeg(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mas
         number, new = _any_stored(page), np.where(mask[..., None], new, np.uint8(255))
     stream = _jpeg(reader, page, number)
     ycbcr = int(page.photometric) == YCBCR or stream.jfif  # as tifffile decides
-    return paste(stream, new, mask, ycbcr, blank)
+    try:
+        return paste(stream, new, mask, ycbcr, blank)
+    except NoCodeError:
+        problem = "the Huffman tables that its tiles share have no code for the new pixels"
+        raise OtherFormatError(f"{reader.path}: {problem}; {_CONVERT}") from None
 
 
 def _jpeg(reader: TiffReader, page: Any, number: int) -> JpegStream:
+    if page.databytecounts[number] > MOST_JPEG_BYTES:
+        raise ValueError(f"a JPEG tile of {page.databytecounts[number]} bytes")
     data = reader.stored(page, number)
     demand_size(JPEG, data, (page.tilelength, page.tilewidth))
     return JpegStream.parse(data, page.jpegtables or b"")

@@ -29,6 +29,11 @@ _FORMATS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _ASCII, _LONG, _LONG8 = 2, 4, 16
 _ZEROS = bytes(2**20)
 
+_LAYOUT, _LAYOUT_BYTES = b"GDAL_STRUCTURAL_METADATA_SIZE=", 1024
+"""How GDAL's note on the order of a file's parts begins, behind the header; and how far it may reach."""
+
+_IN_ORDER, _CHANGED = b"KNOWN_INCOMPATIBLE_EDITION=NO\n ", b"KNOWN_INCOMPATIBLE_EDITION=YES\n"
+
 Keep = Callable[[int, bytes], None]
 
 
@@ -109,6 +114,7 @@ class TiffPatch:
         for page, tiles in self._new.values():
             self._set(page, OFFSETS, {number: at for number, (at, _) in tiles.items()})
             self._set(page, COUNTS, {number: size for number, (_, size) in tiles.items()})
+        self._disclaim_layout()
         return self._clear_replaced()
 
     def describe(self, page: Any, text: bytes) -> None:
@@ -133,12 +139,24 @@ class TiffPatch:
         used = _merged([(at, at + size) for page in self._pages for at, size in self._remaining(page)])
         shared = 0
         for start, stop in _merged(self._replaced).tolist():
-            if _meets(used, start, stop):
-                shared += stop - start
-                continue
-            for at in range(start, stop, len(_ZEROS)):
-                self.overwrite(at, _ZEROS[: stop - at])
+            shared += stop - start
+            for first, last in _between(used, start, stop):
+                shared -= last - first
+                for at in range(first, last, len(_ZEROS)):
+                    self.overwrite(at, _ZEROS[: last - at])
         return shared
+
+    def _disclaim_layout(self) -> None:
+        """Say in a cloud-optimised TIFF that its tiles do not lie in order any more, each behind its length.
+
+        GDAL reads the length there, over the network, and not where the directory says it, unless the file says that it was
+        changed; GDAL's own changes say so in the same place.
+        """
+        start = 16 if self._big else 8
+        self._file.seek(start)
+        note = self._file.read(_LAYOUT_BYTES)
+        if self._new and note.startswith(_LAYOUT) and (at := note.find(_IN_ORDER)) >= 0:
+            self.overwrite(start + at, _CHANGED)
 
     def _remaining(self, page: Any) -> list[tuple[int, int]]:
         still = np.flatnonzero(self._still[page.offset]).tolist()
@@ -221,6 +239,18 @@ def _merged(ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
         else:
             parts.append([start, stop])
     return np.array(parts, np.int64).reshape(-1, 2)
+
+
+def _between(ranges: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range that lie in none of merged ranges."""
+    for first, last in ranges[np.searchsorted(ranges[:, 1], start, side="right") :].tolist():
+        if first >= stop:
+            break
+        if first > start:
+            yield start, first
+        start = last
+    if start < stop:
+        yield start, stop
 
 
 def _meets(ranges: NDArray[np.int64], start: int, stop: int) -> bool:
