@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from test_server import ask
 from viewing_making import cohort, fake_edit, painted_slide, small_slide
 
 from wsigen.base.errors import ResourceError
+from wsigen.editing.edit import edit
 from wsigen.run.engine.stage import Stage
+from wsigen.run.generate import generate
 from wsigen.viewing.server import serving
 from wsigen.viewing.site import site_of
 from wsigen.viewing.versions import next_version
@@ -347,6 +350,30 @@ def test_a_view_that_was_left_while_it_opened_stays_left(visit: Any, tmp_path: P
             assert page.evaluate("location.hash") == ""
             assert page.locator(".gallery").is_visible()
             assert page.locator(".view").count() == 0
+
+
+def test_the_true_edit_comes_onto_the_page(visit: Any, bundle: Path, tmp_path: Path) -> None:
+    """From the drawing to the picture, with a small model."""
+    path = tmp_path / "slide.ome.tiff"
+    generate(path, class_name="Tumor", size="1024x768", model=str(bundle), steps=2, seed=1, chunk=32, workers=1)
+    before = path.read_bytes()
+    with serving(site_of(str(path), edit=partial(edit, workers=1, steps=2, chunk=32), model=str(bundle))) as url:
+        page = visit.go(url + "#x=512&y=384&scale=1")
+        page.keyboard.press("c")
+        old, *_ = pane_pixels(page)
+        page.keyboard.press("d")
+        drag(page, (-120, -90), (120, -90), (120, 90), (-120, 90))
+        page.locator(".edit select").select_option("Stroma")
+        page.get_by_text("Make anew", exact=True).click()
+        page.wait_for_selector(".version", timeout=300_000)
+        page.wait_for_function("() => document.querySelector('.version[aria-pressed=true]')?.textContent === 'edit 1'")
+        new, *_ = pane_pixels(page)
+        assert (np.abs(new - old).max(2) > 8).mean() > 0.02
+        assert (new[200:240, 30:90] == old[200:240, 30:90]).all()  # far away
+        assert page.locator(".mark").all_text_contents() == ["synthetic"]
+    assert path.read_bytes() == before
+    said = json.loads((tmp_path / "slide.edit-1.json").read_text())
+    assert said["history"][-1]["parent"] == "slide.ome.tiff"
 
 
 def test_pictures_for_the_documentation(visit: Any, tmp_path: Path) -> None:

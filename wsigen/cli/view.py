@@ -15,13 +15,15 @@ def view(
     ],
     real: Annotated[str | None, typer.Option("--real", help="a real slide to show beside it, linked")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port on this machine; 0: any that is free")] = 0,
+    model: Annotated[str, typer.Option("--model", help="makes drawn regions anew: a name, a folder or a hub id")] = "default",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page, or only say where it is")] = True,
 ) -> None:
     """Show a slide, a run in progress or a cohort in the browser, on this machine alone."""
+    from wsigen.editing.edit import edit
     from wsigen.viewing.server import serving
     from wsigen.viewing.site import site_of
 
-    site = site_of(what, real)
+    site = site_of(what, real, edit, model)
     with serving(site, port) as address:
         print(address, flush=True)
         opened = browser and _open(address)
