@@ -210,7 +210,11 @@ def _explain_nothing(unnamed: Sequence[Feature], listed: str, known: ClassNames,
 
 
 def _check_range(
-    drawn: Sequence[Drawn], extent: NDArray[np.float64], size: tuple[int, int] | None, scale: float, problems: Problems,
+    drawn: Sequence[Drawn],
+    extent: NDArray[np.float64],
+    size: tuple[int, int] | None,
+    scale: float,
+    problems: Problems,
     whole: bool = True,
 ) -> NDArray[np.float64]:
     """Return how far each polygon reaches beyond the slide (px), after refusing those that reach too far."""
