@@ -34,6 +34,7 @@ NAMES = (
     "pack",
     "workers",
     "resume",
+    "editing",
     "cohort",
     "demo",
 )
