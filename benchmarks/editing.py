@@ -34,7 +34,8 @@ def measure(options: Options) -> list[Figure]:
     size = QUICK_PX if options.quick else SIZE_PX
     bundle = make_bundle(options.folder / "bundle", widths=(16, 32), decoder_width=8, crop=CROP)
     regions = write_squares(options.folder / "regions.geojson", [("Tumor", CORNER_PX, CORNER_PX, REGION_PX)])
-    settings: dict[str, Any] = {"regions": regions, "model": str(bundle), "steps": STEPS, "guidance": 0.0, "margin_um": MARGIN_UM}
+    settings: dict[str, Any] = {"regions": regions, "model": str(bundle), "steps": STEPS, "margin_um": MARGIN_UM}
+    settings |= {"guidance": 0.0}
     seconds, changed = [], 0
     for side in (size, 4 * size):
         slide, times = _slide(options.folder / f"{side}.ome.tiff", side), StageTimes()
