@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slide_making import make_slide, tissue
 
+import wsigen.slide.undo_file
 from wsigen.base.errors import OutputError
 from wsigen.base.geometry import Box
 from wsigen.slide.pyramid import PyramidSpec
@@ -119,6 +120,15 @@ def test_tables_of_a_stranger_are_refused(tmp_path: Path, slide: Path, table: ob
     with pytest.raises(OutputError, match="cannot undo"):
         restore(output, undo)
     assert output.read_bytes() == slide.read_bytes()
+
+
+def test_more_than_could_be_undone_is_refused_and_leaves_nothing(
+    tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsigen.slide.undo_file, "_MOST_TABLE", 99)
+    with pytest.raises(OutputError, match="keep no undo"):
+        replace_pixels(slide, tmp_path / "new.ome.tiff", [PATCH], undo=tmp_path / "new.undo")
+    assert list(tmp_path.iterdir()) == []
 
 
 def stopped(tmp_path: Path, slide: Path, how: str) -> subprocess.CompletedProcess[str]:

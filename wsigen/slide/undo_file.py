@@ -20,7 +20,7 @@ from wsigen.storage.files import atomic_path, copy_file, sha256
 MAGIC = b"wsigen undo 1\n"
 
 _LENGTH = struct.Struct("<Q")
-_MOST_TABLE = 2**28
+_MOST_TABLE = 2**25  # of a stranger's, this takes 1 GB to parse
 _PIECE = 2**20
 _OTHER = "it belongs to another file, or the file was changed since"
 
@@ -47,6 +47,11 @@ def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[Un
     ----------
     size : int
         Of the file before, bytes.
+
+    Raises
+    ------
+    OutputError
+        If there are so many pieces that `restore` would refuse them: about a million.
     """
     if path is None:
         yield UndoWriter(None)
@@ -57,6 +62,9 @@ def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[Un
         yield writer
         table = {"size": size, "sha256": parent_sha256, "pieces": writer.pieces}
         text = json.dumps(table, separators=(",", ":")).encode()
+        if len(text) > _MOST_TABLE:
+            count = len(writer.pieces)
+            raise OutputError(f"{count} changes of a file are too many to be undone; make them in two steps, or keep no undo")
         stream.write(text + _LENGTH.pack(len(text)))
 
 
