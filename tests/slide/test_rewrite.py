@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
 from wsigen.slide.rewrite import write_ome_tiff
 from wsigen.slide.splice import OtherFormatError, Patch, replace_pixels
+from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import area_mean
 
 PICTURE = tissue(640, 768)
@@ -66,6 +69,17 @@ def test_the_slide_itself_is_not_written_over(tmp_path: Path) -> None:
         write_ome_tiff(path, tmp_path / "none" / "b.ome.tiff", mpp=0.5)
     assert path.read_bytes() == was
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tifffile.imwrite(tmp_path / "a.tif", PICTURE, photometric="rgb")
+    monkeypatch.setattr(Spool, "write", full)
+    with pytest.raises(OutputError, match="free disk space"):
+        write_ome_tiff(tmp_path / "a.tif", tmp_path / "b.ome.tiff", mpp=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 @pytest.mark.parametrize("mark", ["true", "partly"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from slide_making import make_slide, tissue
 
-from wsigen.base.errors import ConfigError, WsigenError
+from wsigen.base.errors import ConfigError, ImageError, WsigenError
 from wsigen.base.geometry import Box
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
@@ -125,3 +125,6 @@ def test_places_for_the_output_that_cannot_be_are_refused_before_anything_is_wri
         with pytest.raises(WsigenError, match=message):
             replace_pixels(slide, name, [patch], undo=undo)
     assert list(tmp_path.iterdir()) == [folder]
+    output.write_bytes(b"older")
+    with pytest.raises(ImageError, match="no such image"):
+        replace_pixels(tmp_path / "none.tif", output, [patch])

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from wsigen.base.errors import ConfigError, ImageError, OutputError
+from wsigen.base.errors import ConfigError, ImageError, OutputError, refusing
 from wsigen.slide.marks import synthetic_mark
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import Compression, PyramidSpec
@@ -30,9 +30,9 @@ def write_ome_tiff(
     quality: int = 90,
     note: Callable[[], None] = lambda: None,
 ) -> PyramidSpec:
-    """Write the pixels of a slide as an OME-TIFF; nothing else of it (label, macro, scanner's notes) goes along,
-    but that it is synthetic, or in part.
+    """Write the pixels of a slide as an OME-TIFF.
 
+    Nothing else of it (label, macro, scanner's notes) goes along, but that it is synthetic, or in part.
     All pixels are encoded anew: with JPEG they change by a few grey levels.
 
     Parameters
@@ -51,25 +51,27 @@ def write_ome_tiff(
     ConfigError
         If it is smaller than 512 px or larger than 1,000,000 px a side, or the output is the source.
     OutputError
-        If there is no folder for the output.
+        If the output cannot be written.
 
     Notes
     -----
     **Memory bound.** A block, and what `write_slide` takes. Encoded blocks lie in a folder beside the output meanwhile.
     """
-    output = Path(output)
+    output, image = Path(output), open_image(source).stated(mpp)
     if output.exists() and output.samefile(source):
         raise ConfigError(f"{output}: is the slide itself, which is never changed; give another name")
     if not output.parent.is_dir():
         raise OutputError(f"{output}: no such folder; make it")
-    image = open_image(source).stated(mpp)
     if image.mpp is None:
         raise ImageError(f"{source}: does not say its um/px; state them")
     if abs(image.aspect - 1) > SAME:
         raise ImageError(f"{source}: pixels {image.aspect:.3g} times as high as wide; export it with square pixels")
     magnification = round(MAGNIFICATION_UM / image.mpp, 2)
     spec = PyramidSpec(image.width, image.height, image.mpp, magnification, compression, quality)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".wsigen-") as folder:
+    with (
+        refusing(OutputError, output, "free disk space, or choose another place"),
+        tempfile.TemporaryDirectory(dir=output.parent, prefix=".wsigen-") as folder,
+    ):
         spool = Spool(Path(folder))
         for ij in spec.grid:
             spool.write(ij, encode_block(spec, ij, image.read(0, spec.grid.box(ij))))

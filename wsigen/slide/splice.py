@@ -133,8 +133,8 @@ def replace_pixels(
     """
     source, output = Path(source), Path(output)
     undo = None if undo is None else Path(undo)
-    _demand_paths(source, output, undo)
     reader = _open(source)
+    _demand_paths(source, output, undo)
     canvas = Box(0, 0, *reader.info.levels[0])
     for patch in patches:
         if patch.box.intersect(canvas) != patch.box:
