@@ -1,18 +1,25 @@
-"""A cohort over one cluster: seconds over those of single runs, memory of many slides over few, time until a plan is shown."""
+"""A cohort over one cluster: seconds over those of single runs and of one worker, what its driver costs, memory of many slides
+over few, time until a plan is shown.
+"""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
+
+import psutil
 
 import wsigen
 from benchmarks.bundles import make_bundle
 from benchmarks.figure import Figure, Options
-from benchmarks.processes import in_process, peak_rss
+from benchmarks.processes import cpu_seconds, in_process, peak_rss, workers_of
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.slides import slides_of
+from wsigen.run.engine.stage import Stage
 
 SLIDES, WORKERS = 8, 2
 FEW, MANY, QUICK = 10, 200, 40
@@ -20,8 +27,35 @@ LARGE_PLAN = 1000
 SUBTYPES = "even"
 KINDS = f"{SUBTYPES}: {{rest: 1.0, shape: {{tissue: 0.6}}}}\n"
 
+SCALED, QUICK_SCALED = 4, 2
+"""Slides of the cohort that one and two workers make."""
+
 FASTER, MEMORY, SECONDS = 1 / 1.15, 1.1, 30.0
 """Targets: seconds over those of single runs, memory over that of few slides, seconds until a plan is shown or estimated."""
+
+TWO, DRIVER = 1.9, 0.03
+"""Targets: seconds of one worker over those of two, the driver's share of a core."""
+
+
+class Shares:
+    """A watcher of a cohort: its seconds, and CPU seconds of the driver and of its workers, from the first look to the last."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._looks: list[tuple[float, float]] = []
+
+    def __call__(self, stage: Stage) -> None:
+        """Look at all processes; at the end some may be gone."""
+        self.seconds = max(self.seconds, stage.seconds)
+        with suppress(psutil.Error):
+            now = process_time(), sum(cpu_seconds(worker.pid) for worker in workers_of(os.getpid()))
+            self._looks = [*self._looks[:1], now] if not self._looks or now[1] >= self._looks[-1][1] else self._looks
+
+    @property
+    def driver(self) -> float:
+        """CPU seconds of the driver over those of a worker: its share of a core where workers have one each and always work."""
+        (first, others), (last, all_others) = self._looks[0], self._looks[-1]
+        return (last - first) / ((all_others - others) / WORKERS)
 
 
 def measure(options: Options) -> list[Figure]:
@@ -32,6 +66,9 @@ def measure(options: Options) -> list[Figure]:
     heavy = make_bundle(options.folder / "heavy", widths=(32, 64), decoder_width=16)
     light = make_bundle(options.folder / "light", widths=(4,), decoder_width=4)
     together, alone = in_process(both_ways, heavy, kinds, options.folder)
+    slides = QUICK_SCALED if options.quick else SCALED
+    one, _ = in_process(by_processes, options.model, options.folder, slides, 1)
+    two, driver = in_process(by_processes, options.model, options.folder, slides, WORKERS)
     few, lots = (in_process(memory_of, light, kinds, options.folder, count) for count in (FEW, many))
     shown, estimated = in_process(before_work, options.model, options.folder)
     plan = f"a plan of {LARGE_PLAN:,} slides"
@@ -39,6 +76,15 @@ def measure(options: Options) -> list[Figure]:
         Figure(
             "cohort", f"seconds of {SLIDES} slides as a cohort over single runs, {WORKERS} workers", together / alone, FASTER,
             f"{together:.0f} over {alone:.0f} s, all in one process with the model loaded; slides of 1280 x 1024 px, 6 steps",
+        ),
+        Figure(
+            "cohort", f"a cohort of {slides} slides: one single-threaded worker over two, wall time", one / two, float("inf"),
+            f"{one:.0f} over {two:.0f} s; processes, slides of 2048 px, 4 steps; {os.cpu_count()} cores for all",
+            floor=TWO,
+        ),
+        Figure(
+            "cohort", "driver and scheduler of this cohort: share of a core", driver, DRIVER,
+            "their CPU seconds over those of a worker, the model loaded before", "cores",
         ),
         Figure("cohort", f"memory: cohort of {many} slides over {FEW}", lots / few, MEMORY, f"{lots >> 20} : {few >> 20} MiB"),
         Figure("cohort", f"preview of {plan}", shown, SECONDS, "24 layouts", "s"),
@@ -67,6 +113,15 @@ def both_ways(model: Path, kinds: Path, folder: Path) -> tuple[float, float]:
     for slide in slides:
         wsigen.generate(folder / f"{slide.id}.ome.tiff", slide.config, workers=WORKERS)
     return together, perf_counter() - begin
+
+
+def by_processes(model: str, folder: Path, slides: int, workers: int) -> tuple[float, float]:
+    """Seconds of a cohort by worker processes of one thread, and the driver's share of a core."""
+    plan = plan_of(model, None, slides, size={"2048x2048": 1.0}, settings={"steps": 4, "guidance": 0.0})
+    wsigen.generate(folder / f"first-{workers}.ome.tiff", slides_of(plan)[0].config, size=(512, 512), steps=1)
+    watch = Shares()
+    make_cohort(plan, folder / f"by-{workers}", workers=workers, processes=True, threads=1, watch=watch)
+    return watch.seconds, watch.driver * workers / WORKERS
 
 
 def memory_of(model: Path, kinds: Path, folder: Path, slides: int) -> int:

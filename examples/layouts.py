@@ -19,7 +19,8 @@ from wsigen.models.bundle import DEFAULT_FOLDER
 from wsigen.models.card import read_card
 
 SIZES = ((14_000, 20_000), (14_000, 20_000), (20_000, 20_000), (20_000, 14_000))
-SIDE, LABEL, CELL = 200, 16, 100
+SIDE, LABEL, CELL, FINER = 200, 16, 100, 4
+"""Sides of a picture and of its title, px of the sheet; slide px of such a px, whose colour is the mean of FINER x FINER."""
 
 
 def main(path: str) -> None:
@@ -34,9 +35,10 @@ def main(path: str) -> None:
         ImageDraw.Draw(sheet).text((4, top + 2), f"{name}: {subtype.title}", fill="black")
         for seed, size in enumerate(SIZES):
             layout = sample_layout(seed, size, table, table.background or 0, name, subtype, card.levels[0].mpp or 1.0)
-            cells = layout.class_map(Box(0, 0, size[0] // CELL, size[1] // CELL), CELL)
-            sheet.paste(Image.fromarray(colours[cells]), (seed * SIDE, top + LABEL))
-    sheet.quantize(16).save(path, optimize=True)
+            cell = CELL // FINER
+            cells = layout.class_map(Box(0, 0, size[0] // cell, size[1] // cell), cell)
+            sheet.paste(Image.fromarray(colours[cells]).reduce(FINER), (seed * SIDE, top + LABEL))
+    sheet.quantize(48).save(path, optimize=True)
 
 
 if __name__ == "__main__":

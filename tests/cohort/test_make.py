@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -27,7 +32,7 @@ def plan(content, write):
     return write(content)
 
 
-def test_a_cohort_is_complete_and_says_nothing_of_the_machine(plan, tmp_path):
+def test_a_cohort_is_complete_and_says_nothing_of_the_machine(plan, tmp_path, monkeypatch):
     out = tmp_path / "cohort"
     cohort = make_cohort(plan, out, workers=2)
     assert cohort.complete
@@ -48,6 +53,7 @@ def test_a_cohort_is_complete_and_says_nothing_of_the_machine(plan, tmp_path):
     assert not (out / ".making").exists()
     _verify_notices(out)
     _regenerate(plan, out)
+    _grow_where_there_is_no_room(plan, out, monkeypatch)
     _grow(plan, out)
 
 
@@ -114,6 +120,31 @@ def _regenerate(plan, out):
     assert digests(out.parent / "again").items() <= digests(out).items()
     with pytest.raises(WsigenError, match="did you mean 'demo-drawn-layout-00'"):
         regenerate_cohort(out, slides="demo-drawn-layuot-00", places=place)
+    name = next(iter(place))
+    with pytest.raises(WsigenError, match=f"or say with --place {name}=FOLDER"):
+        regenerate_cohort(out)
+    with pytest.raises(WsigenError, match="nowhere is missing; say where"):
+        regenerate_cohort(out, places={name: "nowhere"})
+    with pytest.raises(WsigenError, match="no 'modell' in the recipe"):
+        regenerate_cohort(out, places={"modell": out})
+
+
+def _grow_where_there_is_no_room(plan, out, monkeypatch):
+    """A plan that is refused leaves the cohort as it was; so does a table that somebody spoilt."""
+    small = plan.read_text()
+    plan.write_text(small.replace("slides: 3", "slides: 9"))
+    with monkeypatch.context() as scarce:
+        scarce.setattr("wsigen.cohort.estimate.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        with pytest.raises(WsigenError, match=r"projected disk space .* for 6 slides"):
+            make_cohort(plan, out, workers=1)
+    plan.write_text(small)
+    assert verify_cohort(out).good
+    assert make_cohort(plan, out, workers=1).complete
+    table = (out / "cohort.csv").read_text()
+    (out / "cohort.csv").write_text("id,split\nx,y\n")
+    with pytest.raises(WsigenError, match=r"cohort.csv, line 2: has no 'subtype'; restore it"):
+        regenerate_cohort(out)
+    (out / "cohort.csv").write_text(table)
 
 
 def _grow(plan, out):
@@ -166,6 +197,34 @@ def test_pixels_depend_on_no_worker_order_or_interruption(plan, tmp_path, monkey
     make_cohort(plan, out, workers=2)
     assert digests(out) == expected
     assert verify_cohort(out).good
+
+
+@pytest.mark.slow
+def test_sigkill_in_the_middle_and_the_same_command_again(content, write, tmp_path):
+    """It comes out as if nothing had been, and what was made before is not made again."""
+    content["parts"] = [{**content["parts"][0], "slides": 3}]
+    plan, out = write(content), tmp_path / "killed"
+    make_cohort(plan, tmp_path / "whole", workers=1)
+    command = [sys.executable, "-m", "wsigen", "cohort", "make", str(plan), "--out", str(out), "--runs", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not _under_way(out, 1):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    first = {path.name: path.stat().st_mtime_ns for path in (out / "slides").iterdir()}
+    assert 0 < len(digests(out)) < 3
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(tmp_path / "whole")
+    assert first.items() <= {path.name: path.stat().st_mtime_ns for path in (out / "slides").iterdir()}.items()
+    assert verify_cohort(out).good
+    assert not (out / ".making").exists()
+
+
+def _under_way(out, slides):
+    """Whether some slides are made and the next one's state is there."""
+    return len(list(out.glob("slides/*.json"))) >= slides and list(out.glob(".making/*/*/work-*/state.zarr/pass-0/latents/c/*"))
 
 
 def test_a_slide_that_fails_is_named_and_the_others_are_made(plan, tmp_path, monkeypatch):

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from wsigen.base.errors import ConfigError, OutputError, RunError
+from wsigen.base.errors import ConfigError, OutputError, RunError, refusing
 from wsigen.cohort.check import Needs, check_slides, demand_licences
 from wsigen.cohort.estimate import demand_room
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
 from wsigen.cohort.figures import read_figures, why_private_is_unknown
-from wsigen.cohort.folder import CohortFolder
+from wsigen.cohort.folder import RECIPE, CohortFolder
 from wsigen.cohort.labels import write_labels
 from wsigen.cohort.lanes import Lanes
 from wsigen.cohort.plan import CohortPlan, read_plan
@@ -148,7 +148,8 @@ def make_slides(
     """
     workers = Workers.of(execution)
     demand_main_guard(workers)
-    folder.root.mkdir(parents=True, exist_ok=True)
+    with refusing(OutputError, f"{folder.root}: cannot be made", "choose another folder"):
+        folder.root.mkdir(parents=True, exist_ok=True)
     with folder.held():
         begin()
         plan = local_plan(recipe, folder.root, places, str(folder.root))
@@ -162,6 +163,8 @@ def make_slides(
         failed: dict[str, str] = {}
         if wanted:
             demand_room(folder.root, wanted, needs, runs)
+        recipe.write(folder.root / RECIPE)
+        if wanted:
             by_id = {slide.id: slide for slide in wanted}
             lanes = Lanes(
                 list(by_id), lambda name, cluster, look: _make(folder, by_id[name], execution, workers, cluster, look)

@@ -141,6 +141,8 @@ def local_plan(recipe: Recipe, root: Path, places: Mapping[str, Path], source: s
 def claim(folder: CohortFolder, found: Portable, recipe: Recipe) -> None:
     """Begin a cohort in a folder, or make sure that the one there is this one, perhaps with fewer slides.
 
+    The recipe that is there stays: one with more slides is written once nothing speaks against them.
+
     Raises
     ------
     RunError
@@ -156,13 +158,14 @@ def claim(folder: CohortFolder, found: Portable, recipe: Recipe) -> None:
             raise RunError(f"{folder.root}: holds another cohort ({difference}); choose another folder, or restore the plan")
     elif folder.root.is_dir() and (foreign := sorted(p.name for p in folder.root.iterdir() if not p.name.startswith("."))):
         raise RunError(f"{folder.root}: is not empty and no cohort (it holds {foreign[0]!r}); choose another folder")
+    else:
+        recipe.write(path)  # first of all: whoever is interrupted here finds a cohort
     folder.make()
     for name, source in found.copies.items():
         target = folder.root / name
         if not target.is_file() or sha256(target) != recipe.inputs[name]:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, source.read_bytes())
-    recipe.write(path)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

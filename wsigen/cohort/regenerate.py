@@ -9,13 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
-from wsigen.base.errors import ConfigError, suggest
+from wsigen.base.errors import ConfigError, WsigenError, suggest
 from wsigen.cohort.execution import EXECUTION, execution_of
 from wsigen.cohort.folder import INPUTS, RECIPE, CohortFolder
 from wsigen.cohort.make import RUNS, make_slides
-from wsigen.cohort.recipe import Portable, claim, read_recipe
+from wsigen.cohort.recipe import Portable, Recipe, claim, read_recipe
 from wsigen.cohort.slides import CohortSlide
 from wsigen.cohort.table import read_rows
+from wsigen.models.bundle import find_bundle
 from wsigen.run.engine.stage import Watcher
 from wsigen.run.keywords import with_settings
 from wsigen.run.spec import DECIDING, package_versions
@@ -102,6 +103,7 @@ def regenerate_cohort(
     )
     found = {name: Path(place) for name, place in (places or {}).items()}
     found |= {name: root / name for name in (*recipe.models, *recipe.inputs) if name not in found and (root / name).exists()}
+    _check_places(found, recipe, str(path))
     copies = {name: place for name, place in found.items() if name.startswith(f"{INPUTS}/")}
     execution = execution_of(settings, machine)
     with ExitStack() as stack:
@@ -124,6 +126,21 @@ def regenerate_cohort(
         failed=cohort.failed,
         notes=notes,
     )
+
+
+def _check_places(places: Mapping[str, Path], recipe: Recipe, source: str) -> None:
+    """Whether the recipe knows what is placed, and it is there; and whether what it does not find is placed (ConfigError)."""
+    known = {*recipe.models, *recipe.inputs}
+    for name, place in places.items():
+        if name not in known:
+            raise ConfigError(f"{source}: --place: there is no {name!r} in the recipe{suggest(name, known)}")
+        if not place.exists():
+            raise ConfigError(f"{source}: --place: {place} is missing; say where {name!r} lies")
+    for name in sorted(recipe.models.keys() - places.keys()):
+        try:
+            find_bundle(name)
+        except WsigenError as error:
+            raise ConfigError(f"{source}: {error}; or say with --place {name}=FOLDER where it lies") from None
 
 
 def _chosen(every: Sequence[CohortSlide], slides: int | str | Sequence[str] | None, source: str) -> Sequence[CohortSlide]:

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from wsigen.base.errors import OutputError, refusing
 from wsigen.cohort.folder import CohortFolder
 from wsigen.cohort.slides import CohortSlide
 from wsigen.run.manifest import Manifest
 from wsigen.storage.files import atomic_path, write_atomic
 
 CSV, PARQUET = "cohort.csv", "cohort.parquet"
+
+NEEDED = ("id", "split", "subtype", "group", "width", "height", "um_per_px", "level0_sha256", "slide", "labels", "manifest")
+"""Columns that other commands read."""
+
+CURE = "restore it, or make the cohort again"
 
 Value = str | int | float
 
@@ -78,12 +84,17 @@ def write_tables(folder: CohortFolder, rows: list[dict[str, Value]]) -> None:
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The lines of ``cohort.csv`` as they stand there; none if it is not there."""
+    """The lines of ``cohort.csv`` as they stand there; none if it is not there (OutputError if it is no such table)."""
     path = folder / CSV
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    with refusing(OutputError, f"{path}: cannot be read", CURE), path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        missing = next((name for name in NEEDED if not row.get(name)), None)
+        if missing is not None:
+            raise OutputError(f"{path}, line {number}: has no {missing!r}; {CURE}")
+    return rows
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Value]]) -> None:
