@@ -6,7 +6,7 @@
 setting, and are not made again:
 
 1. A twin of the held-out section: a slide of its size and class map. Its crops against the section's at the same places.
-2. A slide of every class, and a window of the overview level.
+2. A slide of every class.
 3. KID and its kin, a linear probe, memorisation, the nearest training crops; ``figures.md`` and pictures go to DOCS.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipelines.her2st.crops import SIDE, Batched, cut_sides, held_out_places, reconstructed, twin_crops, with_own_detail
 from pipelines.her2st.made_slides import Slides, make_class_slides, make_twin
-from pipelines.her2st.report import draw, fidelity_table, memorisation_table, probe_table
+from pipelines.her2st.report import ROUND_TRIP, draw, fidelity_table, memorisation_table, probe_table
 from pipelines.steps import open_data, read_pipeline
 from wsigen.models.extractors.extractors import open_extractor
 
@@ -43,7 +43,7 @@ def main() -> None:
     cut = {name: twin_crops(slide, where, dataset.mpps[0], len(dataset.table)) for name, slide in others.items()}
     once = reconstructed(args.model, sides.held_out)
     detailed = with_own_detail(once, sides.held_out)
-    decoded = {"held-out crops, encoded and decoded": once, "the same with their own detail below sigma 1 px": detailed}
+    decoded = {ROUND_TRIP: once, "the same with their own detail below sigma 1 px": detailed}
     lines += fidelity_table(extractor, sides, decoded | cut)
     lines += probe_table(extractor, sides, dataset)
     lines += memorisation_table(extractor, sides)

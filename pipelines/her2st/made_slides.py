@@ -78,4 +78,4 @@ def _make(slide: Path, settings: dict[str, Any], drawing: str = "") -> None:
 
 def picture_of(slide: Path) -> Path:
     """The small picture that lies beside a slide."""
-    return slide.with_suffix("").with_suffix(".png")
+    return slide.with_suffix("").with_suffix(".jpg")
