@@ -16,6 +16,8 @@ import wsigen
 from wsigen.base.errors import TrainingError
 from wsigen.models.card import Level, read_card
 from wsigen.models.model import load_model
+from wsigen.run.config import RunConfig
+from wsigen.run.prepare import prepare
 from wsigen.training.autoencoder import build_vae
 from wsigen.training.grid_settings import GridTelling
 from wsigen.training.grids import coarser_cells, enlarged, level_ratios, told_grid
@@ -90,7 +92,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     denoiser = {**common, "autoencoder": "vae", "bundle": WORDS, "grid": {"noise": 0.1}}
     (root / "denoiser.yaml").write_text(yaml.safe_dump(denoiser))
     (root / "blind.yaml").write_text(yaml.safe_dump({k: v for k, v in denoiser.items() if k != "grid"}))
-    grid = {**common, "bundle": "denoiser/bundle", "quarter_share": 0.5, "sampling": {"steps": 2}}
+    grid = {
+        **common,
+        "bundle": "denoiser/bundle",
+        "quarter_share": 0.5,
+        "larger": 2,
+        "sampling": {"steps": 2, "coarse_steps": 3},
+    }
     (root / "grid.yaml").write_text(yaml.safe_dump(grid))
     wsigen.train_denoiser(root / "denoiser.yaml", out=root / "denoiser")
     wsigen.train_grid(root / "grid.yaml", out=root / "grid")
@@ -101,7 +109,7 @@ def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp
     card = read_card(folder / "grid" / "bundle")
     assert card.grid is not None
     assert card.grid.network is not None
-    assert card.grid.network.crops == (16, 8)
+    assert card.grid.network.crops == (32, 16, 8)
     assert (np.abs(card.grid.mean) < 1).all()
     model = load_model(folder / "grid" / "bundle")
     assert model.grid is not None
@@ -110,8 +118,17 @@ def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp
     assert model.grid.unet.config.in_channels == 4 * card.drawing.input_channels  # it sees 2 x 2 cells as one
     assert list((folder / "grid").glob("samples/*.png"))
     settings = {"model": str(folder / "grid" / "bundle"), "class_name": "Tumor", "size": "640x512"}
-    slide = wsigen.generate(tmp_path / "s.ome.tiff", **settings)
+    steps = {}
+    slide = wsigen.generate(tmp_path / "s.ome.tiff", **settings, watch=lambda stage: steps.setdefault(stage.name, stage))
     assert Path(slide.slide).is_file()
+    assert sum("grid" in name for name in steps) == 2
+
+
+def test_coarse_levels_have_steps_of_their_own(folder: Path) -> None:
+    card = read_card(folder / "grid" / "bundle")
+    config = RunConfig(class_name="Tumor", size="640x512", model=str(folder / "grid" / "bundle"))
+    passes = prepare(config, Path("slide.ome.tiff")).spec.passes
+    assert [(p.network, p.level, p.steps) for p in passes] == [("grid", 1, 3), ("grid", 0, 2), ("image", 0, card.steps)]
 
 
 def test_a_bundle_that_follows_no_grid_is_refused(folder: Path) -> None:

@@ -131,6 +131,8 @@ class GridNetwork(Settings):
         Sides of the windows it knows, cells, falling: a pass takes the first that fits into its canvas.
     patch, guidance, steps, eta
         As those of the card.
+    coarse_steps : int or None
+        Of all levels but the finest; None: as many. Architecture takes form there, in few windows: many steps cost little.
     """
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
@@ -138,6 +140,7 @@ class GridNetwork(Settings):
     patch: Patch = 1
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    coarse_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @field_validator("crops")

@@ -277,7 +277,8 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder
     for level, scale in cascade_scales(mpps, len(mpps), slide.width, slide.height, network.crops[-1] * f):
         smaller = min(slide.width, slide.height) // (scale * f)
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, network.steps, 1.0))
+        steps = network.steps if level == 0 else network.coarse_steps or network.steps
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0))
         overlap = default_overlap(config.mode, side)  # the setting is the slide's: its crops may be larger
         plans.append(replace(plan, overlap=overlap, network="grid", grid_from="previous" if plans else "none"))
     return plans

@@ -112,10 +112,9 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
 def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
     """The settings and data that decide the weights; of the bundle, what its card says of grids and classes."""
     card = check_bundle(recipe.bundle)
-    told = card.model_dump(
-        mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std", "network"}}
-    )
-    return identity_of(recipe.decisive("bundle", "sampling", "half") | {"told": told, "data": f"{dataset.key} {NAME}"})
+    told = card.model_dump(mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std"}})
+    decisive = recipe.decisive("bundle", "sampling", "half", "larger")
+    return identity_of(decisive | {"told": told, "data": f"{dataset.key} {NAME}"})
 
 
 def card_side(card: BundleCard) -> int:
@@ -136,9 +135,10 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
     if card.conditioning.kind == "class-map" and theirs != ours:
         raise TrainingError(f"{recipe.bundle}: knows the classes {', '.join(theirs)}, the dataset {', '.join(ours)}")
     side = dataset.settings.patch_px // card.latent.factor
+    sides = [side * times for times in (4, 2, 1) if times <= recipe.larger] + ([side // 2] if recipe.quarter_share else [])
     network = GridNetwork(
         levels=dataset.levels,
-        crops=(side, side // 2) if recipe.quarter_share else (side,),
+        crops=tuple(sides),
         patch=recipe.network.patch,
         **recipe.sampling.model_dump(),
     )

@@ -260,6 +260,7 @@ class GridSampling(Settings):
 
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    coarse_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     eta: Share = 1.0
 
 
@@ -283,6 +284,10 @@ class GridRecipe(LatentRecipe):
         default=0.05, description="largest relative change of a crop's optical densities, each time anew"
     )
     sampling: GridSampling = GridSampling()
+    larger: Literal[1, 2, 4] = Field(
+        default=1,
+        description="windows drawn later have up to so many times the side of a patch: fewer calls and borders",
+    )
     half: bool = Field(default=False, description="weights in float16")
 
 
