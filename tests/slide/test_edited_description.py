@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,13 @@ def test_any_other_text_is_kept_behind_the_sentence() -> None:
 def test_damaged_xml_is_refused_in_a_line(text: str) -> None:
     with pytest.raises(ImageError, match="save that slide again"):
         edited_description(text, 1, {}, "x.tif")
+
+
+def test_xml_with_a_prefix_or_odd_names_stays_xml() -> None:
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    inside = '<o:Image ID="Image:0"><o:Pixels ID="Pixels:0" SizeX="9" SizeY="9"/></o:Image>'  # as ElementTree writes it unasked
+    root = ET.fromstring(
+        edited_description(f'<o:OME xmlns:o="{space}">{inside}</o:OME>', 1, {"model": "a\x00<b"}, "x.ome.tiff")
+    )
+    assert {m.get("K"): m.text for m in root.findall(".//{*}M")} == {"synthetic": "partly", "regions": "1", "model": "a<b"}
+    assert "partly synthetic: 1 region" in (root.findtext(".//{*}Description") or "")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from wsigen.base.errors import ImageError, refusing
 from wsigen.slide.marks import PARTLY, is_ome
+from wsigen.slide.ome import clean
 
 EDIT = "wsigen/edit"
 """Namespace of the MapAnnotation that says what was edited."""
@@ -107,7 +108,7 @@ def _annotate(root: ET.Element, image: ET.Element, space: str, pairs: Mapping[st
         mapping.remove(child)
     value = ET.SubElement(mapping, _in(space, "Value"))
     for key, content in pairs.items():
-        ET.SubElement(value, _in(space, "M"), K=key).text = content
+        ET.SubElement(value, _in(space, "M"), K=clean(key)).text = clean(content)
 
 
 def _rename(root: ET.Element, space: str, edit: str, file_name: str) -> None:
@@ -121,4 +122,4 @@ def _rename(root: ET.Element, space: str, edit: str, file_name: str) -> None:
         if element.text == old:
             element.text = new
             if "FileName" in element.attrib:
-                element.set("FileName", file_name)
+                element.set("FileName", clean(file_name))

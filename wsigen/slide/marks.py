@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -41,4 +42,4 @@ def synthetic_mark(path: str | os.PathLike[str]) -> str | None:
 
 def is_ome(description: str) -> bool:
     """Whether a description is OME-XML."""
-    return description.lstrip().startswith("<") and "<OME" in description[:2000]
+    return description.lstrip().startswith("<") and re.search(r"<(\w+:)?OME\b", description[:2000]) is not None

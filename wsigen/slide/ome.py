@@ -42,16 +42,16 @@ def ome_xml(
         False for a copy of a real slide alone, which gets neither mark.
     """
     mark = {"synthetic": "partly" if annotations.get("synthetic") == "partly" else "true"} if synthetic else {}
-    pairs = {**mark, **{k: _clean(v) for k, v in annotations.items() if k != "synthetic"}}
+    pairs = {**mark, **{k: clean(v) for k, v in annotations.items() if k != "synthetic"}}
     root = _root(_identity(spec, name, pairs))
     instrument = ET.SubElement(root, "Instrument", ID="Instrument:0")
     ET.SubElement(instrument, "Objective", ID="Objective:0", NominalMagnification=_number(spec.magnification))
-    _image(root, spec, _clean(name), pairs, len(rois))
+    _image(root, spec, clean(name), pairs, len(rois))
     structured = ET.SubElement(root, "StructuredAnnotations")
     mapping = ET.SubElement(structured, "MapAnnotation", ID="Annotation:0", Namespace=PROVENANCE if synthetic else COPY)
     value = ET.SubElement(mapping, "Value")
     for key, text in pairs.items():
-        ET.SubElement(value, "M", K=_clean(key)).text = text
+        ET.SubElement(value, "M", K=clean(key)).text = text
     for i, roi in enumerate(rois):
         _roi(root, i, roi)
     return b'<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="utf-8")
@@ -106,14 +106,14 @@ def _image(root: ET.Element, spec: PyramidSpec, name: str, pairs: Mapping[str, s
 
 
 def _roi(root: ET.Element, i: int, roi: Roi) -> None:
-    union = ET.SubElement(ET.SubElement(root, "ROI", ID=f"ROI:{i}", Name=_clean(roi.name)), "Union")
+    union = ET.SubElement(ET.SubElement(root, "ROI", ID=f"ROI:{i}", Name=clean(roi.name)), "Union")
     for j, ring in enumerate(roi.outlines):
         ET.SubElement(
             union,
             "Polygon",
             ID=f"Shape:{i}:{j}",
             StrokeColor=str(_rgba(roi.color)),
-            Text=_clean(roi.class_name),
+            Text=clean(roi.class_name),
             Locked="true",
             Points=" ".join(f"{_number(x)},{_number(y)}" for x, y in ring[:-1]),  # the last is the first again
         )
@@ -132,6 +132,6 @@ def _number(value: float) -> str:
     return f"{value:.10g}"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Drop the control characters that XML cannot hold."""
     return _NOT_XML.sub("", text)
