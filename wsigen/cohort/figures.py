@@ -44,7 +44,12 @@ class Figures(State):
 def read_figures(folder: Path) -> Figures:
     """The figures of a cohort; none if nothing was measured (OutputError if the file cannot be read)."""
     path = folder / FIGURES
-    return parse_state(Figures, path.read_bytes(), str(path), OutputError) if path.is_file() else Figures()
+    if not path.is_file():
+        return Figures()
+    try:
+        return parse_state(Figures, path.read_bytes(), str(path), OutputError)
+    except OutputError as error:
+        raise OutputError(f"{error}; delete it, and measure again with 'wsigen cohort report'") from None
 
 
 def write_figures(folder: Path, figures: Figures) -> None:

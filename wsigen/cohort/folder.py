@@ -77,8 +77,13 @@ class CohortFolder:
     def manifest(self, slide_id: str) -> Manifest:
         """The manifest of a slide (OutputError if it cannot be read)."""
         path = self.files(slide_id).manifest
-        with refusing(OutputError, f"{path}: no manifest of a slide", "delete it and make the slide anew"):
-            return parse_state(Manifest, path.read_bytes(), str(path), OutputError)
+        cure = "delete it, and the same 'wsigen cohort make' makes the slide anew"
+        with refusing(OutputError, f"{path}: no manifest of a slide", cure):
+            content = path.read_bytes()
+        try:
+            return parse_state(Manifest, content, str(path), OutputError)
+        except OutputError as error:
+            raise OutputError(f"{error}; {cure}") from None
 
     def make(self) -> None:
         """Make the folders (OutputError)."""
