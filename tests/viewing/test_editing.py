@@ -27,7 +27,7 @@ from wsigen.run.engine.stage import Stage
 from wsigen.run.generate import generate
 from wsigen.viewing.server import serving
 from wsigen.viewing.site import site_of
-from wsigen.viewing.versions import next_version
+from wsigen.viewing.versions import next_version, work_of
 
 PLACE = "#x=750&y=550&scale=1"
 CLASSES = ["Tumor", "Stroma", "Immune cells", "Other", "Glass"]
@@ -174,7 +174,8 @@ def test_the_server_ends_an_edit(slide: Path) -> None:
 
 
 def failing(error: Exception) -> Callable[..., None]:
-    def edit(*paths: Path, **given: Any) -> None:
+    def edit(slide: Path, output: Path, **given: Any) -> None:
+        work_of(output).mkdir()
         raise error
 
     return edit
@@ -186,6 +187,7 @@ def test_what_goes_wrong_is_told(slide: Path, error: Exception) -> None:
         ask(url, "edit", "POST", asked())
         said = wait(url, "failed")["error"]
         assert str(error) in said or said == r"ValueError: <b>\x1b[31m"
+    assert not list(slide.parent.glob("a.edit-*"))
 
 
 def test_names_of_versions(tmp_path: Path) -> None:

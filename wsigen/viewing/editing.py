@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from wsigen.base.errors import ConfigError, WsigenError, printable
 from wsigen.base.state import State, parse_state
 from wsigen.run.display import duration, time_left
 from wsigen.run.engine.stage import Stage
+from wsigen.run.output_check import held_output
 from wsigen.viewing.versions import Versions, edits_folder, next_version, number_of, work_of
 
 MOST_BYTES = 2**21
@@ -156,12 +158,12 @@ class Editor:
             job.made = self._versions.add(job.output, job.slide)
             job.state = "done"
         except _CancelledError:
-            shutil.rmtree(work_of(job.output), ignore_errors=True)
+            _clear(job.output)
             job.state = "cancelled"
-        except (WsigenError, OSError) as error:
-            job.error, job.state = printable(str(error)), "failed"
         except Exception as error:  # the page has to be told; a thread has nobody else
-            job.error, job.state = printable(f"{type(error).__name__}: {error}"), "failed"
+            _clear(job.output)
+            text = str(error) if isinstance(error, WsigenError | OSError) else f"{type(error).__name__}: {error}"
+            job.error, job.state = printable(text), "failed"
 
     def _features(self, regions: Sequence[Region]) -> dict[str, Any]:
         """The regions as GeoJSON."""
@@ -180,3 +182,9 @@ class Editor:
                 for region in regions
             ],
         }
+
+
+def _clear(output: Path) -> None:
+    """Remove what was made for an edit that did not end well: the next one has another name, and does not go on with it."""
+    with suppress(WsigenError, OSError), held_output(output):  # a program beside this one may be making one of its name
+        shutil.rmtree(work_of(output), ignore_errors=True)
