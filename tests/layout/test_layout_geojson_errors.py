@@ -42,7 +42,7 @@ def fails(path, table, *parts, size=SIZE, scale=1.0):
 
 
 def test_missing_file(tmp_path, table):
-    fails(tmp_path / "none.geojson", table, "no such layout file", "--layout")
+    fails(tmp_path / "none.geojson", table, "no such layout file", "check its path")
     fails(tmp_path, table, "cannot be read")
 
 

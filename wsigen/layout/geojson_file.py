@@ -90,7 +90,7 @@ def _start(path: Path, count: int) -> tuple[bytes, bool]:
         If the file is missing or cannot be read.
     """
     if not path.exists():
-        raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
+        raise LayoutError(f"{path}: no such layout file; check its path")
     with refusing(LayoutError, f"{path}: cannot be read", "give a GeoJSON file or a label image"), path.open("rb") as file:
         begins = file.read(4)
         file.seek(0)

@@ -148,7 +148,7 @@ def read_label_raster(
     """
     path = Path(path)
     if not path.exists():
-        raise LayoutError(f"{path}: no such layout file; check the path given to --layout")
+        raise LayoutError(f"{path}: no such layout file; check its path")
     advice = "export the annotations as GeoJSON, or a label image as PNG or TIFF"
     if (kind := kind_of(str(path))) not in LOADERS:
         raise LayoutError(f"{path}: neither GeoJSON nor an image that is read here{kind and f' ({kind})'}; {advice}")
