@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from editing_making import SIZE, drawing, pixels, tiles_of
+from editing_making import drawing, pixels, tiles_of
 
 from wsigen.base.errors import WsigenError
 from wsigen.editing.edit import edit, undo_edit
+from wsigen.editing.names import EditFiles
 from wsigen.run.engine.stage import Stage
+from wsigen.run.output_check import held_output
 from wsigen.slide.marks import description_of, synthetic_mark
 
 
@@ -123,6 +125,36 @@ def test_another_edit_does_not_go_on_with_it(parent, settings, tmp_path):
         edit(parent, tmp_path / "edited.ome.tiff", **{**settings, "seed": 4})
 
 
+@pytest.mark.parametrize("at", ["write_thumbnail", "write_manifest"])
+def test_an_edit_that_was_killed_while_it_wrote_goes_on(parent, edited, settings, tmp_path, monkeypatch, at):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "edited.ome.tiff"
+    with monkeypatch.context() as patched:
+        patched.setattr(f"wsigen.editing.edit.{at}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            edit(parent, out, **settings)
+    assert out.exists()
+    left = [tmp_path / f".0123456789ab.{name}" for name in (out.name, "edited.undo")]
+    for path in left:
+        path.write_bytes(b"half a slide")
+    monkeypatch.setattr("wsigen.editing.patches.STRIP_PX", 50_000)  # how much is held at a time changes nothing
+    assert edit(parent, out, **settings).level0_sha256 == edited.level0_sha256
+    assert not any(path.exists() for path in left)
+    assert sorted(path.name for path in tmp_path.glob("*edit*")) == [
+        "edit.geojson", *(f"edited.{end}" for end in ("geojson", "jpg", "json", "ome.tiff", "undo"))
+    ]  # fmt: skip
+
+
+def test_one_output_is_written_by_one_edit(parent, edited, settings, tmp_path):
+    with held_output(tmp_path / "a.ome.tiff"), pytest.raises(WsigenError, match="another run makes it"):
+        edit(parent, tmp_path / "a.ome.tiff", **settings)
+    with held_output(edited.slide), pytest.raises(WsigenError, match="another run makes it"):
+        undo_edit(edited.slide)
+    assert edited.undo.exists()
+
+
 def test_regions_far_apart_have_windows_of_their_own_and_two_workers_make_the_same(parent, settings, tmp_path):
     regions = drawing(tmp_path / "two.geojson", (8, 8, 60, 60, "Tumor"), (1990, 1500, 90, 80, "Glass"))
     given = {**settings, "regions": regions, "steps": 1}
@@ -176,7 +208,20 @@ def test_outputs_are_not_written_over_inputs_or_others(parent, settings, tmp_pat
     (tmp_path / "b.ome.tiff").write_bytes(b"mine")
     with pytest.raises(WsigenError, match="exists already"):
         edit(copy, tmp_path / "b.ome.tiff", **settings)
-    assert SIZE[0] == 1600
+    regions = shutil.copy(settings["regions"], tmp_path / "c.geojson")
+    with pytest.raises(WsigenError, match="is an input"):
+        edit(copy, tmp_path / "c.ome.tiff", **{**settings, "regions": regions, "overwrite": True})
+    (tmp_path / "d.ome.tiff").mkdir()
+    (tmp_path / "e.edit").touch()
+    for name, says in (("d", "is a folder"), ("e", "in the way")):
+        with pytest.raises(WsigenError, match=says):
+            edit(copy, tmp_path / f"{name}.ome.tiff", **settings, overwrite=True)
+
+
+def test_names_beside_a_slide_are_its_own(tmp_path):
+    assert EditFiles(tmp_path / "slide").annotations == tmp_path / "slide.geojson"  # a name without an ending
+    with pytest.raises(WsigenError, match="has that name"):
+        EditFiles.of(tmp_path / "a.jpg", tmp_path / "b.jpg", overwrite=False)
 
 
 def test_formats_whose_pixels_cannot_be_replaced_are_refused_before_anything_is_made(settings, tmp_path):

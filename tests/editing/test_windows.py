@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
-from wsigen.editing.windows import windows_of
+from wsigen.editing.windows import seed_of, windows_of
 
 RECTANGLES = st.lists(
     st.tuples(st.floats(0, 9000), st.floats(0, 7000), st.floats(1, 900), st.floats(1, 900)), min_size=1, max_size=6
@@ -35,3 +35,9 @@ def test_windows_hold_what_they_must(rectangles, around, step, size):
         assert any(window.intersect(wanted) == wanted for window in windows)
     for n, window in enumerate(windows):
         assert not any(window.overlaps(other) for other in windows[n + 1 :])
+
+
+def test_windows_have_noise_of_their_own():
+    seeds = {seed_of(seed, Box(y, x, y + 1024, x + 1024)) for seed in (0, 1) for y in (0, 64) for x in (0, 64)}
+    assert len(seeds) == 8
+    assert all(1 < seed < 2**64 for seed in seeds)

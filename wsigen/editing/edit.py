@@ -18,7 +18,7 @@ from wsigen.editing.annotations import edited_annotations, geometries_of, shapes
 from wsigen.editing.names import EditFiles, base_of
 from wsigen.editing.patches import patch_of
 from wsigen.editing.record import edited_manifest, manifest_beside
-from wsigen.editing.windows import cell_px_of, surroundings_px, windows_of
+from wsigen.editing.windows import cell_px_of, seed_of, surroundings_px, windows_of
 from wsigen.layout.polygons import PolygonLayout
 from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
 from wsigen.models.card import BundleCard
@@ -32,6 +32,7 @@ from wsigen.run.generate import do_run, prepare_run
 from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
 from wsigen.run.manifest import EditRecord
+from wsigen.run.output_check import held_output
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared, slide_mpp
 from wsigen.run.typed_settings import EditSettings
@@ -42,7 +43,7 @@ from wsigen.slide.reading import let_go
 from wsigen.slide.sidecars import write_manifest, write_thumbnail
 from wsigen.slide.splice import demand_replaceable, replace_pixels, restore
 from wsigen.slide.writer import level0_sha256
-from wsigen.storage.files import remove_tree, sha256, write_atomic
+from wsigen.storage.files import remove_leftovers, remove_tree, sha256, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,8 @@ def edit(
     slide, output = Path(slide), Path(output)
     given: Any = {"extend": slide, "regions": Path(regions), "margin_um": margin_um, "edit_strength": strength, "seed": seed}
     given |= {"model": model, "extend_mpp": slide_mpp, "resample": resample, "size": (2048, 2048), "compression": "deflate"}
-    names = EditFiles.of(slide, output, bool(settings.get("overwrite")))
     demand_replaceable(slide)
+    names = EditFiles.of(slide, output, bool(settings.get("overwrite")))
     mark, layout = synthetic_mark(slide), _annotations(slide, annotations)
     card = check_bundle(find_bundle(model))
     if layout is not None:
@@ -157,7 +158,10 @@ def edit(
         given |= {"layout": layout, "background": background if mark == "true" else None}
     config = with_machine(RunConfig(**{**given, **settings}), machine)
     task = _Task.of(slide, config, card, names)
-    with showing(progress, watch) as look:
+    names.spare((*EditFiles(slide).all, config.regions, layout))
+    with showing(progress, watch) as look, held_output(output):
+        names.demand_free(config.overwrite)  # another edit may have been faster
+        _remove_leftovers(names)
         _note(look, task.notes)
         made = task.generate(look)
         return _put_together(task, made, mark, layout, undo)
@@ -169,7 +173,7 @@ def undo_edit(output: str | Path) -> Path:
     Raises
     ------
     OutputError
-        If there is no ``OUT.undo``, or the slide was changed since.
+        If there is no ``OUT.undo``, the slide was changed since, or another edit is writing it.
     """
     output = Path(output)
     names = EditFiles(output)
@@ -177,10 +181,12 @@ def undo_edit(output: str | Path) -> Path:
         raise OutputError(f"{output}: no such slide; check the path")
     if not names.undo.is_file():
         raise OutputError(f"{names.undo}: is not there: the edit kept none, or was undone; take the parent itself")
-    restore(output, names.undo)
-    let_go()
-    for path in (names.manifest, names.annotations, names.thumbnail, names.undo):
-        path.unlink(missing_ok=True)
+    with held_output(output):
+        _remove_leftovers(names)
+        restore(output, names.undo)
+        let_go()
+        for path in (names.manifest, names.annotations, names.thumbnail, names.undo):
+            path.unlink(missing_ok=True)
     return output
 
 
@@ -253,11 +259,18 @@ class _Task:
     def _window(self, number: int, window: Box, workers: Workers, cluster: Cluster, look: Watcher | None) -> Prepared:
         output = self.names.work / f"window-{number}.ome.tiff"
         changes: Any = {"size": (window.width, window.height), "at": (-window.x0, -window.y0), "run_dir": None}
+        changes["seed"] = seed_of(self.config.seed, window)
         config = self.config.merged(**changes, overwrite=True, keep_run=False)
         prepared = prepare_run(output, config, workers)
         if not _finished(prepared, output):
             do_run(prepared, workers, cluster, look)
         return prepared
+
+
+def _remove_leftovers(names: EditFiles) -> None:
+    """Remove what edits that were killed left beside the slide, each as large as it; the slide is held."""
+    for path in (*names.all, names.work):
+        remove_leftovers(path)
 
 
 def _finished(prepared: Prepared, output: Path) -> bool:
@@ -284,6 +297,7 @@ def _put_together(task: _Task, made: list[Prepared], mark: str | None, layout: P
     shapes = shapes_of(task.regions, task.to_file)
     parent = manifest_beside(task.source, base_of(task.source))
     earlier = sum(len(each.get("regions", ())) for each in (parent or {}).get("history") or ())
+    write_atomic(names.placing, b"")
     names.manifest.unlink(missing_ok=True)
     details = {"model": card.name, "model_sha256": made[0].spec.model_sha256, "seed": str(config.seed)}
     text = edited_description(description_of(task.source) or "", earlier + len(shapes), details, names.slide.name)
@@ -312,6 +326,7 @@ def _put_together(task: _Task, made: list[Prepared], mark: str | None, layout: P
     digest = level0_sha256(names.slide)
     hashes = {path.name: sha256(path) for path in (names.slide, names.annotations, names.thumbnail)}
     write_manifest(names.manifest, edited_manifest(parent, record, mark, card, areas, {"level0_tiles": digest, **hashes}))
+    names.placing.unlink()
     if not config.keep_run:
         remove_tree(names.work)
     undo_path = names.undo if undo else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsigen.base.errors import ConfigError, OutputError
+from wsigen.base.errors import ConfigError, OutputError, refusing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +25,40 @@ class EditFiles:
     @staticmethod
     def of(parent: Path, output: Path, overwrite: bool) -> EditFiles:
         """Refuse an output that cannot be written (OutputError, ConfigError)."""
-        names = EditFiles(output)
-        if not output.absolute().parent.is_dir():
-            raise OutputError(f"{output.absolute().parent}: no such folder; make it first")
+        names, folder = EditFiles(output), output.absolute().parent
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: no such folder; make it first")
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{folder}: not writable; choose another place for the slide")
         if parent.exists() and output.exists() and output.samefile(parent):
             raise ConfigError(f"{output}: is the slide itself, which is never changed; give another name")
         if ending_of(output) != ending_of(parent):
-            raise ConfigError(f"{output}: an edited slide keeps its format; give a name that ends in {ending_of(parent)}")
-        there = next((path for path in names.all if path.exists()), None)
-        if there is not None and not overwrite:
-            raise OutputError(f"{there}: exists already; add --overwrite to replace it or choose another name")
+            raise ConfigError(f"{output}: an edited slide keeps its format; give a name that ends in {ending_of(parent)!r}")
+        if len({*names.all, names.work}) <= len(names.all):
+            raise ConfigError(f"{output}: a file beside it has that name; rename the slide so that it ends in .tif")
+        with refusing(OutputError, f"{output}: cannot be written", "choose another name for the slide"):
+            names._demand_kinds()
+            names.demand_free(overwrite)
         return names
+
+    def _demand_kinds(self) -> None:
+        if folder := next((path for path in self.all if path.is_dir()), None):
+            raise OutputError(f"{folder}: is a folder; choose another name for the slide")
+        if os.path.lexists(self.work) and not self.work.is_dir():
+            raise OutputError(f"{self.work}: is in the way of the windows' folder; move it, or choose another name")
+
+    def demand_free(self, overwrite: bool) -> None:
+        """Refuse to write over files that this edit did not write before it was stopped (OutputError)."""
+        there = next((path for path in self.all if os.path.lexists(path)), None)
+        if there is not None and not overwrite and not self.placing.is_file():
+            raise OutputError(f"{there}: exists already; add --overwrite to replace it or choose another name")
+
+    def spare(self, inputs: Iterable[Path | None]) -> None:
+        """Refuse names of what the edit is made from, which would be written over (OutputError)."""
+        written = {path.resolve() for path in self.all}
+        for path in inputs:
+            if path is not None and path.resolve() in written:
+                raise OutputError(f"{path}: is an input and would be written over; choose another name for the edited slide")
 
     def _beside(self, ending: str) -> Path:
         return self.slide.with_name(base_of(self.slide) + ending)
@@ -64,6 +89,11 @@ class EditFiles:
         return self._beside(".edit")
 
     @property
+    def placing(self) -> Path:
+        """A file in it that is there while the others get their places: what lies there then is this edit's."""
+        return self.work / "placing"
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """All of them but the folder."""
         return (self.slide, self.annotations, self.manifest, self.thumbnail, self.undo)
@@ -71,7 +101,7 @@ class EditFiles:
 
 def base_of(slide: Path) -> str:
     """Name of a slide without its ending: files beside it begin with it."""
-    return slide.name[: -len(ending_of(slide))]
+    return slide.name[: len(slide.name) - len(ending_of(slide))]
 
 
 def ending_of(slide: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,16 @@ def windows_of(
         left, right = _fitted(wanted.x0, wanted.x1, size[1], step, least)
         boxes = _merged([*boxes, Box(top, left, bottom, right).intersect(canvas)])
     return sorted(boxes)
+
+
+def seed_of(seed: int, window: Box) -> int:
+    """Seed of a window's noise, which counts from the window's corner.
+
+    With the edit's own seed, regions in the middle of their windows would all grow from equal noise and look alike, and a place
+    of a synthetic slide made anew by the slide's seed would come out as it was.
+    """
+    text = f"wsigen edit {seed} {window.x0} {window.y0}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _fitted(start: int, stop: int, extent: int, step: int, least: int) -> tuple[int, int]:
