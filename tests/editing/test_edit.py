@@ -203,7 +203,7 @@ def test_outputs_are_not_written_over_inputs_or_others(parent, settings, tmp_pat
     shutil.copy(parent, copy)
     with pytest.raises(WsigenError, match="is the slide itself"):
         edit(copy, copy, **settings, overwrite=True)
-    with pytest.raises(WsigenError, match=r"ends in \.ome\.tiff"):
+    with pytest.raises(WsigenError, match=r"ends in '\.ome\.tiff'"):
         edit(copy, tmp_path / "a.svs", **settings)
     (tmp_path / "b.ome.tiff").write_bytes(b"mine")
     with pytest.raises(WsigenError, match="exists already"):

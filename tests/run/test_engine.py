@@ -69,9 +69,9 @@ def second_order(x0, previous, before, abar, nxt):
 
 
 def predict(model, y, classes, grid, timestep, level, w, abar):
-    from wsigen.models.conditioning import NULL, conditions_of
+    from wsigen.models.conditioning import Condition, conditions_of
 
-    null = model.predict(y[None], timestep, [NULL], level)[0]
+    null = model.predict(y[None], timestep, [Condition(grid=grid)], level)[0]  # told by channels, it stays
     out = np.zeros_like(y)
     for condition, mask in conditions_of(model.card, classes, grid):
         own = model.predict(y[None], timestep, [condition], level)[0]

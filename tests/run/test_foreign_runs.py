@@ -184,7 +184,8 @@ FOR_PEOPLE = {"began", "keep_run", "settings.model", *(f"versions.{name}" for na
 """What nothing is made of, and whether a stranger's own directory stays."""
 
 LIKE_ANY_RECIPE = {
-    "settings.mixed_workers", "settings.levels", "settings.strength", "settings.drawn", "settings.rois", "device",
+    "settings.mixed_workers", "settings.levels", "settings.strength", "settings.drawn", "settings.rois",
+    "settings.edit_strength", "settings.margin_um", "device",
     *(f"glass.latent.{n}" for n in range(4)),
 }  # fmt: skip
 """What decides pixels of the slide, as a recipe may, or means the same here."""
