@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.document import rewrite, table
-from wsigen.base.errors import WsigenError
+from wsigen.base.errors import ImageError, WsigenError
 from wsigen.base.geometry import Box
 
 if TYPE_CHECKING:
@@ -205,6 +205,8 @@ def windows_of(slide: Path, model: Model, ratio: int, count: int, seed: int) -> 
             mean, std = (np.asarray(v, dtype=np.float32)[:, None, None] for v in (card.grid.mean, card.grid.std))
             grid = np.concatenate([(cells - mean) / std, np.ones_like(cells[:1])])
         found.append(Window(real, shrunk(real, ratio), grid))
+    if not found:
+        raise ImageError(f"{slide}: shows no tissue in windows of {side} px; give another slide")
     return found
 
 
@@ -265,7 +267,7 @@ def _run(args: argparse.Namespace) -> str:
 
     folder = find_bundle(args.model)
     model = load_model(folder)
-    vae = AutoencoderKL.from_pretrained(str(folder / "vae")).float().eval()
+    vae = AutoencoderKL.from_pretrained(str(folder / "vae"), use_safetensors=True).float().eval()  # never a pickle
     windows = windows_of(args.slide, model, args.ratio, args.windows, 0)
     rows = measure(model, vae, windows, args.ratio, args.steps, lambda line: print(line, file=sys.stderr, flush=True))
     head = ["told the grid", "method", "grey levels from the coarse picture", "KID x 1000", "calls", "passes", "CPU s"]

@@ -73,7 +73,6 @@ def write_card(bundle: Path, out: Path) -> None:
         classes=", ".join(c.name for c in card.classes),
         channels=card.latent.channels,
         guidance=card.guidance,
-        grid_mpps=", ".join(f"{level.mpp:g}" for level in card.grid.network.levels) if card.grid and card.grid.network else "",
         **figures,
     )
     (bundle / "README.md").write_text(text, encoding="utf-8")
