@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from drawing import tumor_in_stroma
 from runs import interrupt_in_the_middle, settings_of, work_of
 
@@ -50,7 +51,7 @@ def reference(run, steps, index=-1, grid=None):
             call = (classes[crop.box.slices], told, schedule.timesteps[s], plan.level, w, abar)
             x0[window] += crop.weight * predict(model, y[window], *call)
         x0 = np.where(glass, glass_value, x0)
-        if run.spec.sampling.sampler == "dpm++":
+        if pass_.sampling.sampler == "dpm++":
             x0, previous = second_order(x0, previous, schedule.abar[max(0, s - 1)], abar, nxt), x0
         eps = (y - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
         sigma = eta * np.sqrt((1 - nxt) / (1 - abar) * (1 - abar / nxt))
@@ -97,9 +98,18 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
 
 
-def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path):
-    """Each pass equals the reference that is told the pass before: its final cells, each repeated under the finer ones."""
-    generate(tmp_path / "a.ome.tiff", **settings_of(grid_bundle, tmp_path, levels=1, size=(768, 640)))
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler):
+    """Each pass equals the reference that is told the pass before: its final cells, each repeated under the finer ones.
+
+    The solver of grids is theirs alone: latents have another one here.
+    """
+    bundle = shutil.copytree(grid_bundle, tmp_path / "bundle")
+    card = yaml.safe_load((bundle / "wsigen.yaml").read_text())
+    card["grid"]["network"]["sampler"] = sampler
+    (bundle / "wsigen.yaml").write_text(yaml.safe_dump(card))
+    other = {"sampler": "ddim" if sampler == "dpm++" else "dpm++"}
+    generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, levels=1, size=(768, 640), **other))
     run = RunContext(tmp_path / "a.run")
     assert [(p.plan.network, p.plan.scale, p.plan.grid_from) for p in run.passes] == [
         ("grid", 4, "none"), ("grid", 1, "previous"), ("image", 1, "previous"),
@@ -221,13 +231,25 @@ def test_cascade_starts_from_the_coarser_pass(bundle, tmp_path):
     np.testing.assert_allclose(fine.state.read_latents(0, box), np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise, atol=1e-5)
 
 
-@pytest.mark.parametrize(("asked", "eta"), [({}, 0.7), ({"eta": 0.0}, 0.0), ({"eta": 0.2}, 0.2), ({"sampler": "dpm++"}, 0.0)])
-def test_the_bundle_says_how_noisy_steps_are_unless_that_is_set(bundle, tmp_path, asked, eta):
+@pytest.mark.parametrize(
+    ("said", "asked", "sampler", "eta"),
+    [
+        ("eta: 0.7", {}, "ddim", 0.7),
+        ("eta: 0.7", {"eta": 0.0}, "ddim", 0.0),
+        ("eta: 0.7", {"eta": 0.2}, "ddim", 0.2),
+        ("eta: 0.7", {"sampler": "dpm++"}, "dpm++", 0.0),
+        ("{sampler: dpm++, eta: 0.7}", {}, "dpm++", 0.0),
+        ("{sampler: dpm++, eta: 0.7}", {"sampler": "ddim"}, "ddim", 0.7),
+        ("{sampler: dpm++, eta: 0.7}", {"eta": 0.2}, "ddim", 0.2),
+    ],
+)
+def test_the_bundle_says_how_it_is_sampled_unless_that_is_set(bundle, tmp_path, said, asked, sampler, eta):
     noisy = shutil.copytree(bundle, tmp_path / "noisy")
-    card = (noisy / "wsigen.yaml").read_text()
-    (noisy / "wsigen.yaml").write_text(f"{card}\neta: 0.7\n")
+    card = yaml.safe_load((noisy / "wsigen.yaml").read_text()) | yaml.safe_load(said)
+    (noisy / "wsigen.yaml").write_text(yaml.safe_dump(card))
     config = make_config({"model": str(noisy), "size": "640x640", "class_name": "Tumor", **asked})
-    assert prepare(config, tmp_path / "a.ome.tiff").spec.sampling.eta == eta
+    sampling = prepare(config, tmp_path / "a.ome.tiff").spec.sampling
+    assert (sampling.sampler, sampling.eta) == (sampler, eta)
 
 
 def interrupt_in_pass(index, out, settings):

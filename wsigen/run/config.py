@@ -153,8 +153,8 @@ class RunConfig(Settings):
     mode: Mode = _setting("Sampling", "which crops are denoised, and how they are merged", "shifted")
     steps: int | None = _setting("Sampling", "denoising steps (at strength 1)", otherwise="the model's", ge=1, le=1000)
     guidance: float | None = _setting("Sampling", "w of (1 + w) eps(class) - w eps(null)", otherwise="the model's", ge=0, le=50)
-    sampler: Literal["ddim", "dpm++"] = _setting(
-        "Sampling", "solver; dpm++ (DPM-Solver++ 2M, second order) is for few steps", "ddim"
+    sampler: Literal["ddim", "dpm++"] | None = _setting(
+        "Sampling", "solver; dpm++ (DPM-Solver++ 2M, second order) is for few steps", otherwise="the model's"
     )
     eta: float | None = _setting(
         "Sampling", "noise of each ddim step: 0 deterministic, 1 DDPM (forgives the model's errors, needs more steps)",

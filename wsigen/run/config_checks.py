@@ -49,7 +49,7 @@ def check_sampled_layout(config: Settings) -> None:
 
 def check_sampling(config: Settings) -> None:
     """Of solvers and modes."""
-    if config.eta and config.sampler != "ddim":
+    if config.eta and config.sampler not in (None, "ddim"):
         raise ValueError(f"'eta' adds noise, which sampler {config.sampler} does not know: use sampler ddim or eta 0")
     if config.weighted_last and config.mode != "random-patch":
         raise ValueError(f"'weighted_last' belongs to mode random-patch; mode {config.mode} weights every step")

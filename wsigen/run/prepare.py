@@ -315,19 +315,20 @@ def _pass(
 
 
 def _sampling(config: RunConfig, card: BundleCard) -> Sampling:
-    """As set; else guidance and noise of each step are the bundle's (no noise where the sampler knows none)."""
+    """As set, else as the bundle says: noise that is asked for needs DDIM, and DPM-Solver++ adds none."""
     guidance = card.guidance if config.guidance is None else config.guidance
-    eta = config.eta if config.eta is not None else card.eta if config.sampler == "ddim" else 0.0
+    sampler = config.sampler or ("ddim" if config.eta else card.sampler)
+    eta = config.eta if config.eta is not None else card.eta if sampler == "ddim" else 0.0
     batch = config.batch or BATCH.get(config.device.split(":")[0], BATCH["other"])
-    return Sampling(guidance=guidance, sampler=config.sampler, eta=eta, batch=batch, seed=config.seed)
+    return Sampling(guidance=guidance, sampler=sampler, eta=eta, batch=batch, seed=config.seed)
 
 
 def _grid_sampling(sampling: Sampling, drawing: BundleCard | None) -> Sampling | None:
-    """As the slide, but with the guidance and noise that the bundle gives its grids; None where it draws none."""
+    """As the bundle says of its grids, with the slide's seed and batch; None where it draws none."""
     if drawing is None:
         return None
-    eta = drawing.eta if sampling.sampler == "ddim" else 0.0
-    return sampling.model_copy(update={"guidance": drawing.guidance, "eta": eta})
+    eta = drawing.eta if drawing.sampler == "ddim" else 0.0
+    return sampling.model_copy(update={"guidance": drawing.guidance, "sampler": drawing.sampler, "eta": eta})
 
 
 def _schedule(folder: Path, steps: int, strength: float) -> Schedule:

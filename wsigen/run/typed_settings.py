@@ -35,7 +35,7 @@ class EditSettings(ResumeSettings, total=False):
     mode: Mode
     steps: int | None
     guidance: float | None
-    sampler: Literal["ddim", "dpm++"]
+    sampler: Literal["ddim", "dpm++"] | None
     eta: float | None
     overlap: int | None
     taper: Taper | None
@@ -75,7 +75,7 @@ class RunSettings(ResumeSettings, total=False):
     mode: Mode
     steps: int | None
     guidance: float | None
-    sampler: Literal["ddim", "dpm++"]
+    sampler: Literal["ddim", "dpm++"] | None
     eta: float | None
     strength: float
     overlap: int | None

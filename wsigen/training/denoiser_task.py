@@ -154,9 +154,10 @@ class DenoiserTask(Task):
 
     def _row(self, maps: Tensor, levels: Tensor, grids: Tensor | None, seed: int) -> NDArray[np.uint8]:
         how = self._sampling
+        eta = how.eta if how.sampler == "ddim" else 0.0
         latents = draw_samples(
             self._network, self.scheduler, self._conditioner, maps, levels, grids,
-            steps=how.steps if how.eta else min(20, how.steps), guidance=how.guidance, eta=how.eta, seed=seed,
+            steps=how.steps if eta else min(20, how.steps), guidance=how.guidance, eta=eta, seed=seed,
         )  # fmt: skip
         return np.concatenate(list(self._pictures(latents)), axis=1)
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wsigen.base.errors import ConfigError
 from wsigen.base.yaml_file import Settings, read_mapping, validated
-from wsigen.models.card import Conditioning, DataSource, Patch, Rgb, Text
+from wsigen.models.card import Conditioning, DataSource, Patch, Rgb, Sampler, Text
 from wsigen.training.grid_settings import EncodedGrid, GridTelling, SummariserSettings
 from wsigen.training.ranges import Count, Decay, Natural, NotNegative, Positive, Share
 
@@ -178,6 +178,7 @@ class BundleSettings(Settings):
     training_data: tuple[DataSource, ...] = ()
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0  # none, and fresh noise: docs/default-model.md measures both
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    sampler: Sampler = "ddim"
     eta: Share = 1.0
     glass_rgb: Rgb | None = None
     half: bool = Field(default=False, description="weights in float16")
@@ -261,6 +262,7 @@ class GridSampling(Settings):
     guidance: Annotated[float, Field(ge=0, le=50)] = 0.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     coarse_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    sampler: Sampler = "ddim"
     eta: Share = 1.0
 
 

@@ -70,7 +70,7 @@ class PassContext:
     @property
     def arrays(self) -> PassArrays:
         """What decides its arrays."""
-        plan, history = self.plan, self.run.spec.sampling.looks_back
+        plan, history = self.plan, self.sampling.looks_back
         continues = self.run.spec.settings.extend is not None
         return PassArrays(plan.index, plan.grid, len(self.glass), plan.steps, plan.side, history, continues)
 
