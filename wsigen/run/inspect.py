@@ -78,7 +78,7 @@ def _report(run_dir: str | Path, picture: str | Path | None) -> RunReport:
     spec, slide, sampling = run.spec, run.slide, run.spec.sampling
     lines = [
         f"run {spec.run_id}: {slide.width}x{slide.height} px at {slide.mpp} um/px, seed {sampling.seed}",
-        f"model {spec.model_sha256[:12]} on {spec.device}, guidance {sampling.guidance}, {sampling.sampler}, eta {sampling.eta}",
+        f"model {spec.model_sha256[:12]} on {spec.device}, guidance {sampling.guidance}, {sampling.sampler} eta {sampling.eta}",
         *([f"layout: {one_line(spec.layout_title)}"] if spec.layout_title else []),
         *map(_pass_line, run.passes),
         f"decode: {len(run.spool.done())} of {len(slide.grid)} blocks",
