@@ -1,10 +1,12 @@
 """``wsigen cohort``: exit codes and what is printed; what it does is tested in tests/cohort."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, OutputError
 from wsigen.cli.app import app
 from wsigen.cohort.make import Cohort
 from wsigen.cohort.verify import Verification
@@ -21,11 +23,22 @@ def plan(tmp_path):
     return path
 
 
-def test_preview_of_the_embedded_model(plan, tmp_path):
-    done = run("preview", plan, "--out", tmp_path / "layouts.png")
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(("name", "start"), [("layouts.png", b"\x89PNG"), ("layouts.jpg", b"\xff\xd8\xff")])
+def test_preview_of_the_small_plan(name, start, tmp_path):
+    done = run("preview", CONFIGS / "cohort-small.yaml", "--out", tmp_path / name)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "layouts.png").read_bytes().startswith(b"\x89PNG")
-    assert "2, from x-0000 to x-0001" in done.output
+    assert (tmp_path / name).read_bytes().startswith(start)
+    assert "4, from small-sampled-0000 to small-drawn-demo-small-00" in done.output
+
+
+def test_a_picture_of_another_name_is_refused(plan, tmp_path):
+    done = run("preview", plan, "--out", tmp_path / "layouts.tif")
+    assert isinstance(done.exception, OutputError)
+    assert "PNG or JPEG" in str(done.exception)
+    assert not (tmp_path / "layouts.tif").exists()
 
 
 @pytest.mark.parametrize("failed", [{}, {"x-0001": "no disk"}])

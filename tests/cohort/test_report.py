@@ -8,7 +8,7 @@ from evaluation.downstream.downstream_making import slides
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsigen.base.errors import WsigenError
+from wsigen.base.errors import ConfigError, WsigenError
 from wsigen.cohort.figures import Figures, read_figures, why_private_is_unknown
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.report import privacy_of, report_cohort
@@ -43,6 +43,9 @@ def real(tmp_path):
 
 
 def test_figures_stand_in_the_card(cohort, real, tmp_path, monkeypatch):
+    for option in ({"features": "nonsense"}, {"training": "dataset.yaml"}, {"layout_names": "a=b"}):
+        with pytest.raises(ConfigError, match="no --real beside it"):
+            report_cohort(cohort, **option)
     alone = report_cohort(cohort)
     assert (alone.figures.privacy, alone.figures.private, alone.folder) == ((), False, None)
     card = (cohort / "README.md").read_text()
@@ -68,8 +71,6 @@ def test_figures_stand_in_the_card(cohort, real, tmp_path, monkeypatch):
     assert any("label fidelity was not measured" in note for note in masks_gone.notes)
     with pytest.raises(WsigenError, match="lie outside the cohort"):
         report_cohort(cohort, real=real, out=cohort / "report")
-    with pytest.raises(WsigenError, match="no --real beside it"):
-        report_cohort(cohort, training=real)
     shutil.rmtree(found.folder)
 
 

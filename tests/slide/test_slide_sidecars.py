@@ -9,6 +9,7 @@ from PIL import Image
 from slide_making import exact_mean, make_slide, tissue
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
+from wsigen.base.errors import OutputError
 from wsigen.slide.class_picture import OVERLAY, class_picture, sampled_classes
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.sidecars import import_script, write_annotations, write_manifest, write_overlay, write_thumbnail
@@ -24,6 +25,9 @@ def test_thumbnail_is_the_whole_slide(tmp_path: Path) -> None:
     assert np.abs(inner - exact_mean(rgb, 8)[:186]).mean() < 6
     write_thumbnail(slide, tmp_path / "large.png", side=5000)
     assert Image.open(tmp_path / "large.png").size == (2400, 1500)
+    with pytest.raises(OutputError, match="PNG or JPEG"):
+        write_thumbnail(slide, tmp_path / "x.tif")
+    assert not (tmp_path / "x.tif").exists()
 
 
 @pytest.mark.parametrize("quality", [1, 90])

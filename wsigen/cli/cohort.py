@@ -71,7 +71,7 @@ def make(
 @cohort.command(no_args_is_help=True, epilog=examples("wsigen cohort preview plan.yaml --out layouts.png"))
 def preview(
     plan: Plan,
-    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="the picture")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the picture, PNG or JPEG")],
     slides: Annotated[int, typer.Option("--slides", min=1, help="how many to show at most")] = 24,
 ) -> None:
     """Show the layouts, sizes and subtypes of a cohort's first slides, before a model is called."""

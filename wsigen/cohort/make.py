@@ -167,7 +167,9 @@ def make_slides(
         if wanted:
             by_id = {slide.id: slide for slide in wanted}
             lanes = Lanes(
-                list(by_id), lambda name, cluster, look: _make(folder, by_id[name], execution, workers, cluster, look)
+                list(by_id),
+                lambda name, cluster, look: _make(folder, by_id[name], execution, workers, cluster, look),
+                plan.name,
             )
             with showing(progress, watch) as look, workers.clusters() as another:
                 lanes.run(another, runs, look or (lambda stage: None))

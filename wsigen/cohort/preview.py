@@ -15,7 +15,7 @@ from wsigen.cohort.slides import CohortSlide, slides_of
 from wsigen.dataset.summary import paint
 from wsigen.layout.layout import Layout
 from wsigen.run.choose_layout import choose_layout
-from wsigen.storage.files import atomic_path
+from wsigen.slide.sidecars import demand_picture_name, write_picture
 
 SHOWN_PX, GAP_PX, TEXT_PX, COLUMNS = 200, 10, 15, 6
 """Longest side of a layout on the sheet, the gap around it, a line of text under it, layouts in a row."""
@@ -31,7 +31,7 @@ def preview_cohort(plan: str | Path | CohortPlan, output: str | Path, *, slides:
     plan : str, Path or CohortPlan
         The plan.
     output : str or Path
-        The picture, PNG.
+        The picture, PNG or JPEG.
     slides : int
         How many of them at most, in equal numbers from all parts.
 
@@ -43,7 +43,7 @@ def preview_cohort(plan: str | Path | CohortPlan, output: str | Path, *, slides:
     Raises
     ------
     WsigenError
-        One line for whatever is wrong with the plan.
+        One line for whatever is wrong with the plan or the picture's name.
 
     Examples
     --------
@@ -51,6 +51,7 @@ def preview_cohort(plan: str | Path | CohortPlan, output: str | Path, *, slides:
     """
     if slides < 1:
         raise ConfigError(f"slides: {slides}; show one at least")
+    demand_picture_name(output)
     source = str(plan) if isinstance(plan, str | Path) else plan.name
     plan = plan if isinstance(plan, CohortPlan) else read_plan(plan)
     made = slides_of(plan, source)
@@ -99,8 +100,7 @@ def _write(path: Path, slides: list[CohortSlide], needs: Needs) -> None:
         draw.rectangle((x, y, x + 14, y + 14), fill=tissue.color, outline="black")
         draw.text((x + 20, y + 1), tissue.name, fill="black")
         x += 40 + int(draw.textlength(tissue.name))
-    with atomic_path(path) as beside:
-        sheet.save(beside, format="PNG")
+    write_picture(path, np.asarray(sheet))
 
 
 def _caption(slide: CohortSlide, layout: Layout) -> tuple[str, str, str]:

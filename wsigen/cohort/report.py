@@ -35,6 +35,9 @@ LEAST_C_T = -3.0
 MOST_TOO_NEAR = 2 * TEST_SHARE
 """Share of samples nearer than all but a few held-out crops: twice what unseen real crops have."""
 
+EMBEDDED = "embedded"
+"""The extractor that needs nothing else."""
+
 Watch = Callable[[str, int, int], None]
 """Called with what is counted, how many are done and how many there are."""
 
@@ -74,7 +77,7 @@ def report_cohort(
     real: str | Path | None = None,
     training: str | Path | None = None,
     out: str | Path | None = None,
-    features: str = "embedded",
+    features: str = EMBEDDED,
     crops: int = 2000,
     training_crops: int | None = None,
     label_crops: int = 1000,
@@ -136,8 +139,9 @@ def report_cohort(
     there = [slide for slide in every if place.done(slide.id)]
     if not there:
         raise ConfigError(f"{place.root}: no slide is there; make it first")
-    if real is None and training is not None:
-        raise ConfigError("--training: there is no --real beside it; give real slides that the model has not seen, too")
+    if real is None:
+        own = None if features == EMBEDDED else features
+        _demand_nothing(training=training, features=own, out=out, mpp=mpp, layout_names=layout_names, groups=groups)
     measured, reports = _Measured(), None
     if real is None:
         measured.evaluation += _of_slides(place, measured.notes)
@@ -201,6 +205,13 @@ def privacy_of(numbers: Mapping[str, float]) -> tuple[bool, str]:
 
 # -- inside ------------------------------------------------------------------------------------------------------------
 
+
+def _demand_nothing(**given: object) -> None:
+    """Refuse what says how a cohort is compared with real slides, if there are none (ConfigError)."""
+    for name, value in given.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option}: there is no --real beside it; give real slides that the model has not seen, too")
 
 def _training_of(real: str | Path) -> str | None:
     """The training part of a dataset whose held-out part is REAL."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
-from wsigen.base.errors import LayoutError
+from wsigen.base.errors import LayoutError, OutputError
 from wsigen.base.geometry import Box
 from wsigen.slide.class_picture import BAND, painted, sampled_classes, shares, veiled, with_legend
 from wsigen.storage.files import atomic_path, leftover_name, write_atomic
@@ -35,6 +35,9 @@ THUMBNAIL_PX = 1024
 
 LEAST_PX = 16
 """It is not made smaller than this."""
+
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Ends of the names of pictures."""
 
 PICTURE_QUALITY = 80
 """Of JPEG pictures."""
@@ -168,13 +171,20 @@ def write_overlay(
 
 
 def write_picture(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
-    """Write uint8 ``(h, w, 3)`` as a PNG, or as a JPEG if the name says so."""
+    """Write uint8 ``(h, w, 3)`` as a PNG or a JPEG, as the name says (OutputError if it says neither)."""
     write_atomic(path, _encoded(pixels, path))
+
+
+def demand_picture_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that is neither that of a PNG nor that of a JPEG (OutputError)."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise OutputError(f"{path}: pictures are written as PNG or JPEG; choose a name that ends in .png or .jpg")
 
 
 def _encoded(pixels: NDArray[np.uint8], path: str | os.PathLike[str]) -> bytes:
     from PIL import Image
 
+    demand_picture_name(path)
     buffer = BytesIO()
     kind: dict[str, Any] = {"format": "PNG"} if _is_png(path) else {"format": "JPEG", "quality": PICTURE_QUALITY}
     Image.fromarray(pixels).save(buffer, **kind)
@@ -182,7 +192,7 @@ def _encoded(pixels: NDArray[np.uint8], path: str | os.PathLike[str]) -> bytes:
 
 
 def _is_png(path: str | os.PathLike[str]) -> bool:
-    return Path(path).suffix.lower() not in (".jpg", ".jpeg")
+    return Path(path).suffix.lower() == ".png"
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
