@@ -16,7 +16,6 @@ model calls and passes of the autoencoder for a window; CPU seconds.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.document import rewrite, table
-from wsigen.base.errors import ImageError, WsigenError
+from benchmarks.document import show, table
+from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
 
 if TYPE_CHECKING:
@@ -246,17 +245,8 @@ def _tiles(pictures: list[Array]) -> NDArray[np.uint8]:
 
 def main() -> int:
     """Draw, measure, print; 1 if something is wrong with what was given."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     args = _arguments()
-    try:
-        text = _run(args)
-    except WsigenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(text)
-    if args.document:
-        rewrite(args.document, COMMAND, text)
-    return 0
+    return show(COMMAND, lambda: _run(args), args.document)
 
 
 def _run(args: argparse.Namespace) -> str:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from wsigen.base.errors import OutputError
+from wsigen.base.errors import OutputError, WsigenError
 from wsigen.storage.files import write_atomic
 
 END = "<!-- end of table -->"
+
+
+def show(command: str, measure: Callable[[], str], document: Path | None) -> int:
+    """Measure, print the text, rewrite it in a document if one is given; the exit code is 1 if something given was wrong."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
+    try:
+        text = measure()
+        print(text)
+        if document:
+            rewrite(document, command, text)
+    except WsigenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: bool = False) -> str:

@@ -8,14 +8,12 @@ Give real slides that the model has not seen: a dataset's held-out part.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import wsigen
-from benchmarks.document import rewrite, table
-from wsigen.base.errors import WsigenError
+from benchmarks.document import show, table
 from wsigen.evaluation.downstream.label_fidelity import HEAD, about, rows
 
 COMMAND = "python -m benchmarks.label_fidelity"
@@ -23,17 +21,8 @@ COMMAND = "python -m benchmarks.label_fidelity"
 
 def main() -> int:
     """Make what is missing, measure, print; 1 if something is wrong with what was given."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     args = _arguments()
-    try:
-        text = measure(args)
-    except WsigenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(text)
-    if args.document:
-        rewrite(args.document, COMMAND, text)
-    return 0
+    return show(COMMAND, lambda: measure(args), args.document)
 
 
 def measure(args: argparse.Namespace) -> str:

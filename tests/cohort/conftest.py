@@ -1,8 +1,19 @@
 import pytest
 import yaml
 from drawing import tumor_in_stroma
+from tiny_bundles import CLASSES, make_class_map_bundle
 
 SUBTYPES = {"half": {"shares": {"Tumor": 0.5, "Stroma": 0.5}}, "more": {"shares": {"Tumor": 0.8, "Stroma": 0.2}}}
+
+
+MORE = [{"name": "Immune cells / é", "color": [160, 90, 160]}, {"name": "Immune cells, é", "color": [90, 160, 160]}]
+"""Classes whose names are no identifiers."""
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A tiny random bundle; two of its classes have names as people give them."""
+    return make_class_map_bundle(tmp_path_factory.mktemp("bundle") / "tiny", classes=[*CLASSES, *MORE])
 
 
 @pytest.fixture

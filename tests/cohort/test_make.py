@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 import wsigen.cohort.make as making
-from wsigen.base.errors import RunError, WsigenError
+from wsigen.base.errors import ConfigError, RunError, WsigenError
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.plan import read_plan
 from wsigen.cohort.regenerate import regenerate_cohort
@@ -65,7 +65,8 @@ def _read_as_data(out):
     held_out = {row["slide"] for row in rows if row["split"] != "train"}
     assert len(dataset.members) == 4
     assert all(member.labelled for member in dataset.members)
-    assert len(held_out) < 4
+    assert {row["slide"] for row in rows} > {member.name for member in dataset.held_out} == held_out
+    assert dataset.table.names == ["Glass", "Tumor", "Stroma"]  # the layouts show no more of the model's classes
 
 
 def _read_labels(out):
@@ -262,6 +263,8 @@ def test_too_little_disk_and_foreign_folders_are_refused_before_work(plan, tmp_p
     (tmp_path / "foreign/thesis.txt").write_text("mine")
     with pytest.raises(RunError, match=r"no cohort \(it holds 'thesis.txt'\)"):
         make_cohort(plan, tmp_path / "foreign", workers=1)
+    with pytest.raises(ConfigError, match="setting 'device': 'cuda:99' cannot be used here"):
+        make_cohort(plan, tmp_path / "cohort", device="cuda:99")
     monkeypatch.setattr("wsigen.cohort.estimate.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(WsigenError, match=r"projected disk space .* for 4 slides, and .* for 2 on their way, exceeds"):
         make_cohort(plan, tmp_path / "cohort", workers=1)

@@ -105,14 +105,15 @@ def parameters_of(
     groups : mapping of str to str, optional
         Heading of each option that does not stand under "Options".
     like : callable, optional
-        The function in whose docstring (NumPy style) the parameters are described, if it is another one.
+        The function that has the parameters and describes them (NumPy style), if it is another one.
     """
 
     def give(command: Callable[..., Any]) -> Callable[..., Any]:
-        said = _described(like or function)
-        wanted = [each for each in inspect.signature(function).parameters.values() if each.name not in ("watch", "say")]
+        source = like or function
+        said = _described(source)
+        wanted = [each for each in inspect.signature(source).parameters.values() if each.name not in ("watch", "say")]
         annotations = SimpleNamespace(__annotations__={each.name: each.annotation for each in wanted})
-        kinds = get_type_hints(annotations, function.__globals__)  # without what it returns, which nobody imported
+        kinds = get_type_hints(annotations, source.__globals__)  # without what it returns, which nobody imported
         found = [_parameter(each, kinds[each.name], said[each.name], (groups or {}).get(each.name)) for each in wanted]
         command.__doc__ = (inspect.getdoc(function) or "").partition("\n")[0]
         return _with(command, found)

@@ -7,6 +7,8 @@ NeurIPS asks for ``rai:hasSyntheticData`` besides.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from wsigen.base.version import __version__
@@ -91,6 +93,15 @@ def write_croissant(folder: CohortFolder, plan: CohortPlan, made: list[MadeSlide
     write_atomic(folder.root / CROISSANT, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def plain_names(columns: Iterable[str]) -> list[str]:
+    """Names of columns that identifiers can hold, each once: mlcroissant takes no white space, and classes have any name."""
+    names: list[str] = []
+    for column in columns:
+        plain = re.sub(r"\W+", "_", column)
+        names.append(plain if plain not in names else f"{plain}_{len(names)}")
+    return names
+
+
 def _responsibility(folder: CohortFolder, models: list[ModelRecord], made: list[MadeSlide]) -> dict[str, Any]:
     trained = "; ".join(dict.fromkeys(data.name for model in models for data in model.training_data)) or "unknown data"
     figures = read_figures(folder.root)
@@ -149,12 +160,12 @@ def _records(rows: list[dict[str, Value]]) -> dict[str, Any]:
     fields = [
         {
             "@type": "cr:Field",
-            "@id": f"slides_table/{column}",
+            "@id": f"slides_table/{name}",
             "name": column,
             "dataType": kinds[type(value)],
             "source": {"fileObject": {"@id": CSV}, "extract": {"column": column}},
         }
-        for column, value in rows[0].items()
+        for (column, value), name in zip(rows[0].items(), plain_names(rows[0]), strict=True)
     ]
     return {
         "@type": "cr:RecordSet",

@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Unpack
 
 from wsigen.base.errors import ConfigError, ResourceError
-from wsigen.cohort.check import Needs, check_slides
-from wsigen.cohort.execution import EXECUTION, execution_of
+from wsigen.cohort.check import check_slides
+from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
 from wsigen.cohort.plan import CohortPlan, read_plan
 from wsigen.cohort.slides import CohortSlide, slides_of
 from wsigen.run.config import RunConfig
@@ -132,17 +132,26 @@ def estimate_cohort(
     )
 
 
-def demand_room(folder: Path, slides: list[CohortSlide], needs: Needs, runs: int) -> None:
-    """Refuse a cohort that needs more disk than there is where it would lie (ResourceError).
+def demand_room(folder: Path, slides: list[CohortSlide], execution: RunConfig, runs: int) -> None:
+    """Refuse a cohort that needs more disk than there is where it would lie, or a device that is not there.
 
     Parameters
     ----------
     slides : list of CohortSlide
         Those that are still to be made.
+    execution : RunConfig
+        Where and how.
     runs : int
         Runs that are alive at a time.
+
+    Raises
+    ------
+    ResourceError
+        If there is too little room.
+    ConfigError
+        If the models cannot be loaded on the device.
     """
-    disk, alive = _room(_kinds(slides, lambda config: config), runs)
+    disk, alive = _room(_kinds(slides, lambda config: with_execution(config, execution)), runs)
     place = existing_parent(folder)
     free = shutil.disk_usage(place).free
     if disk + alive > free:

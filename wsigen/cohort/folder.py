@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from wsigen.base.state import parse_state
 from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import drawn_of, files_of
 from wsigen.slide.sidecars import write_manifest
-from wsigen.storage.files import lock_file, open_lock, remove_tree
+from wsigen.storage.files import held, remove_tree
 
 SLIDES, LABELS, THUMBNAILS, INPUTS = "slides", "labels", "thumbnails", "inputs"
 RECIPE = "recipe.yaml"
@@ -129,21 +127,12 @@ class CohortFolder:
     def held(self) -> Iterator[None]:
         """Keep the folder for this process (OutputError if another one works in it)."""
         place = self.root / _LOCK
-        with refusing(OutputError, f"{place}: cannot be locked", "choose another folder"):
-            file = open_lock(place)
-            try:
-                lock_file(file)
-            except BlockingIOError:
-                holder = file.read(200).decode(errors="replace") or "another process"
-                file.close()
-                raise OutputError(f"{self.root}: {holder} works in it; wait for it, or choose another folder") from None
-        with file:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-            try:
-                yield
-            finally:
-                place.unlink(missing_ok=True)
+        with held(
+            place,
+            lambda holder: OutputError(f"{self.root}: {holder} works in it; wait for it, or choose another folder"),
+            "choose another folder",
+        ):
+            yield
 
 
 def _kept(files: SlideFiles) -> Sequence[Path]:

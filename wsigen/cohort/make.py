@@ -162,7 +162,7 @@ def make_slides(
                 folder.clear_work(slide.id)  # killed at the very end of a slide
         failed: dict[str, str] = {}
         if wanted:
-            demand_room(folder.root, wanted, needs, runs)
+            demand_room(folder.root, wanted, execution, runs)
         recipe.write(folder.root / RECIPE)
         if wanted:
             by_id = {slide.id: slide for slide in wanted}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import OutputError, refusing
+from wsigen.cohort.as_data import DATASET, write_dataset
 from wsigen.cohort.card import title_of, write_card
 from wsigen.cohort.croissant import write_croissant
 from wsigen.cohort.folder import INPUTS, LABELS, SLIDES, THUMBNAILS, CohortFolder
@@ -16,12 +15,13 @@ from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.recipe import Recipe
 from wsigen.cohort.slides import CohortSlide
 from wsigen.cohort.table import CSV, MadeSlide, made_slides, row_of, write_tables
+from wsigen.dataset.settings import CELL_PX
 from wsigen.slide.sidecars import write_edit_script
 from wsigen.storage.files import sha256, write_atomic
 from wsigen.viewing.find import slides_of_folder
 from wsigen.viewing.page import FOLDER, write_page
 
-DATASET, SUMS, QUPATH = "dataset.yaml", "SHA256SUMS", "open-in-qupath.groovy"
+SUMS, QUPATH = "SHA256SUMS", "open-in-qupath.groovy"
 
 NOT_SUMMED = (SUMS,)
 """Files of the cohort that its checksums leave out."""
@@ -29,7 +29,8 @@ NOT_SUMMED = (SUMS,)
 OVERVIEW = 4
 """The coarser level of a dataset is so many times the finer one's um/px, as PathUp's overview is."""
 
-PATCH_PX = 512
+PATCH_PX, OVERLAP_PX = 512, 64
+"""Of a patch of a dataset; of small slides it is as large as they are."""
 
 
 def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, slides: list[CohortSlide], total: int) -> None:
@@ -84,36 +85,31 @@ def summed_files(folder: CohortFolder) -> list[Path]:
 
 
 def _write_dataset(path: Path, plan: CohortPlan, made: list[MadeSlide], table: ClassTable) -> None:
-    """``dataset.yaml``: the cohort as data of trainings and evaluations; all splits but the first are held out."""
-    mpp = made[0].manifest.slide.mpp
-    shortest = min(min(each.manifest.slide.width, each.manifest.slide.height) for each in made)
+    """The slides with their class maps."""
+    slides = [each.manifest.slide for each in made]
+    mpp, shortest = slides[0].mpp, min(min(slide.width, slide.height) for slide in slides)
     levels = [{"name": "patch", "mpp": mpp}]
     if shortest >= OVERVIEW * PATCH_PX:
         levels.append({"name": "overview", "mpp": round(OVERVIEW * mpp, 6)})
     training = next(iter(plan.splits))
-    held_out = sorted({each.group for each in made if each.slide.split != training})
-    every = {each.group for each in made}
-    cell_px = made[0].manifest.passes[-1].cell_px
-    content = {
-        "classes": [{"name": c.name, "color": list(c.color), **({"background": True} if c.background else {})} for c in table],
-        "levels": levels,
-        "patch_px": PATCH_PX,
-        "overlap_px": 64,
-        "sources": [
-            {
-                "kind": "masks",
-                "images": f"{SLIDES}/*.ome.tiff",
-                "masks": f"{LABELS}/*.png",
-                "mask_mpp": round(mpp * cell_px, 9),
-                "values": {**{k: c.name for k, c in enumerate(table)}, 255: None},
-            }
-        ],
-        "groups": {"csv": CSV, "image": "slide", "group": "group"},
-        "subtypes": {"csv": CSV, "image": "slide", "subtype": "subtype"},
-        **({"held_out": held_out} if held_out and set(held_out) != every else {}),
-    }
-    header = (
-        "# This cohort as data: 'wsigen train' and 'wsigen evaluate' read it. The slides are synthetic.\n"
-        f"# Of the splits in {CSV}, {training!r} is for training, and the others are held out.\n"
+    groups: dict[str, set[str]] = {}
+    for each in made:
+        groups.setdefault(each.slide.split, set()).add(each.group)
+    learned = [each for each in made if each.slide.split == training] or made
+    write_dataset(
+        path,
+        "This cohort",
+        table,
+        {name for each in learned for name, area in each.manifest.area_px.items() if area},
+        groups,
+        training,
+        CSV,
+        "slide",
+        {
+            "kind": "masks",
+            "images": f"{SLIDES}/*.ome.tiff",
+            "masks": f"{LABELS}/*.png",
+            "mask_mpp": round(mpp * made[0].manifest.passes[-1].cell_px, 9),
+        },
+        {"levels": levels, "patch_px": min(PATCH_PX, shortest // CELL_PX * CELL_PX), "overlap_px": OVERLAP_PX},
     )
-    write_atomic(path, (header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)).encode())

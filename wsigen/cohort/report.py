@@ -213,6 +213,7 @@ def _demand_nothing(**given: object) -> None:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option}: there is no --real beside it; give real slides that the model has not seen, too")
 
+
 def _training_of(real: str | Path) -> str | None:
     """The training part of a dataset whose held-out part is REAL."""
     dataset = named_dataset(Path(real))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +22,7 @@ from wsigen.slide.sidecars import import_script, write_annotations, write_manife
 from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import encode_block
 from wsigen.slide.writer import level0_sha256, write_slide
-from wsigen.storage.files import leftover_name, lock_file, open_lock, sha256, write_atomic
+from wsigen.storage.files import held, leftover_name, sha256, write_atomic
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -101,30 +99,9 @@ def held_output(slide: Path) -> Iterator[None]:
         If another run holds it.
     """
     place = slide.with_name(f".{slide.name}.lock")
-    with refusing(OutputError, f"{place}: cannot be locked", "choose another place for the slide"):
-        file = _locked(place, slide)
-    with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)
-
-
-def _locked(place: Path, slide: Path) -> IO[bytes]:
-    """Open and lock a file that its last holder may remove at any moment."""
-    while True:
-        file = open_lock(place)
-        try:
-            lock_file(file)
-        except BlockingIOError:
-            holder = file.read(200).decode(errors="replace") or "another process"
-            file.close()
-            raise OutputError(f"{slide}: another run makes it ({holder}); wait for it or choose another name") from None
-        except OSError:  # a file system that locks no files: the last run to write wins
-            return file
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), place.lstat()):
-                return file
-        file.close()
+    with held(
+        place,
+        lambda holder: OutputError(f"{slide}: another run makes it ({holder}); wait for it or choose another name"),
+        "choose another place for the slide",
+    ):
+        yield

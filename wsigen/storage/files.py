@@ -8,12 +8,14 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from wsigen.base.errors import OutputError, WsigenError, refusing
 from wsigen.base.machine import demand_posix
 
 if TYPE_CHECKING:
@@ -171,6 +173,60 @@ def lock_file(file: IO[Any]) -> None:
     import fcntl
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def held(place: Path, busy: Callable[[str], WsigenError], cure: str) -> Iterator[None]:
+    """Keep a lock file for this process and remove it at the end: two would replace each other's files.
+
+    Parameters
+    ----------
+    place : Path
+        The lock file.
+    busy : callable
+        Makes the error of whoever holds it.
+    cure : str
+        What to do if it cannot be made.
+
+    Raises
+    ------
+    WsigenError
+        That of ``busy`` if another process holds it.
+    OutputError
+        If it cannot be made.
+    """
+    with refusing(OutputError, f"{place}: cannot be locked", cure):
+        file = _locked(place, busy)
+    with file:
+        file.truncate(0)
+        file.write(holder_name())
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def holder_name() -> bytes:
+    """What a lock file says of the process that holds it."""
+    return f"process {os.getpid()} on {socket.gethostname()}".encode()
+
+
+def _locked(place: Path, busy: Callable[[str], WsigenError]) -> IO[bytes]:
+    """Open and lock a file that its last holder may remove at any moment."""
+    while True:
+        file = open_lock(place)
+        try:
+            lock_file(file)
+        except BlockingIOError:
+            holder = file.read(200).decode(errors="replace") or "another process"
+            file.close()
+            raise busy(holder) from None
+        except OSError:  # a file system that locks no files: the last to write wins
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), place.lstat()):
+                return file
+        file.close()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

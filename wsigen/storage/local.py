@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wsigen.base.errors import RunError
 from wsigen.storage.files import (
+    holder_name,
     lock_file,
     make_below,
     open_lock,
@@ -167,7 +167,7 @@ class LocalFolder(Folder):
                 advice = "this file system cannot lock files"
                 raise RunError(f"{path}: {advice} ({error.strerror}); choose another --run-dir") from None
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            file.write(holder_name())
             yield Lock()
 
     def _files(self, prefix: str) -> list[str]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from wsigen.training.loop import Outcome
 
 Model = Literal["autoencoder", "denoiser", "grid", "tokens", "mask"]
 Say = Callable[[str], None]
+
+
+class TrainingOptions(TypedDict, total=False):
+    """What any training may be given, as described in `train_autoencoder`."""
+
+    resume: bool
+    cache: str | Path | None
+    skip_bad: bool
+    say: Say | None
 
 
 def train_autoencoder(
@@ -45,75 +54,50 @@ def train_autoencoder(
     WsigenError
         For a recipe or dataset that is wrong, or a training that cannot begin or go on.
     """
-    return _train("autoencoder", recipe, out, resume, cache, skip_bad, say)
+    return _train("autoencoder", recipe, out, resume=resume, cache=cache, skip_bad=skip_bad, say=say)
 
 
-def train_denoiser(
-    recipe: str | Path,
-    *,
-    out: str | Path,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    skip_bad: bool = False,
-    say: Say | None = None,
-) -> Outcome:
+def train_denoiser(recipe: str | Path, *, out: str | Path, **options: Unpack[TrainingOptions]) -> Outcome:
     """Train a denoiser on your own slides; writes OUT/bundle, which 'wsigen generate --model' takes.
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    return _train("denoiser", recipe, out, resume, cache, skip_bad, say)
+    return _train("denoiser", recipe, out, **options)
 
 
-def train_grid(
-    recipe: str | Path,
-    *,
-    out: str | Path,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    skip_bad: bool = False,
-    say: Say | None = None,
-) -> Outcome:
+def train_grid(recipe: str | Path, *, out: str | Path, **options: Unpack[TrainingOptions]) -> Outcome:
     """Train the network that draws the grids which a bundle follows; writes OUT/bundle, a copy of it that draws them itself.
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    return _train("grid", recipe, out, resume, cache, skip_bad, say)
+    return _train("grid", recipe, out, **options)
 
 
-def train_tokens(
-    recipe: str | Path,
-    *,
-    out: str | Path,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    skip_bad: bool = False,
-    say: Say | None = None,
-) -> Outcome:
+def train_tokens(recipe: str | Path, *, out: str | Path, **options: Unpack[TrainingOptions]) -> Outcome:
     """Train the network that draws the tokens which a bundle is told; writes OUT/bundle, a copy for 'wsigen models tiles'.
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    return _train("tokens", recipe, out, resume, cache, skip_bad, say)
+    return _train("tokens", recipe, out, **options)
 
 
-def train_mask(
-    recipe: str | Path,
-    *,
-    out: str | Path,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    skip_bad: bool = False,
-    say: Say | None = None,
-) -> Outcome:
+def train_mask(recipe: str | Path, *, out: str | Path, **options: Unpack[TrainingOptions]) -> Outcome:
     """Train a model that draws layouts of whole slides; writes OUT/mask, which 'wsigen generate --mask-model' takes.
 
     Parameters and errors are those of `train_autoencoder`.
     """
-    return _train("mask", recipe, out, resume, cache, skip_bad, say)
+    return _train("mask", recipe, out, **options)
 
 
 def _train(
-    what: Model, recipe: str | Path, out: str | Path, resume: bool, cache: str | Path | None, skip_bad: bool, say: Say | None
+    what: Model,
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    say: Say | None = None,
 ) -> Outcome:
     """Read a recipe, open its dataset and train."""
     from wsigen.dataset.dataset import open_dataset

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, OutputError, refusing
 from wsigen.base.state import State, parse_state
+from wsigen.cohort.as_data import DATASET, write_dataset
 from wsigen.cohort.export.pictures import Kind
 from wsigen.cohort.export.targets import Folders, Shards, Target, about
 from wsigen.cohort.export.tiles import open_cut
@@ -25,7 +24,7 @@ from wsigen.dataset.settings import CELL_PX
 from wsigen.slide.reading import MIN_SIDE_PX
 from wsigen.storage.files import atomic_path, write_atomic
 
-RECORD, INDEX, DATASET = "export.json", "tiles.csv", "dataset.yaml"
+RECORD, INDEX = "export.json", "tiles.csv"
 
 To = Literal["folder", "webdataset"]
 
@@ -132,7 +131,23 @@ def export_cohort(
     write_class_table(target_folder / CLASS_TABLE, cutting.table)
     if to == "folder" and any(exported.tiles.values()):
         training = next(iter(read_recipe(place.root / RECIPE).plan["splits"]))
-        _write_dataset(target_folder / DATASET, cutting, tiles, masks, image, training)
+        images = {"images": f"*/images/*.{image}", "mpp": cutting.mpp_of_tiles}
+        write_dataset(
+            target_folder / DATASET,
+            "Tiles of this cohort",
+            cutting.table,
+            cutting.seen.get(training) or set(cutting.table.names),
+            cutting.groups,
+            training,
+            INDEX,
+            "image",
+            {"kind": "masks", **images, "masks": "../masks/*.png"} if masks else {"kind": "unlabelled", **images},
+            {
+                "levels": [{"name": "tile", "mpp": cutting.mpp_of_tiles}],
+                "patch_px": tiles // CELL_PX * CELL_PX,
+                "overlap_px": 0,
+            },
+        )
     return exported
 
 
@@ -155,7 +170,8 @@ class _Cutting:
         self.table: ClassTable = first.table
         self.mpp_of_tiles = first.mpp
         self.groups: dict[str, set[str]] = {}
-        """Split -> groups of which there are tiles."""
+        self.seen: dict[str, set[str]] = {}
+        """Split -> groups of which there are tiles; classes that they show."""
 
     def write(self, index: Path, watch: Watch | None) -> Exported:
         """Write all tiles and the index, which comes last."""
@@ -176,6 +192,7 @@ class _Cutting:
                         lines.writeheader()
                     lines.writerow(line)
                     counts[row["split"]] += 1
+                    self.seen.setdefault(row["split"], set()).update(name for name, share in tile.shares.items() if share)
                 if counts[row["split"]] == before:
                     without.append(row["id"])
                 else:
@@ -216,26 +233,3 @@ def _claim(folder: Path, record: Record) -> None:
     with refusing(OutputError, f"{folder}: cannot be written", "choose another --out"):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, (record.model_dump_json(indent=1) + "\n").encode())
-
-
-def _write_dataset(path: Path, cutting: _Cutting, side: int, masks: bool, image: Kind, training: str) -> None:
-    """``dataset.yaml``: the tiles as data of trainings and evaluations; all splits but the first are held out."""
-    table = cutting.table
-    images = {"images": f"*/images/*.{image}", "mpp": cutting.mpp_of_tiles}
-    values = {**{k: c.name for k, c in enumerate(table)}, 255: None}
-    source = {"kind": "masks", **images, "masks": "../masks/*.png", "values": values}
-    held_out = sorted(set().union(*(groups for split, groups in cutting.groups.items() if split != training)))
-    content = {
-        "classes": [{"name": c.name, "color": list(c.color), **({"background": True} if c.background else {})} for c in table],
-        "levels": [{"name": "tile", "mpp": cutting.mpp_of_tiles}],
-        "patch_px": side // CELL_PX * CELL_PX,
-        "overlap_px": 0,
-        "sources": [source if masks else {"kind": "unlabelled", **images}],
-        "groups": {"csv": INDEX, "image": "image", "group": "group"},
-        **({"held_out": held_out} if held_out and training in cutting.groups else {}),
-    }
-    header = (
-        "# Tiles of synthetic slides as data: 'wsigen train' and 'wsigen evaluate' read it.\n"
-        f"# Of the splits {training!r} is for training, and the others are held out.\n"
-    )
-    write_atomic(path, (header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)).encode())
