@@ -19,11 +19,11 @@ from benchmarks.faults.campaign import KINDS, NETWORK, WHAT, Campaign, CampaignE
 from benchmarks.faults.fleet import Driver, Fleet
 from benchmarks.faults.machine import make_disk, make_network
 from benchmarks.faults.store import Pass, contents, differences, half_steps, sort_out, still_read
+from wsigen.run.outputs import files_of
+from wsigen.slide.sidecars import EDIT_SCRIPT
 
 DISK_MIB = 1024
 """Size of the small disk: room for the run, and filled in a second."""
-
-SIDECARS = (".ome.tiff", ".geojson", ".json", ".png", ".groovy")
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _readable(calm: Place, place: Place) -> Callable[[bool], list[Path]]:
 def _leftovers(place: Place, temporary: Path) -> list[str]:
     """Anything but the slide and its sidecars."""
     found = [path for folder in (place.run_dir.parent, temporary) for path in sorted(folder.iterdir())]
-    expected = {place.beside(suffix) for suffix in SIDECARS}
+    expected = {*files_of(place.output), place.output.with_name(EDIT_SCRIPT)}
     return [f"left over: {path}" for path in (*found, *sorted(set(place.output.parent.iterdir()) - expected))]
 
 
