@@ -160,12 +160,17 @@ def test_a_killed_run_goes_on_with_known_pixels(whole, bundle, old, tmp_path, af
     assert resume(tmp_path / "killed.run", workers=1).level0_sha256 == whole
 
 
-@pytest.mark.parametrize("key", ["known/c/0/0/0/0", "starts/c/0/0", "classes/c/0/0", "activity/c/0/0"])
-def test_damaged_known_pixels_are_made_again(whole, bundle, old, tmp_path, key):
+KEYS = ["known/c/0/0/0/0", "starts/c/0/0", "classes/c/0/0", "activity/c/0/0"]
+
+
+@pytest.mark.parametrize("keys", [*([key] for key in KEYS), KEYS])
+def test_damaged_known_pixels_are_made_again(whole, bundle, old, tmp_path, keys):
+    """Also all of them at once: one is made from another."""
     out = tmp_path / "killed.ome.tiff"
     interrupt_in_the_middle(out, extension(bundle, old), 40)
-    file = work_of(tmp_path / "killed.run") / "state.zarr" / "pass-0" / key
-    file.write_bytes(file.read_bytes()[:-3] + b"abc")
+    for key in keys:
+        file = work_of(tmp_path / "killed.run") / "state.zarr" / "pass-0" / key
+        file.write_bytes(file.read_bytes()[:-3] + b"abc")
     assert resume(tmp_path / "killed.run", workers=1).level0_sha256 == whole
 
 

@@ -34,10 +34,17 @@ def prepare_pass(pass_: PassContext, layout: Layout, continued: Continued | None
 
 
 def with_repairs(dispatcher: Dispatcher, layout: Layout, continued: Continued | None, work: Callable[[], T]) -> T:
-    """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice."""
+    """Do ``work``; what it finds damaged is deleted and made again, each thing at most twice.
+
+    What a repair reads may be damaged as well: it is repaired first.
+    """
     damages: Counter[str] = Counter()
+    waiting: list[str] = []
     while True:
         try:
+            while waiting:
+                _repair(dispatcher.run, layout, continued, waiting[-1])
+                waiting.pop()
             return work()
         except DamagedChunkError as damage:
             damages[damage.key] += 1
@@ -45,7 +52,7 @@ def with_repairs(dispatcher: Dispatcher, layout: Layout, continued: Continued | 
                 raise
             dispatcher.notes.add("damage", f"{damage}; it is made again")
             dispatcher.drain()
-            _repair(dispatcher.run, layout, continued, damage.key)
+            waiting.append(damage.key)
 
 
 def _repair(run: RunContext, layout: Layout, continued: Continued | None, key: str) -> None:
