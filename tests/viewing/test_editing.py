@@ -82,8 +82,9 @@ def test_an_edit_comes_onto_the_page(url: str, slide: Path) -> None:
     assert slide.read_bytes() == before
     (again,) = json.loads(ask(url, "page/data.json")[2])["slides"]
     assert again["edits"] == [entry]
-    assert ask(url, "edit", "POST", asked(slide=entry["number"]))[0] == 200  # an edit of the edit
+    assert ask(url, "edit", "POST", asked(slide=entry["number"], seed=77))[0] == 200  # an edit of the edit
     assert [(e["label"], e["parent"]) for e in wait(url, "done")["edits"]["0"]] == [("edit 1", 0), ("edit 2", 1)]
+    assert json.loads(made.with_name("a.edit-2.regions").read_text())["seed"] == 77
 
 
 def test_edits_are_found_again(url: str, slide: Path) -> None:
@@ -108,6 +109,8 @@ REFUSED = {
     "not finite": asked().replace(b"900", b"1e999"),
     "no regions": b'{"slide": 0, "regions": []}',
     "too strong": asked(strength=2),
+    "half a seed": asked(seed=1.5),
+    "a seed below 0": asked(seed=-1),
     "a path": asked(output="/tmp/x.ome.tiff"),
     "too many corners": asked({**TRIANGLE, "corners": [[1, 2]] * 10_001}),
     "too much": b" " * 2**21 + asked(),
@@ -256,6 +259,7 @@ def test_drawn_made_and_seen_in_place(visit: Any, url: str, slide: Path) -> None
     assert np.abs(corners.min(0) - [600, 450]).max() <= 5  # px of the slide, as it was drawn at scale 1
     assert np.abs(corners.max(0) - [900, 650]).max() <= 5
     assert request["regions"][0]["name"] == "Tumor"
+    assert "seed" not in request
     assert page.locator(".regions li").count() == 0
     assert "version=1" in page.evaluate("location.hash") or page.keyboard.press("ArrowRight") is None
     page.get_by_text("original", exact=True).click()
@@ -305,9 +309,13 @@ def test_by_clicks_and_by_keys_alone(visit: Any, url: str) -> None:
     page.locator(".edit select").select_option("Stroma")
     page.get_by_label("Remove this region of Tumor").first.click()
     page.locator(".edit input[type=range]").fill("40")
+    page.get_by_label("Seed").fill("-3")
+    assert page.get_by_text("Make anew", exact=True).is_disabled()
+    page.get_by_label("Seed").fill("123")
     request = posted(page)
     (region,) = request["regions"]
     assert request["strength"] == 0.4
+    assert request["seed"] == 123
     assert len(region["corners"]) == 3
     assert region["corners"][0] == [750, 550]
     page.wait_for_selector(".version")

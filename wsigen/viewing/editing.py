@@ -25,6 +25,9 @@ from wsigen.viewing.versions import Versions, edits_folder, next_version, number
 MOST_BYTES = 2**21
 """Of what a page may ask for."""
 
+MOST_SEED = 2**53 - 1
+"""JavaScript has no larger whole numbers."""
+
 Edit = Callable[..., object]
 """`wsigen.edit`: ``(slide, output, *, regions, strength, seed, model, watch)``."""
 
@@ -40,11 +43,15 @@ class Region(State):
 
 
 class Request(State):
-    """What a page asks for: the slide by its number, the regions, how much of what was there may stay."""
+    """What a page asks for: the slide by its number, the regions, how much of what was there may stay, and a seed.
+
+    Without a seed it is the number of the edit: asked for twice, a region does not look the same.
+    """
 
     slide: Annotated[int, Field(ge=0)]
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=200)]
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] | None = None
 
 
 class _CancelledError(WsigenError):
@@ -154,7 +161,8 @@ class Editor:
                 regions = Path(folder) / "regions.geojson"
                 regions.write_text(json.dumps(self._features(asked.regions)), encoding="utf-8")
                 given = {"regions": regions, "strength": asked.strength, "model": self._model}
-                self._edit(slide, job.output, **given, seed=number_of(job.output), watch=look)
+                seed = number_of(job.output) if asked.seed is None else asked.seed
+                self._edit(slide, job.output, **given, seed=seed, watch=look)
             job.made = self._versions.add(job.output, job.slide)
             job.state = "done"
         except _CancelledError:

@@ -28,6 +28,8 @@ export class Editing {
     this.strength = el("input", { type: "range", min: 10, max: 100, value: 100, "aria-label": "How much is made anew",
       oninput: () => this.#fill() });
     this.amount = el("output");
+    this.seed = el("input", { type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, placeholder: "another each time",
+      title: "Equal seeds give equal pixels", "aria-label": "Seed", oninput: () => this.#fill() });
     this.go = el("button", { type: "button", className: "wide strong", onclick: () => this.begin() }, "Make anew");
     this.bar = el("progress", { max: 1, "aria-label": "Progress of the edit" });
     this.detail = el("p", { className: "detail", role: "status" });
@@ -35,7 +37,8 @@ export class Editing {
     this.message = el("p", { className: "problem", role: "alert" });
     this.element = el("section", { className: "edit", "aria-label": "Make a region anew" }, el("h2", {}, "Make a region anew"),
       el("label", { className: "choose" }, this.swatch, this.choice), this.draw, this.hint, this.list,
-      el("label", { className: "slide" }, el("span", {}, "Strength"), this.strength, this.amount), this.go, this.bar, this.detail,
+      el("label", { className: "slide" }, el("span", {}, "Strength"), this.strength, this.amount),
+      el("label", { className: "seed" }, el("span", {}, "Seed"), this.seed), this.go, this.bar, this.detail,
       this.stop, this.message);
     this.#fill();
   }
@@ -59,7 +62,8 @@ export class Editing {
     const regions = this.drawing.regions.map(({ name, corners }) => ({ name,
       corners: corners.map(([x, y]) => [x - x0, y / aspect - y0]) })); // as annotations count
     this.said = "";
-    if (await this.#post("edit", { slide, regions, strength: this.strength.value / 100 })) await this.#watch();
+    const seed = this.seed.value === "" ? {} : { seed: this.seed.valueAsNumber };
+    if (await this.#post("edit", { slide, regions, strength: this.strength.value / 100, ...seed })) await this.#watch();
   }
 
   close() {
@@ -140,7 +144,7 @@ export class Editing {
     iconButton("close", `Remove this region of ${region.name}`, "", () => drawing.remove(region), { className: "icon small" }))));
     this.amount.textContent = `${this.strength.value} %`;
     this.go.hidden = busy;
-    this.go.disabled = !can || !drawing.regions.length;
+    this.go.disabled = !can || !drawing.regions.length || !this.seed.checkValidity();
     this.bar.hidden = this.detail.hidden = this.stop.hidden = !busy;
     if (busy) {
       this.bar.value = share;
