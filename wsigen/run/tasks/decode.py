@@ -61,10 +61,10 @@ def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
 
 def _joined(pass_: PassContext, block: Box) -> NDArray[np.uint8]:
     """A block of a slide that is continued: its own pixels stay, and those that are made beside them take on its colour."""
-    join = Join(pass_, block)
-    if (whole := join.whole) is not None:
+    join, glass = Join(pass_, block), pass_.run.spec.glass.rgb
+    if (whole := join.whole(glass)) is not None:
         return whole
-    return join.with_made(_pixels(pass_, join.around, join.before(pass_.run.spec.glass.rgb)))
+    return join.with_made(_pixels(pass_, join.around, join.before(glass)))
 
 
 def _pixels(pass_: PassContext, box: Box, before: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

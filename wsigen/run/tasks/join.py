@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,12 +40,14 @@ class Join:
         self.around = block.dilate(REACH_PX).intersect(Box(0, 0, slide.height, slide.width))
         self._starts = _of_pixels(pass_, self.around)
         self.kept = self._kept()
-        self._own = pass_.run.continued.pixels(self.around)
 
-    @property
-    def whole(self) -> RGB | None:
-        """The block if nothing in it or near it is made."""
-        return self._own[self._inner] if self.kept.all() else None
+    def whole(self, glass: tuple[int, int, int]) -> RGB | None:
+        """The block if nothing in it or near it is made; of an edit, which has no use for it, glass."""
+        if not self.kept.all():
+            return None
+        if self._edits:
+            return np.full((*self._block.shape, 3), glass, np.uint8)
+        return self._own[self._inner]
 
     def before(self, glass: tuple[int, int, int]) -> RGB:
         """The pixels without what is decoded: the old slide's, and glass elsewhere."""
@@ -54,6 +58,10 @@ class Join:
         first = first_step(self._pass.plan.schedule, self._pass.plan.strength, self._pass.run.spec.settings.edit_strength)
         margin = (self._starts > first) & (self._starts < NEVER)  # in it alone: nothing of what is replaced may show
         return blended(self._own, made, self.kept, margin & self._edits)[self._inner]
+
+    @cached_property
+    def _own(self) -> RGB:
+        return self._pass.run.continued.pixels(self.around)
 
     @property
     def _inner(self) -> tuple[slice, slice]:
