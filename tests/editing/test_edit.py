@@ -7,13 +7,17 @@ import shutil
 import numpy as np
 import pytest
 from editing_making import drawing, pixels, tiles_of
+from slide_making import tissue
 
 from wsigen.base.errors import WsigenError
 from wsigen.editing.edit import edit, undo_edit
 from wsigen.editing.names import EditFiles
+from wsigen.editing.task import _shows_tissue
 from wsigen.run.engine.stage import Stage
 from wsigen.run.output_check import held_output
 from wsigen.slide.marks import description_of, synthetic_mark
+from wsigen.slide.placed import PlacedImage
+from wsigen.slide.reading import open_image
 
 
 def digest(path):
@@ -61,13 +65,24 @@ def test_the_slide_says_what_was_made(parent, edited):
 
 
 def test_undo_gives_the_parents_bytes(parent, edited, tmp_path):
-    for path in (edited.slide, edited.undo, edited.manifest, edited.annotations, edited.thumbnail):
+    for path in EditFiles(edited.slide).all:
         shutil.copy(path, tmp_path)
     output = undo_edit(tmp_path / edited.slide.name)
     assert digest(output) == digest(parent)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     with pytest.raises(WsigenError, match="take the parent itself"):
         undo_edit(output)
+
+
+def test_undo_of_an_edit_of_an_edit_gives_its_annotations_and_manifest_back(edited, settings, tmp_path):
+    regions = drawing(tmp_path / "drawn.geojson", (1000, 740, 200, 100, "Stroma"))
+    again = edit(edited.slide, tmp_path / "again.ome.tiff", **{**settings, "regions": regions, "steps": 1})
+    assert again.annotations.read_bytes() != edited.annotations.read_bytes()
+    undo_edit(again.slide)
+    for kind in ("slide", "annotations", "manifest"):
+        assert getattr(again, kind).read_bytes() == getattr(edited, kind).read_bytes()
+    assert again.script.exists()
+    assert not any(path.exists() for path in (again.undo, again.thumbnail, again.overlay))
 
 
 def test_a_chain_of_edits_tells_all_of_them(edited, settings, tmp_path):
@@ -139,12 +154,12 @@ def test_an_edit_that_was_killed_while_it_wrote_goes_on(parent, edited, settings
     left = [tmp_path / f".0123456789ab.{name}" for name in (out.name, "edited.undo")]
     for path in left:
         path.write_bytes(b"half a slide")
-    monkeypatch.setattr("wsigen.editing.patches.STRIP_PX", 50_000)  # how much is held at a time changes nothing
+    monkeypatch.setattr("wsigen.editing.patches.CELL_PX", 200)  # how much is held at a time changes nothing
     assert edit(parent, out, **settings).level0_sha256 == edited.level0_sha256
     assert not any(path.exists() for path in left)
-    assert sorted(path.name for path in tmp_path.glob("*edit*")) == [
-        "edit.geojson", *(f"edited.{end}" for end in ("geojson", "jpg", "json", "ome.tiff", "undo"))
-    ]  # fmt: skip
+    ends = ("geojson", "groovy", "jpg", "json", "ome.tiff", "overlay.jpg", "undo")
+    names = ["edit.geojson", *(f"edited.{end}" for end in ends), "wsigen-edit.groovy"]
+    assert sorted(path.name for path in tmp_path.glob("*edit*")) == names
 
 
 def test_one_output_is_written_by_one_edit(parent, edited, settings, tmp_path):
@@ -228,5 +243,41 @@ def test_formats_whose_pixels_cannot_be_replaced_are_refused_before_anything_is_
     from PIL import Image
 
     Image.fromarray(np.full((700, 700, 3), 200, np.uint8)).save(tmp_path / "a.jpg")
-    with pytest.raises(WsigenError, match="convert it first"):
+    with pytest.raises(WsigenError, match=r"name in \.ome\.tiff, .* or convert it first"):
         edit(tmp_path / "a.jpg", tmp_path / "b.jpg", **settings)
+
+
+def test_such_formats_are_written_anew_as_ome_tiff(settings, tmp_path):
+    from PIL import Image
+
+    rgb = tissue(1100, 1300)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    before = digest(tmp_path / "a.png")
+    regions = drawing(tmp_path / "drawn.geojson", (600, 500, 100, 80, "Tumor"))
+    given = {**settings, "regions": regions, "steps": 1}
+    with pytest.raises(WsigenError, match="--slide-mpp"):
+        edit(tmp_path / "a.png", tmp_path / "b.ome.tiff", **given)
+    assert not (tmp_path / "b.edit").exists()
+    made = edit(tmp_path / "a.png", tmp_path / "b.ome.tiff", slide_mpp=0.5, **given)
+    assert made.undo is None
+    assert any("written anew" in note for note in made.notes)
+    image = open_image(made.slide)
+    assert (image.mpp, image.width, image.height) == (0.5, 1300, 1100)
+    far = np.ones(rgb.shape[:2], bool)
+    far[420:660, 520:780] = False
+    assert np.abs(pixels(made.slide) - rgb)[far].mean() < 4  # JPEG
+    manifest = json.loads(made.manifest.read_text())
+    assert manifest["history"][0]["parent_sha256"] == before
+    assert synthetic_mark(made.slide) == "partly"
+    assert not EditFiles(made.slide).undo.exists()
+
+
+def test_regions_off_the_tissue_are_told(tmp_path):
+    import tifffile
+
+    rgb = np.full((1200, 2400, 3), 243, np.uint8)
+    rgb[:, :1200] = tissue(1200, 1200)
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", tile=(256, 256))
+    placed = PlacedImage(open_image(tmp_path / "a.tif").stated(0.5), rgb.shape[:2], (0, 0))
+    assert _shows_tissue(placed, np.array([300.0, 300.0, 500.0, 500.0]))
+    assert not _shows_tissue(placed, np.array([1700.0, 300.0, 1900.0, 500.0]))

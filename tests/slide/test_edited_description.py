@@ -14,8 +14,10 @@ from slide_making import make_slide, tissue
 
 from wsigen.base.errors import ImageError
 from wsigen.base.geometry import Box
-from wsigen.slide.edited_description import edited_description
+from wsigen.slide.edited_description import edited_description, holds_rois
 from wsigen.slide.marks import STATEMENT, description_of, synthetic_mark
+from wsigen.slide.ome import ome_xml
+from wsigen.slide.ome_rois import Roi
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
 from wsigen.slide.splice import Patch, replace_pixels
@@ -57,6 +59,31 @@ def test_a_real_ome_tiff_says_that_it_is_partly_synthetic(tmp_path: Path) -> Non
     assert ome.images[0].name == "case 7 µ"
     (edit,) = ome.structured_annotations.map_annotations
     assert edit.value.ms[0].value == "partly"
+
+
+def test_annotations_of_ours_are_replaced_and_those_of_others_stay() -> None:
+    square = [[0.0, 0.0], [0.0, 80.0], [80.0, 80.0], [80.0, 0.0], [0.0, 0.0]]
+    one = Roi("Tumor 1", "Tumor", (200, 0, 0), (square,))
+    two = [Roi("Stroma 1", "Stroma & <b>", (0, 90, 0), (square,)), Roi("Tumor 1", "Tumor", (200, 0, 0), (square, square))]
+    ours = ome_xml(PyramidSpec(600, 512, 0.5, 20), "x", {}, [one]).decode()
+    assert holds_rois(ours)
+    ome = from_xml(edited_description(ours, 1, {}, "y.ome.tiff", two), validate=True)
+    assert [roi.name for roi in ome.rois] == ["Stroma 1", "Tumor 1"]
+    assert [ref.id for ref in ome.images[0].roi_refs] == [roi.id for roi in ome.rois]
+    assert len(ome.rois[1].union) == 2
+    assert from_xml(edited_description(ours, 1, {}, "y.ome.tiff"), validate=True).rois == []
+    theirs = ours.replace('Creator="wsigen"', 'Creator="OMERO"')
+    assert not holds_rois(theirs)
+    assert [roi.name for roi in from_xml(edited_description(theirs, 1, {}, "y.ome.tiff", two), validate=True).rois] == [
+        "Tumor 1"
+    ]
+
+
+def test_two_edits_of_one_slide_are_two_files() -> None:
+    text = ome_xml(PyramidSpec(600, 512, 0.5, 20), "x", {}).decode()
+    identities = {from_xml(edited_description(text, 1, {"edit": each}, "y.ome.tiff")).uuid for each in "aab"}
+    assert len(identities) == 2
+    assert from_xml(text).uuid not in identities
 
 
 def test_an_svs_says_so_in_an_entry_of_its_own(tmp_path: Path) -> None:

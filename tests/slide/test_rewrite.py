@@ -35,7 +35,7 @@ def test_a_slide_of_another_kind_is_written_and_edited(tmp_path: Path) -> None:
     with pytest.raises(OtherFormatError):
         replace_pixels(path, output, [patch])
     blocks: list[int] = []
-    spec = write_ome_tiff(path, copy, compression="deflate", note=lambda: blocks.append(1))
+    spec = write_ome_tiff(path, copy, compression="deflate", note=lambda done, of: blocks.append((done, of)))
     assert len(blocks) == len(spec.grid)
     before, after = open_image(path), open_image(copy)
     whole = Box(0, 0, 640, 768)

@@ -55,6 +55,25 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_slide(tmp_path_factory.mktemp("undo"), spec, tissue(SIDE, SIDE))
 
 
+def test_files_beside_come_back_with_it(slide: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_bytes(b"as they were")
+    output, undo = tmp_path / "out.ome.tiff", tmp_path / "undo"
+    replace_pixels(slide, output, [PATCH], undo=undo, beside={"notes": notes})
+    (tmp_path / "new").write_bytes(b"made by the edit")
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(undo.read_bytes().replace(b"as they were", b"as they ware"))
+    edited = output.read_bytes()
+    with pytest.raises(OutputError, match="damaged"):
+        restore(output, damaged, {"notes": tmp_path / "back"})
+    assert output.read_bytes() == edited
+    assert not (tmp_path / "back").exists()
+    restore(output, undo, {"notes": tmp_path / "back", "none": tmp_path / "new"})
+    assert (tmp_path / "back").read_bytes() == b"as they were"
+    assert not (tmp_path / "new").exists()
+    assert output.read_bytes() == slide.read_bytes()
+
+
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(*[st.integers(0, SIDE - 1)] * 4, st.integers(0, 99), st.booleans()), min_size=1, max_size=3))
 def test_a_chain_of_any_edits_is_undone_byte_for_byte(

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-
-from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError
-from wsigen.base.geometry import Box
+from wsigen.base.errors import ConfigError, LayoutError, OutputError
 from wsigen.base.json_file import read_json
 from wsigen.base.version import __version__
 from wsigen.editing.annotations import edited_annotations, geometries_of, shapes_of
-from wsigen.editing.names import EditFiles, base_of
-from wsigen.editing.patches import patch_of
+from wsigen.editing.names import OME, EditFiles, base_of, ending_of
+from wsigen.editing.patches import patches_of
 from wsigen.editing.record import edited_manifest, manifest_beside
-from wsigen.editing.windows import cell_px_of, seed_of, surroundings_px, windows_of
-from wsigen.layout.polygons import PolygonLayout
-from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
-from wsigen.models.card import BundleCard
+from wsigen.editing.task import EditTask
+from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.run.config import RunConfig
-from wsigen.run.continued import placed_slide, read_regions
 from wsigen.run.display import showing
-from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.stage import Stage, Watcher
-from wsigen.run.engine.workers import Workers
-from wsigen.run.generate import do_run, prepare_run
 from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
 from wsigen.run.manifest import EditRecord
 from wsigen.run.output_check import held_output
-from wsigen.run.outputs import files_of
-from wsigen.run.prepare import Prepared, slide_mpp
+from wsigen.run.prepare import Prepared
 from wsigen.run.typed_settings import EditSettings
-from wsigen.slide.edited_description import edited_description
+from wsigen.slide.edited_description import edited_description, holds_rois
 from wsigen.slide.marks import description_of, synthetic_mark
-from wsigen.slide.placed import PlacedImage
+from wsigen.slide.ome_rois import Roi, TooManyRoisError, rois_of
 from wsigen.slide.reading import let_go
-from wsigen.slide.sidecars import write_manifest, write_thumbnail
-from wsigen.slide.splice import demand_replaceable, replace_pixels, restore
+from wsigen.slide.sidecars import import_script, write_annotated, write_edit_script, write_manifest, write_thumbnail
+from wsigen.slide.splice import OtherFormatError, demand_replaceable, replace_pixels, restore
 from wsigen.slide.writer import level0_sha256
 from wsigen.storage.files import remove_leftovers, remove_tree, sha256, write_atomic
 
@@ -52,8 +43,8 @@ class Edited:
 
     Attributes
     ----------
-    slide, annotations, manifest, thumbnail : Path
-        The slide, and what lies beside it.
+    slide, annotations, manifest, thumbnail, overlay, script : Path
+        The slide, and what lies beside it: as of `wsigen.run.outputs.Files`.
     undo : Path or None
         What gives the parent's bytes back (`undo_edit`).
     boxes : tuple
@@ -70,6 +61,8 @@ class Edited:
     annotations: Path
     manifest: Path
     thumbnail: Path
+    overlay: Path
+    script: Path
     undo: Path | None
     boxes: tuple[tuple[int, int, int, int], ...]
     tiles: tuple[tuple[int, int], ...]
@@ -106,7 +99,8 @@ def edit(
     slide : str or Path
         A tiled TIFF: a slide of wsigen, an SVS, any OME-TIFF. It is never changed.
     output : str or Path
-        The new slide, of the same ending: it keeps the format.
+        The new slide, of the same ending: it keeps the format. A slide in whose format pixels cannot be replaced becomes an
+        OME-TIFF, if the name ends in ``.ome.tiff``.
     regions : str or Path
         GeoJSON of polygons with classes, px of the slide, as QuPath exports them.
     strength : float
@@ -149,26 +143,26 @@ def edit(
     slide, output = Path(slide), Path(output)
     given: Any = {"extend": slide, "regions": Path(regions), "margin_um": margin_um, "edit_strength": strength, "seed": seed}
     given |= {"model": model, "extend_mpp": slide_mpp, "resample": resample, "size": (2048, 2048), "compression": "deflate"}
-    demand_replaceable(slide)
-    names = EditFiles.of(slide, output, bool(settings.get("overwrite")))
+    anew = _written_anew(slide, output)
+    names = EditFiles.of(slide, output, bool(settings.get("overwrite")), anew)
     mark, layout = synthetic_mark(slide), _annotations(slide, annotations)
     card = check_bundle(find_bundle(model))
     if layout is not None:
         background = next((tissue.name for tissue in card.table if tissue.background), None)
         given |= {"layout": layout, "background": background if mark == "true" else None}
     config = with_machine(RunConfig(**{**given, **settings}), machine)
-    task = _Task.of(slide, config, card, names)
+    task = EditTask.of(slide, config, card, names, anew)
     names.spare((*EditFiles(slide).all, config.regions, layout))
     with showing(progress, watch) as look, held_output(output):
         names.demand_free(config.overwrite)  # another edit may have been faster
         _remove_leftovers(names)
         _note(look, task.notes)
         made = task.generate(look)
-        return _put_together(task, made, mark, layout, undo)
+        return _put_together(task, made, mark, layout, undo and not anew)
 
 
 def undo_edit(output: str | Path) -> Path:
-    """Give the parent's bytes back to an edited slide; what lay beside the edit is removed.
+    """Give the parent's bytes back to an edited slide, and its annotations and manifest, if it had any.
 
     Raises
     ------
@@ -183,88 +177,14 @@ def undo_edit(output: str | Path) -> Path:
         raise OutputError(f"{names.undo}: is not there: the edit kept none, or was undone; take the parent itself")
     with held_output(output):
         _remove_leftovers(names)
-        restore(output, names.undo)
+        restore(output, names.undo, {".geojson": names.annotations, ".json": names.manifest})
         let_go()
-        for path in (names.manifest, names.annotations, names.thumbnail, names.undo):
+        for path in (names.thumbnail, names.overlay, *([] if names.annotations.exists() else [names.script]), names.undo):
             path.unlink(missing_ok=True)
     return output
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """An edit that is checked."""
-
-    source: Path
-    config: RunConfig
-    card: BundleCard
-    names: EditFiles
-    placed: PlacedImage
-    regions: PolygonLayout
-    windows: tuple[Box, ...]
-    notes: tuple[str, ...]
-
-    @staticmethod
-    def of(slide: Path, config: RunConfig, card: BundleCard, names: EditFiles) -> _Task:
-        mpp = slide_mpp(config, card)
-        placed = placed_slide(config, mpp)
-        regions = read_regions(config, card.table, placed)
-        sx, sy = regions.scale[1], regions.scale[0]
-        bounds = regions.polygons.bounds * np.array([sx, sy, sx, sy])
-        canvas = np.array([placed.size[1], placed.size[0]])
-        outside = (bounds[:, 2:] <= 0).any(1) | (bounds[:, :2] >= canvas).any(1)
-        if outside.any():
-            raise LayoutError(f"{config.regions}: a region lies outside the slide of {canvas[0]}x{canvas[1]} px; draw it on it")
-        around = round(config.margin_um / mpp) + surroundings_px(card)
-        windows = windows_of(bounds, placed.size, around, cell_px_of(card))
-        return _Task(slide, config, card, names, placed, regions, tuple(windows), (*placed.source.notes, *regions.notes))
-
-    @property
-    def to_file(self) -> float:
-        """Px of the slide's file per px of the model."""
-        return self.placed.source.width / self.placed.size[1]
-
-    def boxes(self) -> tuple[tuple[int, int, int, int], ...]:
-        """``(x, y, w, h)`` of the windows in px of the slide's file."""
-        scaled = [[round(v * self.to_file) for v in (w.x0, w.y0, w.width, w.height)] for w in self.windows]
-        return tuple((x, y, w, h) for x, y, w, h in scaled)
-
-    def generate(self, look: Watcher | None) -> list[Prepared]:
-        """Generate all windows that are not there yet."""
-        workers = Workers.of(self.config)
-        self._claim()
-        made = []
-        with workers.cluster() as cluster:
-            for number, window in enumerate(self.windows):
-                made.append(self._window(number, window, workers, cluster, look))
-        return made
-
-    def _claim(self) -> None:
-        """Make the folder of the windows, or make sure that it is that of this edit (RunError)."""
-        mine = {
-            "slide": sha256(self.source),
-            "windows": [[w.x0, w.y0, w.width, w.height] for w in self.windows],
-            "regions": sha256(Path(str(self.config.regions))),
-            "settings": {k: v for k, v in self.config.identity().items() if k not in ("extend", "regions", "layout", "model")},
-            "model": bundle_hash(find_bundle(self.config.model)),
-        }
-        file = self.names.work / "edit.json"
-        if file.is_file() and read_json(file, RunError, "delete the folder") != json.loads(json.dumps(mine)):
-            raise RunError(f"{self.names.work}: holds another edit that was stopped; delete it, or choose another name")
-        self.names.work.mkdir(exist_ok=True)
-        write_atomic(file, json.dumps(mine).encode())
-
-    def _window(self, number: int, window: Box, workers: Workers, cluster: Cluster, look: Watcher | None) -> Prepared:
-        output = self.names.work / f"window-{number}.ome.tiff"
-        changes: Any = {"size": (window.width, window.height), "at": (-window.x0, -window.y0), "run_dir": None}
-        changes["seed"] = seed_of(self.config.seed, window)
-        config = self.config.merged(**changes, overwrite=True, keep_run=False)
-        prepared = prepare_run(output, config, workers)
-        if not _finished(prepared, output):
-            do_run(prepared, workers, cluster, look)
-        return prepared
 
 
 def _remove_leftovers(names: EditFiles) -> None:
@@ -273,65 +193,96 @@ def _remove_leftovers(names: EditFiles) -> None:
         remove_leftovers(path)
 
 
-def _finished(prepared: Prepared, output: Path) -> bool:
-    """Whether a window is there, whole, and the one of this run."""
-    files = files_of(output)
-    if not files.slide.is_file() or not files.manifest.is_file():
-        return False
-    said = read_json(files.manifest, RunError, "delete it")
-    return bool(
-        isinstance(said, dict)
-        and said.get("run_id") == prepared.spec.run_id
-        and said.get("sha256", {}).get(output.name) == sha256(output)
-    )
-
-
-def _put_together(task: _Task, made: list[Prepared], mark: str | None, layout: Path | None, undo: bool) -> Edited:
+def _put_together(task: EditTask, made: list[Prepared], mark: str | None, layout: Path | None, undo: bool) -> Edited:
     """Put the windows into the slide's file, and write what lies beside it; the manifest comes last."""
     names, config, card = task.names, task.config, task.card
     let_go()
     patches = [
-        patch_of(names.work / f"window-{number}.ome.tiff", window, task.placed, prepared)
+        patch
         for number, (window, prepared) in enumerate(zip(task.windows, made, strict=True))
+        for patch in patches_of(names.work / f"window-{number}.ome.tiff", window, task.placed, prepared)
     ]
     shapes = shapes_of(task.regions, task.to_file)
+    geometries = tuple(geometries_of(shapes, card.table))
+    content, areas = edited_annotations(layout, shapes, card.table, config.seed)
     parent = manifest_beside(task.source, base_of(task.source))
     earlier = sum(len(each.get("regions", ())) for each in (parent or {}).get("history") or ())
+    model = {"model": card.name, "model_sha256": made[0].spec.model_sha256}
+    told: Any = {"regions": geometries, "boxes": task.boxes(), "seed": config.seed, **model}
+    told |= {"strength": config.edit_strength, "margin_um": config.margin_um}
     write_atomic(names.placing, b"")
     names.manifest.unlink(missing_ok=True)
-    details = {"model": card.name, "model_sha256": made[0].spec.model_sha256, "seed": str(config.seed)}
-    text = edited_description(description_of(task.source) or "", earlier + len(shapes), details, names.slide.name)
-    spliced = replace_pixels(task.source, names.slide, patches, description=text, undo=names.undo if undo else None)
+    before = description_of(task.file) or ""
+    rois, roi_notes = _rois(before, content)
+    edit_id = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    details = {**model, "seed": str(config.seed), "edit": edit_id}
+    text = edited_description(before, earlier + len(shapes), details, names.slide.name, rois)
+    kept = _kept_beside(task.source, layout)
+    spliced = replace_pixels(task.file, names.slide, patches, description=text, undo=names.undo if undo else None, beside=kept)
     if not undo:
         names.undo.unlink(missing_ok=True)
     let_go()
-    content, areas = edited_annotations(layout, shapes, card.table, config.seed)
     write_atomic(names.annotations, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-    write_thumbnail(names.slide, names.thumbnail)
+    _write_pictures(task, content, mark)
     tiles = tuple((level.tiles, level.of) for level in spliced.levels)
     record = EditRecord(
         parent=task.source.name,
-        parent_sha256=spliced.parent_sha256,
-        regions=tuple(geometries_of(shapes, card.table)),
-        boxes=task.boxes(),
-        seed=config.seed,
-        strength=config.edit_strength,
-        margin_um=config.margin_um,
-        model=card.name,
-        model_sha256=made[0].spec.model_sha256,
+        parent_sha256=sha256(task.source) if task.anew else spliced.parent_sha256,
         wsigen=__version__,
         tiles=tuple(count for count, _ in tiles),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **told,
     )
     digest = level0_sha256(names.slide)
-    hashes = {path.name: sha256(path) for path in (names.slide, names.annotations, names.thumbnail)}
+    hashes = {path.name: sha256(path) for path in names.all if path not in (names.manifest, names.undo)}
     write_manifest(names.manifest, edited_manifest(parent, record, mark, card, areas, {"level0_tiles": digest, **hashes}))
     names.placing.unlink()
     if not config.keep_run:
         remove_tree(names.work)
     undo_path = names.undo if undo else None
-    files = (names.slide, names.annotations, names.manifest, names.thumbnail, undo_path)
-    return Edited(*files, task.boxes(), tiles, digest, (*task.notes, *spliced.notes))
+    files = (names.slide, names.annotations, names.manifest, names.thumbnail, names.overlay, names.script, undo_path)
+    return Edited(*files, task.boxes(), tiles, digest, (*task.notes, *spliced.notes, *roi_notes))
+
+
+def _rois(before: str, content: dict[str, Any]) -> tuple[tuple[Roi, ...], tuple[str, ...]]:
+    """The annotations for a slide that holds those of its parent, and what a user should know of them."""
+    if not holds_rois(before):
+        return (), ()
+    try:
+        return rois_of(content["features"]), ()
+    except TooManyRoisError:
+        return (), ("the annotations have too many corners for the slide's OME-XML; the GeoJSON beside it alone has them",)
+
+
+def _kept_beside(slide: Path, layout: Path | None) -> dict[str, Path]:
+    """What lay beside the slide, by its ending: undone edits have it again."""
+    base = base_of(slide)
+    plain = layout if layout is not None and layout.suffix.lower() in (".geojson", ".json") else None
+    files = {".geojson": plain or slide.with_name(f"{base}.geojson")}
+    if manifest_beside(slide, base) is not None:
+        files[".json"] = slide.with_name(f"{base}.json")
+    return {ending: path for ending, path in files.items() if path.is_file()}
+
+
+def _write_pictures(task: EditTask, content: dict[str, Any], mark: str | None) -> None:
+    """The pictures and the scripts for QuPath, as beside a slide that was generated."""
+    names, source = task.names, task.placed.source
+    write_thumbnail(names.slide, names.thumbnail)
+    title = "SYNTHETIC" if mark == "true" else "PARTLY SYNTHETIC"
+    write_annotated(names.thumbnail, names.overlay, content["features"], (source.height, source.width), title)
+    write_atomic(names.script, import_script().encode())
+    write_edit_script(names.slide.absolute().parent)
+
+
+def _written_anew(slide: Path, output: Path) -> bool:
+    """Whether the whole slide is written as an OME-TIFF, as no pixels can be replaced in its format (ImageError)."""
+    try:
+        demand_replaceable(slide)
+    except OtherFormatError:
+        if ending_of(output) not in OME:
+            raise
+        return True
+    return False
 
 
 def _annotations(slide: Path, given: str | Path | None) -> Path | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from wsigen.base.errors import ConfigError, OutputError, refusing
 
+OME = (".ome.tiff", ".ome.tif")
+
 
 @dataclass(frozen=True, slots=True)
 class EditFiles:
@@ -23,8 +25,14 @@ class EditFiles:
     slide: Path
 
     @staticmethod
-    def of(parent: Path, output: Path, overwrite: bool) -> EditFiles:
-        """Refuse an output that cannot be written (OutputError, ConfigError)."""
+    def of(parent: Path, output: Path, overwrite: bool, anew: bool = False) -> EditFiles:
+        """Refuse an output that cannot be written (OutputError, ConfigError).
+
+        Parameters
+        ----------
+        anew : bool
+            Whether the whole file is written anew, whatever the slide's format.
+        """
         names, folder = EditFiles(output), output.absolute().parent
         if not folder.is_dir():
             raise OutputError(f"{folder}: no such folder; make it first")
@@ -32,7 +40,7 @@ class EditFiles:
             raise OutputError(f"{folder}: not writable; choose another place for the slide")
         if parent.exists() and output.exists() and output.samefile(parent):
             raise ConfigError(f"{output}: is the slide itself, which is never changed; give another name")
-        if ending_of(output) != ending_of(parent):
+        if not anew and ending_of(output) != ending_of(parent):
             raise ConfigError(f"{output}: an edited slide keeps its format; give a name that ends in {ending_of(parent)!r}")
         if len({*names.all, names.work}) <= len(names.all):
             raise ConfigError(f"{output}: a file beside it has that name; rename the slide so that it ends in .tif")
@@ -79,6 +87,16 @@ class EditFiles:
         return self._beside(".jpg")
 
     @property
+    def overlay(self) -> Path:
+        """The same with its classes."""
+        return self._beside(".overlay.jpg")
+
+    @property
+    def script(self) -> Path:
+        """For QuPath: it brings the annotations in."""
+        return self._beside(".groovy")
+
+    @property
     def undo(self) -> Path:
         """What gives its parent back."""
         return self._beside(".undo")
@@ -96,7 +114,7 @@ class EditFiles:
     @property
     def all(self) -> tuple[Path, ...]:
         """All of them but the folder."""
-        return (self.slide, self.annotations, self.manifest, self.thumbnail, self.undo)
+        return (self.slide, self.annotations, self.manifest, self.thumbnail, self.overlay, self.script, self.undo)
 
 
 def base_of(slide: Path) -> str:
@@ -107,4 +125,4 @@ def base_of(slide: Path) -> str:
 def ending_of(slide: Path) -> str:
     """Its ending, in small letters."""
     lower = slide.name.lower()
-    return next((end for end in (".ome.tiff", ".ome.tif") if lower.endswith(end)), slide.suffix.lower())
+    return next((end for end in OME if lower.endswith(end)), slide.suffix.lower())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from wsigen.slide.reading import ImageSource, open_image
 from wsigen.slide.resample import apply, taps
 from wsigen.slide.splice import Patch
 
-STRIP_PX = 2**22
-"""Pixels of a window that are held at a time."""
+CELL_PX = 2048
+"""Side of what is looked at at a time, px of the file."""
 
 
-def patch_of(made: Path, window: Box, placed: PlacedImage, prepared: Prepared) -> Patch:
-    """The pixels of a window that are to be put into a slide's file.
+def patches_of(made: Path, window: Box, placed: PlacedImage, prepared: Prepared) -> Iterator[Patch]:
+    """Yield the pixels of a window that are to be put into a slide's file, cell by cell; cells without any are left out.
 
     Parameters
     ----------
@@ -44,46 +44,41 @@ def patch_of(made: Path, window: Box, placed: PlacedImage, prepared: Prepared) -
 
     Notes
     -----
-    **Memory bound.** `STRIP_PX` pixels: they lie in a nameless file beside the window, and are mapped from there.
+    **Memory bound.** A cell: they lie in nameless files beside the window, and are mapped from there. Only cells
+    that change take room on the disk, however large the window is.
     """
-    image, changed, factor = open_image(made), _changed(prepared), prepared.spec.passes[-1].factor
-    box = _in_file(window, placed)
-
-    def pixels(strip: Box) -> NDArray[np.uint8]:
-        return _pixels(image, window, placed, strip)
-
-    def mask(strip: Box) -> NDArray[np.bool_]:
-        ys, xs = (each // factor for each in _nearest(strip, window, placed))
-        return changed[np.ix_(ys, xs)]
-
+    image = open_image(made)
     with refusing(OutputError, f"{made}: its pixels cannot be kept", "free disk space, then give the same command again"):
-        return Patch(box, _on_disk(made.parent, box, pixels, 3), _on_disk(made.parent, box, mask))
+        for cell in _cells(_in_file(window, placed)):
+            mask = _mask(cell, window, placed, prepared)
+            if mask.any():
+                pixels = _pixels(image, window, placed, cell)
+                yield Patch(cell, _on_disk(made.parent, pixels), _on_disk(made.parent, mask))
 
 
-def _changed(prepared: Prepared) -> NDArray[np.bool_]:
-    """Which latent px of a window are made, bool ``(h, w)``."""
+def _cells(box: Box) -> Iterator[Box]:
+    for y in range(box.y0, box.y1, CELL_PX):
+        for x in range(box.x0, box.x1, CELL_PX):
+            yield Box(y, x, y + CELL_PX, x + CELL_PX).intersect(box)
+
+
+def _mask(cell: Box, window: Box, placed: PlacedImage, prepared: Prepared) -> NDArray[np.bool_]:
+    """Which px of a cell are made, bool ``(h, w)``."""
     plan, continued, glass = prepared.spec.passes[-1], prepared.continued, prepared.spec.glass.index
     assert continued is not None
-    canvas = plan.grid.canvas
-    classes = prepared.layout.class_map(canvas, plan.cell_px)
+    ys, xs = (each // plan.factor for each in _nearest(cell, window, placed))
+    latents = Box(int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1)
+    classes = prepared.layout.class_map(latents, plan.cell_px)
     bare = np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
-    return np.asarray(continued.starts(plan, canvas, bare) != NEVER)
+    return np.asarray(continued.starts(plan, latents, bare) != NEVER)[np.ix_(ys - latents.y0, xs - latents.x0)]
 
 
-def _on_disk(folder: Path, box: Box, of_strip: Callable[[Box], NDArray[Any]], *more: int) -> NDArray[Any]:
-    """An array of a box, made strip by strip; a full disk is an error here, and none of the map's."""
+def _on_disk(folder: Path, values: NDArray[Any]) -> NDArray[Any]:
+    """The same array, mapped from a file; a full disk is an error here, and none of the map's."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        for strip in _strips(box):
-            values = of_strip(strip)
-            file.write(np.ascontiguousarray(values).data)
+        file.write(np.ascontiguousarray(values).data)
         file.flush()
-        return np.memmap(file, values.dtype, "r", shape=(*box.shape, *more))
-
-
-def _strips(box: Box) -> Iterator[Box]:
-    step = max(1, STRIP_PX // box.width)
-    for top in range(box.y0, box.y1, step):
-        yield Box(top, box.x0, min(top + step, box.y1), box.x1)
+        return np.memmap(file, values.dtype, "r", shape=values.shape)
 
 
 def _in_file(window: Box, placed: PlacedImage) -> Box:
@@ -98,21 +93,21 @@ def _in_file(window: Box, placed: PlacedImage) -> Box:
     return Box(y0, x0, y1, x1)
 
 
-def _nearest(strip: Box, window: Box, placed: PlacedImage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of a window in which the px of a strip of the file have their middle."""
+def _nearest(cell: Box, window: Box, placed: PlacedImage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of a window in which the px of a cell of the file have their middle."""
     fy, fx = placed.size[0] / placed.source.height, placed.size[1] / placed.source.width
-    ys = np.clip(((np.arange(strip.y0, strip.y1) + 0.5) * fy).astype(int) - window.y0, 0, window.height - 1)
-    xs = np.clip(((np.arange(strip.x0, strip.x1) + 0.5) * fx).astype(int) - window.x0, 0, window.width - 1)
+    ys = np.clip(((np.arange(cell.y0, cell.y1) + 0.5) * fy).astype(int) - window.y0, 0, window.height - 1)
+    xs = np.clip(((np.arange(cell.x0, cell.x1) + 0.5) * fx).astype(int) - window.x0, 0, window.width - 1)
     return ys, xs
 
 
-def _pixels(image: ImageSource, window: Box, placed: PlacedImage, strip: Box) -> NDArray[np.uint8]:
-    """A strip of a window in px of the slide's file: cubic where they are finer than the model's, else area means."""
+def _pixels(image: ImageSource, window: Box, placed: PlacedImage, cell: Box) -> NDArray[np.uint8]:
+    """A cell of a window in px of the slide's file: cubic where they are finer than the model's, else area means."""
     source, size = placed.source, placed.size
     if size == (source.height, source.width):
-        return image.region(strip.relative_to(window), window.shape)
-    rows = taps(strip.y0, strip.y1, source.height, size[0])
-    columns = taps(strip.x0, strip.x1, source.width, size[1])
+        return image.region(cell.relative_to(window), window.shape)
+    rows = taps(cell.y0, cell.y1, source.height, size[0])
+    columns = taps(cell.x0, cell.x1, source.width, size[1])
     for axis, low, high in ((rows, window.y0, window.y1), (columns, window.x0, window.x1)):
         np.clip(axis.index, low, high - 1, out=axis.index)
     (top, bottom), (left, right) = rows.span, columns.span

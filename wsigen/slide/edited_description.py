@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from wsigen.base.errors import ImageError, refusing
 from wsigen.slide.marks import PARTLY, is_ome
-from wsigen.slide.ome import clean
+from wsigen.slide.ome import clean, roi_element
+from wsigen.slide.ome_rois import Roi
 
 EDIT = "wsigen/edit"
 """Namespace of the MapAnnotation that says what was edited."""
@@ -21,7 +22,7 @@ _APERIO = re.compile(r"\|Synthetic = [^|]*")
 _BEFORE_DESCRIPTION = ("AcquisitionDate", "ExperimenterRef")
 
 
-def edited_description(text: str, regions: int, details: Mapping[str, str], file_name: str) -> str:
+def edited_description(text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi] = ()) -> str:
     """Return a description that says what was edited.
 
     OME-XML gets a sentence in the description of its largest image, and a MapAnnotation for programs; Aperio's text a further
@@ -34,9 +35,12 @@ def edited_description(text: str, regions: int, details: Mapping[str, str], file
     regions : int
         How many regions were made anew, by this edit and those before.
     details : mapping of str to str
-        Further keys and values for programs, e.g. model and seed.
+        Further keys and values for programs, e.g. model and seed. They and the UUID before decide the UUID of OME-XML: those of
+        two edits should differ.
     file_name : str
         Name of the new file, without a folder.
+    rois : sequence of Roi
+        Annotations of the edited slide: they replace those that wsigen wrote into OME-XML (`holds_rois`). Others stay.
 
     Raises
     ------
@@ -45,11 +49,16 @@ def edited_description(text: str, regions: int, details: Mapping[str, str], file
     """
     if is_ome(text):
         with refusing(ImageError, f"{file_name}: the OME-XML of the slide it comes from", "save that slide again, as OME-TIFF"):
-            return _edited_xml(text, regions, details, file_name)
+            return _edited_xml(text, regions, details, file_name, rois)
     count = f"{regions} region{'s' * (regions != 1)}"
     if text.startswith("Aperio"):
         return f"{_APERIO.sub('', text)}|Synthetic = {PARTLY}: {count} by wsigen"
     return f"{_sentence(regions, False)} {_SENTENCE.sub('', text, count=1)}".strip()
+
+
+def holds_rois(text: str) -> bool:
+    """Whether a description is OME-XML of wsigen that holds annotations: an edit changes them, too."""
+    return is_ome(text) and "<ROI " in text and re.search(r'\bCreator="wsigen\b', text[:4000]) is not None
 
 
 def _sentence(regions: int, synthetic: bool) -> str:
@@ -59,7 +68,7 @@ def _sentence(regions: int, synthetic: bool) -> str:
     return f"This image is {PARTLY}: {count} made by wsigen, not for diagnosis."
 
 
-def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: str) -> str:
+def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi]) -> str:
     root = ET.fromstring(text.strip().encode())
     space = root.tag.partition("}")[0].removeprefix("{") if root.tag.startswith("{") else ""
     if space:
@@ -72,6 +81,8 @@ def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: 
     synthetic = any(each.get("K") == "synthetic" and each.text == "true" for each in root.iter(_in(space, "M")))
     _describe(image, space, _sentence(regions, synthetic))
     _annotate(root, image, space, {"synthetic": "true" if synthetic else "partly", "regions": str(regions), **details})
+    if holds_rois(text):
+        _replace_rois(root, image, space, rois)
     _rename(root, space, repr((regions, sorted(details.items()))), file_name)
     return '<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="unicode")
 
@@ -109,6 +120,19 @@ def _annotate(root: ET.Element, image: ET.Element, space: str, pairs: Mapping[st
     value = ET.SubElement(mapping, _in(space, "Value"))
     for key, content in pairs.items():
         ET.SubElement(value, _in(space, "M"), K=clean(key)).text = clean(content)
+
+
+def _replace_rois(root: ET.Element, image: ET.Element, space: str, rois: Sequence[Roi]) -> None:
+    """Put annotations in the place of those that are there: ROIs of the root, references behind an image's Pixels."""
+    for parent, name in ((root, "ROI"), (image, "ROIRef")):
+        for element in parent.findall(_in(space, name)):
+            parent.remove(element)
+    behind = 1 + [each.tag for each in image].index(_in(space, "Pixels"))
+    for i, roi in enumerate(rois):
+        image.insert(behind + i, ET.Element(_in(space, "ROIRef"), ID=f"ROI:{i}"))
+        root.append(element := roi_element(i, roi))
+        for each in element.iter():
+            each.tag = _in(space, each.tag)
 
 
 def _rename(root: ET.Element, space: str, edit: str, file_name: str) -> None:

@@ -1,7 +1,7 @@
 // Imports the annotations of a slide made by wsigen. In QuPath: open the slide, then Automate > Script
 // editor, open this file and Run (Run for project handles many slides). For QuPath 0.5 to 0.7.
 //
-// X.geojson must lie in the same folder as X.ome.tiff. Running it again replaces the objects imported before.
+// X.geojson must lie in the same folder as X.ome.tiff (or X.svs). Running it again replaces the objects imported before.
 
 import static qupath.lib.gui.scripting.QPEx.*
 import qupath.lib.images.ImageData
@@ -22,7 +22,7 @@ if (uris.isEmpty() || uris[0].getScheme() != 'file') {
     return
 }
 def image = Paths.get(new URI('file', null, uris[0].getPath(), null))
-def base = image.getFileName().toString().replaceAll(/(?i)(\.ome)?\.tiff?$/, '')
+def base = image.getFileName().toString().replaceAll(/(?i)(\.ome\.tiff?|\.[^.]+)$/, '')
 def candidates = [base + '.geojson', base + '.geojson.gz'].collect { image.resolveSibling(it) }
 def found = candidates.find { Files.isRegularFile(it) }
 if (found == null) {

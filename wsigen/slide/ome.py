@@ -52,8 +52,7 @@ def ome_xml(
     value = ET.SubElement(mapping, "Value")
     for key, text in pairs.items():
         ET.SubElement(value, "M", K=clean(key)).text = text
-    for i, roi in enumerate(rois):
-        _roi(root, i, roi)
+    root.extend(roi_element(i, roi) for i, roi in enumerate(rois))
     return b'<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="utf-8")
 
 
@@ -105,8 +104,10 @@ def _image(root: ET.Element, spec: PyramidSpec, name: str, pairs: Mapping[str, s
     ET.SubElement(image, "AnnotationRef", ID="Annotation:0")
 
 
-def _roi(root: ET.Element, i: int, roi: Roi) -> None:
-    union = ET.SubElement(ET.SubElement(root, "ROI", ID=f"ROI:{i}", Name=clean(roi.name)), "Union")
+def roi_element(i: int, roi: Roi) -> ET.Element:
+    """The ROI with the number ``i``, to which its image refers as ``ROI:i``."""
+    element = ET.Element("ROI", ID=f"ROI:{i}", Name=clean(roi.name))
+    union = ET.SubElement(element, "Union")
     for j, ring in enumerate(roi.outlines):
         ET.SubElement(
             union,
@@ -117,6 +118,7 @@ def _roi(root: ET.Element, i: int, roi: Roi) -> None:
             Locked="true",
             Points=" ".join(f"{_number(x)},{_number(y)}" for x, y in ring[:-1]),  # the last is the first again
         )
+    return element
 
 
 def _rgba(color: tuple[int, int, int]) -> int:

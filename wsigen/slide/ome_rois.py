@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from wsigen.slide.class_picture import class_of
 
 MOST_CORNERS = 500_000
 """Of all ROIs together: about 6 MB of XML, which every program that opens the slide reads before it shows a pixel."""
@@ -47,18 +49,32 @@ def read_rois(annotations: str | os.PathLike[str]) -> tuple[Roi, ...]:
     TooManyRoisError
         If they have more than `MOST_CORNERS` corners; the file is not read any further.
     """
+    return rois_of(_features(Path(annotations)))
+
+
+def rois_of(features: Iterable[Mapping[str, Any]]) -> tuple[Roi, ...]:
+    """Return those features of GeoJSON that have an area as ROIs (TooManyRoisError)."""
     rois, corners = [], 0
-    for feature in _features(Path(annotations)):
-        rings = feature["geometry"]["coordinates"]
-        corners += sum(map(len, rings))
-        if corners > MOST_CORNERS:
-            raise TooManyRoisError
-        outlines = tuple(_without_holes(rings))
-        corners += sum(map(len, outlines)) - sum(map(len, rings))
-        about = feature["properties"]
-        red, green, blue = about["classification"]["color"]
-        rois.append(Roi(about["name"], about["classification"]["name"], (red, green, blue), outlines))
+    for feature in features:
+        outlines: list[Ring] = []
+        for rings in _polygons(feature):
+            corners += sum(map(len, rings))
+            if corners > MOST_CORNERS:
+                raise TooManyRoisError
+            pieces = list(_without_holes(rings))
+            corners += sum(map(len, pieces)) - sum(map(len, rings))
+            outlines += pieces
+        if outlines:
+            name, colour = class_of(feature)
+            rois.append(Roi(str((feature.get("properties") or {}).get("name") or name), name, colour, tuple(outlines)))
     return tuple(rois)
+
+
+def _polygons(feature: Mapping[str, Any]) -> Sequence[Sequence[Ring]]:
+    """The rings of each polygon of a feature."""
+    geometry = feature.get("geometry") or {}
+    kinds = {"Polygon": lambda rings: [rings], "MultiPolygon": list}
+    return kinds[geometry["type"]](geometry["coordinates"]) if geometry.get("type") in kinds else []
 
 
 class TooManyRoisError(Exception):

@@ -28,7 +28,7 @@ def write_ome_tiff(
     mpp: float | None = None,
     compression: Compression = "jpeg",
     quality: int = 90,
-    note: Callable[[], None] = lambda: None,
+    note: Callable[[int, int], None] = lambda done, of: None,
 ) -> PyramidSpec:
     """Write the pixels of a slide as an OME-TIFF.
 
@@ -42,7 +42,7 @@ def write_ome_tiff(
     mpp : float or None
         um/px, where the source does not say them.
     note : callable
-        Called after every block of 2,048 px squared, of which `PyramidSpec.grid` says the number.
+        Called after every block with how many of how many are done.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def write_ome_tiff(
         tempfile.TemporaryDirectory(dir=output.parent, prefix=".wsigen-") as folder,
     ):
         spool = Spool(Path(folder))
-        for ij in spec.grid:
+        for done, ij in enumerate(spec.grid, 1):
             spool.write(ij, encode_block(spec, ij, image.read(0, spec.grid.box(ij))))
-            note()
+            note(done, len(spec.grid))
         mark = synthetic_mark(source)
         pairs = {"copy_of": Path(source).name, **({"synthetic": mark} if mark else {})}
         write_slide(output, spec, spool, ome_xml(spec, output.name, pairs, synthetic=mark is not None))

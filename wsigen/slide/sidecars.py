@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import LayoutError, OutputError
 from wsigen.base.geometry import Box
-from wsigen.slide.class_picture import BAND, painted, sampled_classes, shares, veiled, with_legend
+from wsigen.slide.class_picture import BAND, class_of, class_picture, painted, sampled_classes, shares, veiled, with_legend
 from wsigen.storage.files import atomic_path, leftover_name, write_atomic
 
 ClassReader = Callable[[Box], NDArray[np.uint8]]
@@ -168,6 +168,39 @@ def write_overlay(
     colours = {tissue.name: tissue.color for tissue in table}
     entries = [(colours[name], f"{name} {100 * share:.0f} %") for name, share in shares(area_px).items()]
     write_atomic(path, _encoded(np.asarray(with_legend(veiled(picture, classes), entries, "SYNTHETIC")), path))
+
+
+def write_annotated(
+    picture_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    features: Sequence[Mapping[str, Any]],
+    size_px: tuple[int, int],
+    title: str,
+) -> None:
+    """Write the same from annotations in GeoJSON, as they lie beside a slide.
+
+    Parameters
+    ----------
+    features : sequence of mapping
+        In px of the slide; what is no area is left out.
+    title : str
+        What the legend says first.
+    """
+    from PIL import Image
+    from rasterio.features import is_valid_geom
+    from shapely.geometry import shape
+
+    with Image.open(picture_path) as file:
+        picture = file.convert("RGB")
+    areas = [f for f in features if (f.get("geometry") or {}).get("type") in ("Polygon", "MultiPolygon")]
+    areas = [feature for feature in areas if is_valid_geom(feature["geometry"])]
+    colours = dict(class_of(feature) for feature in areas)
+    area_px: dict[str, float] = dict.fromkeys(colours, 0.0)
+    for feature in areas:
+        area_px[class_of(feature)[0]] += shape(feature["geometry"]).area
+    classes = class_picture(areas, size_px, (picture.height, picture.width))
+    entries = [(colours[name], f"{name} {100 * share:.0f} %") for name, share in shares(area_px).items()]
+    write_atomic(path, _encoded(np.asarray(with_legend(veiled(picture, classes), entries, title)), path))
 
 
 def write_picture(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:

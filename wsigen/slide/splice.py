@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,8 @@ LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate"}
 MOST_JPEG_PX, MOST_JPEG_BYTES = 2**22, 2**22
 """Of a JPEG tile: 2,048 px squared, and 4 MiB as it is stored. To take one apart takes up to 300 bytes for each of them."""
 
-_CONVERT = "convert it first: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
+_VIPS = "vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
+_CONVERT = f"give the new slide a name in .ome.tiff, and all of it is written anew, or convert it first: {_VIPS}"
 _VENDORS = {None, "aperio"}
 
 
@@ -99,6 +100,7 @@ def replace_pixels(
     *,
     description: str | None = None,
     undo: str | os.PathLike[str] | None = None,
+    beside: Mapping[str, Path] | None = None,
 ) -> Spliced:
     """Write a slide that differs from another one in some pixels.
 
@@ -114,6 +116,8 @@ def replace_pixels(
         The new ImageDescription (OME-XML) of the first page.
     undo : path or None
         A file to keep what was replaced in, for `restore`.
+    beside : mapping of str to path
+        Files beside the slide that are kept in it, too.
 
     Raises
     ------
@@ -146,13 +150,13 @@ def replace_pixels(
             f"{source}: a description of an SVS begins with 'Aperio', or no program knows it any more; add to the old one"
         )
     with refusing(OutputError, output, "free disk space, or choose another place"), ExitStack() as files:
-        beside = files.enter_context(atomic_path(output))
+        scratch = files.enter_context(atomic_path(output))
         undo_beside = None if undo is None else files.enter_context(atomic_path(undo))  # in place before the slide is
-        copy_file(source, beside)
-        parent = sha256(beside)
+        copy_file(source, scratch)
+        parent = sha256(scratch)
         with (
-            undo_writer(undo_beside, beside.stat().st_size, parent) as kept,
-            beside.open("r+b") as file,
+            undo_writer(undo_beside, scratch.stat().st_size, parent, beside) as kept,
+            scratch.open("r+b") as file,
             refusing(ImageError, f"{source}: damaged", DAMAGED, passing=(OSError, MemoryError)),
         ):
             tiff = TiffPatch(file, reader.tif, kept.keep)

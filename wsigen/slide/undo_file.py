@@ -1,16 +1,19 @@
 """What a change of a file wrote over, kept beside it, so that the file before can be had again, byte for byte.
 
-Layout: magic, the pieces one after the other, a table (JSON) of their places and of the size and SHA-256 of the file before,
-and the length of the table (uint64, little-endian).
+Layout: magic, the pieces one after the other, whole files that lay beside, a table (JSON) of the pieces' places, of the size
+and SHA-256 of the file before, and of name, size and SHA-256 of the files beside, and the length of the table (uint64,
+little-endian).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -40,13 +43,17 @@ class UndoWriter:
 
 
 @contextlib.contextmanager
-def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[UndoWriter]:
+def undo_writer(
+    path: Path | None, size: int, parent_sha256: str, beside: Mapping[str, Path] | None = None
+) -> Iterator[UndoWriter]:
     """Write what is kept to a file, or nowhere.
 
     Parameters
     ----------
     size : int
         Of the file before, bytes.
+    beside : mapping of str to path
+        Files that are to be had again with it, by a name for each.
 
     Raises
     ------
@@ -60,7 +67,8 @@ def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[Un
         stream.write(MAGIC)
         writer = UndoWriter(stream)
         yield writer
-        table = {"size": size, "sha256": parent_sha256, "pieces": writer.pieces}
+        files = [(name, *_append(stream, file)) for name, file in (beside or {}).items()]
+        table = {"size": size, "sha256": parent_sha256, "pieces": writer.pieces, "beside": files}
         text = json.dumps(table, separators=(",", ":")).encode()
         if len(text) > _MOST_TABLE:
             count = len(writer.pieces)
@@ -68,8 +76,35 @@ def undo_writer(path: Path | None, size: int, parent_sha256: str) -> Iterator[Un
         stream.write(text + _LENGTH.pack(len(text)))
 
 
-def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str]) -> str:
+def _append(stream: IO[bytes], path: Path) -> tuple[int, str]:
+    """Put a file at the end of another one; its size and SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while data := file.read(_PIECE):
+            stream.write(data)
+            digest.update(data)
+            size += len(data)
+    return size, digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What a file that undoes something holds: see above."""
+
+    size: int
+    sha256: str
+    pieces: list[tuple[int, int]]
+    beside: list[tuple[str, int, str]]
+
+
+def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str], beside: Mapping[str, Path] | None = None) -> str:
     """Put the file before in the place of ``output``; return its SHA-256.
+
+    Parameters
+    ----------
+    beside : mapping of str to path
+        Where the files that lay beside it come, by their names (`undo_writer`); one that was not there is removed. Others stay
+        in ``undo``.
 
     Raises
     ------
@@ -79,20 +114,42 @@ def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str]) -> str
     output, undo = Path(output), Path(undo)
     advice = "keep the slide as it is, or take its parent from a backup"
     with refusing(OutputError, f"{undo}: cannot undo {output.name}", advice), undo.open("rb") as old:
-        size, parent, pieces = _table(old)
-        if output.stat().st_size < size:
+        table = _table(old)
+        if output.stat().st_size < table.size:
             raise ValueError(_OTHER)
-        with atomic_path(output) as beside:
-            copy_file(output, beside)
-            with beside.open("r+b") as file:
-                _put_back(file, old, size, pieces)
-            if sha256(beside) != parent:
+        with contextlib.ExitStack() as files:  # all of them get their places at its end, the slide first
+            _restore_beside(old, table, beside or {}, files)
+            scratch = files.enter_context(atomic_path(output))
+            copy_file(output, scratch)
+            with scratch.open("r+b") as file:
+                _put_back(file, old, table)
+            if sha256(scratch) != table.sha256:
                 raise ValueError(_OTHER)
-    return parent
+        kept = {name for name, *_ in table.beside}
+        for name, path in (beside or {}).items():
+            if name not in kept:
+                path.unlink(missing_ok=True)
+    return table.sha256
 
 
-def _table(old: IO[bytes]) -> tuple[int, str, list[tuple[int, int]]]:
-    """Size and SHA-256 of the file before, and the places of the pieces; a stranger may have written them."""
+def _restore_beside(old: IO[bytes], table: _Table, beside: Mapping[str, Path], files: contextlib.ExitStack) -> None:
+    old.seek(len(MAGIC) + sum(n for _, n in table.pieces))
+    for name, size, digest in table.beside:
+        if name not in beside:
+            old.seek(size, os.SEEK_CUR)
+            continue
+        scratch, found = files.enter_context(atomic_path(beside[name])), hashlib.sha256()
+        with scratch.open("xb") as file:
+            for done in range(0, size, _PIECE):
+                data = old.read(min(_PIECE, size - done))
+                found.update(data)
+                file.write(data)
+        if found.hexdigest() != digest:
+            raise ValueError("truncated or damaged")
+
+
+def _table(old: IO[bytes]) -> _Table:
+    """What it holds; a stranger may have written it."""
     end = old.seek(0, os.SEEK_END) - _LENGTH.size
     old.seek(0)
     if end < len(MAGIC) or old.read(len(MAGIC)) != MAGIC:
@@ -105,20 +162,22 @@ def _table(old: IO[bytes]) -> tuple[int, str, list[tuple[int, int]]]:
     table = json.loads(old.read(length))
     size, parent = table["size"], table["sha256"]
     pieces = [(at, n) for at, n in table["pieces"]]
-    if not all(type(n) is int and n >= 0 for n in (size, *(n for piece in pieces for n in piece))):
+    beside = [(str(name), n, str(digest)) for name, n, digest in table.get("beside", ())]
+    lengths = [n for _, n in pieces] + [n for _, n, _ in beside]
+    if not all(type(n) is int and n >= 0 for n in (size, *(at for at, _ in pieces), *lengths)):
         raise ValueError("a table of something else than numbers")
-    if any(at + n > size for at, n in pieces) or sum(n for _, n in pieces) != end - length - len(MAGIC):
+    if any(at + n > size for at, n in pieces) or sum(lengths) != end - length - len(MAGIC):
         raise ValueError("pieces that do not fit the file")
-    return size, str(parent), pieces
+    return _Table(size, str(parent), pieces, beside)
 
 
-def _put_back(file: IO[bytes], old: IO[bytes], size: int, pieces: list[tuple[int, int]]) -> None:
+def _put_back(file: IO[bytes], old: IO[bytes], table: _Table) -> None:
     """Write the pieces over what was written over them, the last one first."""
-    start = len(MAGIC) + sum(n for _, n in pieces)
-    for at, n in reversed(pieces):
+    start = len(MAGIC) + sum(n for _, n in table.pieces)
+    for at, n in reversed(table.pieces):
         start -= n
         old.seek(start)
         file.seek(at)
         for done in range(0, n, _PIECE):
             file.write(old.read(min(_PIECE, n - done)))
-    file.truncate(size)
+    file.truncate(table.size)
