@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box, ChunkGrid
 from wsigen.base.noise import priority_field
+from wsigen.sampling.passes import MODES, PassPlan
 from wsigen.sampling.pathup import PathUpPlan
 from wsigen.sampling.plan import TAPERS, centre
 from wsigen.sampling.random_patch import RandomPatchPlan
+from wsigen.sampling.schedule import Schedule
 from wsigen.sampling.shifted import ShiftedPlan
 
 SIDE = 16
@@ -21,6 +23,8 @@ def plans(height, width, seed):
         ShiftedPlan(height, width, seed, 1, SIDE, 4),
         RandomPatchPlan(height, width, seed, 1, SIDE, steps=4),
         RandomPatchPlan(height, width, seed, 1, SIDE, steps=4, weighted_last=4),
+        ShiftedPlan(height, width, seed, 1, SIDE, 4, align=2),
+        RandomPatchPlan(height, width, seed, 1, SIDE, steps=4, align=4),
     ]
 
 
@@ -63,23 +67,37 @@ def whole_canvas_process(plan, step):
     for flat in np.argsort(priority, axis=None, kind="stable"):
         y, x = divmod(int(flat), plan.width)
         if not covered[y, x]:
-            y0 = min(max(y - plan.side // 2, 0), plan.height - plan.side)
-            x0 = min(max(x - plan.side // 2, 0), plan.width - plan.side)
+            y0, x0 = ((c - plan.side // 2) // plan.align * plan.align for c in (y, x))
+            y0, x0 = min(max(y0, 0), plan.height - plan.side), min(max(x0, 0), plan.width - plan.side)
             box = Box(y0, x0, y0 + plan.side, x0 + plan.side)
             covered[box.slices] = True
             boxes.append(box)
     return boxes
 
 
-@given(st.integers(SIDE, 150), st.integers(SIDE, 150), st.integers(0, 2**32), st.integers(0, 9))
+@given(st.integers(SIDE, 150), st.integers(SIDE, 150), st.integers(0, 2**32), st.integers(0, 9), st.sampled_from([1, 2, 4]))
 @settings(max_examples=15, deadline=None)
-def test_chunk_local_random_crops_equal_the_global_process(height, width, seed, step):
-    plan = RandomPatchPlan(height, width, seed, 0, SIDE)
+def test_chunk_local_random_crops_equal_the_global_process(height, width, seed, step, align):
+    plan = RandomPatchPlan(height, width, seed, 0, SIDE, align=align)
     expected = whole_canvas_process(plan, step)
     grid = ChunkGrid(height, width, 32)
     for ij in grid:
         local = [c.box for c in plan.crops(step, grid.box(ij))]
         assert local == [b for b in expected if grid.box(ij).contains(*centre(b))]
+
+
+@given(
+    st.sampled_from(MODES), st.integers(SIDE, 90), st.integers(SIDE, 90), st.integers(0, SIDE - 1), st.integers(0, 2**32),
+    st.sampled_from([1, 2, 4, 8]), st.integers(0, 3),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_windows_cut_pixels_into_the_same_squares_in_every_step(mode, height, width, overlap, seed, align, step):
+    """But for those that are held back by the far edges."""
+    schedule = Schedule((3, 2, 1, 0), (0.1, 0.3, 0.6, 0.9, 1.0))
+    plan = PassPlan(0, 0, height, width, 1, 8, 32, SIDE, schedule, "noise", 1.0, mode, overlap, "linear", 0, seed, align)
+    for crop in plan.crop_plan().crops(step, plan.grid.canvas):
+        assert crop.box.y0 % align == 0 or crop.box.y1 == height
+        assert crop.box.x0 % align == 0 or crop.box.x1 == width
 
 
 def test_random_patches_own_what_they_covered_first():

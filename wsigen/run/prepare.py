@@ -260,7 +260,7 @@ def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Pat
     for level, scale in cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f):
         start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength))
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength), card.patch)
         plans.append(replace(plan, start=start, strength=strength, grid_from=grid_from))  # type: ignore[arg-type]
     if any(plan.chunk < plan.side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
@@ -278,14 +278,14 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder
         smaller = min(slide.width, slide.height) // (scale * f)
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
         steps = network.steps if level == 0 else network.coarse_steps or network.steps
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0))
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0), network.patch)
         overlap = default_overlap(config.mode, side)  # the setting is the slide's: its crops may be larger
         plans.append(replace(plan, overlap=overlap, network="grid", grid_from="previous" if plans else "none"))
     return plans
 
 
 def _pass(
-    config: RunConfig, slide: PyramidSpec, index: int, level: int, scale: int, f: int, side: int, schedule: Schedule
+    config: RunConfig, slide: PyramidSpec, index: int, level: int, scale: int, f: int, side: int, schedule: Schedule, align: int
 ) -> PassPlan:
     """A pass from noise."""
     height, width = (math.ceil(extent / (scale * f)) for extent in (slide.height, slide.width))
@@ -311,6 +311,7 @@ def _pass(
         taper=config.taper or DEFAULT_TAPER,
         weighted_last=config.weighted_last,
         seed=config.seed,
+        align=align,
     )
 
 

@@ -69,6 +69,10 @@ class PassPlan:
         See `random_patch.RandomPatchPlan`.
     seed : int
         Of the run; it decides where crops lie.
+    align : int
+        Crops begin at multiples of it, latent px: the side of the squares that the network sees as one px (`BundleCard.patch`).
+        A window that lies otherwise cuts its pixels into other squares, and estimates that disagree average to haze. Only
+        crops that would leave the canvas may begin elsewhere, if its sides are no multiples.
     network : {"image", "grid"}
         Which of the bundle's networks denoises: that of latents, or the one that draws grids, whose canvas is one of cells.
     grid_from : {"none", "given", "previous"}
@@ -96,6 +100,7 @@ class PassPlan:
     taper: str
     weighted_last: int
     seed: int
+    align: int = 1
     network: Network = "image"
     grid_from: GridFrom = "none"
 
@@ -103,7 +108,7 @@ class PassPlan:
         ranges = {
             "index": (0, 99), "level": (0, 99), "height": (1, _FAR), "width": (1, _FAR), "scale": (1, _FAR),
             "factor": (1, 1024), "side": (1, 4096), "chunk": (1, _FAR), "strength": (0.0, 1.0), "overlap": (0, self.side - 1),
-            "weighted_last": (0, _FAR), "seed": (0, 2**64 - 1),
+            "weighted_last": (0, _FAR), "align": (1, self.side), "seed": (0, 2**64 - 1),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             if not least <= getattr(self, name) <= most:
@@ -133,12 +138,13 @@ class PassPlan:
 
     def crop_plan(self) -> CropPlan:
         """The crops of this pass."""
-        h, w, p = self.height, self.width, self.side
+        h, w, p, align = self.height, self.width, self.side, self.align
+        overlap = p - max(align, (p - self.overlap) // align * align)
         if self.mode == "pathup":
-            return PathUpPlan(h, w, p, self.overlap, self.taper)
+            return PathUpPlan(h, w, p, overlap, self.taper)
         if self.mode == "random-patch":
-            return RandomPatchPlan(h, w, self.seed, self.index, p, self.steps, self.weighted_last, self.taper)
-        return ShiftedPlan(h, w, self.seed, self.index, p, self.overlap, self.taper)
+            return RandomPatchPlan(h, w, self.seed, self.index, p, self.steps, self.weighted_last, self.taper, align)
+        return ShiftedPlan(h, w, self.seed, self.index, p, overlap, self.taper, align)
 
 
 DEFAULT_TAPER = "linear"

@@ -42,6 +42,8 @@ class RandomPatchPlan:
         owning it: ownership borders of the last steps are what an eye would find.
     taper : str
         A name in `plan.TAPERS`, for those steps.
+    align : int
+        Crops begin at multiples of it, but for those at the far edges.
     """
 
     height: int
@@ -52,6 +54,7 @@ class RandomPatchPlan:
     steps: int = 0
     weighted_last: int = 0
     taper: str = "linear"
+    align: int = 1
 
     def crops(self, step: int, box: Box) -> list[Crop]:
         """Crops of ``step`` whose centre lies in ``box``, in the order they were drawn."""
@@ -96,7 +99,7 @@ def _visit(plan: RandomPatchPlan, step: int, region: Box) -> tuple[list[Box], ND
         order = np.argsort(priority[ys, xs], kind="stable")
         for y, x in zip(ys[order].tolist(), xs[order].tolist(), strict=True):
             if not covered[y, x]:
-                y0, x0 = _corner(y + region.y0, plan.height, plan.side), _corner(x + region.x0, plan.width, plan.side)
+                y0, x0 = _corner(plan, y + region.y0, plan.height), _corner(plan, x + region.x0, plan.width)
                 crop = Box(y0, x0, y0 + plan.side, x0 + plan.side)
                 covered[crop.intersect(region).relative_to(region).slices] = True
                 certain.append(crop)
@@ -112,8 +115,8 @@ def _spread_doubt(
         new = doubt[ys, xs]
         if not new.any():
             return
-        y0 = _corner(ys[new] + region.y0, plan.height, plan.side) - region.y0
-        x0 = _corner(xs[new] + region.x0, plan.width, plan.side) - region.x0
+        y0 = _corner(plan, ys[new] + region.y0, plan.height) - region.y0
+        x0 = _corner(plan, xs[new] + region.x0, plan.width) - region.x0
         _mark(doubt, y0, x0, plan.side)
         half = plan.side // 2
         centres[np.clip(y0 + half, 0, region.height - 1), np.clip(x0 + half, 0, region.width - 1)] = True
@@ -146,14 +149,16 @@ def _outside_reach(plan: RandomPatchPlan, region: Box) -> NDArray[np.bool_]:
 
 
 @overload
-def _corner(centre_px: int, extent: int, side: int) -> int: ...
+def _corner(plan: RandomPatchPlan, centre_px: int, extent: int) -> int: ...
 @overload
-def _corner(centre_px: Index, extent: int, side: int) -> Index: ...
-def _corner(centre_px: int | Index, extent: int, side: int) -> int | Index:
-    """First pixel of the crop around ``centre_px`` along one axis, moved inside ``[0, extent)``."""
-    if isinstance(centre_px, int):
-        return min(max(centre_px - side // 2, 0), extent - side)
-    return np.clip(centre_px - side // 2, 0, extent - side)
+def _corner(plan: RandomPatchPlan, centre_px: Index, extent: int) -> Index: ...
+def _corner(plan: RandomPatchPlan, centre_px: int | Index, extent: int) -> int | Index:
+    """First pixel of the crop around ``centre_px`` along one axis, aligned, moved inside ``[0, extent)``."""
+    first = centre_px - plan.side // 2
+    first = first - first % plan.align
+    if isinstance(first, int):
+        return min(max(first, 0), extent - plan.side)
+    return np.clip(first, 0, extent - plan.side)
 
 
 def _owned(crops: list[Box]) -> list[NDArray[np.float32]]:

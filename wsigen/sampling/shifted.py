@@ -28,6 +28,8 @@ class ShiftedPlan:
         Latent px; ``0 <= overlap < side``.
     taper : str
         A name in `plan.TAPERS`.
+    align : int
+        Offsets are multiples of it; so is ``side - overlap``.
     """
 
     height: int
@@ -37,11 +39,12 @@ class ShiftedPlan:
     side: int = 64
     overlap: int = 8
     taper: str = "linear"
+    align: int = 1
 
     def crops(self, step: int, box: Box) -> list[Crop]:
         """Crops of ``step`` whose centre lies in ``box``, row-major."""
         stride = self.side - self.overlap
-        dy, dx = offset(self.seed, self.level, step, stride)
+        dy, dx = (shift - shift % self.align for shift in offset(self.seed, self.level, step, stride))
         ys = lattice_starts(self.height, self.side, stride, dy)
         xs = lattice_starts(self.width, self.side, stride, dx)
         return lattice_crops(ys, xs, self.side, self.taper, box)
