@@ -1,11 +1,12 @@
 """A cohort over one cluster: seconds over those of single runs and of one worker, what its driver costs, memory of many slides
-over few, time until a plan is shown.
+over few, time until a plan is shown; whether the same pixels come out, and whether what lies beside them is complete and valid.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.processes import cpu_seconds, in_process, peak_rss, workers_of
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.slides import slides_of
+from wsigen.cohort.table import read_rows
 from wsigen.run.engine.stage import Stage
 
 SLIDES, WORKERS = 8, 2
@@ -71,6 +73,8 @@ def measure(options: Options) -> list[Figure]:
     two, driver = in_process(by_processes, options.model, options.folder, slides, WORKERS)
     few, lots = (in_process(memory_of, light, kinds, options.folder, count) for count in (FEW, many))
     shown, estimated = in_process(before_work, options.model, options.folder)
+    differing = in_process(differing_slides, options.folder / f"{FEW}", light, options.folder)
+    lacking = in_process(lacking_files, options.folder / f"{FEW}")
     plan = f"a plan of {LARGE_PLAN:,} slides"
     return [
         Figure(
@@ -89,6 +93,14 @@ def measure(options: Options) -> list[Figure]:
         Figure("cohort", f"memory: cohort of {many} slides over {FEW}", lots / few, MEMORY, f"{lots >> 20} : {few >> 20} MiB"),
         Figure("cohort", f"preview of {plan}", shown, SECONDS, "24 layouts", "s"),
         Figure("cohort", f"estimate of {plan}", estimated, SECONDS, "3 slides counted, one measurement", "s"),
+        Figure(
+            "cohort", "slides whose level-0 SHA-256 differs", differing, 0,
+            f"{FEW} slides by {WORKERS} workers; by one; the last slide first, stopped half-way and gone on with", "",
+        ),
+        Figure(
+            "cohort", "to be written by hand: splits, tiles and masks, card, checksums, a valid Croissant description",
+            len(lacking), 0, "; ".join(lacking) or "'make' and 'export --masks' write them all; mlcroissant finds no error", "",
+        ),
     ]  # fmt: skip
 
 
@@ -129,6 +141,39 @@ def memory_of(model: Path, kinds: Path, folder: Path, slides: int) -> int:
     plan = plan_of(model, kinds, slides, size={"512x512": 1.0}, settings={"steps": 1, "guidance": 0.0})
     make_cohort(plan, folder / f"{slides}", workers=WORKERS)
     return peak_rss()
+
+
+def differing_slides(cohort: Path, model: Path, folder: Path) -> int:
+    """Slides of a cohort that come out with other pixels, or not at all, however they are made again."""
+    names = [row["id"] for row in read_rows(cohort)]
+    again = partial(wsigen.regenerate_cohort, cohort, places={model.name: model})
+    tries = [again(workers=1)]
+
+    def stop(stage: Stage) -> None:
+        if stage.done > stage.total / 2:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        again(slides=names[::-1], out=folder / "again", workers=WORKERS, watch=stop)
+    tries.append(again(slides=names[::-1], out=folder / "again", workers=WORKERS))
+    return sum(len(names) - len(found.same) for found in tries)
+
+
+def lacking_files(cohort: Path) -> list[str]:
+    """What is not there after ``make`` and ``export --masks``, or is wrong."""
+    import mlcroissant
+
+    wsigen.export_cohort(cohort, tiles=256, masks=True, min_tissue=0.0)
+    wanted = ("cohort.csv", "README.md", "LICENSE", "SHA256SUMS", "dataset.yaml", "tiles/tiles.csv", "tiles/dataset.yaml")
+    lacking = [name for name in wanted if not (cohort / name).is_file()]
+    lacking += [f"the split of {row['id']}" for row in read_rows(cohort) if not row["split"]]
+    counts = [len(list(cohort.glob(f"tiles/*/{kind}/*"))) for kind in ("images", "masks")]
+    lacking += ["tiles with masks"] if not counts[0] or len(set(counts)) > 1 else []
+    try:
+        said = mlcroissant.Dataset(jsonld=str(cohort / "croissant.json")).metadata.ctx.issues.report()
+    except mlcroissant.ValidationError as error:
+        said = str(error)
+    return [*lacking, *wsigen.verify_cohort(cohort).problems, *([said] if said else [])]
 
 
 def before_work(model: str, folder: Path) -> tuple[float, float]:
