@@ -79,12 +79,13 @@ def small_map(layout: Layout, side: int) -> NDArray[np.uint8]:
 
 
 def _write(path: Path, slides: list[CohortSlide], needs: Needs) -> None:
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     columns = min(COLUMNS, len(slides))
     across, down = SHOWN_PX + GAP_PX, SHOWN_PX + GAP_PX + LINES * TEXT_PX
     rows = -(-len(slides) // columns)
-    sheet = Image.new("RGB", (columns * across + GAP_PX, rows * down + GAP_PX + 24), "white")
+    widths = [40 + int(ImageFont.load_default().getlength(tissue.name)) for tissue in needs.table]
+    sheet = Image.new("RGB", (max(columns * across, sum(widths)) + GAP_PX, rows * down + GAP_PX + 24), "white")
     draw = ImageDraw.Draw(sheet)
     for place, slide in enumerate(slides):
         row, column = divmod(place, columns)
@@ -96,10 +97,10 @@ def _write(path: Path, slides: list[CohortSlide], needs: Needs) -> None:
         for line, text in enumerate(_caption(slide, chosen.layout)):
             draw.text((x, y + SHOWN_PX + 2 + line * TEXT_PX), text, fill="black")
     x, y = GAP_PX, rows * down + GAP_PX
-    for tissue in needs.table:
+    for tissue, width in zip(needs.table, widths, strict=True):
         draw.rectangle((x, y, x + 14, y + 14), fill=tissue.color, outline="black")
         draw.text((x + 20, y + 1), tissue.name, fill="black")
-        x += 40 + int(draw.textlength(tissue.name))
+        x += width
     write_picture(path, np.asarray(sheet))
 
 
