@@ -98,15 +98,15 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler):
+@pytest.mark.parametrize(("sampler", "noise"), [("ddim", 0.0), ("dpm++", 0.3)])
+def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler, noise):
     """Each pass equals the reference that is told the pass before: its final cells, each repeated under the finer ones.
 
-    The solver of grids is theirs alone: latents have another one here.
+    The solver of grids is theirs alone: latents have another one here. Networks of grids are told noise besides.
     """
     bundle = shutil.copytree(grid_bundle, tmp_path / "bundle")
     card = yaml.safe_load((bundle / "wsigen.yaml").read_text())
-    card["grid"]["network"]["sampler"] = sampler
+    card["grid"]["network"] |= {"sampler": sampler, "noise": noise}
     (bundle / "wsigen.yaml").write_text(yaml.safe_dump(card))
     other = {"sampler": "ddim" if sampler == "dpm++" else "dpm++"}
     generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, levels=1, size=(768, 640), **other))
@@ -128,6 +128,9 @@ def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler)
             finer = run.passes[pass_.plan.index + 1].plan
             ratio = pass_.plan.scale // finer.scale
             cells = np.repeat(np.repeat(got, ratio, axis=1), ratio, axis=2)[:, : finer.height, : finer.width]
+            if run.passes[pass_.plan.index + 1].plan.network == "grid":
+                box = Box(0, 0, *cells.shape[1:])
+                cells = cells + noise * normal_field(run.spec.sampling.seed, Stream.TOLD, box, 3, pass_.plan.index + 1)
             told = np.concatenate([cells, np.ones((1, *cells.shape[1:]), np.float32)])
 
 

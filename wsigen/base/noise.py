@@ -42,6 +42,8 @@ class Stream(IntEnum):
     """What the slides of a cohort are; the step is the slide's number in its part."""
     TOKENS = 8
     """The noise from which tokens of a tile are drawn; the seed is the tile's."""
+    TOLD = 9
+    """Noise on the drawn grid that the next finer one is told."""
 
 
 def _bits(seed: int, stream: Stream, level: int, step: int, tile: tuple[int, int], count: int) -> NDArray[np.uint64]:

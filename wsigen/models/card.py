@@ -134,6 +134,10 @@ class GridNetwork(Settings):
         As those of the card.
     coarse_steps : int or None
         Of all levels but the finest; None: as many. Architecture takes form there, in few windows: many steps cost little.
+    noise : float
+        Deviation of the noise on a drawn grid that the next finer one is told, of standardised cells. What a network draws is
+        softer than what it was told in training; noise hides that, and it draws detail of its own (conditioning augmentation,
+        Ho et al. 2022, "Cascaded diffusion models", section 4).
     """
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
@@ -144,6 +148,7 @@ class GridNetwork(Settings):
     coarse_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     sampler: Sampler = "ddim"
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=2)] = 0.0
 
     @field_validator("crops")
     @classmethod

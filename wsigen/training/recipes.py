@@ -264,6 +264,7 @@ class GridSampling(Settings):
     coarse_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     sampler: Sampler = "ddim"
     eta: Share = 1.0
+    noise: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
 class GridUNet(UNetSettings):

@@ -32,7 +32,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import open_folder
 
 if TYPE_CHECKING:
-    from wsigen.models.card import GridCondition
+    from wsigen.models.card import GridCondition, GridNetwork
     from wsigen.models.model import Denoiser, Model
     from wsigen.slide.placed import PlacedImage
     from wsigen.slide.reading import ImageSource
@@ -152,7 +152,17 @@ class PassContext:
         across = mean_taps(box.x0, box.x1, factor, drawn.plan.width)
         (y0, y1), (x0, x1) = down.span, across.span
         cells, _ = drawn.read(drawn.plan.steps, Box(y0, x0, y1, x1))
-        return known_means(cells, np.ones(cells.shape[1:], dtype=bool), down, across)
+        values, known = known_means(cells, np.ones(cells.shape[1:], dtype=bool), down, across)
+        noise = 0.0 if self.plan.network == "image" else self._network.noise
+        if noise > 0.0:
+            values = values + np.float32(noise) * normal_field(
+                self.sampling.seed, Stream.TOLD, box, len(values), self.plan.index
+            )
+        return values, known
+
+    @property
+    def _network(self) -> GridNetwork:
+        return cast("GridNetwork", cast("GridCondition", self.run.model.card.grid).network)
 
     def starts(self, box: Box) -> Starts:
         """The step from which each pixel of ``box`` is denoised, uint16 ``(h, w)`` (`wsigen.sampling.known`)."""
