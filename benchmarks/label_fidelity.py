@@ -14,6 +14,7 @@ from typing import Any
 
 import wsigen
 from benchmarks.document import show, table
+from wsigen.cli.evaluate import Progress
 from wsigen.evaluation.downstream.label_fidelity import HEAD, about, rows
 
 COMMAND = "python -m benchmarks.label_fidelity"
@@ -39,7 +40,7 @@ def measure(args: argparse.Namespace) -> str:
         groups=args.groups,
         layout_names=args.layout_names,
         out=args.out / "labels",
-        watch=_say,
+        watch=Progress(),
     )
     steps = f"{args.steps} steps" if args.steps else "the model's steps"
     what = f"{args.slides} slides of {args.slide_px} px, subtype `{args.subtype}`, {steps}, model `{args.model}`"
@@ -65,10 +66,6 @@ def make_cohort(args: argparse.Namespace) -> Any:
     for name, reason in made.failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return made
-
-
-def _say(text: str, *_: object) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:
