@@ -13,7 +13,7 @@ import wsigen
 from wsigen.base.geometry import Box
 from wsigen.slide.reading import open_image
 
-SIZE, EDGE, TEXT = (1024, 768), 8, 26
+SIZE, STEPS, EDGE, TEXT = (1024, 768), 16, 8, 26
 OUTLINE = [(330, 250), (470, 190), (640, 215), (735, 330), (700, 490), (560, 580), (400, 545), (310, 420)]
 
 
@@ -26,8 +26,8 @@ def main(folder: str, output: str) -> None:
     feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "Tumor"}}}
     regions.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}), encoding="utf-8")
     if not slide.exists():
-        wsigen.generate(slide, class_name="Stroma", size=SIZE, seed=3, progress=True)
-    wsigen.edit(slide, edited, regions=regions, seed=1, overwrite=True, progress=True)
+        wsigen.generate(slide, class_name="Stroma", size=SIZE, seed=3, steps=STEPS, progress=True)
+    wsigen.edit(slide, edited, regions=regions, seed=1, steps=STEPS, overwrite=True, progress=True)
     sheet = Image.new("RGB", (2 * (SIZE[0] + EDGE) + EDGE, SIZE[1] + TEXT + EDGE), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (path, title) in enumerate(((slide, "before, with the region that was drawn"), (edited, "after"))):

@@ -269,6 +269,7 @@ def test_such_formats_are_written_anew_as_ome_tiff(settings, tmp_path):
     manifest = json.loads(made.manifest.read_text())
     assert manifest["history"][0]["parent_sha256"] == before
     assert synthetic_mark(made.slide) == "partly"
+    assert 'Name="b.ome.tiff"' in description_of(made.slide)
     assert not EditFiles(made.slide).undo.exists()
 
 

@@ -140,6 +140,8 @@ def edit(
     """
     if refused := sorted(set(settings) - EditSettings.__annotations__.keys()):
         raise ConfigError(f"setting '{refused[0]}': an edit decides it itself, or does not know it; leave it out")
+    if not 0 < strength <= 1:
+        raise ConfigError(f"setting 'strength': is {strength:g}; it lies above 0, and 1 replaces what is there")
     slide, output = Path(slide), Path(output)
     given: Any = {"extend": slide, "regions": Path(regions), "margin_um": margin_um, "edit_strength": strength, "seed": seed}
     given |= {"model": model, "extend_mpp": slide_mpp, "resample": resample, "size": (2048, 2048), "compression": "deflate"}

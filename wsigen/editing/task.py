@@ -101,7 +101,7 @@ class EditTask:
     @property
     def file(self) -> Path:
         """The file whose pixels are replaced: the slide, or a copy of it in another format."""
-        return self.names.work / "copy.ome.tiff" if self.anew else self.source
+        return self.names.work / "copy" / self.names.slide.name if self.anew else self.source
 
     def _copy(self, look: Watcher | None) -> None:
         """Write the slide as an OME-TIFF."""
@@ -110,6 +110,7 @@ class EditTask:
             if look is not None:
                 look(Stage("write the slide as an OME-TIFF", of, done, finished=done == of))
 
+        self.file.parent.mkdir(exist_ok=True)
         write_ome_tiff(self.source, self.file, mpp=self.config.extend_mpp, note=note)
 
     def _claim(self) -> None:
