@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 
@@ -39,7 +38,7 @@ class Blocks:
 
     def __init__(self, spec: PyramidSpec, tissue: Sequence[Index]) -> None:
         self.spec, self.tissue = spec, set(tissue)
-        self._encoded = cache(self._encode)
+        self._first: dict[tuple[bool, tuple[int, int]], EncodedBlock] = {}
 
     def key(self, ij: Index) -> str:
         """Name of a block."""
@@ -51,18 +50,21 @@ class Blocks:
 
     def read(self, ij: Index) -> EncodedBlock:
         """A block, whose tiles are those of another one of its kind."""
-        block = self._encoded(ij in self.tissue, self.spec.grid.box(ij).shape)
+        kind = ij in self.tissue, self.spec.grid.box(ij).shape
+        if kind not in self._first:
+            self._first[kind] = self._encode(ij, *kind)
+        block = self._first[kind]
+        down, across = ij[0] - block.ij[0], ij[1] - block.ij[1]
         tiles = {}
         for (level, row, column), data in block.tiles.items():
-            across = self.spec.block // self.spec.tile >> level
-            tiles[level, row + ij[0] * across, column + ij[1] * across] = data
+            per_block = self.spec.block // self.spec.tile >> level
+            tiles[level, row + down * per_block, column + across * per_block] = data
         return EncodedBlock(ij, asdict(self.spec), tiles, block.remainder)
 
-    def _encode(self, tissue: bool, shape: tuple[int, int]) -> EncodedBlock:
+    def _encode(self, ij: Index, tissue: bool, shape: tuple[int, int]) -> EncodedBlock:
         rgb = np.empty((*shape, 3), np.uint8)
         rgb[:] = _texture(shape) if tissue else np.array(GLASS, np.uint8)
-        alone = PyramidSpec(max(512, shape[1]), max(512, shape[0]), MPP, 20.0)
-        return read_block(encode_block(alone, (0, 0), rgb))
+        return read_block(encode_block(self.spec, ij, rgb))
 
 
 def _texture(shape: tuple[int, int]) -> NDArray[np.uint8]:
