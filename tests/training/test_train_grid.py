@@ -13,7 +13,7 @@ from PIL import Image
 from streams import WORDS
 
 import wsigen
-from wsigen.base.errors import TrainingError
+from wsigen.base.errors import ConfigError, TrainingError
 from wsigen.models.card import Level, read_card
 from wsigen.models.model import load_model
 from wsigen.run.config import RunConfig
@@ -136,3 +136,11 @@ def test_a_bundle_that_follows_no_grid_is_refused(folder: Path) -> None:
     (folder / "wrong.yaml").write_text((folder / "grid.yaml").read_text().replace("denoiser/bundle", "blind/bundle"))
     with pytest.raises(TrainingError, match="follows no grids"):
         wsigen.train_grid(folder / "wrong.yaml", out=folder / "wrong")
+
+
+def test_grids_are_told_no_more_noise_than_their_network_was_trained_in(folder: Path) -> None:
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    recipe |= {"telling": {"noise": 0.3}, "sampling": {"noise": 0.4}}
+    (folder / "noisy.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ConfigError, match="more than telling"):
+        wsigen.train_grid(folder / "noisy.yaml", out=folder / "noisy")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from wsigen.base.classes import UNKNOWN, ClassTable
+from wsigen.base.errors import one_line
 from wsigen.storage.files import write_atomic
 
 DATASET = "dataset.yaml"
@@ -62,7 +63,7 @@ def write_dataset(
     header = [
         f"# {what} as data: 'wsigen train' and 'wsigen evaluate' read it. The slides are synthetic.",
         f"# Of the splits in {index}, {training!r} is for training, and the others are held out.",
-        *([f"# Unknown, as {training!r} shows nothing of it: {', '.join(unseen)}."] if unseen else []),
+        *([f"# Unknown, as {training!r} shows nothing of it: {one_line(', '.join(unseen))}."] if unseen else []),
     ]
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     write_atomic(path, ("\n".join(header) + "\n" + body).encode())

@@ -98,7 +98,8 @@ def plain_names(columns: Iterable[str]) -> list[str]:
     names: list[str] = []
     for column in columns:
         plain = re.sub(r"\W+", "_", column)
-        names.append(plain if plain not in names else f"{plain}_{len(names)}")
+        free = (plain, *(f"{plain}_{k}" for k in range(2, len(names) + 3)))
+        names.append(next(name for name in free if name not in names))
     return names
 
 

@@ -132,7 +132,7 @@ def estimate_cohort(
     )
 
 
-def demand_room(folder: Path, slides: list[CohortSlide], execution: RunConfig, runs: int) -> None:
+def demand_room_and_device(folder: Path, slides: list[CohortSlide], execution: RunConfig, runs: int) -> None:
     """Refuse a cohort that needs more disk than there is where it would lie, or a device that is not there.
 
     Parameters

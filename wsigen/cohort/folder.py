@@ -131,6 +131,7 @@ class CohortFolder:
             place,
             lambda holder: OutputError(f"{self.root}: {holder} works in it; wait for it, or choose another folder"),
             "choose another folder",
+            must=True,
         ):
             yield
 

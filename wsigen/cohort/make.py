@@ -10,7 +10,7 @@ from typing import Unpack
 
 from wsigen.base.errors import ConfigError, OutputError, RunError, refusing
 from wsigen.cohort.check import Needs, check_slides, demand_licences
-from wsigen.cohort.estimate import demand_room
+from wsigen.cohort.estimate import demand_room_and_device
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
 from wsigen.cohort.figures import read_figures, why_private_is_unknown
 from wsigen.cohort.folder import RECIPE, CohortFolder
@@ -162,7 +162,7 @@ def make_slides(
                 folder.clear_work(slide.id)  # killed at the very end of a slide
         failed: dict[str, str] = {}
         if wanted:
-            demand_room(folder.root, wanted, execution, runs)
+            demand_room_and_device(folder.root, wanted, execution, runs)
         recipe.write(folder.root / RECIPE)
         if wanted:
             by_id = {slide.id: slide for slide in wanted}

@@ -137,7 +137,8 @@ class GridNetwork(Settings):
     noise : float
         Deviation of the noise on a drawn grid that the next finer one is told, of standardised cells. What a network draws is
         softer than what it was told in training; noise hides that, and it draws detail of its own (conditioning augmentation,
-        Ho et al. 2022, "Cascaded diffusion models", section 4).
+        Ho et al. 2022, "Cascaded diffusion models", section 4). What is known of a slide that is edited or continued is told so
+        as well.
     """
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]

@@ -108,7 +108,7 @@ class PassPlan:
         ranges = {
             "index": (0, 99), "level": (0, 99), "height": (1, _FAR), "width": (1, _FAR), "scale": (1, _FAR),
             "factor": (1, 1024), "side": (1, 4096), "chunk": (1, _FAR), "strength": (0.0, 1.0), "overlap": (0, self.side - 1),
-            "weighted_last": (0, _FAR), "align": (1, self.side), "seed": (0, 2**64 - 1),
+            "weighted_last": (0, _FAR), "align": (1, max(1, self.side // 2)), "seed": (0, 2**64 - 1),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             if not least <= getattr(self, name) <= most:

@@ -176,7 +176,7 @@ def lock_file(file: IO[Any]) -> None:
 
 
 @contextlib.contextmanager
-def held(place: Path, busy: Callable[[str], WsigenError], cure: str) -> Iterator[None]:
+def held(place: Path, busy: Callable[[str], WsigenError], cure: str, must: bool = False) -> Iterator[None]:
     """Keep a lock file for this process and remove it at the end: two would replace each other's files.
 
     Parameters
@@ -187,6 +187,8 @@ def held(place: Path, busy: Callable[[str], WsigenError], cure: str) -> Iterator
         Makes the error of whoever holds it.
     cure : str
         What to do if it cannot be made.
+    must : bool
+        Refuse a file system that locks no files. Otherwise the last to write wins there.
 
     Raises
     ------
@@ -196,11 +198,12 @@ def held(place: Path, busy: Callable[[str], WsigenError], cure: str) -> Iterator
         If it cannot be made.
     """
     with refusing(OutputError, f"{place}: cannot be locked", cure):
-        file = _locked(place, busy)
+        file = _locked(place, busy, must)
     with file:
-        file.truncate(0)
-        file.write(holder_name())
         try:
+            with contextlib.suppress(OSError):  # the name is for people; a full disk holds the lock as well
+                file.truncate(0)
+                file.write(holder_name())
             yield
         finally:
             place.unlink(missing_ok=True)
@@ -211,7 +214,7 @@ def holder_name() -> bytes:
     return f"process {os.getpid()} on {socket.gethostname()}".encode()
 
 
-def _locked(place: Path, busy: Callable[[str], WsigenError]) -> IO[bytes]:
+def _locked(place: Path, busy: Callable[[str], WsigenError], must: bool) -> IO[bytes]:
     """Open and lock a file that its last holder may remove at any moment."""
     while True:
         file = open_lock(place)
@@ -221,7 +224,10 @@ def _locked(place: Path, busy: Callable[[str], WsigenError]) -> IO[bytes]:
             holder = file.read(200).decode(errors="replace") or "another process"
             file.close()
             raise busy(holder) from None
-        except OSError:  # a file system that locks no files: the last to write wins
+        except OSError:  # a file system that locks no files
+            if must:
+                file.close()
+                raise
             return file
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), place.lstat()):

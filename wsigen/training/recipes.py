@@ -293,6 +293,12 @@ class GridRecipe(LatentRecipe):
     )
     half: bool = Field(default=False, description="weights in float16")
 
+    @model_validator(mode="after")
+    def _knows_the_noise(self) -> GridRecipe:
+        if self.sampling.noise > self.telling.noise:
+            raise ValueError(f"sampling.noise {self.sampling.noise} is more than telling.noise {self.telling.noise}")
+        return self
+
 
 class TokenNetwork(Settings):
     """The transformer that draws tokens; by default as large as ZoomLDM's, DiT-B."""
