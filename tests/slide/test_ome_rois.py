@@ -17,6 +17,7 @@ import wsigen.slide.ome_rois
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.ome_rois import Roi, TooManyRoisError, read_rois
+from wsigen.slide.ome_rois import rois_of as features_as_rois
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.sidecars import write_annotations
 
@@ -73,3 +74,11 @@ def test_too_many_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cells[::4, ::4] = 1
     with pytest.raises(TooManyRoisError):
         rois_of(tmp_path, cells)
+
+
+def test_an_outline_that_crosses_itself_and_has_holes_is_mended() -> None:
+    bow = [[0, 0, 5], [100, 100, 5], [100, 0, 5], [0, 100, 5], [0, 0, 5]]  # with a third number, as some programs write them
+    hole = [[80, 40, 5], [90, 40, 5], [90, 60, 5], [80, 60, 5], [80, 40, 5]]
+    (roi,) = features_as_rois([{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [bow, hole]}}])
+    assert sum(Polygon(outline).area for outline in roi.outlines) == pytest.approx(2 * 2500 - 200)
+    assert all(Polygon(outline).is_valid for outline in roi.outlines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,30 @@ import numpy as np
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError, refusing
+from wsigen.layout.geojson_file import load_whole
 from wsigen.layout.polygons import PolygonLayout
+from wsigen.slide.class_picture import class_of
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "wsigen:edit")
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """The annotations of an edited slide.
+
+    Attributes
+    ----------
+    features : list of dict
+        GeoJSON, px of the slide.
+    text : bytes
+        The content of their file.
+    area_px : dict
+        Area of every class, px squared.
+    """
+
+    features: list[dict[str, Any]]
+    text: bytes
+    area_px: dict[str, float]
 
 
 def shapes_of(layout: PolygonLayout, units_per_px: float = 1.0) -> list[tuple[int, Any]]:
@@ -38,33 +60,49 @@ def shapes_of(layout: PolygonLayout, units_per_px: float = 1.0) -> list[tuple[in
     return [(index, shape) for index, shape in seen if not shape.is_empty]
 
 
-def edited_annotations(
-    parent: Path | None, shapes: list[tuple[int, Any]], table: ClassTable, seed: int
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """The annotations of an edited slide, and the area of every class in px.
+def edited_annotations(parent: Path | None, shapes: list[tuple[int, Any]], table: ClassTable, seed: int) -> Annotations:
+    """The annotations of an edited slide.
 
     Parameters
     ----------
     parent : Path or None
-        GeoJSON of the slide that was edited; what is no area stays as it is.
+        GeoJSON of the slide that was edited; what is no area stays as it is, and so does what the regions do not touch.
     shapes : list of (int, geometry)
         The regions (`shapes_of`). Glass is cut out and not drawn.
 
     Raises
     ------
     LayoutError
-        If the parent's annotations cannot be read.
+        If the parent's annotations cannot be read, or not be written again.
     """
-    from shapely import unary_union
+    from shapely import prepare, unary_union
 
-    features = _features(parent)
     anew = unary_union([shape for _, shape in shapes])
-    with refusing(LayoutError, f"{parent}: cannot be edited", "export the annotations anew, or leave --annotations out"):
+    prepare(anew)
+    with refusing(LayoutError, f"{parent}: cannot be edited", "export the annotations anew, or give others with --annotations"):
+        features = [] if parent is None else features_of(parent)
         kept = [cut for feature in features if (cut := _without(feature, anew)) is not None]
-    for number, (index, shape) in enumerate(shapes):
-        if not table[index].background:
-            kept.append(_feature(table[index].name, list(table[index].color), shape, f"{seed}-{number}"))
-    return {"type": "FeatureCollection", "features": kept}, _areas(kept, table)
+        for number, (index, shape) in enumerate(shapes):
+            if not table[index].background:
+                kept.append(_feature(table[index].name, list(table[index].color), shape, f"{seed}-{number}"))
+        text = json.dumps({"type": "FeatureCollection", "features": kept}, ensure_ascii=False, separators=(",", ":"))
+        return Annotations(kept, text.encode() + b"\n", _areas(kept, table))
+
+
+def features_of(path: Path) -> list[dict[str, Any]]:
+    """The features of a GeoJSON file, all that they hold: of a collection, a list, a feature or a geometry (LayoutError)."""
+    data = load_whole(path)
+    found = data["features"] if isinstance(data, dict) and isinstance(data.get("features"), list) else data
+    features = [_as_feature(item) for item in (found if isinstance(found, list) else [found])]
+    if any(not isinstance(feature, dict) or feature.get("type") != "Feature" for feature in features):
+        raise LayoutError(f"{path}: no GeoJSON that QuPath writes; export the annotations anew")
+    return features
+
+
+def _as_feature(item: Any) -> Any:
+    if isinstance(item, dict) and ("coordinates" in item or "geometries" in item):
+        return {"type": "Feature", "geometry": item, "properties": {"objectType": "annotation"}}
+    return item
 
 
 def geometries_of(shapes: list[tuple[int, Any]], table: ClassTable) -> list[dict[str, Any]]:
@@ -72,28 +110,16 @@ def geometries_of(shapes: list[tuple[int, Any]], table: ClassTable) -> list[dict
     return [{"class": table[index].name, "geometry": _rounded(shape)} for index, shape in shapes]
 
 
-def _features(parent: Path | None) -> list[dict[str, Any]]:
-    if parent is None:
-        return []
-    from wsigen.layout.geojson_file import load_json
-
-    data, _ = load_json(parent)
-    if isinstance(data, dict) and isinstance(data.get("features"), list):
-        return list(data["features"])
-    return list(data) if isinstance(data, list) else [data]
-
-
 def _without(feature: dict[str, Any], anew: Any) -> dict[str, Any] | None:
     """A feature less what is made anew; None if nothing is left."""
+    from shapely import force_2d, make_valid
     from shapely.geometry import shape
 
     geometry = feature.get("geometry") or {}
     if geometry.get("type") not in ("Polygon", "MultiPolygon"):
         return feature
-    area = shape(geometry)
-    if not area.is_valid:
-        area = area.buffer(0)
-    if not area.intersects(anew):
+    area = make_valid(force_2d(shape(geometry)))
+    if not anew.intersects(area):
         return feature
     left = area.difference(anew)
     if left.area < 1.0:
@@ -131,7 +157,7 @@ def _areas(features: list[dict[str, Any]], table: ClassTable) -> dict[str, float
 
     areas = {tissue.name: 0.0 for tissue in table if not tissue.background}
     for feature in features:
-        name = ((feature.get("properties") or {}).get("classification") or {}).get("name")
+        name, _ = class_of(feature)
         geometry = feature.get("geometry") or {}
         if name in areas and geometry.get("type") in ("Polygon", "MultiPolygon"):
             areas[name] += round(shape(geometry).area, 2)

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from wsigen.base.errors import ConfigError, LayoutError, OutputError
-from wsigen.base.json_file import read_json
+from wsigen.base.errors import ConfigError, LayoutError, OutputError, refusing
 from wsigen.base.version import __version__
-from wsigen.editing.annotations import edited_annotations, geometries_of, shapes_of
+from wsigen.editing.annotations import Annotations, edited_annotations, features_of, geometries_of, shapes_of
 from wsigen.editing.names import OME, EditFiles, base_of, ending_of
 from wsigen.editing.patches import patches_of
 from wsigen.editing.record import edited_manifest, manifest_beside
@@ -155,12 +154,13 @@ def edit(
     config = with_machine(RunConfig(**{**given, **settings}), machine)
     task = EditTask.of(slide, config, card, names, anew)
     names.spare((*EditFiles(slide).all, config.regions, layout))
+    drawn = _Drawn.of(task, layout)  # what is wrong with annotations is said before anything is made
     with showing(progress, watch) as look, held_output(output):
         names.demand_free(config.overwrite)  # another edit may have been faster
         _remove_leftovers(names)
         _note(look, task.notes)
         made = task.generate(look)
-        return _put_together(task, made, mark, layout, undo and not anew)
+        return _put_together(task, made, mark, drawn, undo and not anew)
 
 
 def undo_edit(output: str | Path) -> Path:
@@ -195,7 +195,42 @@ def _remove_leftovers(names: EditFiles) -> None:
         remove_leftovers(path)
 
 
-def _put_together(task: EditTask, made: list[Prepared], mark: str | None, layout: Path | None, undo: bool) -> Edited:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What an edit says of its regions and of the annotations around them.
+
+    Attributes
+    ----------
+    layout : Path or None
+        The annotations of the slide before.
+    regions : tuple of dict
+        Class and geometry of each, px of the slide.
+    annotations : Annotations
+        Those of the edited slide.
+    rois : tuple of Roi
+        The same for its OME-XML, if that of the slide before holds any.
+    notes : tuple of str
+        What a user should know of them.
+    """
+
+    layout: Path | None
+    regions: tuple[dict[str, Any], ...]
+    annotations: Annotations
+    rois: tuple[Roi, ...]
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def of(task: EditTask, layout: Path | None) -> _Drawn:
+        """Cut the regions out of a slide's annotations, and put them there (LayoutError)."""
+        shapes, table = shapes_of(task.regions, task.to_file), task.card.table
+        annotations = edited_annotations(layout, shapes, table, task.config.seed)
+        before = "" if task.anew else description_of(task.file) or ""
+        with refusing(LayoutError, f"{layout}: no annotations for OME-XML", "export them anew"):
+            rois, notes = _rois(before, annotations.features)
+        return _Drawn(layout, tuple(geometries_of(shapes, table)), annotations, rois, notes)
+
+
+def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn: _Drawn, undo: bool) -> Edited:
     """Put the windows into the slide's file, and write what lies beside it; the manifest comes last."""
     names, config, card = task.names, task.config, task.card
     let_go()
@@ -204,28 +239,24 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, layout
         for number, (window, prepared) in enumerate(zip(task.windows, made, strict=True))
         for patch in patches_of(names.work / f"window-{number}.ome.tiff", window, task.placed, prepared)
     ]
-    shapes = shapes_of(task.regions, task.to_file)
-    geometries = tuple(geometries_of(shapes, card.table))
-    content, areas = edited_annotations(layout, shapes, card.table, config.seed)
     parent = manifest_beside(task.source, base_of(task.source))
     earlier = sum(len(each.get("regions", ())) for each in (parent or {}).get("history") or ())
     model = {"model": card.name, "model_sha256": made[0].spec.model_sha256}
-    told: Any = {"regions": geometries, "boxes": task.boxes(), "seed": config.seed, **model}
+    told: Any = {"regions": drawn.regions, "boxes": task.boxes(), "seed": config.seed, **model}
     told |= {"strength": config.edit_strength, "margin_um": config.margin_um}
     write_atomic(names.placing, b"")
     names.manifest.unlink(missing_ok=True)
     before = description_of(task.file) or ""
-    rois, roi_notes = _rois(before, content)
     edit_id = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     details = {**model, "seed": str(config.seed), "edit": edit_id}
-    text = edited_description(before, earlier + len(shapes), details, names.slide.name, rois)
-    kept = _kept_beside(task.source, layout)
+    text = edited_description(before, earlier + len(drawn.regions), details, names.slide.name, drawn.rois)
+    kept = _kept_beside(task.source, drawn.layout)
     spliced = replace_pixels(task.file, names.slide, patches, description=text, undo=names.undo if undo else None, beside=kept)
     if not undo:
         names.undo.unlink(missing_ok=True)
     let_go()
-    write_atomic(names.annotations, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-    _write_pictures(task, content, mark)
+    write_atomic(names.annotations, drawn.annotations.text)
+    _write_pictures(task, drawn.annotations, mark)
     tiles = tuple((level.tiles, level.of) for level in spliced.levels)
     record = EditRecord(
         parent=task.source.name,
@@ -237,21 +268,22 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, layout
     )
     digest = level0_sha256(names.slide)
     hashes = {path.name: sha256(path) for path in names.all if path not in (names.manifest, names.undo)}
-    write_manifest(names.manifest, edited_manifest(parent, record, mark, card, areas, {"level0_tiles": digest, **hashes}))
+    hashes["level0_tiles"] = digest
+    write_manifest(names.manifest, edited_manifest(parent, record, mark, card, drawn.annotations.area_px, hashes))
     names.placing.unlink()
     if not config.keep_run:
         remove_tree(names.work)
     undo_path = names.undo if undo else None
     files = (names.slide, names.annotations, names.manifest, names.thumbnail, names.overlay, names.script, undo_path)
-    return Edited(*files, task.boxes(), tiles, digest, (*task.notes, *spliced.notes, *roi_notes))
+    return Edited(*files, task.boxes(), tiles, digest, (*task.notes, *spliced.notes, *drawn.notes))
 
 
-def _rois(before: str, content: dict[str, Any]) -> tuple[tuple[Roi, ...], tuple[str, ...]]:
+def _rois(before: str, features: list[dict[str, Any]]) -> tuple[tuple[Roi, ...], tuple[str, ...]]:
     """The annotations for a slide that holds those of its parent, and what a user should know of them."""
     if not holds_rois(before):
         return (), ()
     try:
-        return rois_of(content["features"]), ()
+        return rois_of(features), ()
     except TooManyRoisError:
         return (), ("the annotations have too many corners for the slide's OME-XML; the GeoJSON beside it alone has them",)
 
@@ -266,12 +298,12 @@ def _kept_beside(slide: Path, layout: Path | None) -> dict[str, Path]:
     return {ending: path for ending, path in files.items() if path.is_file()}
 
 
-def _write_pictures(task: EditTask, content: dict[str, Any], mark: str | None) -> None:
+def _write_pictures(task: EditTask, annotations: Annotations, mark: str | None) -> None:
     """The pictures and the scripts for QuPath, as beside a slide that was generated."""
     names, source = task.names, task.placed.source
     write_thumbnail(names.slide, names.thumbnail)
     title = "SYNTHETIC" if mark == "true" else "PARTLY SYNTHETIC"
-    write_annotated(names.thumbnail, names.overlay, content["features"], (source.height, source.width), title)
+    write_annotated(names.thumbnail, names.overlay, annotations.features, (source.height, source.width), title)
     write_atomic(names.script, import_script().encode())
     write_edit_script(names.slide.absolute().parent)
 
@@ -294,9 +326,7 @@ def _annotations(slide: Path, given: str | Path | None) -> Path | None:
     beside = slide.with_name(base_of(slide) + ".geojson")
     if not beside.is_file():
         return None
-    content = read_json(beside, LayoutError, "repair it, or give others with --annotations")
-    features = content.get("features") if isinstance(content, dict) else content
-    return beside if features else None  # nothing but glass or unknown classes is drawn
+    return beside if features_of(beside) else None  # nothing but glass or unknown classes is drawn
 
 
 def _note(look: Watcher | None, notes: tuple[str, ...]) -> None:

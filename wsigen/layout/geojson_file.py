@@ -50,6 +50,20 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
     LayoutError
         If the file is missing, unreadable, too large, not text or not JSON.
     """
+    text, note = _text(path)
+    with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
+        return parse_long(text, _packed), [note] if note else []
+
+
+def load_whole(path: Path) -> Any:
+    """Return the parsed JSON of the same files with everything in it, as plain values: to be written again (LayoutError)."""
+    text, _ = _text(path)
+    with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
+        return json.loads(text)
+
+
+def _text(path: Path) -> tuple[bytes, str]:
+    """The text of a file in UTF-8, and a note where its encoding is a guess."""
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise LayoutError(_too_large(path))
     most = min(MAX_BYTES, 2**20 + MOST_PACKED * path.stat().st_size) if path.is_file() else MAX_BYTES
@@ -59,9 +73,7 @@ def load_json(path: Path) -> tuple[Any, list[str]]:
     with refusing(LayoutError, f"{path}: not GeoJSON, for it is not JSON", EXPORT):
         if (data.count(b"[") - 1000) * BYTES_A_LIST > len(data):
             raise ValueError(f"{data.count(b'[')} lists in {len(data)} bytes; they hold no coordinates")
-        text, note = _decoded(data)
-        del data
-        return parse_long(text, _packed), [note] if note else []
+        return _decoded(data)
 
 
 def _too_large(path: Path) -> str:

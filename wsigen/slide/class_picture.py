@@ -53,10 +53,18 @@ def read_features(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def class_of(feature: Mapping[str, Any]) -> tuple[str, Colour]:
-    """Name and colour of the class of an area."""
+    """Name and colour of the class of an area; strangers write what they like there, and it is grey then."""
     said = (feature.get("properties") or {}).get("classification") or {}
-    colour = said.get("color")
-    return str(said.get("name") or UNCLASSIFIED), tuple(int(c) & 255 for c in colour[:3]) if colour else GREY  # type: ignore[return-value]
+    if not isinstance(said, Mapping):
+        return (said if isinstance(said, str) else UNCLASSIFIED), GREY
+    return str(said.get("name") or UNCLASSIFIED), _colour(said.get("color"))
+
+
+def _colour(said: Any) -> Colour:
+    if not isinstance(said, list | tuple) or len(said) < 3 or not all(type(value) is int for value in said[:3]):
+        return GREY
+    red, green, blue = (value & 255 for value in said[:3])
+    return red, green, blue
 
 
 def class_picture(

@@ -92,9 +92,11 @@ def _features(path: Path) -> Iterator[dict[str, Any]]:
 
 def _without_holes(rings: Sequence[Ring]) -> Iterator[Ring]:
     """Cut a polygon (outline, then holes) through its middle hole, until no piece has any."""
+    from shapely import force_2d, make_valid
     from shapely.geometry import Polygon, box
 
-    waiting = [Polygon(rings[0], rings[1:])]
+    drawn = force_2d(Polygon(rings[0], rings[1:]))
+    waiting = [drawn] if not drawn.interiors or drawn.is_valid else _areas(make_valid(drawn))
     while waiting:
         polygon = waiting.pop()
         if not polygon.interiors:
@@ -110,5 +112,11 @@ def _without_holes(rings: Sequence[Ring]) -> Iterator[Ring]:
             else (box(left, top, middle, bottom), box(middle, top, right, bottom))
         )
         for half in halves:
-            part = polygon.intersection(half)
-            waiting += [piece for piece in getattr(part, "geoms", [part]) if piece.geom_type == "Polygon"]
+            waiting += _areas(polygon.intersection(half))
+
+
+def _areas(geometry: Any) -> list[Any]:
+    """The polygons of a geometry of any kind."""
+    from shapely import get_parts
+
+    return [piece for part in get_parts(geometry) for piece in get_parts(part) if piece.geom_type == "Polygon"]
