@@ -10,7 +10,7 @@ from editing_making import drawing
 
 from wsigen.base.errors import LayoutError
 from wsigen.editing.annotations import edited_annotations, features_of
-from wsigen.editing.edit import edit
+from wsigen.editing.edit import _rois, edit
 from wsigen.slide.class_picture import GREY, class_of
 
 
@@ -99,3 +99,12 @@ def test_what_are_no_annotations_is_refused_before_anything_is_made(slide, setti
         edit(slide, tmp_path / "one.ome.tiff", annotations=path, **settings)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "one.edit").exists()
+
+
+def test_annotations_in_the_slide_alone_stay_and_that_is_told():
+    text = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><ROI ID="ROI:wsigen-0"/></OME>'
+    rois, (note,) = _rois(text, None)
+    assert rois is None
+    assert "stay as they were" in note
+    assert _rois(text, [feature(1, 1, 5)])[0][0].class_name == "Stroma"
+    assert _rois(text.replace("wsigen-", ""), [feature(1, 1, 5)]) == (None, ())

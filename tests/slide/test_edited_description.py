@@ -71,12 +71,29 @@ def test_annotations_of_ours_are_replaced_and_those_of_others_stay() -> None:
     assert [roi.name for roi in ome.rois] == ["Stroma 1", "Tumor 1"]
     assert [ref.id for ref in ome.images[0].roi_refs] == [roi.id for roi in ome.rois]
     assert len(ome.rois[1].union) == 2
-    assert from_xml(edited_description(ours, 1, {}, "y.ome.tiff"), validate=True).rois == []
-    theirs = ours.replace('Creator="wsigen"', 'Creator="OMERO"')
+    assert from_xml(edited_description(ours, 1, {}, "y.ome.tiff", ()), validate=True).rois == []
+    assert [roi.name for roi in from_xml(edited_description(ours, 1, {}, "y.ome.tiff"), validate=True).rois] == ["Tumor 1"]
+
+
+def test_annotations_that_another_program_added_to_a_slide_of_ours_stay() -> None:
+    square = [[0.0, 0.0], [0.0, 80.0], [80.0, 80.0], [80.0, 0.0], [0.0, 0.0]]
+    ours = ome_xml(PyramidSpec(600, 512, 0.5, 20), "x", {}, [Roi("Tumor 1", "Tumor", (200, 0, 0), (square,))]).decode()
+    root = ET.fromstring(ours.encode())
+    space = root.tag.partition("}")[0] + "}"
+    ET.SubElement(ET.SubElement(root, space + "ROI", ID="ROI:0", Name="theirs"), space + "Union").append(
+        ET.Element(space + "Rectangle", ID="Shape:0:0", X="1", Y="1", Width="9", Height="9")
+    )
+    reference = ET.Element(space + "ROIRef", ID="ROI:0")
+    image = root.find(space + "Image")
+    image.insert([each.tag for each in image].index(space + "ROIRef"), reference)
+    both = ET.tostring(root, encoding="unicode")
+    new = [Roi("Stroma 1", "Stroma", (0, 90, 0), (square,))]
+    ome = from_xml(edited_description(both, 1, {}, "y.ome.tiff", new), validate=True)
+    assert {roi.name for roi in ome.rois} == {"theirs", "Stroma 1"}
+    assert {ref.id for ref in ome.images[0].roi_refs} == {roi.id for roi in ome.rois}
+    theirs = edited_description(both, 1, {}, "y.ome.tiff", ())
     assert not holds_rois(theirs)
-    assert [roi.name for roi in from_xml(edited_description(theirs, 1, {}, "y.ome.tiff", two), validate=True).rois] == [
-        "Tumor 1"
-    ]
+    assert [roi.id for roi in from_xml(theirs, validate=True).rois] == ["ROI:0"]
 
 
 def test_two_edits_of_one_slide_are_two_files() -> None:

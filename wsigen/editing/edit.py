@@ -207,8 +207,8 @@ class _Drawn:
         Class and geometry of each, px of the slide.
     annotations : Annotations
         Those of the edited slide.
-    rois : tuple of Roi
-        The same for its OME-XML, if that of the slide before holds any.
+    rois : tuple of Roi or None
+        The same for its OME-XML; None: those that it holds stay.
     notes : tuple of str
         What a user should know of them.
     """
@@ -216,7 +216,7 @@ class _Drawn:
     layout: Path | None
     regions: tuple[dict[str, Any], ...]
     annotations: Annotations
-    rois: tuple[Roi, ...]
+    rois: tuple[Roi, ...] | None
     notes: tuple[str, ...]
 
     @staticmethod
@@ -226,7 +226,7 @@ class _Drawn:
         annotations = edited_annotations(layout, shapes, table, task.config.seed)
         before = "" if task.anew else description_of(task.file) or ""
         with refusing(LayoutError, f"{layout}: no annotations for OME-XML", "export them anew"):
-            rois, notes = _rois(before, annotations.features)
+            rois, notes = _rois(before, None if layout is None else annotations.features)
         return _Drawn(layout, tuple(geometries_of(shapes, table)), annotations, rois, notes)
 
 
@@ -247,7 +247,7 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn:
     write_atomic(names.placing, b"")
     names.manifest.unlink(missing_ok=True)
     before = description_of(task.file) or ""
-    edit_id = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    edit_id = hashlib.sha256(json.dumps([told, task.settings()], sort_keys=True).encode()).hexdigest()
     details = {**model, "seed": str(config.seed), "edit": edit_id}
     text = edited_description(before, earlier + len(drawn.regions), details, names.slide.name, drawn.rois)
     kept = _kept_beside(task.source, drawn.layout)
@@ -278,10 +278,13 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn:
     return Edited(*files, task.boxes(), tiles, digest, (*task.notes, *spliced.notes, *drawn.notes))
 
 
-def _rois(before: str, features: list[dict[str, Any]]) -> tuple[tuple[Roi, ...], tuple[str, ...]]:
+def _rois(before: str, features: list[dict[str, Any]] | None) -> tuple[tuple[Roi, ...] | None, tuple[str, ...]]:
     """The annotations for a slide that holds those of its parent, and what a user should know of them."""
     if not holds_rois(before):
-        return (), ()
+        return None, ()
+    if features is None:
+        what = "no annotations lie beside the slide: those in its OME-XML stay as they were, without the regions"
+        return None, (f"{what}; --annotations gives them",)
     try:
         return rois_of(features), ()
     except TooManyRoisError:

@@ -81,6 +81,10 @@ class EditTask:
         """Px of the slide's file per px of the model."""
         return self.placed.source.width / self.placed.size[1]
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the pixels besides files, as plain JSON values."""
+        return {k: v for k, v in self.config.identity().items() if k not in ("extend", "regions", "layout", "model")}
+
     def boxes(self) -> tuple[tuple[int, int, int, int], ...]:
         """``(x, y, w, h)`` of the windows in px of the slide's file."""
         scaled = [[round(v * self.to_file) for v in (w.x0, w.y0, w.width, w.height)] for w in self.windows]
@@ -119,7 +123,7 @@ class EditTask:
             "slide": sha256(self.source),
             "windows": [[w.x0, w.y0, w.width, w.height] for w in self.windows],
             "regions": sha256(Path(str(self.config.regions))),
-            "settings": {k: v for k, v in self.config.identity().items() if k not in ("extend", "regions", "layout", "model")},
+            "settings": self.settings(),
             "model": bundle_hash(find_bundle(self.config.model)),
         }
         file = self.names.work / "edit.json"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from wsigen.base.errors import ImageError, refusing
 from wsigen.slide.marks import PARTLY, is_ome
 from wsigen.slide.ome import clean, roi_element
-from wsigen.slide.ome_rois import Roi
+from wsigen.slide.ome_rois import ROI, Roi
 
 EDIT = "wsigen/edit"
 """Namespace of the MapAnnotation that says what was edited."""
@@ -22,7 +22,9 @@ _APERIO = re.compile(r"\|Synthetic = [^|]*")
 _BEFORE_DESCRIPTION = ("AcquisitionDate", "ExperimenterRef")
 
 
-def edited_description(text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi] = ()) -> str:
+def edited_description(
+    text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi] | None = None
+) -> str:
     """Return a description that says what was edited.
 
     OME-XML gets a sentence in the description of its largest image, and a MapAnnotation for programs; Aperio's text a further
@@ -39,8 +41,9 @@ def edited_description(text: str, regions: int, details: Mapping[str, str], file
         two edits should differ.
     file_name : str
         Name of the new file, without a folder.
-    rois : sequence of Roi
-        Annotations of the edited slide: they replace those that wsigen wrote into OME-XML (`holds_rois`). Others stay.
+    rois : sequence of Roi or None
+        Annotations of the edited slide: they replace those that wsigen wrote into OME-XML (`holds_rois`), while those of other
+        programs stay. None: all stay.
 
     Raises
     ------
@@ -57,8 +60,8 @@ def edited_description(text: str, regions: int, details: Mapping[str, str], file
 
 
 def holds_rois(text: str) -> bool:
-    """Whether a description is OME-XML of wsigen that holds annotations: an edit changes them, too."""
-    return is_ome(text) and "<ROI " in text and re.search(r'\bCreator="wsigen\b', text[:4000]) is not None
+    """Whether a description is OME-XML that holds annotations of wsigen: an edit changes them, too."""
+    return is_ome(text) and f'ID="{ROI}' in text
 
 
 def _sentence(regions: int, synthetic: bool) -> str:
@@ -68,7 +71,7 @@ def _sentence(regions: int, synthetic: bool) -> str:
     return f"This image is {PARTLY}: {count} made by wsigen, not for diagnosis."
 
 
-def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi]) -> str:
+def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: str, rois: Sequence[Roi] | None) -> str:
     root = ET.fromstring(text.strip().encode())
     space = root.tag.partition("}")[0].removeprefix("{") if root.tag.startswith("{") else ""
     if space:
@@ -81,7 +84,7 @@ def _edited_xml(text: str, regions: int, details: Mapping[str, str], file_name: 
     synthetic = any(each.get("K") == "synthetic" and each.text == "true" for each in root.iter(_in(space, "M")))
     _describe(image, space, _sentence(regions, synthetic))
     _annotate(root, image, space, {"synthetic": "true" if synthetic else "partly", "regions": str(regions), **details})
-    if holds_rois(text):
+    if rois is not None:
         _replace_rois(root, image, space, rois)
     _rename(root, space, repr((regions, sorted(details.items()))), file_name)
     return '<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(root, encoding="unicode")
@@ -123,13 +126,14 @@ def _annotate(root: ET.Element, image: ET.Element, space: str, pairs: Mapping[st
 
 
 def _replace_rois(root: ET.Element, image: ET.Element, space: str, rois: Sequence[Roi]) -> None:
-    """Put annotations in the place of those that are there: ROIs of the root, references behind an image's Pixels."""
+    """Put annotations in the place of those of ours: ROIs of the root, references behind an image's Pixels."""
     for parent, name in ((root, "ROI"), (image, "ROIRef")):
         for element in parent.findall(_in(space, name)):
-            parent.remove(element)
+            if element.get("ID", "").startswith(ROI):
+                parent.remove(element)
     behind = 1 + [each.tag for each in image].index(_in(space, "Pixels"))
     for i, roi in enumerate(rois):
-        image.insert(behind + i, ET.Element(_in(space, "ROIRef"), ID=f"ROI:{i}"))
+        image.insert(behind + i, ET.Element(_in(space, "ROIRef"), ID=f"{ROI}{i}"))
         root.append(element := roi_element(i, roi))
         for each in element.iter():
             each.tag = _in(space, each.tag)

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
 from wsigen.slide.marks import PARTLY, STATEMENT
-from wsigen.slide.ome_rois import Roi
+from wsigen.slide.ome_rois import ROI, SHAPE, Roi
 from wsigen.slide.pyramid import PyramidSpec
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -100,19 +100,19 @@ def _image(root: ET.Element, spec: PyramidSpec, name: str, pairs: Mapping[str, s
     ET.SubElement(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="3")
     ET.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
     for i in range(rois):
-        ET.SubElement(image, "ROIRef", ID=f"ROI:{i}")
+        ET.SubElement(image, "ROIRef", ID=f"{ROI}{i}")
     ET.SubElement(image, "AnnotationRef", ID="Annotation:0")
 
 
 def roi_element(i: int, roi: Roi) -> ET.Element:
-    """The ROI with the number ``i``, to which its image refers as ``ROI:i``."""
-    element = ET.Element("ROI", ID=f"ROI:{i}", Name=clean(roi.name))
+    """The ROI with the number ``i``, to which its image refers by the same identifier."""
+    element = ET.Element("ROI", ID=f"{ROI}{i}", Name=clean(roi.name))
     union = ET.SubElement(element, "Union")
     for j, ring in enumerate(roi.outlines):
         ET.SubElement(
             union,
             "Polygon",
-            ID=f"Shape:{i}:{j}",
+            ID=f"{SHAPE}{i}:{j}",
             StrokeColor=str(_rgba(roi.color)),
             Text=clean(roi.class_name),
             Locked="true",

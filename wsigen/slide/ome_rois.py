@@ -18,6 +18,9 @@ from wsigen.slide.class_picture import class_of
 MOST_CORNERS = 500_000
 """Of all ROIs together: about 6 MB of XML, which every program that opens the slide reads before it shows a pixel."""
 
+ROI, SHAPE = "ROI:wsigen-", "Shape:wsigen-"
+"""How the identifiers of annotations of ours begin: nobody else's do."""
+
 Ring = Sequence[Sequence[float]]
 
 
