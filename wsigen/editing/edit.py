@@ -234,11 +234,8 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn:
     """Put the windows into the slide's file, and write what lies beside it; the manifest comes last."""
     names, config, card = task.names, task.config, task.card
     let_go()
-    patches = [
-        patch
-        for number, (window, prepared) in enumerate(zip(task.windows, made, strict=True))
-        for patch in patches_of(names.work / f"window-{number}.ome.tiff", window, task.placed, prepared)
-    ]
+    slides = (names.work / f"window-{number}.ome.tiff" for number in range(len(made)))
+    patches = patches_of(zip(slides, task.windows, made, strict=True), task.placed, names.work)
     parent = manifest_beside(task.source, base_of(task.source))
     earlier = sum(len(each.get("regions", ())) for each in (parent or {}).get("history") or ())
     model = {"model": card.name, "model_sha256": made[0].spec.model_sha256}

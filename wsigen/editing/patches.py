@@ -1,11 +1,10 @@
-"""What of a window goes into the slide's file: the pixels that were made, in px of the file."""
+"""What of the windows goes into the slide's file: the pixels that were made, in px of the file."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,37 +22,49 @@ CELL_PX = 2048
 """Side of what is looked at at a time, px of the file."""
 
 
-def patches_of(made: Path, window: Box, placed: PlacedImage, prepared: Prepared) -> Iterator[Patch]:
-    """Yield the pixels of a window that are to be put into a slide's file, cell by cell; cells without any are left out.
+def patches_of(windows: Iterable[tuple[Path, Box, Prepared]], placed: PlacedImage, folder: Path) -> list[Patch]:
+    """Return the pixels that are to be put into a slide's file, cell by cell; cells without any are left out.
 
     Parameters
     ----------
-    made : Path
-        The window, a slide of its own.
-    window : Box
-        Where it lies, px of the model.
+    windows : iterable
+        Of each window: the slide that was made of it, where it lies (px of the model), the run that made it.
     placed : PlacedImage
         The slide that is edited.
-    prepared : Prepared
-        The run that made the window.
+    folder : Path
+        Where there is room for the pixels.
 
     Raises
     ------
     OutputError
-        If there is no room for them beside the window.
+        If there is no room for them.
 
     Notes
     -----
-    **Memory bound.** A cell: they lie in nameless files beside the window, and are mapped from there. Only cells
-    that change take room on the disk, however large the window is.
+    **Memory bound.** A cell. All pixels lie in one nameless file, which is mapped once: only cells that change take room on
+    the disk, and a process may hold few files open and few maps, but the windows may be large, and many.
     """
-    image = open_image(made)
-    with refusing(OutputError, f"{made}: its pixels cannot be kept", "free disk space, then give the same command again"):
-        for cell in _cells(_in_file(window, placed)):
-            mask = _mask(cell, window, placed, prepared)
-            if mask.any():
-                pixels = _pixels(image, window, placed, cell)
-                yield Patch(cell, _on_disk(made.parent, pixels), _on_disk(made.parent, mask))
+    cells: list[tuple[Box, int]] = []
+    cure = "free disk space, then give the same command again"
+    with refusing(OutputError, f"{folder}: new pixels cannot be kept there", cure), TemporaryFile(dir=folder) as file:
+        for made, window, prepared in windows:
+            image = open_image(made)
+            for cell in _cells(_in_file(window, placed)):
+                mask = _mask(cell, window, placed, prepared)
+                if mask.any():
+                    cells.append((cell, file.tell()))
+                    file.write(np.ascontiguousarray(_pixels(image, window, placed, cell)).data)
+                    file.write(np.ascontiguousarray(mask).data)
+        file.flush()  # a full disk is an error here, and none of the map's
+        stored = np.asarray(np.memmap(file, np.uint8, "r")) if cells else np.empty(0, np.uint8)
+    return [_patch(cell, stored[at:]) for cell, at in cells]
+
+
+def _patch(cell: Box, stored: NDArray[np.uint8]) -> Patch:
+    """The patch of a cell, whose pixels and mask lie at the start of what is stored."""
+    area = cell.height * cell.width
+    pixels, mask = stored[: 3 * area], stored[3 * area : 4 * area]
+    return Patch(cell, pixels.reshape(*cell.shape, 3), mask.view(np.bool_).reshape(cell.shape))
 
 
 def _cells(box: Box) -> Iterator[Box]:
@@ -71,14 +82,6 @@ def _mask(cell: Box, window: Box, placed: PlacedImage, prepared: Prepared) -> ND
     classes = prepared.layout.class_map(latents, plan.cell_px)
     bare = np.zeros(classes.shape, dtype=bool) if glass is None else classes == glass
     return np.asarray(continued.starts(plan, latents, bare) != NEVER)[np.ix_(ys - latents.y0, xs - latents.x0)]
-
-
-def _on_disk(folder: Path, values: NDArray[Any]) -> NDArray[Any]:
-    """The same array, mapped from a file; a full disk is an error here, and none of the map's."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(np.ascontiguousarray(values).data)
-        file.flush()
-        return np.memmap(file, values.dtype, "r", shape=values.shape)
 
 
 def _in_file(window: Box, placed: PlacedImage) -> Box:
