@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from slide_making import make_slide, tissue
 
 from wsigen.base.errors import ConfigError, ImageError, WsigenError
 from wsigen.base.geometry import Box
+from wsigen.slide.patched_pixels import patched
 from wsigen.slide.pyramid import PyramidSpec
 from wsigen.slide.reading import open_image
 from wsigen.slide.splice import Patch, replace_pixels, restore
@@ -128,3 +131,31 @@ def test_places_for_the_output_that_cannot_be_are_refused_before_anything_is_wri
     output.write_bytes(b"older")
     with pytest.raises(ImageError, match="no such image"):
         replace_pixels(tmp_path / "none.tif", output, [patch])
+
+
+def test_a_tile_is_made_of_the_patches_on_it_alone_and_the_last_one_counts(
+    tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = 100  # of cells that hardly overlap; tiles are larger
+    corners = [(y, x) for y in range(0, HEIGHT - side, side) for x in range(0, WIDTH - side, side)]
+    boxes = [Box(y, x, y + side + 4, x + side + 4) for y, x in corners]
+    patches = [Patch(box, np.full((*box.shape, 3), n, np.uint8), np.ones(box.shape, bool)) for n, box in enumerate(boxes)]
+    given = []
+
+    def counted(reader: Any, level: int, box: Box, patches: Sequence[Patch]) -> Any:
+        given.append((level, box, patches))
+        return patched(reader, level, box, patches)
+
+    monkeypatch.setattr("wsigen.slide.splice.patched", counted)
+    for order in (patches, patches[::-1]):
+        given.clear()
+        done = replace_pixels(slide, tmp_path / "new.ome.tiff", order)
+        finest = [(box, here) for level, box, here in given if level == 0]
+        assert len(finest) == done.levels[0].tiles
+        for box, here in finest:
+            assert [p.box for p in here] == [p.box for p in order if p.box.overlaps(box)]
+        whole = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        for patch in order:
+            whole[patch.box.slices] = patch.pixels
+        error = np.abs(levels(done.path)[0].astype(int) - whole)[: HEIGHT - side, : WIDTH - side]
+        assert error.max() == 0 or (slide.parent.name.startswith("jpeg") and error.mean() < 4)

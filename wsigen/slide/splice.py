@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -235,10 +236,10 @@ def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[
     across = -(-page.imagewidth // side[1])
     of = across * -(-page.imagelength // side[0])
     count = pixels = beside = 0
-    for row, column in _touched(reader, level, side, patches):
+    for (row, column), here in _touched(reader, level, side, patches):
         box = Box(row * side[0], column * side[1], (row + 1) * side[0], (column + 1) * side[1])
         there = box.intersect(Box(0, 0, page.imagelength, page.imagewidth))
-        new, mask = patched(reader, level, there, patches)
+        new, mask = patched(reader, level, there, here)
         if not mask.any():
             continue
         edge = ((0, side[0] - there.height), (0, side[1] - there.width))
@@ -253,17 +254,23 @@ def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[
     return LevelChange(count, of, pixels, beside)
 
 
-def _touched(reader: TiffReader, level: int, side: tuple[int, int], patches: Sequence[Patch]) -> Iterator[tuple[int, int]]:
-    """Tiles ``(row, column)`` of a level that a patch's box lies on."""
-    boxes = [box_at(reader, level, patch.box) for patch in patches]
-    tiles = {
-        (row, column)
-        for box in boxes
-        if not box.empty
-        for row in range(box.y0 // side[0], -(-box.y1 // side[0]))
-        for column in range(box.x0 // side[1], -(-box.x1 // side[1]))
-    }
-    return iter(sorted(tiles))
+def _touched(
+    reader: TiffReader, level: int, side: tuple[int, int], patches: Sequence[Patch]
+) -> Iterator[tuple[tuple[int, int], list[Patch]]]:
+    """Tiles ``(row, column)`` of a level that patches' boxes lie on, each with those patches, in their order."""
+    by_row: defaultdict[int, list[tuple[Box, Patch]]] = defaultdict(list)
+    for patch in patches:
+        box = box_at(reader, level, patch.box)
+        if not box.empty:
+            for row in range(box.y0 // side[0], -(-box.y1 // side[0])):
+                by_row[row].append((box, patch))
+    for row in sorted(by_row):
+        by_column: defaultdict[int, list[Patch]] = defaultdict(list)
+        for box, patch in by_row[row]:
+            for column in range(box.x0 // side[1], -(-box.x1 // side[1])):
+                by_column[column].append(patch)
+        for column in sorted(by_column):
+            yield (row, column), by_column[column]
 
 
 def _encode(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mask) -> tuple[bytes, Mask]:
