@@ -250,21 +250,52 @@ def test_offsets_of_another_image_that_no_file_reaches_are_refused(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_shared_tables_without_a_code_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
+def test_tiles_get_tables_of_their_own_where_the_shared_ones_have_no_code(tmp_path: Path) -> None:
+    path, output, undo = tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "b.undo"
     flat = Image.fromarray(np.full((128, 128, 3), 200, np.uint8))
-    flat.save(whole := BytesIO(), "JPEG", optimize=True, subsampling=0)  # codes for what is in it alone
-    flat.save(tables := BytesIO(), "JPEG", optimize=True, subsampling=0, streamtype=1)
-    flat.save(tile := BytesIO(), "JPEG", optimize=True, subsampling=0, streamtype=2)
+    options = {"format": "JPEG", "optimize": True, "subsampling": 0}
+    flat.save(whole := BytesIO(), **options)  # codes for what is in it alone
+    flat.save(tables := BytesIO(), streamtype=1, **options)
+    flat.save(tile := BytesIO(), streamtype=2, **options)
     assert len(tile.getvalue()) < len(whole.getvalue())
     shared = tables.getvalue()
     tifffile.imwrite(
         path, iter([tile.getvalue()] * 16), shape=PICTURE.shape, dtype="uint8", tile=(128, 128), photometric="ycbcr",
         compression="jpeg", subsampling=(1, 1), metadata=None, extratags=[(347, 7, len(shared), shared, True)],
     )  # fmt: skip
-    with pytest.raises(OtherFormatError, match="no code for the new pixels; convert it first"):
-        replace_pixels(path, tmp_path / "b.tif", [PATCH])
-    assert list(tmp_path.iterdir()) == [path]
+    part = Box(140, 140, 300, 270)  # tiles before and behind it keep the shared tables
+    patch = Patch(part, tissue(*part.shape, seed=4), np.ones(part.shape, bool))
+    replace_pixels(path, output, [patch], undo=undo)
+    beyond = np.ones((SIDE, SIDE), bool)
+    beyond[136:304, 136:272] = False
+    for read in (by_tifffile, by_libtiff, by_openslide, by_gdal):
+        before, after = read(path), read(output)
+        assert (before == after)[beyond].all()
+        assert np.abs(after[part.slices].astype(int) - patch.pixels).mean() < 6
+    again = Patch(part, 255 - patch.pixels, patch.mask)
+    replace_pixels(output, tmp_path / "c.tif", [again])
+    assert np.abs(by_libtiff(tmp_path / "c.tif")[part.slices].astype(int) - again.pixels).mean() < 6
+    restore(output, undo)
+    assert output.read_bytes() == path.read_bytes()
+
+
+def by_tifffile(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(tifffile.imread(path))
+
+
+def by_libtiff(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(pyvips.Image.new_from_file(str(path)).numpy())[..., :3]
+
+
+def by_openslide(path: Path) -> NDArray[np.uint8]:
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((0, 0), 0, (SIDE, SIDE)))[..., :3]
+
+
+def by_gdal(path: Path) -> NDArray[np.uint8]:
+    with warnings.catch_warnings(), rasterio.open(path) as file:
+        warnings.simplefilter("ignore")
+        return np.asarray(file.read()).transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize("limit", ["MOST_JPEG_PX", "MOST_JPEG_BYTES"])

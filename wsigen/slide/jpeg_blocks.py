@@ -41,8 +41,6 @@ def paste(stream: JpegStream, pixels: RGB, mask: Mask, ycbcr: bool, blank: bool 
     ------
     ValueError
         If the stream is damaged or of another size.
-    NoCodeError
-        If the Huffman tables that it shares with other streams have no code for the new pixels.
     """
     if pixels.shape[:2] != (stream.height, stream.width):
         raise ValueError(f"a JPEG of {stream.width} x {stream.height} px in a tile of {pixels.shape[1]} x {pixels.shape[0]} px")

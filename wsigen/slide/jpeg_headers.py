@@ -186,11 +186,10 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 @functools.cache
-def usual_tables() -> tuple[bytes, dict[tuple[int, int], bytes]]:
-    """The Huffman tables of T.81, K.3, which have a code for everything, as libjpeg writes them: their segments, and parsed."""
+def usual_tables() -> dict[tuple[int, int], bytes]:
+    """The Huffman tables of T.81, K.3, by class and number, which have a code for everything; taken from libjpeg."""
     import imagecodecs
 
-    data = bytes(imagecodecs.jpeg8_encode(np.zeros((16, 16, 3), np.uint8), colorspace="RGB", outcolorspace="YCBCR"))
     headers = Headers()
-    headers.read(data)
-    return b"".join(piece for marker, piece, _ in segments(data) if marker == HUFFMAN), headers.huffman
+    headers.read(bytes(imagecodecs.jpeg8_encode(np.zeros((16, 16, 3), np.uint8), colorspace="RGB", outcolorspace="YCBCR")))
+    return headers.huffman

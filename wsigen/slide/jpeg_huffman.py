@@ -27,7 +27,7 @@ Tables = Sequence[tuple[bytes, bytes]]
 """Huffman tables (`DC`, `AC`) of each component: 16 counts of codes by length, and the symbols (T.81, B.2.4.2)."""
 
 
-class NoCodeError(Exception):
+class NoCodeError(ValueError):
     """A Huffman table has no code for a symbol."""
 
 
@@ -83,7 +83,7 @@ def encode(blocks: Blocks, slots: Sequence[int], tables: Tables) -> bytes:
             codes, lengths = _codes(table)
             code[here], length[here] = codes[symbol[here]], lengths[symbol[here]]
     if not length.all():
-        raise NoCodeError
+        raise NoCodeError(f"{DAMAGED}: a coefficient for which its Huffman table has no code")
     extra = np.where(value < 0, value + (1 << size) - 1, value)
     return _packed(code << size | extra, length + size).replace(b"\xff", b"\xff\x00")
 

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.slide.jpeg_headers import HUFFMAN, SCAN, Component, Headers, segments, usual_tables
-from wsigen.slide.jpeg_huffman import BLOCK, DAMAGED, Blocks, NoCodeError, decode, encode
+from wsigen.slide.jpeg_huffman import AC, BLOCK, DAMAGED, DC, Blocks, NoCodeError, decode, encode
 
 Plane = NDArray[np.int32]
 """Quantised coefficients of a component, ``(rows, columns, 64)`` of blocks, in zigzag order."""
+
+_OWN = (2, 3)
+"""Numbers of a stream's own Huffman tables beside shared ones: extended sequential JPEG has four a class, baseline two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class JpegStream:
         px.
     components : tuple of Component
         Its planes.
-    complete : bool
-        Whether all tables lie in the stream itself.
+    shared : bool
+        Whether Huffman tables that other streams need lie elsewhere.
     restart : int
         MCUs between two restart markers, 0 without.
     jfif : bool
@@ -48,7 +51,7 @@ class JpegStream:
     height: int
     width: int
     components: tuple[Component, ...]
-    complete: bool
+    shared: bool
     restart: int
     jfif: bool
 
@@ -68,12 +71,14 @@ class JpegStream:
         """
         headers = Headers()
         headers.read(tables)
-        complete = not headers.huffman
+        shared = bool(headers.huffman)
+        if any(number in _OWN for _, number in headers.huffman):
+            raise ValueError("shared Huffman tables with numbers that no baseline JPEG has")
         head = headers.read(data)
         end = data.rfind(b"\xff\xd9")
         scan = data[len(head) : end if end >= len(head) else len(data)]
         parts = headers.components()
-        return cls(head, scan, headers.height, headers.width, parts, complete, headers.restart, headers.jfif)
+        return cls(head, scan, headers.height, headers.width, parts, shared, headers.restart, headers.jfif)
 
     @property
     def mcu(self) -> tuple[int, int]:
@@ -107,13 +112,13 @@ class JpegStream:
     def with_planes(self, planes: Sequence[Plane]) -> bytes:
         """Return the stream with other coefficients.
 
-        The Huffman tables stay, unless they lack a code: then the stream gets the usual ones.
+        The Huffman tables stay, unless they lack a code: then the stream gets the usual ones. Beside tables that lie elsewhere,
+        where other streams need them, these have other numbers: libtiff keeps the tables of a tile for the next one.
 
         Raises
         ------
-        NoCodeError
-            If they lack a code and lie elsewhere, where other streams need them. (libtiff keeps the tables of a tile for the
-            next one, so that none can bring its own.)
+        ValueError
+            If a coefficient is out of range.
         """
         rows, columns = self.mcus
         parts = []
@@ -124,8 +129,6 @@ class JpegStream:
         try:
             return self._with_blocks(blocks)
         except NoCodeError:
-            if not self.complete:
-                raise
             return self._with_usual_tables()._with_blocks(blocks)
 
     @property
@@ -147,14 +150,24 @@ class JpegStream:
 
     def _with_usual_tables(self) -> JpegStream:
         """The same headers with Huffman tables that have a code for everything."""
-        pieces, tables = usual_tables()
-        kept = b"".join(piece for marker, piece, _ in segments(self.head) if marker not in (HUFFMAN, SCAN))
-        body = next(body for marker, _, body in segments(self.head) if marker == SCAN)
-        chosen = b"".join(bytes((body[1 + 2 * i], 0x11 * (i > 0))) for i in range(len(self.components)))
-        again = body[:1] + chosen + body[1 + len(chosen) :]
-        scan = bytes((0xFF, SCAN)) + (len(again) + 2).to_bytes(2, "big") + again
-        parts = [replace(c, tables=(tables[0, i > 0], tables[1, i > 0])) for i, c in enumerate(self.components)]
-        return replace(self, head=kept + pieces + scan, components=tuple(parts))
+        numbers, tables = _OWN if self.shared else (0, 1), usual_tables()
+        head = b""
+        for marker, piece, body in segments(self.head):
+            if marker == SCAN:
+                chosen = b"".join(bytes((body[1 + 2 * i], 0x11 * numbers[i > 0])) for i in range(len(self.components)))
+                scan = _segment(SCAN, body[:1] + chosen + body[1 + len(chosen) :])
+            elif self.shared and marker == 0xC0:
+                head += _segment(0xC1, body)
+            elif marker != HUFFMAN:
+                head += piece
+        for (kind, number), table in tables.items():
+            head += _segment(HUFFMAN, bytes((kind << 4 | numbers[number],)) + table)
+        parts = [replace(c, tables=(tables[DC, i > 0], tables[AC, i > 0])) for i, c in enumerate(self.components)]
+        return replace(self, head=head + scan, components=tuple(parts))
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
 
 
 def _unstuffed(scan: bytes, restart: int, mcus: int) -> list[tuple[bytes, int]]:

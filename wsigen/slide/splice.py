@@ -22,7 +22,6 @@ from wsigen.base.errors import ConfigError, ImageError, OutputError, refusing
 from wsigen.base.geometry import Box
 from wsigen.slide.formats import kind_of
 from wsigen.slide.jpeg_blocks import paste
-from wsigen.slide.jpeg_huffman import NoCodeError
 from wsigen.slide.jpeg_stream import JpegStream
 from wsigen.slide.openslide_reader import vendor_of
 from wsigen.slide.patched_pixels import RGB, Mask, Patch, box_at, patched
@@ -292,11 +291,7 @@ def _encode_jpeg(reader: TiffReader, page: Any, number: int, new: RGB, mask: Mas
         number, new = _any_stored(page), np.where(mask[..., None], new, np.uint8(255))
     stream = _jpeg(reader, page, number)
     ycbcr = int(page.photometric) == YCBCR or stream.jfif  # as tifffile decides
-    try:
-        return paste(stream, new, mask, ycbcr, blank)
-    except NoCodeError:
-        problem = "the Huffman tables that its tiles share have no code for the new pixels"
-        raise OtherFormatError(f"{reader.path}: {problem}; {_CONVERT}") from None
+    return paste(stream, new, mask, ycbcr, blank)
 
 
 def _jpeg(reader: TiffReader, page: Any, number: int) -> JpegStream:
