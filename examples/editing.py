@@ -1,4 +1,4 @@
-"""A place of a slide made anew, before and after, as a picture: python examples/editing.py FOLDER docs/editing.jpg
+"""A place of a slide made anew, before and after, as a picture: python examples/editing.py FOLDER PICTURE.jpg
 
 Slide, drawing and edited slide are left in the folder.
 """
@@ -41,4 +41,6 @@ def main(folder: str, output: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("python examples/editing.py FOLDER PICTURE.jpg")
     main(*sys.argv[1:])

@@ -3,21 +3,24 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from editing_making import drawing, pixels, tiles_of
 from slide_making import tissue
 
-from wsigen.base.errors import WsigenError
+from wsigen.base.errors import OutputError, WsigenError
 from wsigen.editing.edit import edit, undo_edit
 from wsigen.editing.names import EditFiles
-from wsigen.editing.task import _shows_tissue
+from wsigen.editing.task import _on_glass, _shows_tissue
+from wsigen.models.bundle import check_bundle
 from wsigen.run.engine.stage import Stage
 from wsigen.run.output_check import held_output
 from wsigen.slide.marks import description_of, synthetic_mark
 from wsigen.slide.placed import PlacedImage
 from wsigen.slide.reading import open_image
+from wsigen.storage.files import move_all
 
 
 def digest(path):
@@ -67,11 +70,23 @@ def test_the_slide_says_what_was_made(parent, edited):
 def test_undo_gives_the_parents_bytes(parent, edited, tmp_path):
     for path in EditFiles(edited.slide).all:
         shutil.copy(path, tmp_path)
-    output = undo_edit(tmp_path / edited.slide.name)
+    output = undo_edit(tmp_path / edited.slide.name).slide
     assert digest(output) == digest(parent)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     with pytest.raises(WsigenError, match="take the parent itself"):
         undo_edit(output)
+
+
+def test_undo_leaves_what_was_changed_since(parent, edited, tmp_path):
+    for path in EditFiles(edited.slide).all:
+        shutil.copy(path, tmp_path)
+    names = EditFiles(tmp_path / edited.slide.name)
+    names.annotations.write_bytes(b"drawn since")
+    undone = undo_edit(names.slide)
+    assert digest(names.slide) == digest(parent)
+    assert names.annotations.read_bytes() == b"drawn since"
+    assert "edited.geojson was changed since" in undone.notes[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edited.geojson", "edited.groovy", "edited.ome.tiff"]
 
 
 def test_undo_of_an_edit_of_an_edit_gives_its_annotations_and_manifest_back(edited, settings, tmp_path):
@@ -140,17 +155,20 @@ def test_another_edit_does_not_go_on_with_it(parent, settings, tmp_path):
         edit(parent, tmp_path / "edited.ome.tiff", **{**settings, "seed": 4})
 
 
-@pytest.mark.parametrize("at", ["write_thumbnail", "write_manifest"])
+@pytest.mark.parametrize("at", ["edit.write_thumbnail", "names.move_all"])
 def test_an_edit_that_was_killed_while_it_wrote_goes_on(parent, edited, settings, tmp_path, monkeypatch, at):
-    def killed(*_):
+    def killed(sources, targets):
+        if at == "names.move_all":
+            move_all(sources[:4], targets[:4])
         raise KeyboardInterrupt
 
     out = tmp_path / "edited.ome.tiff"
     with monkeypatch.context() as patched:
-        patched.setattr(f"wsigen.editing.edit.{at}", killed)
+        patched.setattr(f"wsigen.editing.{at}", killed)
         with pytest.raises(KeyboardInterrupt):
             edit(parent, out, **settings)
-    assert out.exists()
+    assert out.exists() == (at == "names.move_all")  # before, nothing gets its place
+    assert not EditFiles(out).manifest.exists()
     left = [tmp_path / f".0123456789ab.{name}" for name in (out.name, "edited.undo")]
     for path in left:
         path.write_bytes(b"half a slide")
@@ -239,6 +257,29 @@ def test_names_beside_a_slide_are_its_own(tmp_path):
         EditFiles.of(tmp_path / "a.jpg", tmp_path / "b.jpg", overwrite=False)
 
 
+def test_names_of_others_are_refused(tmp_path):
+    parent = tmp_path / "slide.ome.tiff"
+    with pytest.raises(WsigenError, match="of another use"):
+        EditFiles.of(parent, tmp_path / "wsigen-edit.ome.tiff", overwrite=True)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.edit").symlink_to(tmp_path / "folder")
+    with pytest.raises(WsigenError, match="in the way"):
+        EditFiles.of(parent, tmp_path / "a.ome.tiff", overwrite=True)
+
+
+def test_an_edit_that_fails_leaves_the_one_before_whole(parent, edited, settings, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OutputError("no room")
+
+    for path in EditFiles(edited.slide).all:
+        shutil.copy(path, tmp_path)
+    before = {path: digest(path) for path in EditFiles(tmp_path / edited.slide.name).all}
+    monkeypatch.setattr("wsigen.editing.edit.replace_pixels", full)
+    with pytest.raises(WsigenError, match="no room"):
+        edit(parent, tmp_path / edited.slide.name, **{**settings, "steps": 1}, overwrite=True)
+    assert {path: digest(path) for path in before} == before
+
+
 def test_formats_whose_pixels_cannot_be_replaced_are_refused_before_anything_is_made(settings, tmp_path):
     from PIL import Image
 
@@ -273,7 +314,7 @@ def test_such_formats_are_written_anew_as_ome_tiff(settings, tmp_path):
     assert not EditFiles(made.slide).undo.exists()
 
 
-def test_regions_off_the_tissue_are_told(tmp_path):
+def test_regions_off_the_tissue_are_told(bundle, tmp_path):
     import tifffile
 
     rgb = np.full((1200, 2400, 3), 243, np.uint8)
@@ -282,3 +323,14 @@ def test_regions_off_the_tissue_are_told(tmp_path):
     placed = PlacedImage(open_image(tmp_path / "a.tif").stated(0.5), rgb.shape[:2], (0, 0))
     assert _shows_tissue(placed, np.array([300.0, 300.0, 500.0, 500.0]))
     assert not _shows_tissue(placed, np.array([1700.0, 300.0, 1900.0, 500.0]))
+    bounds = np.array([[300.0, 300, 500, 500], [1700, 300, 1900, 500], [1700, 700, 1900, 900]])
+    card = check_bundle(bundle)
+    tissues, glass = card.table.index("Tumor"), card.table.index("Glass")
+    for classes, told in (
+        ([tissues] * 3, ["2 of 3 regions"]),
+        ([tissues, tissues, glass], ["1 of 2 regions"]),
+        ([glass] * 3, []),
+    ):
+        regions = SimpleNamespace(polygons=SimpleNamespace(classes=np.array(classes)))
+        notes = list(_on_glass(placed, regions, bounds, card))  # glass that is drawn on glass is none of them
+        assert [note.partition(" lie on bare glass")[0] for note in notes] == told

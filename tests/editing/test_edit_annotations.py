@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
@@ -10,7 +11,7 @@ from editing_making import drawing
 
 from wsigen.base.errors import LayoutError
 from wsigen.editing.annotations import edited_annotations, features_of
-from wsigen.editing.edit import _rois, edit
+from wsigen.editing.edit import _kept_beside, _rois, edit
 from wsigen.slide.class_picture import GREY, class_of
 
 
@@ -108,3 +109,12 @@ def test_annotations_in_the_slide_alone_stay_and_that_is_told():
     assert "stay as they were" in note
     assert _rois(text, [feature(1, 1, 5)])[0][0].class_name == "Stroma"
     assert _rois(text.replace("wsigen-", ""), [feature(1, 1, 5)]) == (None, ())
+
+
+def test_undo_gives_packed_annotations_back_and_not_those_of_another_file(tmp_path):
+    collection(tmp_path / "slide.geojson", [feature(1, 1, 5)])
+    given = tmp_path / "given.geojson.gz"
+    given.write_bytes(gzip.compress(json.dumps([feature(7, 7, 5)]).encode()))
+    kept = _kept_beside(tmp_path / "slide.ome.tiff", given, tmp_path)
+    assert json.loads(kept[".geojson"].read_text()) == [feature(7, 7, 5)]
+    assert _kept_beside(tmp_path / "slide.ome.tiff", None, tmp_path) == {".geojson": tmp_path / "slide.geojson"}

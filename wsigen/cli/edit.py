@@ -52,7 +52,10 @@ def edit(
     if undo is not None:
         if slide is not None or regions is not None or output is not None:
             raise ConfigError("'--undo OUT' stands alone: it needs no slide, regions or output")
-        print(f"{'slide:':15}{undo_edit(undo)}, as its parent was")
+        undone = undo_edit(undo)
+        print(f"{'slide:':15}{undone.slide}, as its parent was")
+        for note in undone.notes:
+            print(f"{'note:':15}{note}")
         return
     if slide is None or regions is None or output is None:
         raise ConfigError("give SLIDE, --regions EDIT.geojson and --output OUT, or --undo OUT alone")

@@ -16,6 +16,7 @@ from wsigen.editing.names import OME, EditFiles, base_of, ending_of
 from wsigen.editing.patches import patches_of
 from wsigen.editing.record import edited_manifest, manifest_beside
 from wsigen.editing.task import EditTask
+from wsigen.layout.geojson_file import JSON_SUFFIXES, load_whole
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.run.config import RunConfig
 from wsigen.run.display import showing
@@ -34,6 +35,22 @@ from wsigen.slide.sidecars import import_script, write_annotated, write_edit_scr
 from wsigen.slide.splice import OtherFormatError, demand_replaceable, replace_pixels, restore
 from wsigen.slide.writer import level0_sha256
 from wsigen.storage.files import remove_leftovers, remove_tree, sha256, write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A slide that is its parent again.
+
+    Attributes
+    ----------
+    slide : Path
+        The slide.
+    notes : tuple of str
+        What a user should know, a line each.
+    """
+
+    slide: Path
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +180,10 @@ def edit(
         return _put_together(task, made, mark, drawn, undo and not anew)
 
 
-def undo_edit(output: str | Path) -> Path:
+def undo_edit(output: str | Path) -> Undone:
     """Give the parent's bytes back to an edited slide, and its annotations and manifest, if it had any.
+
+    What lies beside it and was changed since the edit stays.
 
     Raises
     ------
@@ -179,14 +198,29 @@ def undo_edit(output: str | Path) -> Path:
         raise OutputError(f"{names.undo}: is not there: the edit kept none, or was undone; take the parent itself")
     with held_output(output):
         _remove_leftovers(names)
-        restore(output, names.undo, {".geojson": names.annotations, ".json": names.manifest})
+        others = _changed_since(names)
+        beside = {".geojson": names.annotations, ".json": names.manifest}
+        restore(output, names.undo, {ending: path for ending, path in beside.items() if path not in others})
         let_go()
-        for path in (names.thumbnail, names.overlay, *([] if names.annotations.exists() else [names.script]), names.undo):
+        made = {names.thumbnail, names.overlay, names.undo} | (set() if names.annotations.exists() else {names.script})
+        for path in made - set(others):
             path.unlink(missing_ok=True)
-    return output
+    return Undone(
+        output, tuple(f"{path.name} was changed since the edit: it stays, and is not the parent's" for path in others)
+    )
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _changed_since(names: EditFiles) -> list[Path]:
+    """Files beside an edited slide that are not those of its edit, as far as its manifest says which these are."""
+    said = (manifest_beside(names.slide, base_of(names.slide)) or {}).get("sha256") or {}
+    whole = names.slide.name in said and said[names.slide.name] == sha256(names.slide)
+    said = said if whole else {}
+    beside = (names.annotations, names.thumbnail, names.overlay, names.script)
+    changed = [path for path in beside if path.exists() and said.get(path.name) != sha256(path)]
+    return [*changed, *([names.manifest] if names.manifest.exists() and not whole else [])]
 
 
 def _remove_leftovers(names: EditFiles) -> None:
@@ -231,7 +265,7 @@ class _Drawn:
 
 
 def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn: _Drawn, undo: bool) -> Edited:
-    """Put the windows into the slide's file, and write what lies beside it; the manifest comes last."""
+    """Make the slide and what lies beside it from the windows, and put them into their places when all are there."""
     names, config, card = task.names, task.config, task.card
     let_go()
     slides = (names.work / f"window-{number}.ome.tiff" for number in range(len(made)))
@@ -241,33 +275,32 @@ def _put_together(task: EditTask, made: list[Prepared], mark: str | None, drawn:
     model = {"model": card.name, "model_sha256": made[0].spec.model_sha256}
     told: Any = {"regions": drawn.regions, "boxes": task.boxes(), "seed": config.seed, **model}
     told |= {"strength": config.edit_strength, "margin_um": config.margin_um}
-    write_atomic(names.placing, b"")
-    names.manifest.unlink(missing_ok=True)
-    before = description_of(task.file) or ""
     edit_id = hashlib.sha256(json.dumps([told, task.settings()], sort_keys=True).encode()).hexdigest()
     details = {**model, "seed": str(config.seed), "edit": edit_id}
+    before = description_of(task.file) or ""
     text = edited_description(before, earlier + len(drawn.regions), details, names.slide.name, drawn.rois)
-    kept = _kept_beside(task.source, drawn.layout)
-    spliced = replace_pixels(task.file, names.slide, patches, description=text, undo=names.undo if undo else None, beside=kept)
-    if not undo:
-        names.undo.unlink(missing_ok=True)
-    let_go()
-    write_atomic(names.annotations, drawn.annotations.text)
-    _write_pictures(task, drawn.annotations, mark)
-    tiles = tuple((level.tiles, level.of) for level in spliced.levels)
-    record = EditRecord(
-        parent=task.source.name,
-        parent_sha256=sha256(task.source) if task.anew else spliced.parent_sha256,
-        wsigen=__version__,
-        tiles=tuple(count for count, _ in tiles),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **told,
-    )
-    digest = level0_sha256(names.slide)
-    hashes = {path.name: sha256(path) for path in names.all if path not in (names.manifest, names.undo)}
-    hashes["level0_tiles"] = digest
-    write_manifest(names.manifest, edited_manifest(parent, record, mark, card, drawn.annotations.area_px, hashes))
-    names.placing.unlink()
+    kept = _kept_beside(task.source, drawn.layout, names.work)
+    with names.unplaced() as new:
+        spliced = replace_pixels(task.file, new.slide, patches, description=text, undo=new.undo if undo else None, beside=kept)
+        let_go()
+        write_atomic(new.annotations, drawn.annotations.text)
+        _write_pictures(task, new, drawn.annotations, mark)
+        tiles = tuple((level.tiles, level.of) for level in spliced.levels)
+        record = EditRecord(
+            parent=task.source.name,
+            parent_sha256=sha256(task.source) if task.anew else spliced.parent_sha256,
+            wsigen=__version__,
+            tiles=tuple(count for count, _ in tiles),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            **told,
+        )
+        digest = level0_sha256(new.slide)
+        hashes = {path.name: sha256(path) for path in new.all if path not in (new.manifest, new.undo)}
+        hashes["level0_tiles"] = digest
+        write_manifest(new.manifest, edited_manifest(parent, record, mark, card, drawn.annotations.area_px, hashes))
+        let_go()
+        names.place(new)
+    write_edit_script(names.slide.absolute().parent)
     if not config.keep_run:
         remove_tree(names.work)
     undo_path = names.undo if undo else None
@@ -288,24 +321,27 @@ def _rois(before: str, features: list[dict[str, Any]] | None) -> tuple[tuple[Roi
         return (), ("the annotations have too many corners for the slide's OME-XML; the GeoJSON beside it alone has them",)
 
 
-def _kept_beside(slide: Path, layout: Path | None) -> dict[str, Path]:
-    """What lay beside the slide, by its ending: undone edits have it again."""
+def _kept_beside(slide: Path, layout: Path | None, folder: Path) -> dict[str, Path]:
+    """The slide's annotations and manifest, by ending: undone edits have them again; a folder is for what was packed."""
     base = base_of(slide)
-    plain = layout if layout is not None and layout.suffix.lower() in (".geojson", ".json") else None
-    files = {".geojson": plain or slide.with_name(f"{base}.geojson")}
+    if layout is None:
+        layout = slide.with_name(f"{base}.geojson")
+    elif layout.suffix.lower() not in JSON_SUFFIXES:
+        packed, layout = layout, folder / "annotations.geojson"
+        write_atomic(layout, json.dumps(load_whole(packed), ensure_ascii=False).encode())
+    files = {".geojson": layout}
     if manifest_beside(slide, base) is not None:
         files[".json"] = slide.with_name(f"{base}.json")
     return {ending: path for ending, path in files.items() if path.is_file()}
 
 
-def _write_pictures(task: EditTask, annotations: Annotations, mark: str | None) -> None:
-    """The pictures and the scripts for QuPath, as beside a slide that was generated."""
-    names, source = task.names, task.placed.source
+def _write_pictures(task: EditTask, names: EditFiles, annotations: Annotations, mark: str | None) -> None:
+    """The pictures and the script for QuPath, as beside a slide that was generated."""
+    source = task.placed.source
     write_thumbnail(names.slide, names.thumbnail)
     title = "SYNTHETIC" if mark == "true" else "PARTLY SYNTHETIC"
     write_annotated(names.thumbnail, names.overlay, annotations.features, (source.height, source.width), title)
     write_atomic(names.script, import_script().encode())
-    write_edit_script(names.slide.absolute().parent)
 
 
 def _written_anew(slide: Path, output: Path) -> bool:

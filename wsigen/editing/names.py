@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import ConfigError, OutputError, refusing
+from wsigen.slide.sidecars import EDIT_SCRIPT
+from wsigen.storage.files import move_all, remove_tree, write_atomic
 
 OME = (".ome.tiff", ".ome.tif")
 
@@ -42,6 +46,8 @@ class EditFiles:
             raise ConfigError(f"{output}: is the slide itself, which is never changed; give another name")
         if not anew and ending_of(output) != ending_of(parent):
             raise ConfigError(f"{output}: an edited slide keeps its format; give a name that ends in {ending_of(parent)!r}")
+        if names.script.name == EDIT_SCRIPT:
+            raise ConfigError(f"{output}: {EDIT_SCRIPT} beside it is of another use; choose another name")
         if len({*names.all, names.work}) <= len(names.all):
             raise ConfigError(f"{output}: a file beside it has that name; rename the slide so that it ends in .tif")
         with refusing(OutputError, f"{output}: cannot be written", "choose another name for the slide"):
@@ -52,7 +58,7 @@ class EditFiles:
     def _demand_kinds(self) -> None:
         if folder := next((path for path in self.all if path.is_dir()), None):
             raise OutputError(f"{folder}: is a folder; choose another name for the slide")
-        if os.path.lexists(self.work) and not self.work.is_dir():
+        if self.work.is_symlink() or (self.work.exists() and not self.work.is_dir()):
             raise OutputError(f"{self.work}: is in the way of the windows' folder; move it, or choose another name")
 
     def demand_free(self, overwrite: bool) -> None:
@@ -67,6 +73,34 @@ class EditFiles:
         for path in inputs:
             if path is not None and path.resolve() in written:
                 raise OutputError(f"{path}: is an input and would be written over; choose another name for the edited slide")
+
+    @contextmanager
+    def unplaced(self) -> Iterator[EditFiles]:
+        """Yield the same files in a folder of their own, in which they are made; what is left in it is removed."""
+        folder = self.work / "whole"
+        remove_tree(folder)  # of an edit that was killed
+        folder.mkdir()
+        try:
+            yield EditFiles(folder / self.slide.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def place(self, new: EditFiles) -> None:
+        """Put files that were made (`unplaced`) into their places, the manifest last; one that was not made is removed.
+
+        Until all are there the file `placing` is, and no manifest.
+        """
+        with refusing(OutputError, f"{self.slide}: cannot be put into its place", "then give the same command again"):
+            write_atomic(self.placing, b"")
+            self.manifest.unlink(missing_ok=True)
+            pairs = [*zip(new.all, self.all, strict=True)]
+            pairs.sort(key=lambda pair: (pair[1] == self.manifest, pair[1] != self.undo))  # what undoes a slide before it
+            for made, path in pairs:
+                if not made.exists():
+                    path.unlink(missing_ok=True)
+            there = [pair for pair in pairs if pair[0].exists()]
+            move_all([made for made, _ in there], [path for _, path in there])
+            self.placing.unlink()
 
     def _beside(self, ending: str) -> Path:
         return self.slide.with_name(base_of(self.slide) + ending)

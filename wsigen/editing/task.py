@@ -36,7 +36,8 @@ MOST_LOOKED_AT, AROUND_PX = 100, 64
 """Regions of which is looked whether they lie on tissue; how far around them, px of about 8 um."""
 
 _ANEW = (
-    "pixels of {} cannot be replaced in its format: it was written anew, as an OME-TIFF of JPEG; label and macro are left out"
+    "pixels of {} cannot be replaced in its format: it was written anew, as an OME-TIFF of JPEG; label and macro are left out, "
+    "and nothing is kept to undo it, as the slide is still there"
 )
 
 

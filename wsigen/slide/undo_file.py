@@ -109,7 +109,8 @@ def restore(output: str | os.PathLike[str], undo: str | os.PathLike[str], beside
     Raises
     ------
     OutputError
-        If ``undo`` belongs to another file, or is damaged. ``output`` is then as it was.
+        If ``undo`` belongs to another file, or is damaged: all is then as it was. If files cannot be renamed: ``output`` gets
+        its place first, so it may be the file before already while those beside it are not; ``undo`` stays.
     """
     output, undo = Path(output), Path(undo)
     advice = "keep the slide as it is, or take its parent from a backup"
