@@ -96,7 +96,7 @@ def test_import_script_is_for_qupath() -> None:
         "BRIGHTFIELD_H_E",
         "PathIO.readObjects",
         "'.geojson'",
-        r"(\.ome)?\.tiff?$",
+        r"(\.ome\.tiff?|\.[^.]+)$",
         "no annotations",
     ):
         assert part in script
