@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +16,7 @@ from wsigen.base.noise import Stream, normal_field
 from wsigen.layout.cell_map import CellMapLayout
 from wsigen.layout.cleaning import clean
 from wsigen.models.mask_bundle import MaskCard
+from wsigen.models.one_thread import one_thread
 from wsigen.sampling.schedule import ddim_step, guided, make_schedule, predict_x0
 
 MOST_ASPECT = 4.0
@@ -130,7 +128,7 @@ def sample_channels(
     y = normal_field(seed, Stream.MASK, Box(0, 0, *shape), int(network.unet.config.in_channels))
     device = next(network.unet.parameters()).device
     conditions = torch.tensor([subtype, null] if guidance else [subtype], device=device)
-    with _one_thread(), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         for s, timestep in enumerate(schedule.timesteps):
             x = torch.from_numpy(y)[None].expand(len(conditions), -1, -1, -1).to(device)
             out = network.unet(x, timestep, class_labels=conditions).sample.cpu().numpy()
@@ -154,20 +152,3 @@ def _load(folder: str, stamps: tuple[int, ...]) -> MaskNetwork:
     unet = load_network(Path(folder) / "unet", "cpu")
     abar, kind, _ = read_schedule(Path(folder))
     return MaskNetwork(unet, abar, kind)
-
-
-_lock = threading.Lock()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, so that a layout does not depend on how many the machine has."""
-    import torch
-
-    with _lock:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

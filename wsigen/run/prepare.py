@@ -17,6 +17,7 @@ from wsigen.layout.layout import Layout
 from wsigen.models.bundle import GRID
 from wsigen.models.card import BundleCard
 from wsigen.models.loading import read_schedule
+from wsigen.models.one_thread import one_thread
 from wsigen.run.choose_layout import ChosenLayout, choose_layout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.continued import Continued, Free, continued_of
@@ -344,7 +345,8 @@ def _glass(card: BundleCard, model: Model) -> Glass:
     """Index, colour and latent of bare glass: the centre of an encoded plain image."""
     known = _glass_of(card)
     side = 16 * card.latent.factor
-    latent = model.autoencoder.encode(np.full((side, side, 3), known["rgb"], dtype=np.uint8))
+    with one_thread():
+        latent = model.autoencoder.encode(np.full((side, side, 3), known["rgb"], dtype=np.uint8))
     centre = latent[:, latent.shape[1] // 2, latent.shape[2] // 2]
     return Glass(**known, latent=tuple(float(v) for v in centre))
 
