@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from benchmarks.bundles import Square, make_bundle, write_squares
 from benchmarks.processes import in_process, peak_rss
 from wsigen.slide.ome import ome_xml
 from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.spool import Spool
 from wsigen.slide.tiles import EncodedBlock, encode_block, read_block
 from wsigen.slide.writer import write_slide
 
@@ -78,7 +80,8 @@ def make_slide(path: Path, side: int, squares: Sequence[Square]) -> Path:
     touched = {
         (y // spec.block, x // spec.block) for _, left, top, px in squares for y in (top, top + px) for x in (left, left + px)
     }
-    write_slide(path, spec, Blocks(spec, sorted(touched)), ome_xml(spec, path.name, {}))  # type: ignore[arg-type]
+    blocks = cast(Spool, Blocks(spec, sorted(touched)))  # it has what the writer asks of a spool
+    write_slide(path, spec, blocks, ome_xml(spec, path.name, {}))
     return path
 
 
