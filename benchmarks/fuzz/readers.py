@@ -325,16 +325,17 @@ def _model_configs(folder: Path) -> list[Path]:
 def _read_bundle(path: Path) -> object:
     from wsigen.models.bundle import check_bundle
 
-    return check_bundle(path.parent if path.name == "wsigen.yaml" else path.parent.parent)
+    return check_bundle(path.parent)
 
 
 def _read_networks(path: Path) -> object:
     """Check what a bundle's networks would be; loading then takes no more memory than the weights."""
+    from wsigen.models.bundle import check_bundle
     from wsigen.models.loading import check_network, read_schedule
 
-    folder = path.parent.parent
-    _read_bundle(path)
-    return [check_network(folder / "vae"), check_network(folder / "unet"), read_schedule(folder)]
+    folder = next(parent for parent in path.parents if (parent / "wsigen.yaml").is_file())
+    check_bundle(folder)
+    return [check_network(part.parent) for part in sorted(folder.rglob("config.json"))] + [read_schedule(folder)]
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------------

@@ -134,6 +134,22 @@ def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler,
             told = np.concatenate([cells, np.ones((1, *cells.shape[1:]), np.float32)])
 
 
+def test_a_chunk_as_set_may_be_smaller_than_the_windows_of_a_grid(grid_bundle, tmp_path):
+    """It is the slide's: passes of the grid take chunks that hold their windows."""
+    bundle = shutil.copytree(grid_bundle, tmp_path / "bundle")
+    card = yaml.safe_load((bundle / "wsigen.yaml").read_text())
+    card["grid"]["network"]["crops"] = [32, 8]
+    (bundle / "wsigen.yaml").write_text(yaml.safe_dump(card))
+    found = []
+    for chunk in (16, 64):
+        generate(tmp_path / f"{chunk}.ome.tiff", **settings_of(bundle, tmp_path, levels=1, chunk=chunk))
+        passes = RunContext(tmp_path / f"{chunk}.run").passes
+        latents, _ = passes[-1].read(passes[-1].plan.steps, passes[-1].plan.grid.canvas)
+        found.append(([p.plan.chunk for p in passes], latents))
+    assert [chunks for chunks, _ in found] == [[16, 32, 16], [64, 64, 64]]  # the coarse pass is too narrow for large windows
+    assert np.allclose(found[0][1], found[1][1], atol=2e-3, rtol=1e-3)  # batches differ, hence the last bits
+
+
 def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
     generate(tmp_path / "a.ome.tiff", **settings_of(token_bundle, tmp_path, mode="random-patch", levels=1))
     run = RunContext(tmp_path / "a.run")

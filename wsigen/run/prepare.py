@@ -280,8 +280,9 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
         steps = network.steps if level == 0 else network.coarse_steps or network.steps
         plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0), network.patch)
-        overlap = default_overlap(config.mode, side)  # the setting is the slide's: its crops may be larger
-        plans.append(replace(plan, overlap=overlap, network="grid", grid_from="previous" if plans else "none"))
+        # overlap and chunk as set are those of the slide: crops of a grid may be larger
+        overlap, chunk = default_overlap(config.mode, side), max(plan.chunk, side)
+        plans.append(replace(plan, overlap=overlap, chunk=chunk, network="grid", grid_from="previous" if plans else "none"))
     return plans
 
 
