@@ -1,11 +1,12 @@
-"""``python -m benchmarks.consistency``: three ways to keep a fine level true to the coarse one, on single windows.
+"""``python -m benchmarks.consistency``: four ways to keep a fine level true to the coarse one, on single windows.
 
 A window of a real slide is drawn again at the model's finest level: the slide's own picture at a coarser um/px is enlarged,
 encoded, noised to half of the noise (ZoomLDM's t = 500) and denoised, told the slide's grid if the model follows one.
 
 * *none*: nothing but this start ties the levels.
-* *pixels*: in some of the last steps the estimate is corrected, ``x0 <- E(D(x0) + up(G - down(D(x0))))``, where G is the coarse
-  picture. Two passes of the autoencoder each, no model call.
+* *picture*: the decoded picture is corrected, ``x + up(G - down(x))``, where G is the coarse picture. No passes, no calls.
+* *pixels*: in some of the last steps the estimate is corrected, ``x0 <- E(D(x0) + up(G - down(D(x0))))``. Two
+  passes of the autoencoder each, no model call.
 * *Newton*: ZoomLDM's joint sampling (supplement; its released notebook), bounded to two corrections of the state in each of
   those steps: the residual goes through the autoencoder and the network by finite differences.
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from wsigen.models.model import Model
 
 COMMAND = "python -m benchmarks.consistency"
-METHODS = (("none", 0), ("pixels", 1), ("pixels", 4), ("Newton", 4))
+METHODS = (("none", 0), ("picture", 0), ("pixels", 1), ("pixels", 4), ("Newton", 4))
 """And how many steps before the last are corrected."""
 ROUNDS = 2
 """Newton's corrections in each of them."""
@@ -103,7 +104,8 @@ class Sampler:
                     x, x0 = self._newton(x, x0, t, now, window)
             x = ddim_step(x, x0, now, then)
         self.cost.cpu_s += process_time() - begin
-        return self.decode(x)
+        made = self.decode(x)
+        return self.corrected(made, window.coarse) if method == "picture" else made
 
     def corrected(self, rgb: Array, coarse: Array) -> Array:
         """A picture whose means are those of the coarse one."""

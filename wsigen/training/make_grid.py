@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsigen.base.errors import TrainingError
-from wsigen.dataset.crops import Stream, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.latents import LatentBatch, LatentCache, cache_latents
-from wsigen.grids.mean_colour import NAME, mean_colours
+from wsigen.dataset.latents import LatentBatch
+from wsigen.grids.mean_colour import NAME
 from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard, GridNetwork
+from wsigen.training.cells import CellStream, image_cells
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
 from wsigen.training.denoiser_task import DenoiserTask
@@ -37,46 +36,11 @@ if TYPE_CHECKING:
 SHOWN_PX = 8
 """px of a cell in sample pictures."""
 
-TURNS = 3
-"""What a random generator of a step is for; see `denoiser_task`."""
-
 
 class GridTask(DenoiserTask):
     """Training of a network whose latents are the cells of a grid."""
 
     name = "network of grids"
-
-
-class CellStream:
-    """Cached cells, each time turned and jittered in stain anew; see `dataset.crops.Stream`.
-
-    Parameters
-    ----------
-    cells : Stream[LatentBatch]
-        Mean colours, -1 .. 1, (B, 3, p, p).
-    mean, std : ndarray
-        (3,), by which they are standardised.
-    jitter : float
-        See `dataset.crops.jitter_stain`.
-    """
-
-    def __init__(
-        self, cells: Stream[LatentBatch], mean: NDArray[np.float32], std: NDArray[np.float32], jitter: float, seed: int
-    ) -> None:
-        self._cells, self._mean, self._std, self._jitter, self._seed = cells, mean, std, jitter, seed
-
-    def batch(self, step: int, count: int) -> LatentBatch:
-        """Return the standardised cells of a step (>= 0)."""
-        batch = self._cells.batch(step, count)
-        cells, maps = [], []
-        for i, (values, classes) in enumerate(zip(batch.latents, batch.class_maps, strict=True)):
-            rng = np.random.default_rng((self._seed, step, i, TURNS))
-            variant = int(rng.integers(8))
-            colours = ((values.transpose(1, 2, 0) + 1.0) * 127.5).round().astype(np.uint8)
-            turned = dihedral(jitter_stain(colours, rng, self._jitter) if self._jitter else colours, variant)
-            cells.append(((turned / np.float32(127.5) - 1.0 - self._mean) / self._std).transpose(2, 0, 1))
-            maps.append(dihedral(classes, variant))
-        return LatentBatch(np.stack(cells).astype(np.float32), np.stack(maps), batch.levels, batch.labelled)
 
 
 def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
@@ -95,8 +59,11 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     if drawing is None or card.grid is None:
         raise ValueError("a card without a network of grids")
     mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
-    cells = _cells(dataset, card.latent.factor, out).stream(recipe.seed, recipe.level_shares, recipe.unlabelled_share)
-    stream = CellStream(cells, mean, std, recipe.stain_jitter, recipe.seed)
+    state, cell_px = processes(), card.latent.factor
+    cells = image_cells(dataset, out / "cells", cell_px, (state.process_index, state.num_processes), meet)
+    drawer = dataset.drawer("training", recipe.level_shares, recipe.unlabelled_share)
+    side = dataset.settings.patch_px // cell_px
+    stream = CellStream(cells, drawer, side, mean, std, recipe.stain_jitter, recipe.seed)
     torch.manual_seed(recipe.seed)
     unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
@@ -114,7 +81,7 @@ def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
     card = check_bundle(recipe.bundle)
     told = card.model_dump(mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std"}})
     decisive = recipe.decisive("bundle", "sampling", "half", "larger")
-    return identity_of(decisive | {"told": told, "data": f"{dataset.key} {NAME}"})
+    return identity_of(decisive | {"told": told, "data": f"{dataset.key} {NAME} anywhere"})
 
 
 def card_side(card: BundleCard) -> int:
@@ -143,15 +110,6 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
         **recipe.sampling.model_dump(),
     )
     return card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
-
-
-def _cells(dataset: Dataset, cell_px: int, out: Path) -> LatentCache:
-    """The mean colours of all patches, -1 .. 1, made once."""
-    state = processes()
-    encode = partial(mean_colours, cell_px=cell_px)
-    share = (state.process_index, state.num_processes)
-    cells = cache_latents(dataset, encode, out / "cells", f"{NAME} {cell_px}", cell_px=cell_px, share=share, meet=meet)
-    return replace(cells, mean=np.zeros(3, np.float32), std=np.ones(3, np.float32))
 
 
 def _tell(telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
