@@ -14,6 +14,8 @@ import pytest
 import pyvips
 import rasterio
 import tifffile
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from scanner_files import jpeg, tiles, write_mrxs, write_ndpi, write_ome, write_svs
@@ -51,7 +53,8 @@ def plain(path: Path, levels: list[NDArray[np.uint8]], **options: Any) -> None:
 def by_vips(path: Path, **options: Any) -> None:
     """A pyramid of libvips: JPEG whose tables lie in a tag."""
     image = pyvips.Image.new_from_array(PICTURE)
-    image.tiffsave(str(path), tile=True, pyramid=True, tile_width=128, tile_height=128, compression="jpeg", Q=85, **options)
+    options = {"Q": 85, **options}
+    image.tiffsave(str(path), tile=True, pyramid=True, tile_width=128, tile_height=128, compression="jpeg", **options)
 
 
 LOSSLESS = {
@@ -296,6 +299,56 @@ def by_gdal(path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings(), rasterio.open(path) as file:
         warnings.simplefilter("ignore")
         return np.asarray(file.read()).transpose(1, 2, 0)
+
+
+def of_rgb(pixels: NDArray[np.uint8], **options: Any) -> bytes:
+    """A JPEG whose planes are red, green and blue, with Huffman tables of its own."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", keep_rgb=True, subsampling=0, quality=90, optimize=True, **options)
+    return buffer.getvalue()
+
+
+def rgb_slide(path: Path, streams: list[bytes], tables: bytes = b"") -> None:
+    tag = [(347, 7, len(tables), tables, True)] if tables else []
+    tifffile.imwrite(
+        path, iter(streams), shape=PICTURE.shape, dtype="uint8", tile=(128, 128), photometric="rgb", compression="jpeg",
+        compressionargs={"outcolorspace": "rgb"}, metadata=None, extratags=tag,
+    )  # fmt: skip
+
+
+FLAT = np.full((128, 128, 3), (200, 150, 190), np.uint8)
+RGB_JPEG = {
+    "tables in each tile": lambda path: rgb_slide(path, list(tiles(PICTURE, of_rgb))),
+    "shared tables without most codes": lambda path: rgb_slide(
+        path, [of_rgb(FLAT, streamtype=2)] * 16, of_rgb(FLAT, streamtype=1)
+    ),
+    "libvips": lambda path: by_vips(path, rgbjpeg=True, Q=95),
+}
+
+
+@pytest.fixture(scope="module", params=RGB_JPEG)
+def slide_of_rgb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    RGB_JPEG[request.param](path := tmp_path_factory.mktemp("rgb") / "a.tif")
+    with tifffile.TiffFile(path) as tif:
+        assert tif.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
+    return path
+
+
+@settings(deadline=None, max_examples=8, phases=(Phase.generate,))
+@given(st.integers(0, 480), st.integers(0, 480), st.integers(24, 200), st.integers(24, 200))
+def test_jpeg_of_rgb_changes_under_the_mask_for_every_reader(slide_of_rgb: Path, y: int, x: int, high: int, wide: int) -> None:
+    box = Box(y, x, y + high, x + wide).intersect(Box(0, 0, SIDE, SIDE))
+    patch = Patch(box, np.ascontiguousarray(255 - PICTURE[box.slices]), np.ones(box.shape, bool))
+    output = slide_of_rgb.with_name(f"{y}-{x}-{high}-{wide}.tif")  # libvips keeps what it has read of a name
+    replace_pixels(slide_of_rgb, output, [patch], undo=output.with_suffix(".undo"))
+    beyond = np.ones((SIDE, SIDE), bool)
+    beyond[y // 8 * 8 : -(-box.y1 // 8) * 8, x // 8 * 8 : -(-box.x1 // 8) * 8] = False
+    for read in (by_tifffile, by_libtiff, by_openslide):
+        before, after = read(slide_of_rgb), read(output)
+        assert (before == after)[beyond].all()
+        assert np.abs(after[box.slices].astype(int) - patch.pixels).mean() < 6
+    restore(output, output.with_suffix(".undo"))
+    assert output.read_bytes() == slide_of_rgb.read_bytes()
 
 
 @pytest.mark.parametrize("limit", ["MOST_JPEG_PX", "MOST_JPEG_BYTES"])
