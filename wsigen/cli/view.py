@@ -26,10 +26,10 @@ def view(
     site = site_of(what, real, edit, model)
     with serving(site, port) as address:
         print(address, flush=True)
-        opened = browser and _open(address)
-        said = "shown in the browser" if opened else "open this address in a browser"
-        print(f"{said}; only this machine and who knows it can; Ctrl-C ends it", file=sys.stderr, flush=True)
         try:
+            opened = browser and _open(address)
+            said = "shown in the browser" if opened else "open this address in a browser"
+            print(f"{said}; only this machine and who knows it can; Ctrl-C ends it", file=sys.stderr, flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
             print("closed", file=sys.stderr)
