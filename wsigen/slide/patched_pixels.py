@@ -59,12 +59,32 @@ def patched(reader: TiffReader, level: int, box: Box, patches: Sequence[Patch]) 
         In px of the level, on it.
     """
     new, mask = np.zeros((*box.shape, 3), np.uint8), np.zeros(box.shape, bool)
+    laid = _Laid.of(patches)
     for patch in patches:
         part = box.intersect(box_at(reader, level, patch.box))
         if not part.empty and (level == 0 or patch.mask.any()):
             here = part.relative_to(box).slices
-            _fill(new[here], mask[here], reader, level, part, patches)
+            _fill(new[here], mask[here], reader, level, part, laid)
     return new, mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Patches that are looked up by where they lie: a tile of a coarse level holds thousands, each looked at for each other."""
+
+    patches: Sequence[Patch]
+    edges: NDArray[np.int64]
+
+    @staticmethod
+    def of(patches: Sequence[Patch]) -> _Laid:
+        edges = [(p.box.y0, p.box.x0, p.box.y1, p.box.x1) for p in patches]
+        return _Laid(patches, np.array(edges, np.int64).reshape(-1, 4))
+
+    def on(self, box: Box) -> list[Patch]:
+        """Those that a box of the slide touches, in their order."""
+        y0, x0, y1, x1 = self.edges.T
+        here = (y0 < box.y1) & (y1 > box.y0) & (x0 < box.x1) & (x1 > box.x0)
+        return [self.patches[n] for n in np.flatnonzero(here).tolist()]
 
 
 def box_at(reader: TiffReader, level: int, box: Box) -> Box:
@@ -85,30 +105,30 @@ def box_at(reader: TiffReader, level: int, box: Box) -> Box:
     return part.intersect(Box(0, 0, height, width))
 
 
-def _fill(new: RGB, mask: Mask, reader: TiffReader, level: int, box: Box, patches: Sequence[Patch]) -> None:
+def _fill(new: RGB, mask: Mask, reader: TiffReader, level: int, box: Box, laid: _Laid) -> None:
     """Compute a box of a level; a larger one is cut in two."""
     if level == 0:
-        _paste(new, mask, box, patches)
+        _paste(new, mask, box, laid)
         return
     sizes = reader.info.levels
     down, across = _factor(sizes, level)
     rows, columns = mean_taps(box.y0, box.y1, down, sizes[0][0]), mean_taps(box.x0, box.x1, across, sizes[0][1])
     (y0, y1), (x0, x1) = rows.span, columns.span
     if (y1 - y0) * (x1 - x0) <= READ_PX or max(box.shape) == 1:
-        _mean(new, mask, reader, Box(y0, x0, y1, x1), (rows, columns), patches)
+        _mean(new, mask, reader, Box(y0, x0, y1, x1), (rows, columns), laid)
     elif box.height >= box.width:
         middle = box.height // 2
-        _fill(new[:middle], mask[:middle], reader, level, Box(box.y0, box.x0, box.y0 + middle, box.x1), patches)
-        _fill(new[middle:], mask[middle:], reader, level, Box(box.y0 + middle, box.x0, box.y1, box.x1), patches)
+        _fill(new[:middle], mask[:middle], reader, level, Box(box.y0, box.x0, box.y0 + middle, box.x1), laid)
+        _fill(new[middle:], mask[middle:], reader, level, Box(box.y0 + middle, box.x0, box.y1, box.x1), laid)
     else:
         middle = box.width // 2
-        _fill(new[:, :middle], mask[:, :middle], reader, level, Box(box.y0, box.x0, box.y1, box.x0 + middle), patches)
-        _fill(new[:, middle:], mask[:, middle:], reader, level, Box(box.y0, box.x0 + middle, box.y1, box.x1), patches)
+        _fill(new[:, :middle], mask[:, :middle], reader, level, Box(box.y0, box.x0, box.y1, box.x0 + middle), laid)
+        _fill(new[:, middle:], mask[:, middle:], reader, level, Box(box.y0, box.x0 + middle, box.y1, box.x1), laid)
 
 
-def _mean(new: RGB, mask: Mask, reader: TiffReader, box: Box, taps: tuple[Taps, Taps], patches: Sequence[Patch]) -> None:
+def _mean(new: RGB, mask: Mask, reader: TiffReader, box: Box, taps: tuple[Taps, Taps], laid: _Laid) -> None:
     fresh, which = np.zeros((*box.shape, 3), np.uint8), np.zeros(box.shape, bool)
-    _paste(fresh, which, box, patches)
+    _paste(fresh, which, box, laid)
     share = weighted(which[..., None].astype(np.float32), *taps)[..., 0]
     if share.max() <= _NOTHING:
         return
@@ -118,14 +138,13 @@ def _mean(new: RGB, mask: Mask, reader: TiffReader, box: Box, taps: tuple[Taps, 
     mask[...] = share > _NOTHING
 
 
-def _paste(new: RGB, mask: Mask, box: Box, patches: Sequence[Patch]) -> None:
-    for patch in patches:
+def _paste(new: RGB, mask: Mask, box: Box, laid: _Laid) -> None:
+    for patch in laid.on(box):
         part = box.intersect(patch.box)
-        if not part.empty:
-            here, there = part.relative_to(box).slices, part.relative_to(patch.box).slices
-            which = patch.mask[there]
-            np.copyto(new[here], patch.pixels[there], where=which[..., None])
-            mask[here] |= which
+        here, there = part.relative_to(box).slices, part.relative_to(patch.box).slices
+        which = patch.mask[there]
+        np.copyto(new[here], patch.pixels[there], where=which[..., None])
+        mask[here] |= which
 
 
 def _factor(sizes: Sequence[tuple[int, int]], level: int) -> tuple[float, float]:
