@@ -1,11 +1,15 @@
 """Windows: they hold regions and surroundings, lie on the lattice of every pass, and do not overlap."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsigen.base.geometry import Box
-from wsigen.editing.windows import seed_of, windows_of
+from wsigen.base.noise import offset
+from wsigen.editing.windows import seed_of, surroundings_px, windows_of
+from wsigen.sampling.shifted import ShiftedPlan
 
 RECTANGLES = st.lists(
     st.tuples(st.floats(0, 9000), st.floats(0, 7000), st.floats(1, 900), st.floats(1, 900)), min_size=1, max_size=6
@@ -35,6 +39,22 @@ def test_windows_hold_what_they_must(rectangles, around, step, size):
         assert any(window.intersect(wanted) == wanted for window in windows)
     for n, window in enumerate(windows):
         assert not any(window.overlaps(other) for other in windows[n + 1 :])
+
+
+@given(st.integers(1200, 5000), st.integers(1200, 5000), st.integers(1, 2000), st.integers(0, 2**32), st.integers(0, 9))
+def test_no_crop_is_moved_onto_what_is_made(y, x, side, seed, step):
+    factor, crop, overlap = 8, 64, 8
+    card = SimpleNamespace(crop_latent=crop, latent=SimpleNamespace(factor=factor))
+    bounds = np.array([[x, y, x + side, y + side]])
+    (window,) = windows_of(bounds, (9216, 9216), surroundings_px(card), factor)
+    canvas = Box(0, 0, window.height // factor, window.width // factor)
+    plan = ShiftedPlan(canvas.height, canvas.width, seed, side=crop, overlap=overlap)
+    made = Box(y // factor, x // factor, -(-(y + side) // factor), -(-(x + side) // factor))
+    made = made.shift(-window.y0 // factor, -window.x0 // factor)
+    dy, dx = offset(seed, 0, step, crop - overlap)
+    for crop_of in plan.crops(step, canvas):
+        if crop_of.box.overlaps(made):
+            assert (crop_of.box.y0 - dy) % (crop - overlap) == (crop_of.box.x0 - dx) % (crop - overlap) == 0
 
 
 def test_windows_have_noise_of_their_own():

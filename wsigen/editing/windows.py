@@ -88,5 +88,9 @@ def cell_px_of(card: BundleCard) -> int:
 
 
 def surroundings_px(card: BundleCard) -> int:
-    """Half a crop of the finest level, px: what the model sees of what stays."""
-    return card.crop_latent * card.latent.factor // 2
+    """A crop of the finest level, px: the model sees half of it of what stays.
+
+    With less, crops that would leave the window are moved inwards, onto what is made: more of them reach the model, and their
+    borders lie at one place in every step.
+    """
+    return card.crop_latent * card.latent.factor
