@@ -214,8 +214,8 @@ def _unfit(reader: TiffReader, page: Any) -> str:
     checks = [
         (not page.is_tiled, "strips instead of tiles"),
         (page.dtype != np.uint8 or page.samplesperpixel != 3 or page.planarconfig != 1, "pixels that are no 8-bit RGB triples"),
-        (int(page.photometric) not in colours, f"pixels of the kind {page.photometric!r}"),
-        (compression != JPEG and compression not in LOSSLESS, f"tiles compressed as {page.compression!r}"),
+        (int(page.photometric) not in colours, f"pixels of the kind {_called(page.photometric)}"),
+        (compression != JPEG and compression not in LOSSLESS, f"tiles compressed as {_called(page.compression)}"),
         (compression != JPEG and predictor not in (1, 2), f"the predictor {predictor}"),
         (page.fillorder != 1, "bits in reversed order"),
         (compression == JPEG and math.prod(side) > MOST_JPEG_PX, f"JPEG tiles of {side[1]} x {side[0]} px"),
@@ -227,6 +227,11 @@ def _unfit(reader: TiffReader, page: Any) -> str:
         except ValueError as error:
             return str(error)
     return problem
+
+
+def _called(value: Any) -> str:
+    """The name of a tag's value, as tifffile knows it, or its number."""
+    return str(getattr(value, "name", value))
 
 
 def _replace(reader: TiffReader, tiff: TiffPatch, level: int, patches: Sequence[Patch]) -> LevelChange:
