@@ -1,6 +1,7 @@
 """What scripts for QuPath call, as far as they call it, for a Groovy without QuPath.
 
-The signatures are those of QuPath 0.5 to 0.7 and JavaFX. Calls that a person would notice are printed as ``CALL ...``.
+The signatures are those of QuPath's sources at 0.5.0, 0.5.1, 0.6.0 and 0.7.0, of QuPath Fxtras at 0.1.3, 0.1.4, 0.2.0 and 0.3.0
+(dialogs, threads), and of JavaFX. Calls that a person would notice are printed as ``CALL ...``.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def compile_stubs(folder: Path) -> Path:
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_text(f"package {package}\n{source}\n", encoding="utf-8")
     compiler = [java, "-cp", jar, "org.codehaus.groovy.tools.FileSystemCompiler", "-d", str(folder / "classes")]
-    subprocess.run([*compiler, *map(str, paths)], check=True, timeout=120)
+    subprocess.run([*compiler, *map(str, paths)], check=True, timeout=600)
     return folder / "classes"
 
 
