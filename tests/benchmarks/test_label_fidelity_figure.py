@@ -2,24 +2,13 @@
 
 import sys
 
-import yaml
-from evaluation.downstream.downstream_making import slides
+from evaluation.downstream.downstream_making import dataset_of_slides
 
 from benchmarks import label_fidelity
 
 
 def test_a_table_of_a_small_cohort(bundle, tmp_path, monkeypatch, capsys):
-    slides(tmp_path / "real", count=4)
-    dataset = {
-        "classes": [{"name": "Tumor", "color": [200, 0, 0]}, {"name": "Stroma", "color": [0, 200, 0]}],
-        "levels": [{"name": "patch", "mpp": 0.5}],
-        "patch_px": 64,
-        "overlap_px": 0,
-        "sources": [{"kind": "annotated", "images": "real/*.tiff"}],
-        "held_out": ["s2", "s3"],
-    }
-    (tmp_path / "real.yaml").write_text(yaml.safe_dump(dataset))
-    given = f"--real {tmp_path}/real.yaml --out {tmp_path}/out --model {bundle} --slides 1 --slide-px 512 --steps 1"
+    given = f"--real {dataset_of_slides(tmp_path)} --out {tmp_path}/out --model {bundle} --slides 1 --slide-px 512 --steps 1"
     small = "--crops 60 --size 64 --folds 2 --epochs 1 --workers 1"
     monkeypatch.setattr(sys, "argv", ["label_fidelity", *given.split(), *small.split()])
     assert label_fidelity.main() == 0

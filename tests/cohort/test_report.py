@@ -3,8 +3,7 @@
 import shutil
 
 import pytest
-import yaml
-from evaluation.downstream.downstream_making import slides
+from evaluation.downstream.downstream_making import dataset_of_slides
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,17 +28,7 @@ def cohort(content, write, tmp_path):
 @pytest.fixture
 def real(tmp_path):
     """A dataset of real slides, some held out."""
-    slides(tmp_path / "real", count=4)
-    dataset = {
-        "classes": [{"name": "Tumor", "color": [200, 0, 0]}, {"name": "Stroma", "color": [0, 200, 0]}],
-        "levels": [{"name": "patch", "mpp": 0.5}],
-        "patch_px": 64,
-        "overlap_px": 0,
-        "sources": [{"kind": "annotated", "images": "real/*.tiff"}],
-        "held_out": ["s2", "s3"],
-    }
-    (tmp_path / "real.yaml").write_text(yaml.safe_dump(dataset))
-    return tmp_path / "real.yaml"
+    return dataset_of_slides(tmp_path)
 
 
 def test_figures_stand_in_the_card(cohort, real, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Textures of two classes on tiles and slides, of several patients: sides of downstream evaluations whose answer is known."""
 
 import numpy as np
+import yaml
 from drawing import feature, square, write_layout
 from metric_pictures import save, texture
 
@@ -31,3 +32,19 @@ def slides(folder, count=3, seed=0, side=512, mpp=0.5):
         tumour = feature("Tumor", [[0, 0], [side // 2, 0], [side // 2, side], [0, side]])
         write_layout(folder / f"s{i}.geojson", tumour, feature("Stroma", square(0, 0, side)))  # the smaller one wins
     return folder
+
+
+def dataset_of_slides(folder, count=4):
+    """A dataset of `slides`, the last two held out: the path of its settings, ``folder/real.yaml``."""
+    slides(folder / "real", count)
+    settings = {
+        "classes": [{"name": "Tumor", "color": [200, 0, 0]}, {"name": "Stroma", "color": [0, 200, 0]}],
+        "levels": [{"name": "patch", "mpp": 0.5}],
+        "patch_px": 64,
+        "overlap_px": 0,
+        "sources": [{"kind": "annotated", "images": "real/*.tiff"}],
+        "held_out": [f"s{i}" for i in range(count - 2, count)],
+    }
+    path = folder / "real.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
