@@ -117,7 +117,7 @@ def estimate_cohort(
     for kind in sorted(kinds, key=_area, reverse=True):
         if kind.prepared.spec.model not in speeds:
             speeds[kind.prepared.spec.model] = measure_speed(kind.prepared, workers.threads, perf_counter, None)
-    costs = [(kind.count, cost_of(kind.prepared, workers, speeds[kind.prepared.spec.model], started)) for kind in kinds]
+    costs = [(k.count, cost_of(k.prepared, k.projection, workers, speeds[k.prepared.spec.model], started)) for k in kinds]
     disk, alive = _room(kinds, runs)
     return CohortEstimate(
         slides=len(slides),
@@ -175,7 +175,7 @@ def _kinds(slides: Iterable[CohortSlide], change: Callable[[RunConfig], RunConfi
     kinds = []
     for group in chosen:
         prepared = prepare(change(group[0].config), Path("estimate.ome.tiff"))
-        projection = project_run(prepared.spec, prepared.card, prepared.layout)
+        projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
         kinds.append(Kind(round(len(group) * factor), prepared, projection))
     return kinds
 

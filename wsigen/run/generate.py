@@ -21,7 +21,7 @@ from wsigen.run.engine.dispatch import Dispatcher, patiently
 from wsigen.run.engine.run import run_independent, run_pass, sweep_passes
 from wsigen.run.engine.stage import Notes, Stage, Watcher
 from wsigen.run.engine.workers import Workers, demand_main_guard
-from wsigen.run.estimate.memory import allowed_memory, demand_disk, demand_memory, project_run, tissue_share
+from wsigen.run.estimate.memory import Projection, allowed_memory, demand_disk, demand_memory, project_run
 from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
 from wsigen.run.output_check import check_output, held_output, try_output
@@ -112,8 +112,8 @@ def prepare_run(output: Path, config: RunConfig, workers: Workers) -> Prepared:
     _spare_inputs(output, config)
     demand_main_guard(workers)
     prepared = prepare(config, output)
-    _demand_resources(prepared, workers, run_dir_of(config, output))
-    _demand_tissue(prepared)
+    projection = _demand_resources(prepared, workers, run_dir_of(config, output))
+    _demand_tissue(prepared, projection.tissue)
     with held_output(output):  # whoever holds it removes what killed runs left there: a trial looks like that
         try_output(files_of(output), prepared.spec.slide, prepared.card.table)
     return prepared
@@ -237,20 +237,21 @@ def _spare_inputs(output: Path, config: RunConfig) -> None:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
 
-def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path, there: int = 0) -> None:
-    """Refuse a run that needs more memory or disk than there is (ResourceError); ``there``: bytes it has there already."""
+def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path, there: int = 0) -> Projection:
+    """What a run needs: no more memory and disk than there is (else ResourceError); ``there``: bytes it has there already."""
     projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(prepared.config), workers.tasks_at_once)
     demand_disk(projection, run_dir, prepared.output, there)
+    return projection
 
 
-def _demand_tissue(prepared: Prepared) -> None:
+def _demand_tissue(prepared: Prepared, share: float) -> None:
     """Refuse a slide of nothing but glass (LayoutError); the whole class map is read only if a coarse one finds none."""
     glass = prepared.spec.glass.index
     if prepared.config.regions is not None:
         return  # places may be erased
-    if tissue_share(prepared.layout, glass) > 0.0:
+    if share > 0.0:
         return
     plan = prepared.spec.passes[-1]
     if all((class_map_of_chunk(prepared.layout, plan, ij) == glass).all() for ij in plan.grid):

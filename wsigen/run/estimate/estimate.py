@@ -19,7 +19,7 @@ from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
 from wsigen.run.estimate.calls import PassCalls, count_calls
-from wsigen.run.estimate.memory import Projection, existing_parent, gib, project_run, tissue_share
+from wsigen.run.estimate.memory import Projection, existing_parent, gib, project_run
 from wsigen.run.estimate.speed import Clock, Speed, measure_speed
 from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
@@ -117,18 +117,18 @@ def estimate_by(clock: Clock, config: RunConfig) -> Estimate:
     started = clock() - begin  # imports, the model loaded, every input checked: a run does the same
     workers = Workers.of(config)
     speed = measure_speed(prepared, workers.threads, clock, _scratch(run_dir_of(config, output)))
-    return cost_of(prepared, workers, speed, started)
+    projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
+    return cost_of(prepared, projection, workers, speed, started)
 
 
-def cost_of(prepared: Prepared, workers: Workers, speed: Speed, started: float) -> Estimate:
+def cost_of(prepared: Prepared, projection: Projection, workers: Workers, speed: Speed, started: float) -> Estimate:
     """The cost of a prepared run at a speed that was measured; ``started``: seconds until its first task."""
     spec = prepared.spec
-    projection = project_run(spec, prepared.card, prepared.free_layout)
     calls = [count_pass(prepared, plan) for plan in spec.passes]
     windows = tissue_windows(prepared.free_layout, spec.passes[-1].factor, spec.glass.index)
     if workers.processes and workers.scheduler is None:
         started *= 2  # every worker process imports and loads the same, all at once
-    denoised = sum(_denoising(prepared, workers, speed, index, made) for index, made in enumerate(calls))
+    denoised = sum(_denoising(prepared, projection.tissue, workers, speed, index, made) for index, made in enumerate(calls))
     seconds = started + denoised + _decoding(prepared, workers, speed, windows)
     return Estimate(sum(made.rows for made in calls), int(windows.sum()), seconds, projection, workers, prepared.notes)
 
@@ -144,10 +144,10 @@ def count_pass(prepared: Prepared, plan: PassPlan) -> PassCalls:
 # -- seconds of the stages ---------------------------------------------------------------------------------------------
 
 
-def _denoising(prepared: Prepared, workers: Workers, speed: Speed, index: int, calls: PassCalls) -> float:
-    """A pass."""
+def _denoising(prepared: Prepared, share: float, workers: Workers, speed: Speed, index: int, calls: PassCalls) -> float:
+    """A pass over a slide with this share of tissue."""
     plans, other = prepared.spec.passes, speed.non_model
-    plan, share = plans[index], tissue_share(prepared.free_layout, prepared.spec.glass.index)
+    plan = plans[index]
     call = speed.call if plan.network == "image" else speed.grid_call * plan.side**2
     called = calls.rows * call + share * guide_seconds(plans, index, speed)
     area = sum(math.prod(plan.grid.box(ij).shape) for ij in calls.chunks)

@@ -73,6 +73,8 @@ class Projection:
         The driver's books, and a row of encoded blocks while it writes the slide.
     disk_state, disk_output, disk_scratch : int
         Of the run directory's state; of the spool and the slide together; beside the slide while it is put together.
+    tissue : float
+        Share of the slide that is not glass, from which the disk follows.
     """
 
     denoise: int
@@ -84,6 +86,7 @@ class Projection:
     disk_state: int
     disk_output: int
     disk_scratch: int = 0
+    tissue: float = 1.0
 
     @property
     def worker(self) -> int:
@@ -139,6 +142,7 @@ def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
         disk_state=state,
         disk_output=2 * output,
         disk_scratch=scratch_bytes(slide, bytes_per_px * max(active_share, 0.05)),
+        tissue=active_share,
     )
 
 
