@@ -1,5 +1,6 @@
 """What a training publishes can be read by whoever the umask says, and appears whole or not at all."""
 
+import json
 import os
 
 import numpy as np
@@ -32,3 +33,13 @@ def test_what_was_there_stays_if_writing_fails(tmp_path):
         (beside / "file" / "in a file").write_text("new")
     assert (tmp_path / "bundle" / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_configs_do_not_say_where_networks_lay(tmp_path):
+    """diffusers and transformers write the folder that a network was loaded from into its config."""
+    config = {"_class_name": "UNet2DModel", "_name_or_path": "/home/anna/secret/unet", "sample_size": 8}
+    with whole_folder(tmp_path / "bundle") as beside:
+        (beside / "unet").mkdir()
+        (beside / "unet" / "config.json").write_text(json.dumps(config))
+    text = (tmp_path / "bundle" / "unet" / "config.json").read_text()
+    assert json.loads(text) == {"_class_name": "UNet2DModel", "sample_size": 8}

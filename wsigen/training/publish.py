@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import nn
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import TrainingError
+from wsigen.base.json_file import read_json
 from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, TrainedOn, make_card
 from wsigen.models.write_card import card_text
 from wsigen.storage import files
@@ -59,6 +61,8 @@ Conditioning: {kind}. Crops of {crop} latent px ({crop_px} px). Prediction: {pre
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder that becomes ``folder``, or nothing does (`files.whole_folder`).
 
+    Its configs say no more where networks were loaded from.
+
     Raises
     ------
     TrainingError
@@ -67,8 +71,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         with files.whole_folder(folder) as beside:
             yield beside
+            _forget_origins(beside)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); the checkpoint is kept: resume") from None
+
+
+def _forget_origins(folder: Path) -> None:
+    """Take out of configs where a network was loaded from: folders of the machine that trained it are nobody's business."""
+    for config in folder.rglob("*config.json"):
+        content = read_json(config, TrainingError, "train again", allow_infinite=True)
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
