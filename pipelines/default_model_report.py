@@ -48,7 +48,7 @@ def main() -> None:
     lines += probe_table(extractor, sides, dataset)
     lines += memorisation_table(extractor, sides)
     (args.docs / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(extractor, sides, dataset, slides, args.docs)
+    draw(extractor, sides, cut, dataset, slides, args.docs)
     print("\n".join(lines))
 
 
@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the slides made on the way")
     parser.add_argument("--docs", type=Path, required=True, help="folder of figures.md and the pictures")
     parser.add_argument("--steps", type=int, help="of every slide (default: the bundle's)")
-    parser.add_argument("--sampler", default="ddim", help="of every slide (default: %(default)s)")
+    parser.add_argument("--sampler", help="of every slide (default: the bundle's)")
     parser.add_argument("--slide-px", type=int, default=4096, help="side of the slides of one class (default: %(default)s)")
     parser.add_argument("--model", default="default", help="bundle (default: %(default)s)")
     parser.add_argument("--earlier", help="another bundle to compare with")

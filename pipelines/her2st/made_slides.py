@@ -26,13 +26,14 @@ class Slides:
     settings: dict[str, Any]
 
     @classmethod
-    def called(cls, out: Path, model: str, sampler: str, steps: int | None, px: int) -> Slides:
+    def called(cls, out: Path, model: str, sampler: str | None, steps: int | None, px: int) -> Slides:
         """Name the folder after what identifies the model, how it is sampled, wsigen's version and its runs' format; make it.
 
         The format grows between releases, too, so that slides of code that is no longer there are not taken for new ones.
         """
         bundle = find_bundle(model)
-        steps = steps or read_card(bundle).steps
+        card = read_card(bundle)
+        steps, sampler = steps or card.steps, sampler or card.sampler
         folder = out / f"{bundle_hash(bundle)[:12]}-{sampler}-{steps}-{wsigen.__version__}-{FORMAT}"
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder, px, {"model": model, "sampler": sampler, "steps": steps})

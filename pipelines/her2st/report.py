@@ -114,10 +114,10 @@ def _grids(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return mean_colours(images, GRID_PX).reshape(len(images), -1)
 
 
-def draw(extractor: Batched, sides: Sides, dataset: Dataset, slides: Slides, docs: Path) -> None:
-    """Pictures: crops side by side, the twin beside its section, one slide per class, nearest crops."""
+def draw(extractor: Batched, sides: Sides, others: Mapping[str, Crops], dataset: Dataset, slides: Slides, docs: Path) -> None:
+    """Pictures: crops side by side (of the ``others``, too), the twin beside its section, slides of a class, nearest crops."""
     chosen = np.random.default_rng(5).permutation(len(sides.held_out.images))[:6]
-    rows = [np.concatenate(list(crops.images[chosen]), axis=1) for crops in (sides.held_out, sides.twin)]
+    rows = [np.concatenate(list(crops.images[chosen]), axis=1) for crops in (sides.held_out, sides.twin, *others.values())]
     save(np.concatenate(rows), docs / "crops.jpg", 1800)
     (section,) = dataset.held_out
     real = Image.open(section.path)
