@@ -65,8 +65,9 @@ VALUES = {
     "layout_names": None, "nuclei": None, "layout_classes": None, "class_name": None, "background": "Stroma",
     "subtype": "cores", "subtypes": "s.yaml", "mask_model": None, "model": "m",
     "levels": 2, "precision": "bf16", "mode": "random-patch", "steps": 7, "guidance": 0.0, "sampler": "dpm++", "eta": 0.0,
-    "strength": 0.5, "overlap": 0, "taper": "hann", "weighted_last": 1, "chunk": 64, "batch": 3, "compression": "deflate",
-    "quality": 7, "overwrite": False, "run_dir": "s3://bucket/x", "keep_run": True, "device": "cuda:1", "workers": 2,
+    "strength": 0.5, "consistency": "picture", "overlap": 0, "taper": "hann", "weighted_last": 1, "chunk": 64, "batch": 3,
+    "compression": "deflate", "quality": 7, "overwrite": False, "run_dir": "s3://bucket/x", "keep_run": True,
+    "device": "cuda:1", "workers": 2,
     "processes": True, "threads": 4, "tasks_at_once": 3, "window": 5, "memory_gb": 1.5, "scheduler": "tcp://a:1",
     "mixed_workers": "warn",
 }  # fmt: skip

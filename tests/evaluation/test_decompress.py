@@ -38,11 +38,13 @@ def test_a_region_is_decompressed_and_compared(grid_bundle, compressed, tmp_path
     assert {p.grid_from for p in passes} == {"given"}
 
 
-def test_all_magnifications_are_drawn_from_half_of_the_noise(grid_bundle, compressed):
+def test_all_magnifications_are_drawn_from_half_of_the_noise_and_keep_to_each_other(grid_bundle, compressed):
     config = decompression_config(compressed / "p.wsz", model=str(grid_bundle))
     assert config.strength == 0.5
     assert config.levels == 2
+    assert config.consistency == "picture"
     assert decompression_config(compressed / "p.wsz", model=str(grid_bundle), levels=1, strength=0.3).strength == 0.3
+    assert decompression_config(compressed / "p.wsz", model=str(grid_bundle), consistency="none").consistency == "none"
 
 
 def test_an_original_of_other_proportions_is_refused(grid_bundle, compressed, tmp_path):

@@ -1,6 +1,7 @@
 """Which levels a cascade has, and how canvases are cut into chunks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -35,3 +36,12 @@ def test_chunks_hold_whole_crops_and_every_worker_has_some(height, width, side, 
     chunks = math.ceil(height / chunk) * math.ceil(width / chunk)
     assert chunk <= 4 * side or chunks >= 2 * workers
     assert chunks > 1 or max(height, width) <= 2 * side
+
+
+def test_only_a_pass_that_starts_from_another_keeps_to_it():
+    from specs import PASS
+
+    assert replace(PASS, index=1, start="previous", consistency="picture").consistency == "picture"
+    for more in ({}, {"index": 1}, {"start": "previous"}):
+        with pytest.raises(ValueError, match="consistency"):
+            replace(PASS, **{"consistency": "picture", **more})

@@ -71,6 +71,10 @@ class Box:
         """Multiply every coordinate, e.g. latent to image pixels."""
         return Box(self.y0 * factor, self.x0 * factor, self.y1 * factor, self.x1 * factor)
 
+    def cover(self, factor: int) -> Box:
+        """Divide every coordinate, outwards where it does not divide, e.g. image to latent pixels."""
+        return Box(self.y0 // factor, self.x0 // factor, -(-self.y1 // factor), -(-self.x1 // factor))
+
     def intersect(self, other: Box) -> Box:
         """The common part (possibly empty)."""
         return Box(max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1))

@@ -42,7 +42,12 @@ class SettingsCommand(TyperCommand):
 
         shown = [name for name in RunConfig.model_fields if not about(name)["hidden"]]
         names = ResumeSettings.__annotations__ if self.resumes else shown
-        return _options([_setting(name) for name in names])
+        return _options([_setting(name, self.defaults.get(name)) for name in names])
+
+    @property
+    def defaults(self) -> Mapping[str, object]:
+        """Settings that count in this command if they are not given, where they are others than those of a run."""
+        return {}
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own parameters and those of the settings."""
@@ -79,6 +84,13 @@ class DecompressCommand(SettingsCommand):
     def settings(self) -> list[Any]:
         """The options of the settings."""
         return [option for option in super().settings if option.name not in ("grid", *EXTENSION)]
+
+    @property
+    def defaults(self) -> Mapping[str, object]:
+        """Those of a decompression."""
+        from wsigen.evaluation.decompress import DEFAULTS
+
+        return {**DEFAULTS, "levels": "all"}
 
 
 class EstimateCommand(SettingsCommand):
@@ -190,8 +202,11 @@ def _choices(setting: str) -> list[str]:
     return [] if Path in kinds else [word for kind in kinds for word in get_args(kind) if isinstance(word, str)]
 
 
-def _setting(name: str) -> inspect.Parameter:
-    """The option of a field of `RunConfig`, which checks its value; None if it is not given."""
+def _setting(name: str, default: object = None) -> inspect.Parameter:
+    """The option of a field of `RunConfig`, which checks its value; None if it is not given.
+
+    Its help says what counts then: ``default``, or else that of the field.
+    """
     from wsigen.run.config import RunConfig, about
 
     field, extra = RunConfig.model_fields[name], about(name)
@@ -199,13 +214,13 @@ def _setting(name: str) -> inspect.Parameter:
     kinds = (field.annotation, *get_args(field.annotation))
     words, number = "|".join(_choices(name)), next((f"<{kind.__name__}>" for kind in (int, float) if kind in kinds), None)
     form = extra["form"] or (words if len(words) <= COLUMN else name.upper()) or number
-    limits, default = allowed(name), default_of(name)
+    limits, counts = allowed(name), default_of(name) if default is None else str(default)
     said = f"{field.description}" + (f", {limits}" if limits and limits != form else "")
     only_path = set(kinds[1:]) - {type(None)} == {Path}  # what may also be a word or a URL must stay as it is written
     kind: Any = bool if bool in kinds else Path if only_path else str
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-        help=escape(said) + (f" [dim]\\[default: {escape(default)}][/dim]" if default else ""),
+        help=escape(said) + (f" [dim]\\[default: {escape(counts)}][/dim]" if counts else ""),
         metavar=form,
         rich_help_panel=extra["group"],
         autocompletion=(lambda incomplete: _choices(name)) if _choices(name) else None,

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from wsigen.models.autoencoder import Autoencoder
     from wsigen.run.engine.stage import Watcher
 
-STRENGTH = 0.5
-"""Of the noise at which each finer magnification begins from the coarser one: t = 500 of 1000, as ZoomLDM's."""
+DEFAULTS: dict[str, Any] = {"strength": 0.5, "consistency": "picture"}
+"""Settings that differ from those of ``generate``: each finer magnification begins from the coarser one at t = 500 of 1000, as
+ZoomLDM's, and keeps to its picture (docs/grids.md has what was measured of other ways)."""
 
 
 def decompress(
@@ -59,7 +60,7 @@ def decompress(
     machine, watch
         See `wsigen.generate`.
     **settings
-        Fields of `RunConfig`; ``region`` for a part of the slide. By default all magnifications, and strength 0.5.
+        Fields of `RunConfig`; ``region`` for a part of the slide. By default all magnifications, and `DEFAULTS`.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def decompress(
 
 def decompression_config(grid_file: str | Path, **settings: Any) -> RunConfig:
     """The settings of a run that follows a grid through all magnifications of its model (ConfigError, BundleError)."""
-    config = make_config({"strength": STRENGTH, **settings, "grid": Path(grid_file)}, None)
+    config = make_config({**DEFAULTS, **settings, "grid": Path(grid_file)}, None)
     if config.levels is None:
         config = config.merged(levels=len(check_bundle(find_bundle(config.model)).levels))
     return config

@@ -28,6 +28,7 @@ from wsigen.base.yaml_file import Settings, first_fault, read_mapping
 from wsigen.layout.class_names import parse_names
 from wsigen.run.config_checks import CHECKS, SAMPLE
 from wsigen.run.typed_settings import Mode, RunSettings, Taper
+from wsigen.sampling.passes import Consistency
 from wsigen.slide.stain import Stain, parse_stain
 from wsigen.storage.opening import as_place, is_url
 
@@ -161,6 +162,9 @@ class RunConfig(Settings):
         otherwise="the model's", ge=0, le=1,
     )  # fmt: skip
     strength: float = _setting("Sampling", "re-noising of a reference or of a coarser level", 0.7, gt=0, le=1)
+    consistency: Consistency = _setting(
+        "Sampling", "how a finer level keeps to the coarser one: picture corrects its pixels towards the other's", "none"
+    )
     overlap: int | None = _setting("Sampling", "overlap of crops, latent px", otherwise="the mode's", ge=0)
     taper: Taper | None = _setting("Sampling", "weights of a crop's pixels", otherwise="the mode's")
     weighted_last: int = _setting(

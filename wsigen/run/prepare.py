@@ -28,6 +28,7 @@ from wsigen.sampling.passes import (
     DEFAULT_TAPER,
     MOST_CHUNK_PX,
     MOST_CHUNKS,
+    Consistency,
     GridFrom,
     PassPlan,
     cascade_scales,
@@ -262,7 +263,9 @@ def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Pat
         start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
         plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength), card.patch)
-        plans.append(replace(plan, start=start, strength=strength, grid_from=grid_from))  # type: ignore[arg-type]
+        kept: Consistency = config.consistency if start == "previous" else "none"
+        plan = replace(plan, start=start, strength=strength, grid_from=grid_from, consistency=kept)  # type: ignore[arg-type]
+        plans.append(plan)
     if any(plan.chunk < plan.side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return tuple(plans)

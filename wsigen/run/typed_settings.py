@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from wsigen.sampling.passes import Consistency
 from wsigen.slide.stain import Stain
 
 Mode = Literal["pathup", "random-patch", "shifted"]
@@ -78,6 +79,7 @@ class RunSettings(ResumeSettings, total=False):
     sampler: Literal["ddim", "dpm++"] | None
     eta: float | None
     strength: float
+    consistency: Consistency
     overlap: int | None
     taper: Taper | None
     weighted_last: int

@@ -20,6 +20,7 @@ from wsigen.sampling.shifted import ShiftedPlan
 Start = Literal["noise", "reference", "previous"]
 Network = Literal["image", "grid"]
 GridFrom = Literal["none", "given", "previous"]
+Consistency = Literal["none", "picture"]
 
 MODES = ("pathup", "random-patch", "shifted")
 
@@ -77,6 +78,8 @@ class PassPlan:
         Which of the bundle's networks denoises: that of latents, or the one that draws grids, whose canvas is one of cells.
     grid_from : {"none", "given", "previous"}
         The grid that the network is told: none, the user's, or that of the last grid pass before.
+    consistency : {"none", "picture"}
+        Whether decoded pixels are corrected towards the picture of the pass before, from which this one then starts.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class PassPlan:
     align: int = 1
     network: Network = "image"
     grid_from: GridFrom = "none"
+    consistency: Consistency = "none"
 
     def __post_init__(self) -> None:
         ranges = {
@@ -117,6 +121,8 @@ class PassPlan:
             raise ValueError(f"chunk of {self.chunk} cuts the canvas into more than {MOST_CHUNKS:,}")
         if (self.chunk + self.side) ** 2 > MOST_CHUNK_PX:
             raise ValueError(f"chunk of {self.chunk} holds more than {MOST_CHUNK_PX:,} latent px")
+        if self.consistency != "none" and (self.start != "previous" or self.index == 0):
+            raise ValueError("consistency is with a pass before that this one does not start from")
         for name, words in (("mode", MODES), ("taper", TAPERS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is none of {', '.join(words)}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.geometry import Box
 from wsigen.layout.layout import Layout
+from wsigen.models.halo import EFFECTIVE_HALO
 from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers, usable_cores
@@ -164,7 +165,17 @@ def _decoding(prepared: Prepared, workers: Workers, speed: Speed, windows: NDArr
     calibrated = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in decoded) * speed.calibrate
     area = windows.mean() * last.height * last.width
     encoded = tissue * other.tissue_block + (blocks - tissue) * other.glass_block
-    return calibrated + _shared(prepared, workers, area * speed.decode, encoded, blocks, blocks) + blocks * other.driver_block
+    work = area * speed.decode * _decoded_px(plans, last.index)
+    return calibrated + _shared(prepared, workers, work, encoded, blocks, blocks) + blocks * other.driver_block
+
+
+def _decoded_px(plans: Sequence[PassPlan], index: int) -> float:
+    """Latent px decoded for one of a pass: itself, and what lies below it of passes to which it is corrected."""
+    plan = plans[index]
+    if plan.consistency == "none":
+        return 1.0
+    below = WINDOW * plan.scale // plans[index - 1].scale + 2 * EFFECTIVE_HALO
+    return 1.0 + (below / WINDOW) ** 2 * _decoded_px(plans, index - 1)
 
 
 def _shared(prepared: Prepared, workers: Workers, called: float, other: float, tasks: int, most: int) -> float:
@@ -192,7 +203,7 @@ def guide_seconds(plans: Sequence[PassPlan], index: int, speed: Speed) -> float:
     if plan.start == "previous":
         coarse = plans[index - 1]
         below = side * plan.scale // coarse.scale
-        seconds += min(below**2, coarse.height * coarse.width) * speed.decode
+        seconds += min(below**2, coarse.height * coarse.width) * speed.decode * _decoded_px(plans, coarse.index)
     return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,10 @@ ENCODER_PLANES = 5
 BLOCK_COPIES = 6
 """Copies of a block's pixels while it is decoded and encoded: itself, a float window, the image that is shrunk, its parts;
 and what the heap keeps."""
+
+CORRECTED_COPIES = 5
+"""Float copies of a window's pixels while it is corrected to a coarser pass: as decoded, padded, enlarged along one axis and
+along both, corrected."""
 
 LOADED = ("unet", "transformer", "vae", "text_encoder", "grid/unet", "grid/transformer", "summariser")
 """Parts of a bundle that stay in memory."""
@@ -124,7 +129,9 @@ def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
         reach = (min(plan.chunk, max(plan.height, plan.width)) + plan.side) ** 2 * channels * 4
         unet = int(spec.sampling.batch * plan.side**2 * model.unet_width * 4 * UNET_PLANES) + UNET_FIXED
         denoise = max(denoise, 5 * reach + unet)
-        decode = max(decode, _autoencoder(plan, model, decode_window, encode_window))
+        corrected, margin = _correction(spec.passes, plan)
+        window = decode_window if in_pieces else decode_window + margin
+        decode = max(decode, corrected + _autoencoder(plan, model, window, encode_window))
         chunks = len(plan.grid)
         live = 6 * plan.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
@@ -158,6 +165,15 @@ def _autoencoder(plan: PassPlan, model: ModelSize, decode_window: int, encode_wi
         encoded = math.prod(min(side, encode_window) * plan.factor for side in sides)
         planes = max(planes, encoded * model.encoder_width * 4 * ENCODER_PLANES)
     return planes + DECODER_FIXED + held
+
+
+def _correction(plans: Sequence[PassPlan], plan: PassPlan) -> tuple[int, int]:
+    """Arrays of a window that is corrected to a coarser pass, bytes, and the latent px by which it is then larger."""
+    if plan.consistency == "none":
+        return 0, 0
+    reach = 6 * plans[plan.index - 1].scale // plan.scale  # coarser px: one that is cut, and two beyond it, at both borders
+    side = min(WINDOW * plan.factor + reach, max(plan.height, plan.width) * plan.factor)
+    return side**2 * 3 * 4 * CORRECTED_COPIES, -(-reach // plan.factor) + 1
 
 
 def _window(extent: int, side: int, halo: int) -> int:

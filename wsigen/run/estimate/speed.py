@@ -276,6 +276,7 @@ def _small_run(prepared: Prepared, folder: LocalFolder) -> tuple[RunContext, Uni
         strength=1.0,
         schedule=schedule,
         grid_from="none",
+        consistency="none",
     )
     slide = replace(spec.slide, height=plan.height * plan.factor, width=plan.width * plan.factor)
     tissue = next((index for index, c in enumerate(prepared.card.table) if not c.background), 0)

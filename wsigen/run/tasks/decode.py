@@ -7,6 +7,8 @@ windows of a lattice, whose features are blended, and decoded as latents otherwi
 the work). Decoders with attention elsewhere are decoded in overlapping windows blended by Hann weights, and each block
 decodes all that touch it (4 times the work of the block).
 
+Where finer levels are to be true to coarser ones (``run.tasks.agree``), each window also decodes the coarser pass below it.
+
 Memory bound: a window of 128 latent px with its halo, whatever the size of the slide; with attention, also the features of
 256 latent px a side and their halo.
 """
@@ -24,6 +26,7 @@ from wsigen.base.geometry import Box, lattice_windows
 from wsigen.models.attention import PART, attention_windows
 from wsigen.models.autoencoder import Autoencoder
 from wsigen.models.halo import sides
+from wsigen.run.tasks.agree import Agreement
 from wsigen.run.tasks.context import PassContext
 from wsigen.run.tasks.join import Join
 from wsigen.sampling.known import NEVER
@@ -70,7 +73,7 @@ def _joined(pass_: PassContext, block: Box) -> NDArray[np.uint8]:
 def _pixels(pass_: PassContext, box: Box, before: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Decode a box in px of the slide; ``before`` stays where nothing is decoded (by default glass)."""
     f = pass_.plan.factor
-    latents = Box(box.y0 // f, box.x0 // f, -(-box.y1 // f), -(-box.x1 // f))
+    latents = box.cover(f)
     inner = box.relative_to(latents.scale(f))
     if before is not None:
         beyond = ((inner.y0, latents.height * f - inner.y1), (inner.x0, latents.width * f - inner.x1), (0, 0))
@@ -87,27 +90,45 @@ def decode_region(pass_: PassContext, box: Box, before: NDArray[np.uint8] | None
         The pixels that stay where nothing is decoded, uint8 ``(h f, w f, 3)``; by default glass.
     """
     if not pass_.run.model.autoencoder.halo:
-        return _blended_region(pass_, box)
+        return _rounded(_blended_region(pass_, box))
     f = pass_.plan.factor
     out = np.empty((box.height * f, box.width * f, 3), dtype=np.uint8)
     out[:] = np.asarray(pass_.run.spec.glass.rgb, dtype=np.uint8) if before is None else before
+    for core, rgb in _windows(pass_, box):
+        out[core.relative_to(box).scale(f).slices] = _rounded(rgb)
+    return out
+
+
+def _unrounded_region(pass_: PassContext, box: Box) -> NDArray[np.float32]:
+    """The same as float32, by which finer passes are corrected: that would enlarge how a value is rounded here and there."""
+    if not pass_.run.model.autoencoder.halo:
+        return _blended_region(pass_, box)
+    f = pass_.plan.factor
+    out = np.empty((box.height * f, box.width * f, 3), dtype=np.float32)
+    out[:] = np.asarray(pass_.run.spec.glass.rgb, dtype=np.float32)
+    for core, rgb in _windows(pass_, box):
+        out[core.relative_to(box).scale(f).slices] = rgb
+    return out
+
+
+def _windows(pass_: PassContext, box: Box) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    """The decoded windows of a box, without what is plain glass or stays as it is."""
     for shared in lattice_windows(box, PART):
         cores = [core for window in lattice_windows(shared, WINDOW) if (core := _tissue_part(pass_, window)) is not None]
         features = _features(pass_, cores) if pass_.run.model.autoencoder.splits and cores else None
         for core in cores:
-            out[core.relative_to(box).scale(f).slices] = _rounded(_with_glass(pass_, core, core, features))
-    return out
+            yield core, _with_glass(pass_, core, core, features)
 
 
-def _blended_region(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
-    """The same by overlapping windows."""
+def _blended_region(pass_: PassContext, box: Box) -> NDArray[np.float32]:
+    """A box by overlapping windows."""
     f = pass_.plan.factor
     total = np.zeros((box.height * f, box.width * f, 3), dtype=np.float32)
     for window, weight in _blended(box, pass_.plan.grid.canvas, f):
         inner = window.intersect(box)
         share = weight[inner.relative_to(window).scale(f).slices]
         total[inner.relative_to(box).scale(f).slices] += _with_glass(pass_, window, inner) * share
-    return _rounded(total)
+    return total
 
 
 def calibrate(pass_: PassContext) -> None:
@@ -131,7 +152,7 @@ def _features(pass_: PassContext, cores: list[Box]) -> Features:
     """What ``cores`` are decoded from where there is attention."""
     autoencoder = _frozen(pass_)
     canvas = pass_.plan.grid.canvas
-    needed = [core.dilate(autoencoder.halo).intersect(canvas) for core in cores]
+    needed = [_grown(pass_, core).dilate(autoencoder.halo).intersect(canvas) for core in cores]
     boxes = [window.around for window in attention_windows(canvas, needed)]
     latents = {box: pass_.read(pass_.plan.schedule.steps, box)[0] for box in boxes}
     with pass_.run.model_slot():
@@ -170,7 +191,7 @@ def _with_glass(pass_: PassContext, window: Box, inner: Box, features: Features 
     bare = pass_.bare(near)
     if bare.all():
         return np.broadcast_to(glass, (inner.height * f, inner.width * f, 3))
-    rgb = _decode_window(pass_, window, features)[inner.relative_to(window).scale(f).slices]
+    rgb = _true_to_coarser(pass_, window, features)[inner.relative_to(window).scale(f).slices]
     return rgb + _glass_share(bare, inner.relative_to(near), f) * (glass - rgb) if bare.any() else rgb
 
 
@@ -182,6 +203,33 @@ def _blended(box: Box, canvas: Box, f: int) -> Iterator[tuple[Box, NDArray[np.fl
     for crop in lattice_crops(ys, xs, side, "hann", canvas):
         if crop.box.overlaps(box):
             yield crop.box, np.kron(crop.weight, np.ones((f, f), np.float32))[..., None]
+
+
+def _true_to_coarser(pass_: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:
+    """Decode a window, and correct it to the pass before, itself decoded, if that is asked for.
+
+    Blended windows are corrected for themselves: where coarser px are cut at their borders, they weigh least.
+    """
+    if pass_.plan.consistency == "none":
+        return _decode_window(pass_, window, features)
+    coarse = pass_.run.passes[pass_.plan.index - 1]
+    agreement, f = Agreement(pass_.plan, coarse.plan, window), coarse.plan.factor
+    latents = agreement.below.cover(f)
+    shown = ~coarse.bare(latents)
+    if not shown.any():
+        return _decode_window(pass_, window, features)
+    below = agreement.below.relative_to(latents.scale(f)).slices
+    decoded = _grown(pass_, window)
+    rgb = _decode_window(pass_, decoded, features)
+    of_pixels = np.repeat(np.repeat(shown, f, axis=0), f, axis=1)
+    return agreement.corrected(rgb, decoded, _unrounded_region(coarse, latents)[below], of_pixels[below])
+
+
+def _grown(pass_: PassContext, window: Box) -> Box:
+    """What of a pass is decoded for a window: what it is corrected by lies around it."""
+    if pass_.plan.consistency == "none" or not pass_.run.model.autoencoder.halo:
+        return window
+    return Agreement(pass_.plan, pass_.run.passes[pass_.plan.index - 1].plan, window).around
 
 
 def _decode_window(pass_: PassContext, window: Box, features: Features | None) -> NDArray[np.float32]:

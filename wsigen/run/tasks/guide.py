@@ -53,7 +53,7 @@ def _of_previous_pass(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
     rows = taps(box.y0, box.y1, plan.height * f * ratio, plan.height * f)
     columns = taps(box.x0, box.x1, plan.width * f * ratio, plan.width * f)
     (top, bottom), (left, right) = rows.span, columns.span
-    latents = Box(top // f, left // f, -(-bottom // f), -(-right // f))
+    latents = Box(top, left, bottom, right).cover(f)
     rgb = decode_region(coarse, latents)
     y0, x0 = top - latents.y0 * f, left - latents.x0 * f
     source = rgb[y0 : y0 + bottom - top, x0 : x0 + right - left]

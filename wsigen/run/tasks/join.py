@@ -78,6 +78,6 @@ class Join:
 def _of_pixels(pass_: PassContext, box: Box) -> NDArray[np.uint16]:
     """`PassContext.starts` for every pixel of a box."""
     f = pass_.plan.factor
-    latents = Box(box.y0 // f, box.x0 // f, -(-box.y1 // f), -(-box.x1 // f))
+    latents = box.cover(f)
     starts = np.repeat(np.repeat(pass_.starts(latents), f, axis=0), f, axis=1)
     return starts[box.relative_to(latents.scale(f)).slices]
