@@ -16,8 +16,9 @@ def pane_pixels(page: Any, number: int = 0) -> tuple[NDArray[np.int16], int, int
     page.wait_for_timeout(300)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(700)
-    pane = page.locator(".pane").nth(number)
-    shot = np.asarray(Image.open(BytesIO(pane.screenshot())).convert("RGB"), np.int16)
+    # of the page, not of the element: on a busy machine the page may put a new pane in its place meanwhile
+    place = page.locator(".pane").nth(number).bounding_box()
+    shot = np.asarray(Image.open(BytesIO(page.screenshot(clip=place))).convert("RGB"), np.int16)
     return shot, 550 - shot.shape[0] // 2, 750 - shot.shape[1] // 2
 
 
