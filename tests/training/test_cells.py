@@ -97,6 +97,14 @@ def test_cells_are_made_once(dataset: Dataset, cells: ImageCells, monkeypatch: p
     assert {pair: cells.files[pair].tobytes() for pair in again.files} == {p: f.tobytes() for p, f in cells.files.items()}
 
 
+def test_damaged_cells_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    image_cells(dataset, tmp_path, CELL)
+    (file,) = tmp_path.glob("*.npy")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"npy: damaged.*made anew"):
+        image_cells(dataset, tmp_path, CELL)
+
+
 def test_an_image_that_cannot_be_read_is_named(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wsigen.base.errors import ImageError
 

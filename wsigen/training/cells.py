@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import ImageError
+from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset
@@ -88,7 +88,7 @@ def image_cells(
     Raises
     ------
     DatasetError
-        If an image cannot be read, unless the dataset skips such (then it has no cells).
+        If an image cannot be read, unless the dataset skips such (then it has no cells), or a file of cells is damaged.
     """
     bases = whole_bases(dataset.mpps)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def image_cells(
             failures.succeeded()
     if meet is not None:
         meet()
-    files = {pair: np.load(place, mmap_mode="r") for pair, place in places.items() if place.is_file()}
+    files = {pair: _mapped(place) for pair, place in places.items() if place.is_file()}
     return ImageCells(dataset, bases, files, cell_px)
 
 
@@ -120,6 +120,17 @@ def whole_bases(mpps: list[float]) -> list[tuple[int, int]]:
         base, ratio = next((b, r) for b, r in ratios if round(r) >= 1 and abs(r - round(r)) <= WHOLE * r)
         found.append((base, round(ratio)))
     return found
+
+
+def _mapped(place: Path) -> U8:
+    """The cells of a file, read where they are needed (DatasetError if it is not whole)."""
+    try:
+        cells = np.load(place, mmap_mode="r")
+        if cells.dtype != np.uint8 or cells.ndim != 3 or cells.shape[2] != 4:
+            raise ValueError(f"{cells.dtype} {cells.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{place}: damaged ({error}); delete it, and it is made anew") from None
+    return cells
 
 
 def _key(dataset: Dataset, member: int, base: int, cell_px: int) -> str:
