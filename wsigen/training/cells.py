@@ -155,7 +155,8 @@ def _made(member: Member, mpp: float, cell_px: int) -> U8:
 class CellStream:
     """Windows of cells around places of the drawn class, turned and jittered in stain; see `crops.Stream`.
 
-    Of the background no window is drawn: what is bare is not drawn by a model either, and its edge lies in windows of tissue.
+    A patch that is drawn for the background gives a window around its tissue (its middle, if it shows none): what is bare is
+    not drawn by a model either.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ class CellStream:
         return standardised.astype(np.float32), dihedral(classes, turn), level, self._members[member].labelled
 
     def _draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
-        """A patch of an image that has cells, and the class it was drawn for."""
+        """A patch of an image that has cells, and the class around which a window lies; None: around tissue."""
         while True:
             row, label = self._drawer.draw(rng)
             member, level = int(self._patches.member[row]), int(self._patches.level[row])
@@ -210,26 +211,25 @@ class CellStream:
                 self._skipped.failed(self._members[member].name, ImageError("it has no cells"))
                 continue
             self._skipped.succeeded()
-            if label not in self._bare:
-                return row, label
+            return row, None if label in self._bare else label
 
     def _corner(self, row: int, label: int | None, rng: np.random.Generator) -> tuple[int, int]:
         """A window around a cell of the class, or of tissue, of a patch, at most a quarter of its side off the middle."""
         member, level = int(self._patches.member[row]), int(self._patches.level[row])
         (base, ratio), cell_px = self._cells.bases[level], self._cells.cell_px
         patch = self._patches.box(row, self._side * cell_px).snap(cell_px)
-        if label is None:
-            wanted = self._members[member].tissue(patch, self._cells.dataset.mpps[level], cell_px)
-            unit = ratio
-        else:
-            y, x = (v // cell_px * ratio for v in (patch.y0, patch.x0))
-            wanted = self._cells.files[member, base][y : y + self._side * ratio, x : x + self._side * ratio, 3] == label
-            unit = 1
-        found = np.argwhere(wanted)
-        place = found[rng.integers(len(found))] * unit if len(found) else np.full(2, self._side * ratio // 2)
         side = self._side * ratio
-        off = rng.integers(-(side // 4), side // 4 + 1, size=2)
         start = np.array([patch.y0, patch.x0]) // cell_px * ratio
+        classes = self._cells.files[member, base][start[0] : start[0] + side, start[1] : start[1] + side, 3]
+        if label is None:
+            tissue = self._members[member].tissue(patch, self._cells.dataset.mpps[level], cell_px)
+            tissue = tissue.repeat(ratio, axis=0).repeat(ratio, axis=1)[: classes.shape[0], : classes.shape[1]]
+            wanted = tissue & ~np.isin(classes, list(self._bare))
+        else:
+            wanted = classes == label
+        found = np.argwhere(wanted)
+        place = found[rng.integers(len(found))] if len(found) else np.full(2, side // 2)
+        off = rng.integers(-(side // 4), side // 4 + 1, size=2)
         corner = start + place - side // 2 + off
         last = np.maximum(np.array(self._cells.files[member, base].shape[:2]) - side, 0)
         y, x = np.clip(corner, 0, last)
