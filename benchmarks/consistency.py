@@ -1,4 +1,4 @@
-"""``python -m benchmarks.consistency``: four ways to keep a fine level true to the coarse one, on single windows.
+"""``python -m benchmarks.consistency``: ways to keep a fine level true to the coarse one, on single windows.
 
 A window of a real slide is drawn again at the model's finest level: the slide's own picture at a coarser um/px is enlarged,
 encoded, noised to half of the noise (ZoomLDM's t = 500) and denoised, told the slide's grid if the model follows one.
@@ -108,7 +108,7 @@ class Sampler:
         return self.corrected(made, window.coarse) if method == "picture" else made
 
     def corrected(self, rgb: Array, coarse: Array) -> Array:
-        """A picture whose means are those of the coarse one."""
+        """A picture that is brought near the coarse one: cubic enlargement leaves a part of what changes from px to px."""
         return np.clip(rgb + enlarged(coarse - shrunk(rgb, self.ratio), self.ratio), 0, 255).astype(np.float32)
 
     def _newton(self, x: Array, x0: Array, t: int, abar: float, window: Window) -> tuple[Array, Array]:
