@@ -289,6 +289,21 @@ def test_versions_side_by_side(visit: Any, url: str) -> None:
     page.wait_for_function("() => document.querySelectorAll('.pane').length === 1")
 
 
+def test_a_version_that_cannot_be_shown_leaves_what_is_seen(visit: Any, url: str) -> None:
+    ask(url, "edit", "POST", asked())
+    entry = wait(url, "done")["edits"]["0"][0]
+    page = visit.go(url + PLACE)
+    page.route(f"**/{entry['about']}", lambda route: route.abort())
+    page.get_by_text("edit 1", exact=True).click()
+    page.wait_for_function("() => document.querySelector('.notice').textContent.startsWith('The version cannot be shown: ')")
+    assert page.locator(".version[aria-pressed=true]").text_content() == "original"
+    assert page.locator(".pane .name").all_text_contents() == ["a.ome.tiff"]
+    page.unroute(f"**/{entry['about']}")
+    page.get_by_text("edit 1", exact=True).click()
+    page.wait_for_function("() => document.querySelector('.pane .name').textContent === 'a.edit-1.ome.tiff'")
+    assert not page.locator(".notice").is_visible()
+
+
 def test_by_clicks_and_by_keys_alone(visit: Any, url: str) -> None:
     page = visit.go(url + PLACE)
     page.keyboard.press("d")

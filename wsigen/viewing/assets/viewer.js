@@ -30,6 +30,7 @@ export class SlideView {
   #linked = null;
   #remembered = 0;
   #turn = 0;
+  #seenNow = {}; // the version that is on the screen, and what is beside it
   #coming = { panes: [], stage: el("div") };
 
   /**
@@ -122,6 +123,7 @@ export class SlideView {
     this.stage.remove();
     this.panes = panes;
     this.stage = stage;
+    this.#seenNow = { version: this.version, beside: this.beside };
     this.#coming = { panes: [], stage: el("div") };
     stage.classList.remove("coming");
     this.linkButton.hidden = panes.length < 2;
@@ -161,12 +163,24 @@ export class SlideView {
     return this.compare(this.beside !== null && this.#isVersion(this.beside.number));
   }
 
-  /** Show the version beside what it was made from, or alone (beside the real slide, if there is one). */
-  compare(on) {
+  /**
+   * Show the version beside what it was made from, or alone (beside the real slide, if there is one).
+   *
+   * If it cannot be shown, what is seen stays, and says why.
+   */
+  async compare(on) {
     const parent = this.versions.find((entry) => entry.number === this.version.parent);
     this.beside = (on && parent) || (this.real ?? null);
     this.#fillPanel();
-    return this.#show();
+    const turn = this.#turn + 1;
+    try {
+      await this.#show();
+    } catch (error) {
+      if (turn !== this.#turn) return; // something else was asked for meanwhile
+      Object.assign(this, this.#seenNow);
+      this.#fillPanel();
+      for (const pane of this.panes) pane.say(`The version cannot be shown: ${error.message}`);
+    }
   }
 
   /** Take over the versions that there are now, and show a new one. */
