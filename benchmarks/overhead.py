@@ -1,4 +1,4 @@
-"""Wall time of denoising over a bare loop of as many equal model calls.
+"""Wall time of all passes, of the grid and of the slide, over a bare loop of as many equal model calls.
 
 One worker, one thread, one task in flight, so that nothing runs while the watcher is called: after every denoise task the
 watcher makes the same number of bare calls itself. What is compared is thus measured seconds apart, as load and clock rates
@@ -9,39 +9,42 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
 
 import wsigen
-from benchmarks.bundles import one_class, tissues
+from benchmarks.bundles import one_class
 from benchmarks.figure import Figure, Options, Spent, spread
-from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.models.conditioning import conditions_of
 from wsigen.run.engine.stage import Stage
-from wsigen.run.tasks.context import load_shared_model
+from wsigen.run.tasks.context import PassContext, RunContext
 
 SIZE_PX, QUICK_PX = 4096, 1024
 BATCH, WARM_CALLS = 4, 6
 TARGET = 1.05
 
+PASSES = ("draw the grid", "denoise")
+"""What the names of stages begin with that call a network of the model: those of the grid, and of the slide."""
+
 
 class BareLoop:
-    """Model calls of the shape the run makes, and nothing else, in a thread of their own as the run's are."""
+    """Calls of a pass's network, of its shape and conditions, and nothing else, in a thread of their own."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, pass_: PassContext) -> None:
         import torch
 
         self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        folder = find_bundle(model)
-        card = check_bundle(folder)
-        self._model = load_shared_model(str(folder.absolute()), "cpu", "fp32")
-        side = card.crop_latent
-        shape = (BATCH, card.latent.channels, side, side)
+        self._model, self._level = pass_.denoiser, pass_.plan.level
+        self.batch = pass_.sampling.batch
+        crop = next(iter(pass_.crop_plan.crops(0, pass_.plan.grid.box((0, 0))))).box
+        (condition, _), *_ = conditions_of(self._model.card, pass_.state.read_classes(crop), pass_.grid_windows([crop])[0])
+        shape = (self.batch, len(pass_.glass), *crop.shape)
         self._latents = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        classes = np.full((side, side), card.table.index(tissues(model)[0]), dtype=np.uint8)
-        self._conditions = [conditions_of(card, classes)[0][0]] * BATCH
+        self._conditions = [condition] * self.batch
+        self.run(WARM_CALLS)
 
     def run(self, calls: int) -> Spent:
         """Make ``calls`` calls."""
@@ -50,7 +53,7 @@ class BareLoop:
     def _run(self, calls: int) -> Spent:
         with Spent() as spent:
             for _ in range(calls):
-                self._model.predict(self._latents, 500, self._conditions, 0)
+                self._model.predict(self._latents, 500, self._conditions, self._level)
         return spent
 
 
@@ -67,33 +70,44 @@ class Interleaved:
         Model calls made by the run, and the crops in them: the last call of a task is padded.
     """
 
-    def __init__(self, bare: BareLoop) -> None:
-        self._bare = bare
-        bare.run(2)
-        self._rate = bare.run(WARM_CALLS).wall / WARM_CALLS
-        self._seen = self._step = 0.0
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._stages: list[str] = []
+        self._bare: BareLoop | None = None
+        self._rate = self._seen = self._step = 0.0
         self._cpu: float | None = None
         self.ratios: list[float] = []
         self.run, self.loop = Spent(), Spent()
-        self.calls = self.rows = 0
+        self.calls = self.rows = self._before = 0
 
     def __call__(self, stage: Stage) -> None:
         """Add up a task; if it called the model, call it as often."""
-        if not stage.name.startswith("denoise"):
+        if not stage.name.startswith(PASSES):
             return
+        if stage.name not in self._stages:
+            self._next_pass(stage)
         passed, self._seen = stage.seconds - self._seen, stage.seconds
         self._step += passed
         self.run.wall += passed
         self.run.cpu += process_time() - self._cpu if self._cpu is not None else 0.0
-        rows, self.rows = stage.calls - self.rows, stage.calls
-        if rows:
+        rows, self._before = stage.calls - self._before, stage.calls
+        self.rows += rows
+        if rows and self._bare:
             begin = perf_counter()
-            self._follow(math.ceil(rows / BATCH))
+            self._follow(self._bare, math.ceil(rows / self._bare.batch))
             self._seen += perf_counter() - begin
         self._cpu = process_time()
 
-    def _follow(self, calls: int) -> None:
-        spent = self._bare.run(calls)
+    def _next_pass(self, stage: Stage) -> None:
+        """Passes go one after another; the grid that one is told is there once it begins."""
+        begin = perf_counter()
+        self._bare = BareLoop(RunContext(self._run_dir).passes[len(self._stages)])
+        self._stages.append(stage.name)
+        self._rate = self._bare.run(WARM_CALLS).wall / WARM_CALLS
+        self._seen, self._before, self._cpu = perf_counter() - begin, 0, process_time()
+
+    def _follow(self, bare: BareLoop, calls: int) -> None:
+        spent = bare.run(calls)
         before, self._rate = self._rate, spent.wall / calls
         self.ratios.append(self._step / (calls * (before + self._rate) / 2))
         self._step = 0.0
@@ -104,10 +118,9 @@ class Interleaved:
 
 def measure(options: Options) -> Figure:
     size = QUICK_PX if options.quick else SIZE_PX
-    bare = BareLoop(options.model)
-    watch = Interleaved(bare)
+    watch = Interleaved(options.folder / "overhead.run")
     how = one_class(options.model, size, steps=5 if options.quick else 8, guidance=1.0, batch=BATCH, window=1)
-    wsigen.generate(options.folder / "overhead.ome.tiff", watch=watch, **how)
+    wsigen.generate(options.folder / "overhead.ome.tiff", watch=watch, run_dir=options.folder / "overhead.run", **how)
     detail = (
         f"{spread(watch.ratios)} over the steps; all steps: wall {watch.run.wall / watch.loop.wall:.3f}, "
         f"CPU {watch.run.cpu / watch.loop.cpu:.3f}; {watch.calls} calls of {BATCH} crops, "

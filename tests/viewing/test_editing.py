@@ -289,16 +289,18 @@ def test_versions_side_by_side(visit: Any, url: str) -> None:
     page.wait_for_function("() => document.querySelectorAll('.pane').length === 1")
 
 
-def test_a_version_that_cannot_be_shown_leaves_what_is_seen(visit: Any, url: str) -> None:
+@pytest.mark.parametrize("missing", ["about", "tiles"])
+def test_a_version_that_cannot_be_shown_leaves_what_is_seen(visit: Any, url: str, missing: str) -> None:
     ask(url, "edit", "POST", asked())
-    entry = wait(url, "done")["edits"]["0"][0]
+    about = wait(url, "done")["edits"]["0"][0]["about"]
+    lost = f"**/{about if missing == 'about' else json.loads(ask(url, about)[2])['file']}"
     page = visit.go(url + PLACE)
-    page.route(f"**/{entry['about']}", lambda route: route.abort())
+    page.route(lost, lambda route: route.abort())
     page.get_by_text("edit 1", exact=True).click()
     page.wait_for_function("() => document.querySelector('.notice').textContent.startsWith('The version cannot be shown: ')")
     assert page.locator(".version[aria-pressed=true]").text_content() == "original"
     assert page.locator(".pane .name").all_text_contents() == ["a.ome.tiff"]
-    page.unroute(f"**/{entry['about']}")
+    page.unroute(lost)
     page.get_by_text("edit 1", exact=True).click()
     page.wait_for_function("() => document.querySelector('.pane .name').textContent === 'a.edit-1.ome.tiff'")
     assert not page.locator(".notice").is_visible()

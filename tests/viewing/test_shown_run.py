@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import interrupt_in_the_middle, settings_of
+from seeing import keep
 
-from wsigen.run.generate import resume
+from wsigen.run.engine.stage import Stage
+from wsigen.run.generate import generate, resume
 from wsigen.run.inspect import inspect
 from wsigen.viewing.server import serving
 from wsigen.viewing.shown_run import ShownRun
@@ -70,3 +73,22 @@ def test_a_run_becomes_its_slide(visit: Any, run_dir: Path) -> None:
         page.wait_for_selector(".view:not(.run)[data-ready]", timeout=60_000)
         assert page.title() == "a.ome.tiff"
         assert page.locator(".legend li").count() > 0
+
+
+def test_a_picture_for_the_documentation(visit: Any, tmp_path: Path) -> None:
+    if "WSIGEN_SCREENSHOTS" not in os.environ:
+        pytest.skip("WSIGEN_SCREENSHOTS says where pictures of the page are kept")
+
+    def watch(stage: Stage) -> None:
+        if "(0.7 um/px)" in stage.name and stage.done > 0.6 * stage.total:
+            raise KeyboardInterrupt
+
+    demo = Path(__file__).parents[2] / "examples" / "demo.geojson"
+    how = {"layout": demo, "layout_mpp": 0.35, "size": (2048, 2048), "seed": 1, "chunk": 32, "keep_run": True}
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "slide.ome.tiff", watch=watch, **how)
+    with serving(site_of(str(tmp_path / "slide.run"))) as url:
+        page = visit.go(url, ".view.run[data-ready]")
+        page.wait_for_function("() => document.querySelector('.so-far').naturalWidth > 80")
+        page.wait_for_timeout(20_000)  # the picture is made a part at a time
+        keep(page, "run")

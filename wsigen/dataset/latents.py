@@ -211,7 +211,8 @@ def cache_latents(
     group = zarr.open_group(str(folder), mode="r+") if group is None else group
     slowest_s = _encode_share(group, encoder, share, watch)
     if share[1] > 1:
-        _await_other_shares(group["moments"], max(STILL_S, STILL_BLOCKS * slowest_s))
+        moments = group["moments"]
+        await_others(lambda: int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()), slowest_s)
     wait()
     mean, std = _scale(group["moments"][:].sum(axis=(0, 1)), len(patches))
     return LatentCache(dataset, patches, group, mean, std)
@@ -290,15 +291,20 @@ def _encode_share(group: Any, encoder: PatchEncoder, share: tuple[int, int], wat
     return slowest_s
 
 
-def _await_other_shares(moments: Any, still_s: float) -> None:
-    """Wait as long as others encode: their shares may take hours longer, more than processes wait for one that may be dead.
+def await_others(left: Callable[[], int], slowest_s: float) -> None:
+    """Wait as long as others work: their shares may take hours longer, more than processes wait for one that may be dead.
 
-    After ``still_s`` seconds without a new block they may be dead.
+    Parameters
+    ----------
+    left : callable
+        How many parts are still to be made. If that stays the same for long, the others may be dead, and the wait ends.
+    slowest_s : float
+        Seconds of the slowest part that this process made.
     """
-    missing, since = -1, monotonic()
-    while left := int((~np.isfinite(moments[:])).any(axis=(2, 3)).sum()):
-        if left != missing:
-            missing, since = left, monotonic()
+    missing, since, still_s = -1, monotonic(), max(STILL_S, STILL_BLOCKS * slowest_s)
+    while now := left():
+        if now != missing:
+            missing, since = now, monotonic()
         elif monotonic() - since >= still_s:
             return
         sleep(LOOK_S)

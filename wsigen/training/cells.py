@@ -9,25 +9,31 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.drawing import Drawer
-from wsigen.dataset.latents import LatentBatch
+from wsigen.dataset.latents import LatentBatch, await_others
 from wsigen.dataset.members import Member
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.storage.files import atomic_path
 
 READ_CELLS = 256
 """Side of what is read of an image at a time, cells."""
+
+UNREADABLE = UNKNOWN - 1
+"""Class of cells of an image that cannot be read; class tables are shorter."""
 
 WHOLE = 1e-3
 """Relative difference from a whole ratio of um/px that is let pass."""
@@ -41,32 +47,49 @@ class ImageCells:
 
     Attributes
     ----------
-    bases : list of (int, int)
-        Of every level: the level whose cells are kept, and how many of them a side make one of its own.
-    files : dict of (int, int) to ndarray
-        By the image's position in the dataset's members and the level that is kept: uint8 ``(h, w, 4)``, mapped into memory;
-        red, green and blue, and the class. Images that cannot be read have none.
+    bases : dict of (int, int) to (int, int)
+        By the image's position in the dataset's members and a level on which it has patches: the level whose cells are kept,
+        and how many of them a side make one of its own.
+    files : dict of (int, int) to Path
+        By the image and the level that is kept: uint8 ``(h, w, 4)``; red, green and blue, and the class, which is
+        `UNREADABLE` where the image cannot be read.
     cell_px : int
         px of a cell.
     """
 
     dataset: Dataset
-    bases: list[tuple[int, int]]
-    files: dict[tuple[int, int], U8]
+    bases: dict[tuple[int, int], tuple[int, int]]
+    files: dict[tuple[int, int], Path]
     cell_px: int
 
-    def window(self, member: int, level: int, corner: tuple[int, int], side: int) -> tuple[U8, U8]:
-        """Colours ``(side, side, 3)`` and classes ``(side, side)`` of cells of a level; ``corner`` in cells that are kept.
+    def kept(self, member: int, level: int) -> tuple[U8, int]:
+        """The cells that are kept for a level of an image, and how many of them a side make one of its own.
 
-        Beyond the image its last cells are repeated (canvases of levels are rounded, and may differ by a cell).
+        They are mapped into memory as long as they are held: a file for each of a thousand images would be too many at once.
         """
-        base, ratio = self.bases[level]
-        (y, x), kept = corner, self.files[member, base]
-        part = kept[y : y + side * ratio, x : x + side * ratio]
-        if part.shape[:2] != (side * ratio, side * ratio):
-            part = np.pad(part, ((0, side * ratio - part.shape[0]), (0, side * ratio - part.shape[1]), (0, 0)), mode="edge")
-        means = part[..., :3].reshape(side, ratio, side, ratio, 3).mean(axis=(1, 3), dtype=np.float32)
-        return np.rint(means).astype(np.uint8), part[ratio // 2 :: ratio, ratio // 2 :: ratio, 3].copy()
+        base, ratio = self.bases[member, level]
+        return _mapped(self.files[member, base]), ratio
+
+
+def window(kept: U8, ratio: int, corner: tuple[int, int], side: int) -> tuple[U8, U8]:
+    """Colours ``(side, side, 3)`` and classes ``(side, side)`` of cells of ``ratio`` x ``ratio`` kept ones each.
+
+    What lies beyond the image repeats its last cells: images may be as large as a patch, and their last cells are not whole
+    ones of a coarse level.
+
+    Raises
+    ------
+    ImageError
+        If a part of it cannot be read.
+    """
+    y, x = corner
+    part = kept[y : y + side * ratio, x : x + side * ratio]
+    if (part[..., 3] == UNREADABLE).any():
+        raise ImageError("a part of it cannot be read")
+    if part.shape[:2] != (side * ratio, side * ratio):
+        part = np.pad(part, ((0, side * ratio - part.shape[0]), (0, side * ratio - part.shape[1]), (0, 0)), mode="edge")
+    means = part[..., :3].reshape(side, ratio, side, ratio, 3).mean(axis=(1, 3), dtype=np.float32)
+    return np.rint(means).astype(np.uint8), part[ratio // 2 :: ratio, ratio // 2 :: ratio, 3].copy()
 
 
 def image_cells(
@@ -76,49 +99,67 @@ def image_cells(
     share: tuple[int, int] = (0, 1),
     meet: Callable[[], None] | None = None,
 ) -> ImageCells:
-    """Make the cells of the images of the training split that are not in ``folder`` yet.
+    """Make the cells of the images of the training split that are not in ``folder`` yet, on the levels that show patches.
 
     Parameters
     ----------
     cell_px : int
         px of a cell.
     share, meet : tuple of int, callable
-        As in `dataset.latents.cache_latents`.
+        As in `dataset.latents.cache_latents`: each process makes those of every so manieth image.
 
     Raises
     ------
     DatasetError
-        If an image cannot be read, unless the dataset skips such (then it has no cells), or a file of cells is damaged.
+        If an image cannot be read everywhere, unless the dataset skips such places, or a file of cells is damaged.
     """
-    bases = whole_bases(dataset.mpps)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = sorted({int(m) for m in np.unique(dataset.split_patches("training").member)})
-    pairs = [(member, base) for member in wanted for base in sorted({base for base, _ in bases})]
+    bases = _bases(dataset)
+    pairs = sorted({(member, base) for (member, _), (base, _) in bases.items()})
     places = {(m, base): folder / f"{_key(dataset, m, base, cell_px)}.npy" for m, base in pairs}
-    failures = ReadFailures(dataset.skip_bad, expected=len(pairs))
-    for member, base in pairs[share[0] :: share[1]]:
-        if not (place := places[member, base]).is_file():
-            try:
-                made = _made(dataset.members[member], dataset.mpps[base], cell_px)
-            except ImageError as error:
-                failures.failed(dataset.members[member].name, error)
-                continue
-            with atomic_path(place) as beside, beside.open("wb") as file:
-                np.save(file, made)
-            failures.succeeded()
+    failures, slowest_s = ReadFailures(dataset.skip_bad, expected=_parts(dataset, pairs, cell_px)), 0.0
+    own = set(sorted({member for member, _ in pairs})[share[0] :: share[1]])
+    for (member, base), place in places.items():
+        if member in own and not place.is_file():
+            begin = monotonic()
+            with atomic_path(place) as beside:
+                _make(dataset.members[member], dataset.mpps[base], cell_px, beside, failures)
+            slowest_s = max(slowest_s, monotonic() - begin)
+    if share[1] > 1:
+        await_others(lambda: sum(not place.is_file() for place in places.values()), slowest_s)
     if meet is not None:
         meet()
-    files = {pair: _mapped(place) for pair, place in places.items() if place.is_file()}
-    return ImageCells(dataset, bases, files, cell_px)
+    for place in places.values():
+        _mapped(place)
+    return ImageCells(dataset, bases, places, cell_px)
 
 
-def whole_bases(mpps: list[float]) -> list[tuple[int, int]]:
-    """Of every level the finest one that divides it, and their ratio: ``[(0, 1), (0, 2), (2, 1)]`` of 0.5, 1 and 1.3 um/px."""
-    found = []
-    for level, mpp in enumerate(mpps):
-        ratios = [(base, mpp / mpps[base]) for base in range(level + 1)]
+def _bases(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
+    """`whole_bases` of every image, of the levels on which it has patches to train on."""
+    patches = dataset.split_patches("training")
+    levels: dict[int, set[int]] = {}
+    for member, level in set(zip(patches.member.tolist(), patches.level.tolist(), strict=True)):
+        levels.setdefault(member, set()).add(level)
+    return {
+        (member, level): base
+        for member, of_member in levels.items()
+        for level, base in whole_bases({level: dataset.mpps[level] for level in sorted(of_member)}).items()
+    }
+
+
+def whole_bases(mpps: dict[int, float]) -> dict[int, tuple[int, int]]:
+    """Of every level the finest one that divides it, and their ratio: of 0.5, 1 and 1.3 um/px (0, 1), (0, 2), (2, 1).
+
+    Parameters
+    ----------
+    mpps : dict of int to float
+        um/px of the levels, fine to coarse.
+    """
+    found = {}
+    for level, mpp in mpps.items():
+        ratios = [(base, mpp / other) for base, other in mpps.items() if base <= level]
         base, ratio = next((b, r) for b, r in ratios if round(r) >= 1 and abs(r - round(r)) <= WHOLE * r)
-        found.append((base, round(ratio)))
+        found[level] = (base, round(ratio))
     return found
 
 
@@ -128,8 +169,10 @@ def _mapped(place: Path) -> U8:
         cells = np.load(place, mmap_mode="r")
         if cells.dtype != np.uint8 or cells.ndim != 3 or cells.shape[2] != 4:
             raise ValueError(f"{cells.dtype} {cells.shape}")
-    except (OSError, ValueError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise DatasetError(f"{place}: damaged ({error}); delete it, and it is made anew") from None
+    except OSError as error:
+        raise DatasetError(f"{place}: cannot be read ({error})") from None
     return cells
 
 
@@ -139,17 +182,29 @@ def _key(dataset: Dataset, member: int, base: int, cell_px: int) -> str:
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:24]
 
 
-def _made(member: Member, mpp: float, cell_px: int) -> U8:
-    """Colours and classes of an image's whole cells, read part by part."""
+def _parts(dataset: Dataset, pairs: list[tuple[int, int]], cell_px: int) -> int:
+    """How many parts of images are read."""
+    sides = (dataset.members[member].canvas(dataset.mpps[base]) for member, base in pairs)
+    return sum(math.prod(-(-extent // (cell_px * READ_CELLS)) for extent in canvas) for canvas in sides)
+
+
+def _make(member: Member, mpp: float, cell_px: int, file: Path, failures: ReadFailures) -> None:
+    """Write colours and classes of an image's whole cells, read part by part."""
     height, width = (extent // cell_px for extent in member.canvas(mpp))
-    out = np.empty((height, width, 4), dtype=np.uint8)
+    out = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(height, width, 4))
     for y, x in itertools.product(range(0, height, READ_CELLS), range(0, width, READ_CELLS)):
         cells = Box(y, x, min(height, y + READ_CELLS), min(width, x + READ_CELLS))
         box = cells.scale(cell_px)
-        means = mean_colours(member.image(box, mpp)[None], cell_px)[0].transpose(1, 2, 0)
+        try:
+            means = mean_colours(member.image(box, mpp)[None], cell_px)[0].transpose(1, 2, 0)
+        except ImageError as error:
+            failures.failed(member.name, error)
+            out[(*cells.slices, 3)] = UNREADABLE
+            continue
+        failures.succeeded()
         out[(*cells.slices, slice(3))] = np.rint((means + 1.0) * 127.5)
         out[(*cells.slices, 3)] = member.class_map(box, mpp, cell_px)
-    return out
+    out.flush()
 
 
 class CellStream:
@@ -194,43 +249,44 @@ class CellStream:
         return LatentBatch(np.stack(cells), np.stack(maps), np.array(levels, np.int64), np.array(labelled, bool))
 
     def _one(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], U8, int, bool]:
-        row, label = self._draw(rng)
-        member, level = int(self._patches.member[row]), int(self._patches.level[row])
-        colours, classes = self._cells.window(member, level, self._corner(row, label, rng), self._side)
+        while True:
+            row, label = self._drawer.draw(rng)
+            member, level = self._members[int(self._patches.member[row])], int(self._patches.level[row])
+            kept, ratio = self._cells.kept(int(self._patches.member[row]), level)
+            corner = self._corner(kept, ratio, row, None if label in self._bare else label, rng)
+            try:
+                colours, classes = window(kept, ratio, corner, self._side)
+            except ImageError as error:
+                self._skipped.failed(member.name, error)
+                continue
+            self._skipped.succeeded()
+            break
         turn = int(rng.integers(8))
         turned = dihedral(jitter_stain(colours, rng, self._jitter) if self._jitter else colours, turn)
         standardised = ((turned / np.float32(127.5) - 1.0 - self._mean) / self._std).transpose(2, 0, 1)
-        return standardised.astype(np.float32), dihedral(classes, turn), level, self._members[member].labelled
+        return standardised.astype(np.float32), dihedral(classes, turn), level, member.labelled
 
-    def _draw(self, rng: np.random.Generator) -> tuple[int, int | None]:
-        """A patch of an image that has cells, and the class around which a window lies; None: around tissue."""
-        while True:
-            row, label = self._drawer.draw(rng)
-            member, level = int(self._patches.member[row]), int(self._patches.level[row])
-            if (member, self._cells.bases[level][0]) not in self._cells.files:
-                self._skipped.failed(self._members[member].name, ImageError("it has no cells"))
-                continue
-            self._skipped.succeeded()
-            return row, None if label in self._bare else label
+    def _corner(self, kept: U8, ratio: int, row: int, label: int | None, rng: np.random.Generator) -> tuple[int, int]:
+        """A window around a cell of the class of a patch, at most a quarter of its side off the middle; in cells that are kept.
 
-    def _corner(self, row: int, label: int | None, rng: np.random.Generator) -> tuple[int, int]:
-        """A window around a cell of the class, or of tissue, of a patch, at most a quarter of its side off the middle."""
+        Without a class it lies around tissue; around the patch's middle if there is no such cell.
+        """
         member, level = int(self._patches.member[row]), int(self._patches.level[row])
-        (base, ratio), cell_px = self._cells.bases[level], self._cells.cell_px
+        cell_px = self._cells.cell_px
         patch = self._patches.box(row, self._side * cell_px).snap(cell_px)
         side = self._side * ratio
         start = np.array([patch.y0, patch.x0]) // cell_px * ratio
-        classes = self._cells.files[member, base][start[0] : start[0] + side, start[1] : start[1] + side, 3]
+        classes = kept[start[0] : start[0] + side, start[1] : start[1] + side, 3]
         if label is None:
             tissue = self._members[member].tissue(patch, self._cells.dataset.mpps[level], cell_px)
             tissue = tissue.repeat(ratio, axis=0).repeat(ratio, axis=1)[: classes.shape[0], : classes.shape[1]]
-            wanted = tissue & ~np.isin(classes, list(self._bare))
+            wanted = tissue & ~np.isin(classes, [*self._bare, UNREADABLE])
         else:
             wanted = classes == label
         found = np.argwhere(wanted)
         place = found[rng.integers(len(found))] if len(found) else np.full(2, side // 2)
         off = rng.integers(-(side // 4), side // 4 + 1, size=2)
         corner = start + place - side // 2 + off
-        last = np.maximum(np.array(self._cells.files[member, base].shape[:2]) - side, 0)
+        last = np.maximum(np.array(kept.shape[:2]) - side, 0)
         y, x = np.clip(corner, 0, last)
         return int(y), int(x)

@@ -131,7 +131,7 @@ def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
         denoise = max(denoise, 5 * reach + unet)
         corrected, margin = _correction(spec.passes, plan)
         window = decode_window if in_pieces else decode_window + margin
-        decode = max(decode, corrected + _autoencoder(plan, model, window, encode_window))
+        decode = max(decode, corrected + _autoencoder(plan, model, window, encode_window, margin))
         chunks = len(plan.grid)
         live = 6 * plan.chunk**2 * channels * 4 + 3 * reach  # three states and, with some samplers, three estimates
         state += int(chunks * max(active_share, 1 / chunks) * live)  # earlier passes stay until the end
@@ -153,11 +153,11 @@ def project_run(spec: RunSpec, card: BundleCard, layout: Layout) -> Projection:
     )
 
 
-def _autoencoder(plan: PassPlan, model: ModelSize, decode_window: int, encode_window: int) -> int:
-    """Activations of a decoded window, or of an encoded one if that takes more, bytes; windows in latent px."""
+def _autoencoder(plan: PassPlan, model: ModelSize, decode_window: int, encode_window: int, margin: int) -> int:
+    """Activations of a decoded window, or of an encoded one if that takes more, bytes; windows and margin in latent px."""
     sides = (plan.height, plan.width)
     window = math.prod(_window(side, decode_window, model.halo) * plan.factor for side in sides)
-    held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO) for side in sides) * model.features
+    held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO + margin) for side in sides) * model.features
     if model.norms:
         window = max(window, min(POOLED_PX, len(plan.grid) * plan.side**2) * plan.factor**2)
     planes = window * model.decoder_width * 4 * DECODER_PLANES

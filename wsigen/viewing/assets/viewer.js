@@ -86,8 +86,7 @@ export class SlideView {
    */
   async #show(asked) {
     const turn = ++this.#turn;
-    for (const pane of this.#coming.panes) pane.close();
-    this.#coming.stage.remove();
+    this.#giveUpComing();
     const stage = el("div", { className: "panes coming" });
     const coming = { stage, panes: [] };
     this.#coming = coming;
@@ -115,6 +114,13 @@ export class SlideView {
     this.#fillPanel();
     this.editing?.attach(this.panes.find((pane) => pane.record.number === this.version.number));
     return true;
+  }
+
+  /** Close panes that are on their way. */
+  #giveUpComing() {
+    for (const pane of this.#coming.panes) pane.close();
+    this.#coming.stage.remove();
+    this.#coming = { panes: [], stage: el("div") };
   }
 
   /** Put panes that are ready in place of those that are seen. */
@@ -177,6 +183,7 @@ export class SlideView {
       await this.#show();
     } catch (error) {
       if (turn !== this.#turn) return; // something else was asked for meanwhile
+      this.#giveUpComing();
       Object.assign(this, this.#seenNow);
       this.#fillPanel();
       for (const pane of this.panes) pane.say(`The version cannot be shown: ${error.message}`);
