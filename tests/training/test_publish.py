@@ -43,3 +43,17 @@ def test_configs_do_not_say_where_networks_lay(tmp_path):
         (beside / "unet" / "config.json").write_text(json.dumps(config))
     text = (tmp_path / "bundle" / "unet" / "config.json").read_text()
     assert json.loads(text) == {"_class_name": "UNet2DModel", "sample_size": 8}
+
+
+def test_files_that_are_no_configs_stay_as_they_are(tmp_path):
+    """A bundle is copied with all that its owner put into it."""
+    odd = {
+        "my_config.json": b"// a comment",
+        "list_config.json": b"[1]",
+        "deep_config.json": b"[" * 100_000,
+        "bytes_config.json": b"\xff",
+    }
+    with whole_folder(tmp_path / "bundle") as beside:
+        for name, content in odd.items():
+            (beside / name).write_bytes(content)
+    assert {name: (tmp_path / "bundle" / name).read_bytes() for name in odd} == odd
