@@ -5,10 +5,15 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DModel
 from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from wsigen.base.errors import TrainingError
-from wsigen.training.publish import whole_folder
+from wsigen.models.loading import load_network
+from wsigen.training.autoencoder import load_pretrained
+from wsigen.training.publish import save_network, whole_folder
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
@@ -57,3 +62,34 @@ def test_files_that_are_no_configs_stay_as_they_are(tmp_path):
         for name, content in odd.items():
             (beside / name).write_bytes(content)
     assert {name: (tmp_path / "bundle" / name).read_bytes() for name in odd} == odd
+
+
+@pytest.mark.parametrize(("stored", "kinds"), [("float32", {"F32"}), ("float16", {"F16"}), ("float8", {"F16", "F8_E4M3"})])
+def test_networks_are_stored_as_asked_and_loaded_alike(tmp_path, stored, kinds):
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    with torch.no_grad():
+        network.conv_out.weight[0, 0, 0, 0] = 500.0  # too much for a byte
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    save_network(network, tmp_path / "unet", stored)
+    held = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    names = {torch.float32: "F32", torch.float16: "F16", torch.float8_e4m3fn: "F8_E4M3"}
+    assert {names[value.dtype] for value in held.values()} == kinds
+    assert {name for name, value in held.items() if value.dtype == torch.float8_e4m3fn and value.ndim < 2} == set()
+    load_network(tmp_path / "unet", "cpu")
+    after = load_pretrained(UNet2DModel, tmp_path / "unet").state_dict()
+    bits = {"float32": 24, "float16": 11, "float8": 4}[stored]
+    for name, value in before.items():
+        assert after[name].dtype == torch.float32
+        error = (after[name].reshape(value.shape) - value).abs()
+        assert (error <= value.abs() * 2.0**-bits + 2.0**-10).all(), name
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())  # nothing happened to it

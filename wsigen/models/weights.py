@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""What safetensors calls the types of numbers that weights may have: those of others mean something only with their scales."""
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3")
+"""What safetensors calls the types of numbers that weights may have: others mean something only with scales of their own.
+
+Scales that lie beside floats of a byte are tensors that the network does not have, and refused as such.
+"""
 
 _SHARED = 2
 """How often a network may list a tensor while it is built."""
@@ -98,7 +101,7 @@ def read_shapes(folder: Path) -> Shapes:
     Raises
     ------
     BundleError
-        If a file is damaged, or a tensor is of integers or of floats of a byte.
+        If a file is damaged, or a tensor is of integers.
     """
     from safetensors import safe_open
 

@@ -95,7 +95,7 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
         figures = {k: v for k, v in outcome.scalars.items() if k not in ("rate", "gradient")}
         figures = {"steps": float(outcome.step), **figures, **_figures_of(recipe.autoencoder)}
         parts = TrainedParts(vae, unet, scheduler, figures, text, summariser)
-        publish_bundle(parts, card, outcome.result, recipe.bundle.half)
+        publish_bundle(parts, card, outcome.result, recipe.bundle.stored)
     return outcome
 
 

@@ -80,7 +80,7 @@ def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
     """The settings and data that decide the weights; of the bundle, what its card says of grids and classes."""
     card = check_bundle(recipe.bundle)
     told = card.model_dump(mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std"}})
-    decisive = recipe.decisive("bundle", "sampling", "half", "larger")
+    decisive = recipe.decisive("bundle", "sampling", "stored", "larger")
     return identity_of(decisive | {"told": told, "data": f"{dataset.key} {NAME} anywhere"})
 
 
@@ -130,7 +130,7 @@ def _publish(recipe: GridRecipe, card: BundleCard, unet: nn.Module, scheduler: D
     """Write the bundle with its network of grids, whole or not at all."""
     with whole_folder(folder) as beside:
         shutil.copytree(recipe.bundle, beside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(GRID))
-        save_network(unet, beside / GRID / "unet", recipe.half)
+        save_network(unet, beside / GRID / "unet", recipe.stored)
         scheduler.save_pretrained(str(beside / GRID / "scheduler"))
         save_card(card, beside)
         check_bundle(beside)

@@ -18,7 +18,7 @@ from wsigen.base.errors import TrainingError
 from wsigen.models.card import CARD_NAME, BundleCard, Conditioning, GridCondition, Level, TrainedOn, make_card
 from wsigen.models.write_card import card_text
 from wsigen.storage import files
-from wsigen.training.recipes import BundleSettings
+from wsigen.training.recipes import BundleSettings, Stored
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -91,10 +91,21 @@ def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
     (folder / name).write_text(card_text(card), encoding="utf-8")
 
 
-def save_network(network: Any, folder: Path, half: bool = False) -> None:
-    """Write a diffusers network from the CPU, in the order of memory that safetensors stores."""
+def save_network(network: Any, folder: Path, stored: Stored = "float32") -> None:
+    """Write a diffusers network from the CPU, in the order of memory that safetensors stores.
+
+    In ``float8`` (E4M3: three bits of fraction, at most 448) the weights of convolutions and of linear layers are stored; what
+    is small, such as biases and norms, and what does not fit, in float16.
+    """
     plain = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format)
-    (plain.half() if half else plain).save_pretrained(str(folder), safe_serialization=True)
+    if stored != "float32":
+        plain = plain.half()
+    if stored == "float8":
+        kind = torch.float8_e4m3fn
+        for parameter in plain.parameters():
+            if parameter.ndim > 1 and parameter.abs().max() <= torch.finfo(kind).max:
+                parameter.requires_grad_(False).data = parameter.data.to(kind)
+    plain.save_pretrained(str(folder), safe_serialization=True)
 
 
 def describe_bundle(
@@ -112,7 +123,7 @@ def describe_bundle(
     """Build the card from the recipe's words, the dataset's classes, levels and counts, and the latents' scale and factor."""
     content = {
         "format": 1,
-        **settings.model_dump(mode="json", exclude={"half"}, exclude_none=True),
+        **settings.model_dump(mode="json", exclude={"stored"}, exclude_none=True),
         "trained_on": None if trained_on is None else trained_on.model_dump(mode="json"),
         "classes": [{"name": c.name, "color": list(c.color), "background": c.background} for c in table],
         "levels": [level.model_dump(mode="json") for level in levels],
@@ -145,7 +156,7 @@ class TrainedParts:
     summariser: AnySummariser | None = None
 
 
-def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bool = False) -> None:
+def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, stored: Stored = "float32") -> None:
     """Write the bundle beside ``folder``, check it, and then put it in its place.
 
     Raises
@@ -159,15 +170,16 @@ def publish_bundle(parts: TrainedParts, card: BundleCard, folder: Path, half: bo
     from wsigen.models.summariser import save_summariser
 
     with whole_folder(folder) as beside:
+        half: Stored = "float32" if stored == "float32" else "float16"  # what an autoencoder loses is seen in every px
         save_network(parts.vae, beside / "vae", half)
-        save_network(parts.unet, beside / "unet", half)
+        save_network(parts.unet, beside / "unet", stored)
         parts.scheduler.save_pretrained(str(beside / "scheduler"))
         if parts.text is not None:
             tokenizer, encoder = parts.text
             tokenizer.save_pretrained(str(beside / "tokenizer"))
             encoder.save_pretrained(str(beside / "text_encoder"), safe_serialization=True)
         if parts.summariser is not None:
-            save_summariser(parts.summariser, beside / SUMMARISER, half)
+            save_summariser(parts.summariser, beside / SUMMARISER, half=half == "float16")
         save_card(card, beside)
         (beside / "README.md").write_text(_readme(parts, card), encoding="utf-8")
         check_bundle(beside)

@@ -15,6 +15,11 @@ from wsigen.training.ranges import Count, Decay, Natural, NotNegative, Positive,
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
+Stored = Literal["float32", "float16", "float8"]
+"""Numbers of the weights of a bundle; see `publish.save_network`."""
+
+STORED: Stored = Field(default="float32", description="numbers of its weights; float8: those of the large layers")
+
 
 class LoopSettings(Settings):
     """The loop: how long, how fast, what is kept."""
@@ -181,7 +186,7 @@ class BundleSettings(Settings):
     sampler: Sampler = "ddim"
     eta: Share = 1.0
     glass_rgb: Rgb | None = None
-    half: bool = Field(default=False, description="weights in float16")
+    stored: Stored = STORED
 
 
 class NoiseLevels(Settings):
@@ -291,7 +296,7 @@ class GridRecipe(LatentRecipe):
         default=1,
         description="windows drawn later have up to so many times the side of a patch: fewer calls and borders",
     )
-    half: bool = Field(default=False, description="weights in float16")
+    stored: Stored = STORED
 
     @model_validator(mode="after")
     def _knows_the_noise(self) -> GridRecipe:
