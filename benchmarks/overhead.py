@@ -50,6 +50,10 @@ class BareLoop:
         """Make ``calls`` calls."""
         return self._thread.submit(self._run, calls).result()
 
+    def close(self) -> None:
+        """End its thread."""
+        self._thread.shutdown()
+
     def _run(self, calls: int) -> Spent:
         with Spent() as spent:
             for _ in range(calls):
@@ -101,10 +105,12 @@ class Interleaved:
     def _next_pass(self, stage: Stage) -> None:
         """Passes go one after another; the grid that one is told is there once it begins."""
         begin = perf_counter()
+        if self._bare:
+            self._bare.close()
         self._bare = BareLoop(RunContext(self._run_dir).passes[len(self._stages)])
         self._stages.append(stage.name)
-        self._rate = self._bare.run(WARM_CALLS).wall / WARM_CALLS
-        self._seen, self._before, self._cpu = perf_counter() - begin, 0, process_time()
+        self._rate = self._bare.run(WARM_CALLS).wall / WARM_CALLS  # the calls before warm it up
+        self._seen, self._step, self._before, self._cpu = perf_counter() - begin, 0.0, 0, process_time()
 
     def _follow(self, bare: BareLoop, calls: int) -> None:
         spent = bare.run(calls)
@@ -126,5 +132,5 @@ def measure(options: Options) -> Figure:
         f"CPU {watch.run.cpu / watch.loop.cpu:.3f}; {watch.calls} calls of {BATCH} crops, "
         f"{watch.rows / (BATCH * watch.calls):.0%} full, {1000 * watch.loop.wall / watch.calls:.0f} ms each"
     )
-    what = f"denoising of a {size} px slide over a bare loop of as many equal model calls, wall time"
+    what = f"all passes of a {size} px slide over a bare loop of as many equal model calls, wall time"
     return Figure("overhead", what, median(watch.ratios), TARGET, detail)

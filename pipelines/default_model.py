@@ -72,6 +72,7 @@ def write_card(bundle: Path, out: Path) -> None:
         mpps=" and ".join(f"{level.mpp:g}" for level in card.levels),
         classes=", ".join(c.name for c in card.classes),
         channels=card.latent.channels,
+        grid_mpps=", ".join(f"{level.mpp:g}" for level in card.drawing.levels) if card.drawing else "no",
         guidance=card.guidance,
         **figures,
     )

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.members import Member
+from wsigen.training import cells as cells_module
 from wsigen.training.cells import UNREADABLE, CellStream, ImageCells, image_cells, whole_bases, window
 
 CELL, SIDE, PX = 8, 16, 1024
@@ -190,16 +193,73 @@ def test_processes_share_the_images_and_wait_for_each_other(tmp_path: Path, monk
     """Two bases for each image, one of 0.5 and one of 1.3 um/px: each process makes both of its own images."""
     dataset = written(tmp_path, {"a": PX, "b": PX, "c": PX}, coarse_mpp=1.3)
     monkeypatch.setattr("wsigen.dataset.latents.LOOK_S", 0.01)
-    made: dict[int, ImageCells] = {}
-    both = threading.Barrier(2)
+    by_rank: dict[str, set[str]] = {"0": set(), "1": set()}
+    make, at_meeting = cells_module._make, []
+
+    def slow(member: Member, *args: Any) -> None:
+        rank = threading.current_thread().name
+        by_rank[rank].add(member.name)
+        sleep(0.5 if rank == "1" else 0.0)
+        make(member, *args)
+
+    monkeypatch.setattr(cells_module, "_make", slow)
 
     def process(rank: int) -> None:
-        made[rank] = image_cells(dataset, tmp_path / "made", CELL, (rank, 2), lambda: both.wait(60) and None)
+        image_cells(dataset, tmp_path / "made", CELL, (rank, 2), lambda: at_meeting.append(len(made())))
 
-    threads = [threading.Thread(target=process, args=(rank,)) for rank in (0, 1)]
+    def made() -> list[Path]:
+        return [path for path in (tmp_path / "made").glob("*.npy") if not path.name.startswith(".")]
+
+    threads = [threading.Thread(target=process, args=(rank,), name=str(rank)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made[0].files == made[1].files
-    assert len(list((tmp_path / "made").glob("*.npy"))) == 6
+    assert by_rank == {"0": {"a.png", "c.png"}, "1": {"b.png"}}
+    assert at_meeting == [6, 6]  # nobody meets before all is there
+
+
+def test_a_process_whose_reads_all_fail_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = replace(written(tmp_path, {f"{i:02}": 256 for i in range(50)}), skip_bad=True)
+    unreadable(monkeypatch, lambda box: True)
+    monkeypatch.setattr("wsigen.training.cells.await_others", lambda *_: None)
+    with pytest.raises(DatasetError, match="reads failed"):
+        image_cells(dataset, tmp_path / "made", CELL, (1, 2))
+
+
+def test_unreadable_places_are_no_cells_of_a_strict_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = written(tmp_path, {"a": PX})
+    with monkeypatch.context() as broken:
+        broken.setattr("wsigen.training.cells.READ_CELLS", 2 * SIDE)
+        unreadable(broken, lambda box: box.y0 == box.x0 == 0)
+        image_cells(replace(strict, skip_bad=True), tmp_path / "made", CELL)
+    kept, _ = image_cells(strict, tmp_path / "made", CELL).kept(0, 0)
+    assert (kept[..., 3] != UNREADABLE).all()
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> int:
+            if len(data) > 1000:
+                raise OSError(28, "No space left on device")
+            return int(self.file.write(data))
+
+    def open_full(self: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        file = opened(self, mode, *args, **more)
+        return Full(file) if mode == "wb" else file
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OSError, match="No space"):
+        image_cells(dataset, tmp_path, CELL)
+    assert not list(tmp_path.iterdir())

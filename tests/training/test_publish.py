@@ -9,11 +9,13 @@ import torch
 from diffusers import UNet2DModel
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from safetensors.torch import save_file as torch_save
 
-from wsigen.base.errors import TrainingError
+from wsigen.base.errors import BundleError, TrainingError
 from wsigen.models.loading import load_network
+from wsigen.models.weights import read_shapes
 from wsigen.training.autoencoder import load_pretrained
-from wsigen.training.publish import save_network, whole_folder
+from wsigen.training.publish import MOST_ALTERED, save_network, whole_folder
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
@@ -93,3 +95,35 @@ def test_networks_are_stored_as_asked_and_loaded_alike(tmp_path, stored, kinds):
         error = (after[name].reshape(value.shape) - value).abs()
         assert (error <= value.abs() * 2.0**-bits + 2.0**-10).all(), name
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())  # nothing happened to it
+
+
+def test_layers_that_a_byte_alters_too_much_stay_as_they_are(tmp_path):
+    """Weights of a very wide layer are so small that half of them would be rounded to the same few steps."""
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    with torch.no_grad():
+        network.conv_out.weight.mul_(0.05)
+    save_network(network, tmp_path / "unet", "float8")
+    held = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert held["conv_out.weight"].dtype == torch.float16
+    assert held["conv_in.weight"].dtype == torch.float8_e4m3fn
+    for name, value in network.state_dict().items():
+        assert (held[name].float() - value).norm() <= MOST_ALTERED * value.norm() + 1e-6, name
+
+
+def test_floats_of_a_byte_with_scales_are_refused(tmp_path):
+    weights = {"conv.weight": torch.zeros(2, 2).to(torch.float8_e4m3fn), "conv.scale_weight": torch.ones(1)}
+    torch_save(weights, tmp_path / "model.safetensors")
+    with pytest.raises(BundleError, match=r"conv\.scale_weight scales floats of a byte"):
+        read_shapes(tmp_path)
+    torch_save({**weights, "conv.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    assert set(read_shapes(tmp_path)) == set(weights)  # a name alone is no fault

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 Shapes = dict[str, tuple[int, ...]]
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3")
-"""What safetensors calls the types of numbers that weights may have: others mean something only with scales of their own.
+"""What safetensors calls the types of numbers that weights may have: others mean something only with scales of their own."""
 
-Scales that lie beside floats of a byte are tensors that the network does not have, and refused as such.
-"""
+_BYTE = "F8_E4M3"
+
+_SCALE = re.compile(r"(?:^|[._])(?:scale_(?:weight|input|inv)|(?:weight|input)_scale(?:_inv)?|scaled_fp8)$")
+"""Names of the scales that some tools put beside floats of a byte."""
 
 _SHARED = 2
 """How often a network may list a tensor while it is built."""
@@ -101,11 +103,12 @@ def read_shapes(folder: Path) -> Shapes:
     Raises
     ------
     BundleError
-        If a file is damaged, or a tensor is of integers.
+        If a file is damaged, or a tensor is of integers, or of floats of a byte that have scales beside them.
     """
     from safetensors import safe_open
 
     shapes: Shapes = {}
+    bytewise = False
     for file in choose_weights(folder).files:
         with (
             refusing(BundleError, f"{file}: cannot be read", "copy the bundle again"),
@@ -116,7 +119,11 @@ def read_shapes(folder: Path) -> Shapes:
                 if tensor.get_dtype() not in FLOATS:
                     kind = tensor.get_dtype()
                     raise BundleError(f"{file}: {name} is of type {kind}, not float: give weights that are not quantised")
+                bytewise = bytewise or tensor.get_dtype() == _BYTE
                 shapes[name] = tuple(tensor.get_shape())
+    scale = next((name for name in shapes if bytewise and _SCALE.search(name)), None)
+    if scale is not None:
+        raise BundleError(f"{folder}: {scale} scales floats of a byte: give weights that are not quantised")
     return shapes
 
 

@@ -7,7 +7,6 @@ learns by heart instead of how tissue is built.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Callable
@@ -85,7 +84,7 @@ def window(kept: U8, ratio: int, corner: tuple[int, int], side: int) -> tuple[U8
     y, x = corner
     part = kept[y : y + side * ratio, x : x + side * ratio]
     if (part[..., 3] == UNREADABLE).any():
-        raise ImageError("a part of it cannot be read")
+        raise ImageError("a part of it could not be read when its cells were made")
     if part.shape[:2] != (side * ratio, side * ratio):
         part = np.pad(part, ((0, side * ratio - part.shape[0]), (0, side * ratio - part.shape[1]), (0, 0)), mode="edge")
     means = part[..., :3].reshape(side, ratio, side, ratio, 3).mean(axis=(1, 3), dtype=np.float32)
@@ -117,14 +116,14 @@ def image_cells(
     bases = _bases(dataset)
     pairs = sorted({(member, base) for (member, _), (base, _) in bases.items()})
     places = {(m, base): folder / f"{_key(dataset, m, base, cell_px)}.npy" for m, base in pairs}
-    failures, slowest_s = ReadFailures(dataset.skip_bad, expected=_parts(dataset, pairs, cell_px)), 0.0
     own = set(sorted({member for member, _ in pairs})[share[0] :: share[1]])
-    for (member, base), place in places.items():
-        if member in own and not place.is_file():
-            begin = monotonic()
-            with atomic_path(place) as beside:
-                _make(dataset.members[member], dataset.mpps[base], cell_px, beside, failures)
-            slowest_s = max(slowest_s, monotonic() - begin)
+    todo = [pair for pair in pairs if pair[0] in own and not places[pair].is_file()]
+    failures, slowest_s = ReadFailures(dataset.skip_bad, expected=_parts(dataset, todo, cell_px)), 0.0
+    for member, base in todo:
+        begin = monotonic()
+        with atomic_path(places[member, base]) as beside:
+            _make(dataset.members[member], dataset.mpps[base], cell_px, beside, failures)
+        slowest_s = max(slowest_s, monotonic() - begin)
     if share[1] > 1:
         await_others(lambda: sum(not place.is_file() for place in places.values()), slowest_s)
     if meet is not None:
@@ -178,7 +177,7 @@ def _mapped(place: Path) -> U8:
 
 def _key(dataset: Dataset, member: int, base: int, cell_px: int) -> str:
     """Names the cells of an image by what decides them."""
-    decisive = [dataset.key, dataset.members[member].name, dataset.mpps[base], cell_px]
+    decisive = [dataset.key, dataset.members[member].name, dataset.mpps[base], cell_px, dataset.skip_bad]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:24]
 
 
@@ -189,22 +188,30 @@ def _parts(dataset: Dataset, pairs: list[tuple[int, int]], cell_px: int) -> int:
 
 
 def _make(member: Member, mpp: float, cell_px: int, file: Path, failures: ReadFailures) -> None:
-    """Write colours and classes of an image's whole cells, read part by part."""
+    """Write colours and classes of an image's whole cells as a .npy, read part by part, a band of parts at a time."""
     height, width = (extent // cell_px for extent in member.canvas(mpp))
-    out = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(height, width, 4))
-    for y, x in itertools.product(range(0, height, READ_CELLS), range(0, width, READ_CELLS)):
-        cells = Box(y, x, min(height, y + READ_CELLS), min(width, x + READ_CELLS))
-        box = cells.scale(cell_px)
-        try:
-            means = mean_colours(member.image(box, mpp)[None], cell_px)[0].transpose(1, 2, 0)
-        except ImageError as error:
-            failures.failed(member.name, error)
-            out[(*cells.slices, 3)] = UNREADABLE
-            continue
-        failures.succeeded()
-        out[(*cells.slices, slice(3))] = np.rint((means + 1.0) * 127.5)
-        out[(*cells.slices, 3)] = member.class_map(box, mpp, cell_px)
-    out.flush()
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": (height, width, 4)})
+        for y in range(0, height, READ_CELLS):
+            band = np.empty((min(READ_CELLS, height - y), width, 4), dtype=np.uint8)
+            for x in range(0, width, READ_CELLS):
+                cells = Box(y, x, y + len(band), min(width, x + READ_CELLS))
+                band[:, x : cells.x1] = _part(member, mpp, cell_px, cells, failures)
+            out.write(band.tobytes())
+
+
+def _part(member: Member, mpp: float, cell_px: int, cells: Box, failures: ReadFailures) -> U8:
+    """Colours and classes of some cells, uint8 ``(h, w, 4)``."""
+    box, part = cells.scale(cell_px), np.full((*cells.shape, 4), UNREADABLE, dtype=np.uint8)
+    try:
+        means = mean_colours(member.image(box, mpp)[None], cell_px)[0].transpose(1, 2, 0)
+    except ImageError as error:
+        failures.failed(member.name, error)
+        return part
+    failures.succeeded()
+    part[..., :3] = np.rint((means + 1.0) * 127.5)
+    part[..., 3] = member.class_map(box, mpp, cell_px)
+    return part
 
 
 class CellStream:

@@ -56,6 +56,11 @@ Conditioning: {kind}. Crops of {crop} latent px ({crop_px} px). Prediction: {pre
 """
 
 
+MOST_ALTERED = 0.05
+"""Largest relative error of a tensor in float8. The default model's denoiser, whose layers are altered by 3 to 4 %, predicts
+within 1 % of itself, where its own error is some 50 %."""
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder that becomes ``folder``, or nothing does (`files.whole_folder`).
@@ -94,8 +99,8 @@ def save_card(card: Any, folder: Path, name: str = CARD_NAME) -> None:
 def save_network(network: Any, folder: Path, stored: Stored = "float32") -> None:
     """Write a diffusers network from the CPU, in the order of memory that safetensors stores.
 
-    In ``float8`` (E4M3: three bits of fraction, at most 448) the weights of convolutions and of linear layers are stored; what
-    is small, such as biases and norms, and what does not fit, in float16.
+    In ``float8`` (E4M3: three bits of fraction, steps of 1/512 below 1/64, at most 448) all tensors of weights are stored but
+    those that it alters by more than `MOST_ALTERED`, as of very wide layers; these, biases and norms in float16.
     """
     plain = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format)
     if stored != "float32":
@@ -103,8 +108,9 @@ def save_network(network: Any, folder: Path, stored: Stored = "float32") -> None
     if stored == "float8":
         kind = torch.float8_e4m3fn
         for parameter in plain.parameters():
-            if parameter.ndim > 1 and parameter.abs().max() <= torch.finfo(kind).max:
-                parameter.requires_grad_(False).data = parameter.data.to(kind)
+            exact, short = parameter.data.float(), parameter.data.to(kind)
+            if parameter.ndim > 1 and (short.float() - exact).norm() <= MOST_ALTERED * exact.norm():
+                parameter.requires_grad_(False).data = short
     plain.save_pretrained(str(folder), safe_serialization=True)
 
 
