@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from streams import WORDS
 
 import wsigen
@@ -129,6 +130,35 @@ def test_coarse_levels_have_steps_of_their_own(folder: Path) -> None:
     config = RunConfig(class_name="Tumor", size="640x512", model=str(folder / "grid" / "bundle"))
     passes = prepare(config, Path("slide.ome.tiff")).spec.passes
     assert [(p.network, p.level, p.steps) for p in passes] == [("grid", 1, 3), ("grid", 0, 2), ("image", 0, card.steps)]
+
+
+def test_training_goes_on_from_a_published_network(folder: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    still = {**recipe, "start": "grid/bundle", "loop": {**LOOP, "steps": 1, "learning_rate": 1e-12}}
+    (folder / "on.yaml").write_text(yaml.safe_dump(still))
+    wsigen.train_grid(folder / "on.yaml", out=tmp_path / "on")
+    before, after = (
+        load_file(root / "bundle/grid/unet/diffusion_pytorch_model.safetensors") for root in (folder / "grid", tmp_path / "on")
+    )
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"start": "denoiser/bundle"}, "draws no grids"),
+        ({"start": "grid/bundle", "network": {**UNET, "channels": [8, 24]}}, "another one than 'network' describes"),
+        ({"start": "grid/bundle", "dataset": "finer.yaml"}, r"um/px of levels \[0.5, 1.0\], those to be drawn \[0.5, 2.0\]"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(folder: Path, tmp_path: Path, change: dict[str, object], match: str) -> None:
+    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
+    dataset["levels"][1]["mpp"] = 2.0
+    (folder / "finer.yaml").write_text(yaml.safe_dump(dataset))
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    (folder / "other.yaml").write_text(yaml.safe_dump({**recipe, **change}))
+    with pytest.raises(TrainingError, match=match):
+        wsigen.train_grid(folder / "other.yaml", out=tmp_path / "on")
 
 
 def test_a_bundle_that_follows_no_grid_is_refused(folder: Path) -> None:

@@ -18,6 +18,7 @@ from wsigen.dataset.latents import LatentBatch
 from wsigen.grids.mean_colour import NAME
 from wsigen.models.bundle import GRID, check_bundle
 from wsigen.models.card import BundleCard, GridNetwork
+from wsigen.training.autoencoder import load_pretrained
 from wsigen.training.cells import CellStream, image_cells
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
@@ -28,7 +29,7 @@ from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import save_card, save_network, whole_folder
 from wsigen.training.recipes import GridRecipe
-from wsigen.training.snapshot import Identity, identity_of
+from wsigen.training.snapshot import Identity, identity_of, model_key
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -66,6 +67,8 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     stream = CellStream(cells, drawer, side, mean, std, recipe.stain_jitter, recipe.seed)
     torch.manual_seed(recipe.seed)
     unet, scheduler = build_unet(recipe.network, drawing, card_side(card)), build_schedule(recipe)
+    if recipe.start is not None:
+        _load_start(recipe.start, card, unet)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
     tell = partial(_tell, recipe.telling, level_ratios(drawing.levels))
     show = partial(_shown, mean=mean, std=std)
@@ -80,8 +83,32 @@ def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
     """The settings and data that decide the weights; of the bundle, what its card says of grids and classes."""
     card = check_bundle(recipe.bundle)
     told = card.model_dump(mode="json", include={"classes": True, "conditioning": True, "grid": {"encoder", "mean", "std"}})
-    decisive = recipe.decisive("bundle", "sampling", "stored", "larger")
-    return identity_of(decisive | {"told": told, "data": f"{dataset.key} {NAME} anywhere"})
+    decisive = recipe.decisive("bundle", "start", "sampling", "stored", "larger")
+    start = None if recipe.start is None else model_key(recipe.start / GRID)
+    return identity_of(decisive | {"told": told, "start": start, "data": f"{dataset.key} {NAME} anywhere"})
+
+
+def _load_start(start: Path, card: BundleCard, unet: nn.Module) -> None:
+    """Give a network the weights of the one that a bundle draws its grids with (TrainingError if it draws others)."""
+    from diffusers import UNet2DModel
+
+    held = check_bundle(start)
+    if held.grid is None or held.grid.network is None or card.grid is None or card.grid.network is None:
+        raise TrainingError(f"{start}: draws no grids; leave 'start' out, or give a bundle that does")
+    ours = (card.table.names, [level.mpp for level in card.grid.network.levels], card.grid.mean, card.grid.std)
+    theirs = (held.table.names, [level.mpp for level in held.grid.network.levels], held.grid.mean, held.grid.std)
+    named = zip(("classes", "um/px of levels", "means of cells", "deviations of cells"), theirs, ours, strict=True)
+    for what, a, b in named:
+        if list(a) != list(b):
+            raise TrainingError(
+                f"{start}: its grids have the {what} {list(a)}, those to be drawn {list(b)}; train without 'start'"
+            )
+    try:
+        unet.load_state_dict(load_pretrained(UNet2DModel, start / GRID / "unet").state_dict())
+    except RuntimeError:
+        raise TrainingError(
+            f"{start}: its network of grids is another one than 'network' describes; give its settings"
+        ) from None
 
 
 def card_side(card: BundleCard) -> int:

@@ -286,6 +286,10 @@ class GridRecipe(LatentRecipe):
     """``wsigen train grid``."""
 
     bundle: Path = Field(description="bundle that follows grids, whose grids the network shall draw")
+    start: Path | None = Field(
+        default=None,
+        description="bundle whose network of grids is trained on; its classes, levels and 'network' are this recipe's",
+    )
     telling: GridTelling = GridTelling(noise=0.15)
     network: GridUNet = GridUNet()
     stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
