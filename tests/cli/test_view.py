@@ -29,7 +29,7 @@ def test_an_address_until_it_is_stopped(tmp_path: Path, options: list[str], envi
     path = small_slide(tmp_path)
     without_screen = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
     command, streams = [*VIEW, str(path), *options], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    running = subprocess.Popen(command, **streams, text=True, env=without_screen | environment)  # type: ignore[call-overload]
+    running = subprocess.Popen(command, **streams, text=True, env=without_screen | environment)  # type: ignore[call-overload]  # streams
     assert running.stdout is not None
     assert running.stderr is not None
     address = running.stdout.readline().strip()
