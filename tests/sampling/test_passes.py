@@ -11,19 +11,20 @@ from wsigen.sampling.passes import cascade_scales, default_chunk
 
 
 @pytest.mark.parametrize(
-    ("mpps", "levels", "size", "chosen"),
+    ("mpps", "finest", "levels", "size", "chosen"),
     [
-        ([0.7], 1, 4000, [(0, 1)]),
-        ([0.7, 1.4, 2.8], 3, 4000, [(2, 4), (1, 2), (0, 1)]),
-        ([0.7, 1.4, 2.8], 2, 4000, [(1, 2), (0, 1)]),
-        ([0.7, 1.4, 2.8], 3, 1500, [(1, 2), (0, 1)]),  # an overview of 375 px is below a crop
-        ([0.7, 1.0, 2.8], 3, 4000, [(2, 4), (0, 1)]),  # 1.43 times is no whole multiple
-        ([0.5, 1.0, 1.5], 3, 4000, [(1, 2), (0, 1)]),  # nor is 3 one of 2
-        ([None], 1, 4000, [(0, 1)]),
+        ([0.7], 0.7, 1, 4000, [(0, 1)]),
+        ([0.7, 1.4, 2.8], 0.7, 3, 4000, [(2, 4), (1, 2), (0, 1)]),
+        ([0.7, 1.4, 2.8], 0.7, 2, 4000, [(1, 2), (0, 1)]),
+        ([0.7, 1.4, 2.8], 0.7, 3, 1500, [(1, 2), (0, 1)]),  # an overview of 375 px is below a crop
+        ([0.7, 1.0, 2.8], 0.7, 3, 4000, [(2, 4), (0, 1)]),  # 1.43 times is no whole multiple
+        ([0.5, 1.0, 1.5], 0.5, 3, 4000, [(1, 2), (0, 1)]),  # nor is 3 one of 2
+        ([None], None, 1, 4000, [(0, 1)]),
+        ([1.4, 2.8], 0.7, 2, 4000, [(1, 4), (0, 2)]),  # cells of a grid that are larger than those of the slide
     ],
 )
-def test_levels_of_a_cascade(mpps, levels, size, chosen):
-    assert cascade_scales(mpps, levels, size, size, 512) == chosen
+def test_levels_of_a_cascade(mpps, finest, levels, size, chosen):
+    assert cascade_scales(mpps, finest, levels, size, size, 512) == chosen
 
 
 sides = st.integers(4, 64).map(lambda half: 2 * half)

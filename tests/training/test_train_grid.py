@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from safetensors.torch import load_file
 from streams import WORDS
 
 import wsigen
-from wsigen.base.errors import ConfigError, TrainingError
-from wsigen.models.card import Level, read_card
+from wsigen.base.errors import BundleError, ConfigError, TrainingError
+from wsigen.models.card import Level, make_card, read_card
 from wsigen.models.model import load_model
 from wsigen.run.config import RunConfig
 from wsigen.run.prepare import prepare
@@ -143,18 +144,50 @@ def test_training_goes_on_from_a_published_network(folder: Path, tmp_path: Path)
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
 
 
+def test_cells_may_be_larger_than_those_of_the_slide(folder: Path, tmp_path: Path) -> None:
+    """A network of the coarser level alone begins as that level of the one before, and its cells are twice as wide."""
+    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
+    (folder / "coarse.yaml").write_text(yaml.safe_dump({**dataset, "levels": dataset["levels"][1:]}))
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    still = {"start": "grid/bundle", "dataset": "coarse.yaml", "loop": {**LOOP, "steps": 1, "learning_rate": 1e-12}}
+    (folder / "larger.yaml").write_text(yaml.safe_dump({**recipe, **still}))
+    wsigen.train_grid(folder / "larger.yaml", out=tmp_path / "on")
+    card = read_card(tmp_path / "on/bundle")
+    assert card.grid is not None
+    assert card.grid.network is not None
+    assert [level.mpp for level in card.grid.network.levels] == [1.0]
+    both, one = (
+        load_file(root / "bundle/grid/unet/diffusion_pytorch_model.safetensors")["class_embedding.weight"]
+        for root in (folder / "grid", tmp_path / "on")
+    )
+    assert torch.allclose(one, both[1:], atol=1e-6)
+    settings = {"model": str(tmp_path / "on/bundle"), "class_name": "Tumor", "size": "640x512"}
+    passes = prepare(RunConfig(**settings), Path("slide.ome.tiff")).spec.passes
+    assert [(p.network, p.cell_px, p.width, p.height) for p in passes] == [("grid", 16, 40, 32), ("image", 8, 80, 64)]
+    assert Path(wsigen.generate(tmp_path / "s.ome.tiff", **settings).slide).is_file()
+
+
+@pytest.mark.parametrize("mpp", [0.3, 0.8])
+def test_cells_that_are_no_whole_multiple_of_the_slides_are_refused(folder: Path, mpp: float) -> None:
+    card = yaml.safe_load((folder / "grid/bundle/wsigen.yaml").read_text())
+    card["grid"]["network"]["levels"] = [{"name": "odd", "mpp": mpp}]
+    with pytest.raises(BundleError, match="whole multiple of the model's"):
+        make_card(card, "card")
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"start": "denoiser/bundle"}, "draws no grids"),
         ({"start": "grid/bundle", "network": {**UNET, "channels": [8, 24]}}, "another one than 'network' describes"),
-        ({"start": "grid/bundle", "dataset": "finer.yaml"}, r"um/px of levels \[0.5, 1.0\], those to be drawn \[0.5, 2.0\]"),
+        ({"start": "shifted"}, r"have the means of cells \[0.0, 0.0, 0.0\], those to be drawn \["),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(folder: Path, tmp_path: Path, change: dict[str, object], match: str) -> None:
-    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
-    dataset["levels"][1]["mpp"] = 2.0
-    (folder / "finer.yaml").write_text(yaml.safe_dump(dataset))
+    shutil.copytree(folder / "grid/bundle", folder / "shifted", dirs_exist_ok=True)
+    card = yaml.safe_load((folder / "shifted/wsigen.yaml").read_text())
+    card["grid"]["mean"] = [0.0, 0.0, 0.0]
+    (folder / "shifted/wsigen.yaml").write_text(yaml.safe_dump(card))
     recipe = yaml.safe_load((folder / "grid.yaml").read_text())
     (folder / "other.yaml").write_text(yaml.safe_dump({**recipe, **change}))
     with pytest.raises(TrainingError, match=match):

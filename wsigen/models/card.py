@@ -126,8 +126,8 @@ class GridNetwork(Settings):
     Attributes
     ----------
     levels : tuple of Level
-        um/px of images whose latent px its cells are, fine to coarse. The coarsest is drawn first; each finer one is told the
-        one before.
+        um/px of images whose latent px its cells are, fine to coarse; the finest a whole multiple of the model's own. The
+        coarsest is drawn first; each finer one is told the one before.
     crops : tuple of int
         Sides of the windows it knows, cells, falling: a pass takes the first that fits into its canvas.
     patch, guidance, steps, sampler, eta
@@ -325,6 +325,18 @@ class BundleCard(Settings):
     def _parts_of_each_level(self) -> BundleCard:
         if self.grid is not None and self.grid.parts and len(self.grid.parts) != len(self.levels):
             raise ValueError(f"grid.parts {list(self.grid.parts)}: give one number for each of {len(self.levels)} levels")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_of_whole_latent_px(self) -> BundleCard:
+        if self.grid is None or self.grid.network is None:
+            return self
+        cells, finest = self.grid.network.levels[0].mpp, self.levels[0].mpp
+        ratio = cells / finest if cells and finest else 1.0
+        if abs(ratio - max(1, round(ratio))) > 0.02 * ratio:
+            raise ValueError(
+                f"grid.network.levels: the finest, {cells} um/px, must be a whole multiple of the model's {finest}"
+            )
         return self
 
     @property

@@ -259,7 +259,8 @@ def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Pat
     plans = [] if given else _grid_passes(config, card, slide, folder)
     grid_from: GridFrom = "given" if given else "previous" if plans else "none"
     steps, first = config.steps or card.steps, "reference" if config.reference and not given else "noise"
-    for level, scale in cascade_scales([level.mpp for level in card.levels], wanted, slide.width, slide.height, side * f):
+    mpps = [level.mpp for level in card.levels]
+    for level, scale in cascade_scales(mpps, mpps[0], wanted, slide.width, slide.height, side * f):
         start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
         plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength), card.patch)
@@ -278,7 +279,8 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder
     f, network = card.latent.factor, card.grid.network
     mpps = [level.mpp for level in network.levels]
     plans: list[PassPlan] = []
-    for level, scale in cascade_scales(mpps, len(mpps), slide.width, slide.height, network.crops[-1] * f):
+    finest, least = card.levels[0].mpp, network.crops[-1] * f
+    for level, scale in cascade_scales(mpps, finest, len(mpps), slide.width, slide.height, least):
         smaller = min(slide.width, slide.height) // (scale * f)
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
         steps = network.steps if level == 0 else network.coarse_steps or network.steps

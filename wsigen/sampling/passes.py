@@ -163,7 +163,9 @@ def default_overlap(mode: str, side: int) -> int:
     return {"pathup": side // 2, "random-patch": 0, "shifted": side // 8}[mode]
 
 
-def cascade_scales(mpps: list[float | None], levels: int, width: int, height: int, crop_px: int) -> list[tuple[int, int]]:
+def cascade_scales(
+    mpps: list[float | None], finest: float | None, levels: int, width: int, height: int, crop_px: int
+) -> list[tuple[int, int]]:
     """Choose the levels of a cascade.
 
     A level needs a scale that is a whole multiple of the finer one's and a canvas of at least one crop; others are left out.
@@ -172,6 +174,8 @@ def cascade_scales(mpps: list[float | None], levels: int, width: int, height: in
     ----------
     mpps : list of float or None
         um/px of the model's levels, fine to coarse.
+    finest : float or None
+        um/px of the slide; the first level is always used, whatever its scale.
     levels : int
         How many of them may be used, from the finest.
     width, height, crop_px : int
@@ -184,7 +188,7 @@ def cascade_scales(mpps: list[float | None], levels: int, width: int, height: in
     """
     chosen: list[tuple[int, int]] = []
     for level, mpp in enumerate(mpps[:levels]):
-        ratio = 1.0 if level == 0 or mpp is None or mpps[0] is None else mpp / mpps[0]
+        ratio = 1.0 if mpp is None or finest is None else mpp / finest
         scale = round(ratio)
         fits = math.ceil(width / scale) >= crop_px and math.ceil(height / scale) >= crop_px
         if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > 1 and fits and scale % chosen[-1][1] == 0):

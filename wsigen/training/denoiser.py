@@ -183,7 +183,7 @@ def fit(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> 
     if start is not None and start.conditioning.kind != card.conditioning.kind:
         start = None
     _fit_inputs(unet, card, start, folder)
-    _fit_embeddings(unet, card, start)
+    fit_embeddings(unet, card, start)
 
 
 @torch.no_grad()
@@ -209,7 +209,8 @@ def _fit_inputs(unet: Any, card: BundleCard, start: BundleCard | None, folder: P
 
 
 @torch.no_grad()
-def _fit_embeddings(unet: Any, card: BundleCard, start: BundleCard | None) -> None:
+def fit_embeddings(unet: Any, card: BundleCard, start: BundleCard | None) -> None:
+    """Make a network's embeddings those of ``card``, in place; see `fit`."""
     rows = embeddings(card)
     if rows is None:
         return

@@ -21,7 +21,7 @@ from wsigen.models.card import BundleCard, GridNetwork
 from wsigen.training.autoencoder import load_pretrained
 from wsigen.training.cells import CellStream, image_cells
 from wsigen.training.conditions import Conditioner
-from wsigen.training.denoiser import build_schedule, build_unet
+from wsigen.training.denoiser import build_schedule, build_unet, fit_embeddings
 from wsigen.training.denoiser_task import DenoiserTask
 from wsigen.training.grid_settings import GridTelling
 from wsigen.training.grids import coarser_cells, level_ratios, told_grid
@@ -89,22 +89,29 @@ def identity(recipe: GridRecipe, dataset: Dataset) -> Identity:
 
 
 def _load_start(start: Path, card: BundleCard, unet: nn.Module) -> None:
-    """Give a network the weights of the one that a bundle draws its grids with (TrainingError if it draws others)."""
+    """Give a network the weights of the one that a bundle draws its grids with (TrainingError if it draws others).
+
+    A level begins as the start's that is nearest in um/px.
+    """
     from diffusers import UNet2DModel
 
     held = check_bundle(start)
-    if held.grid is None or held.grid.network is None or card.grid is None or card.grid.network is None:
+    drawing, theirs = card.drawing, held.drawing
+    if drawing is None or theirs is None:
         raise TrainingError(f"{start}: draws no grids; leave 'start' out, or give a bundle that does")
-    ours = (card.table.names, [level.mpp for level in card.grid.network.levels], card.grid.mean, card.grid.std)
-    theirs = (held.table.names, [level.mpp for level in held.grid.network.levels], held.grid.mean, held.grid.std)
-    named = zip(("classes", "um/px of levels", "means of cells", "deviations of cells"), theirs, ours, strict=True)
-    for what, a, b in named:
+    for what, a, b in (
+        ("classes", theirs.table.names, drawing.table.names),
+        ("means of cells", theirs.latent.mean, drawing.latent.mean),
+        ("deviations of cells", theirs.latent.std, drawing.latent.std),
+    ):
         if list(a) != list(b):
             raise TrainingError(
                 f"{start}: its grids have the {what} {list(a)}, those to be drawn {list(b)}; train without 'start'"
             )
     try:
-        unet.load_state_dict(load_pretrained(UNet2DModel, start / GRID / "unet").state_dict())
+        loaded = load_pretrained(UNet2DModel, start / GRID / "unet")
+        fit_embeddings(loaded, drawing, theirs)
+        unet.load_state_dict(loaded.state_dict())
     except RuntimeError:
         raise TrainingError(
             f"{start}: its network of grids is another one than 'network' describes; give its settings"
