@@ -61,10 +61,13 @@ def probe_table(extractor: Batched, sides: Sides, dataset: Dataset) -> list[str]
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
     probe.fit(extractor.features(sides.training.images)[known], sides.training.classes[known])
     trained = np.unique(sides.training.classes[known])
-    lines = ["| class recognised by a linear probe | training crops | held-out crops | one-class slides |", "|---|---|---|---|"]
+    lines = [
+        "| class recognised by a linear probe | training crops | held-out crops | the twin's crops | one-class slides |",
+        "|---|---|---|---|---|",
+    ]
     for c in trained:
         cells = [f"{int((sides.training.classes == c).sum())}"]
-        for crops in (sides.held_out, sides.classes):
+        for crops in (sides.held_out, sides.twin, sides.classes):
             images = crops.images[crops.classes == c]
             share = (probe.predict(extractor.features(images)) == c).mean() if len(images) else float("nan")
             cells.append(f"{share:.2f} of {len(images)}")

@@ -84,7 +84,7 @@ def test_a_picture_for_the_documentation(visit: Any, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     demo = Path(__file__).parents[2] / "examples" / "demo.geojson"
-    how = {"layout": demo, "layout_mpp": 0.35, "size": (2048, 2048), "seed": 1, "chunk": 32, "keep_run": True}
+    how = {"layout": demo, "layout_mpp": 0.35, "size": (2048, 2048), "seed": 1, "chunk": 64, "keep_run": True}
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "slide.ome.tiff", watch=watch, **how)
     with serving(site_of(str(tmp_path / "slide.run"))) as url:

@@ -27,7 +27,8 @@ from wsigen.run.machine_file import with_machine
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.rundir import run_dir_of
 from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
-from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.run.tasks.encode import HALO as ENCODE_HALO
+from wsigen.run.tasks.encode import WINDOW as ENCODE_WINDOW
 from wsigen.run.typed_settings import RunSettings
 from wsigen.sampling.passes import PassPlan
 from wsigen.storage.opening import as_place
@@ -162,7 +163,9 @@ def _decoding(prepared: Prepared, workers: Workers, speed: Speed, windows: NDArr
     blocks = len(prepared.spec.slide.grid)
     tissue = int(_any_of(windows, max(1, prepared.spec.slide.block // (WINDOW * last.factor))).sum())
     decoded = [plan for plan in plans if plan.network == "image"]
-    calibrated = sum(min(NORM_WINDOWS, len(plan.grid)) * plan.side**2 for plan in decoded) * speed.calibrate
+    counts = [math.ceil(plan.height / plan.side) * math.ceil(plan.width / plan.side) for plan in decoded]
+    px = sum(min(NORM_WINDOWS, count) * plan.side**2 for plan, count in zip(decoded, counts, strict=True))
+    calibrated = px * speed.calibrate
     area = windows.mean() * last.height * last.width
     encoded = tissue * other.tissue_block + (blocks - tissue) * other.glass_block
     work = area * speed.decode * _decoded_px(plans, last.index)

@@ -23,7 +23,8 @@ from wsigen.models.weights import read_shapes
 from wsigen.run.config import RunConfig
 from wsigen.run.spec import RunSpec
 from wsigen.run.tasks.decode import WINDOW
-from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.run.tasks.encode import HALO as ENCODE_HALO
+from wsigen.run.tasks.encode import WINDOW as ENCODE_WINDOW
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.writer import scratch_bytes
 from wsigen.storage.opening import as_place

@@ -52,6 +52,9 @@ FADE_MARGIN = 6
 NORM_WINDOWS = 8
 """Windows whose statistics a pass's decoder shares."""
 
+FULL = 0.5
+"""Share of a window's latent px that are denoised from which it counts as full."""
+
 
 def decode_block(pass_: PassContext, ij: tuple[int, int]) -> None:
     """Decode, encode and spool one block of the slide."""
@@ -133,10 +136,7 @@ def _blended_region(pass_: PassContext, box: Box) -> NDArray[np.float32]:
 
 def calibrate(pass_: PassContext) -> None:
     """Estimate the statistics that all windows of this pass share, from windows spread over its tissue."""
-    boxes = [pass_.plan.grid.box((i, j)) for i, j in np.argwhere(pass_.state.activity).tolist()]
-    chosen = [boxes[k] for k in sorted({round(k) for k in np.linspace(0, len(boxes) - 1, NORM_WINDOWS)})] if boxes else []
-    windows = [_fullest_window(pass_, box) for box in chosen]
-    latents = [pass_.read(pass_.plan.schedule.steps, w)[0] for w in dict.fromkeys(windows)]
+    latents = [pass_.read(pass_.plan.schedule.steps, window)[0] for window in _full_windows(pass_)]
     statistics = np.empty(0)
     if latents:
         with pass_.run.model_slot():
@@ -263,17 +263,26 @@ def _glass_share(bare: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.floa
     return smooth[..., None]
 
 
-def _fullest_window(pass_: PassContext, chunk: Box) -> Box:
-    """The crop-sized window of a chunk with most denoised pixels, the first of equals."""
-    canvas, side = pass_.plan.grid.canvas, pass_.plan.side
-    free = pass_.starts(chunk) < NEVER
-    best, most = chunk, -1
-    for y in range(chunk.y0, chunk.y1, side // 2):
-        for x in range(chunk.x0, chunk.x1, side // 2):
-            window = Box(min(y, canvas.y1 - side), min(x, canvas.x1 - side), 0, 0)
-            window = Box(window.y0, window.x0, window.y0 + side, window.x0 + side)
-            inside = window.intersect(chunk).relative_to(chunk).slices
-            count = int(free[inside].sum())
-            if count > most:
-                best, most = window, count
-    return best
+def _full_windows(pass_: PassContext) -> list[Box]:
+    """Up to `NORM_WINDOWS` crop-sized windows anywhere on the canvas that are denoised for the most part, or as far as any is.
+
+    They lie on a lattice of the canvas and are drawn in an order of their own, however the canvas is cut into chunks.
+    """
+    grid, side = pass_.plan.grid, pass_.plan.side
+    ys, xs = ([min(start, extent - side) for start in range(0, extent, side)] for extent in grid.canvas.shape)
+    full: list[Box] = []
+    partly: list[tuple[float, Box]] = []
+    for k in np.random.default_rng(0).permutation(len(ys) * len(xs)):
+        y, x = ys[k // len(xs)], xs[k % len(xs)]
+        window = Box(y, x, y + side, x + side)
+        if not any(pass_.state.activity[ij] for ij in grid.overlapping(window)):
+            continue
+        share = float((pass_.starts(window) < NEVER).mean())
+        if share >= FULL:
+            full.append(window)
+        elif share > 0:
+            partly.append((share, window))
+        if len(full) == NORM_WINDOWS:
+            break
+    partly.sort(key=lambda found: -found[0])
+    return [*full, *(window for _, window in partly)][:NORM_WINDOWS]

@@ -15,6 +15,9 @@ from wsigen.sampling.schedule import add_noise, ddim_sigma, ddim_step, extrapola
 
 Index = tuple[int, int]
 
+GRAIN = 2.0**-16
+"""What a crop adds to a sum is rounded to multiples of this, 1.5e-5 of latents that vary by about 1."""
+
 
 def start(pass_: PassContext, ij: Index) -> None:
     """Half-step 0: write y[0] of a chunk, noise or the re-noised guide."""
@@ -50,9 +53,18 @@ def denoise(pass_: PassContext, ij: Index, step: int) -> int:
     views = [View(y[(slice(None), *w)], classes[w], grid) for w, grid in zip(windows, grids, strict=True)]
     with pass_.run.model_slot():
         for crop, x0 in zip(crops, estimate_crops(pass_.denoiser, settings, views), strict=True):
-            total[(slice(None), *crop.box.relative_to(reach).slices)] += crop.weight * x0
+            total[(slice(None), *crop.box.relative_to(reach).slices)] += rounded(crop.weight * x0)
     pass_.state.write_partial(step, ij, total)
     return sum(len(calls_of_crop(pass_.denoiser.card, view.classes, settings.guidance, view.grid)) for view in views)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Round values to multiples of `GRAIN`, float32.
+
+    Sums of such numbers are exact in float32 while they stay below 256, in whatever order they are taken: overlapping crops
+    give the same bits however the canvas is cut into chunks.
+    """
+    return np.asarray(np.rint(values * np.float32(1 / GRAIN)) * np.float32(GRAIN), dtype=np.float32)
 
 
 def assemble(pass_: PassContext, ij: Index, step: int) -> None:

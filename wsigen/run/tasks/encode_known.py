@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.geometry import Box, lattice_windows
+from wsigen.base.geometry import Box
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.run.tasks.context import PassContext
-from wsigen.run.tasks.guide import ENCODE_HALO, ENCODE_WINDOW
+from wsigen.run.tasks.encode import encode_pixels, encode_windows
 
 if TYPE_CHECKING:
     from wsigen.models.card import GridCondition
@@ -19,29 +19,15 @@ Index = tuple[int, int]
 
 
 def encode_known(pass_: PassContext, ij: Index) -> None:
-    """Encode what is known of a chunk, window by window in bounded memory, and keep it; 0 in windows that nothing reads.
-
-    Windows lie on a lattice of the canvas: what is known does not depend on how it is cut into chunks.
-    """
-    chunk = pass_.plan.grid.box(ij)
-    out = np.zeros((pass_.state.channels, *chunk.shape), dtype=np.float32)
+    """Encode what is known of a chunk and keep it; 0 in windows that nothing reads."""
     encode = _cells if pass_.plan.network == "grid" else _latents
-    for part in lattice_windows(chunk, ENCODE_WINDOW):
-        if pass_.near_free(part):
-            y, x = part.y0 // ENCODE_WINDOW * ENCODE_WINDOW, part.x0 // ENCODE_WINDOW * ENCODE_WINDOW
-            window = Box(y, x, y + ENCODE_WINDOW, x + ENCODE_WINDOW).intersect(pass_.plan.grid.canvas)
-            values = encode(pass_, window)[(slice(None), *part.relative_to(window).slices)]
-            out[(slice(None), *part.relative_to(chunk).slices)] = values
-    pass_.state.write_known(ij, out)
+    chunk = pass_.plan.grid.box(ij)
+    pass_.state.write_known(ij, encode_windows(pass_, chunk, lambda window: encode(pass_, window), pass_.near_free))
 
 
 def _latents(pass_: PassContext, window: Box) -> NDArray[np.float32]:
     """Latents of the slide, averaged to the um/px of the pass and encoded, ``(C, h, w)``."""
-    around = window.dilate(ENCODE_HALO).intersect(pass_.plan.grid.canvas)
-    rgb = pass_.run.continued.pixels(around.scale(pass_.plan.factor), pass_.plan.scale)
-    with pass_.run.model_slot():
-        latents = pass_.run.model.autoencoder.encode(rgb)
-    return latents[(slice(None), *window.relative_to(around).slices)]
+    return encode_pixels(pass_, window, lambda px: pass_.run.continued.pixels(px, pass_.plan.scale))
 
 
 def _cells(pass_: PassContext, window: Box) -> NDArray[np.float32]:

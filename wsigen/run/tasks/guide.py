@@ -5,29 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.geometry import Box, lattice_windows
+from wsigen.base.geometry import Box
 from wsigen.run.tasks.context import PassContext
 from wsigen.run.tasks.decode import decode_region
+from wsigen.run.tasks.encode import encode_pixels, encode_windows
 from wsigen.slide.resample import apply, taps
-
-ENCODE_WINDOW = 128
-"""Side of an encoded window in latent px: bounds the encoder's memory."""
-
-ENCODE_HALO = 8
-"""Context around an encoded window in latent px; what a window does not see differs by less than the noise added next."""
 
 
 def encode_guide(pass_: PassContext, box: Box) -> NDArray[np.float32]:
-    """Encode the picture a pass starts from on a box of latents, float32 ``(C, h, w)``, window by window in bounded memory."""
-    out = np.empty((pass_.state.channels, *box.shape), dtype=np.float32)
-    for window in lattice_windows(box, ENCODE_WINDOW):
-        around = window.dilate(ENCODE_HALO).intersect(pass_.plan.grid.canvas)
-        rgb = guide_pixels(pass_, around.scale(pass_.plan.factor))
-        with pass_.run.model_slot():
-            latents = pass_.run.model.autoencoder.encode(rgb)
-        core = window.relative_to(around).slices
-        out[(slice(None), *window.relative_to(box).slices)] = latents[(slice(None), *core)]
-    return out
+    """Encode the picture a pass starts from on a box of latents, float32 ``(C, h, w)``."""
+    return encode_windows(pass_, box, lambda window: encode_pixels(pass_, window, lambda px: guide_pixels(pass_, px)))
 
 
 def guide_pixels(pass_: PassContext, box: Box) -> NDArray[np.uint8]:
