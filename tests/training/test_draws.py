@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from streams import card_of_kind, denoiser_settings
 
+from wsigen.base.errors import TrainingError
 from wsigen.dataset.latents import LatentBatch
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
@@ -53,3 +54,19 @@ def test_all_parts_of_a_step_are_cut_alike() -> None:
     drawn = task(p_unc=0.0, quarter_share=0.5)
     for step in range(20):
         assert len({drawn.draw(step, part)["class_maps"].shape for part in range(3)}) == 1
+
+
+def test_each_magnification_may_have_its_own_noise() -> None:
+    drawn = task(noise_levels={"mean": [-1.0, 2.0], "deviation": 0.5})
+    places: dict[int, list[float]] = {0: [], 1: []}
+    for step in range(STEPS):
+        batch = drawn.draw(step, 0)
+        for level, place in zip(batch["levels"].tolist(), batch["steps"].tolist(), strict=True):
+            places[level].append((place + 0.5) / 1000)
+    means = [np.mean(np.log(np.array(places[level]) / (1 - np.array(places[level])))) for level in (0, 1)]
+    assert np.allclose(means, [-1.0, 2.0], atol=0.15)
+
+
+def test_noise_of_other_magnifications_than_there_are_is_refused() -> None:
+    with pytest.raises(TrainingError, match="one for each of 2 magnifications"):
+        task(noise_levels={"mean": [0.0, 1.0, 2.0]})

@@ -70,6 +70,9 @@ class DenoiserTask(Task):
         self.recipe, self.unet, self.scheduler, self._sampling = recipe, unet, scheduler, sampling
         self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
         self._tell: Telling = telling or (lambda batch, rng: (torch.from_numpy(batch.latents), None))
+        means = 1 if recipe.noise_levels is None else np.size(recipe.noise_levels.mean)
+        if means not in (1, conditioner.levels):
+            raise TrainingError(f"noise_levels.mean: give one number, or one for each of {conditioner.levels} magnifications")
         self._network, self._noising = Denoiser(unet, summariser, patch), Noising(scheduler, recipe.noise_levels)
         self._memory: FeatureMemory | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -96,7 +99,7 @@ class DenoiserTask(Task):
         class_maps = batch.class_maps.copy()
         hide_conditions(class_maps, batch.labelled, self.recipe.p_unc, rng)
         latents, grids = self._tell(batch, rng)
-        noisy, steps, target = self._noising(latents, rng)
+        noisy, steps, target = self._noising(latents, rng, batch.levels)
         given = {"class_maps": torch.from_numpy(class_maps), "levels": torch.from_numpy(batch.levels)}
         given |= {} if grids is None else {"grids": grids}
         return {"noisy": noisy, "steps": steps, "target": target, **given}
@@ -219,11 +222,16 @@ class Noising:
         self.steps = int(scheduler.config["num_train_timesteps"])
         self._kind = str(scheduler.config["prediction_type"])
 
-    def __call__(self, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(
+        self, latents: Tensor, rng: np.random.Generator, magnifications: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t, t (stratified over the batch, so that every step sees all noise levels) and the target."""
         count = len(latents)
         shares = (np.arange(count) + rng.random(count)) / count
-        shares = shares if self._levels is None else _logit_normal(shares, self._levels)
+        if self._levels is not None:
+            means = np.atleast_1d(self._levels.mean)
+            mean = means[magnifications] if len(means) > 1 and magnifications is not None else means[0]
+            shares = _logit_normal(shares, mean, self._levels.deviation)
         steps = torch.from_numpy(np.minimum(shares * self.steps, self.steps - 1).astype(np.int64))
         noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
         noisy = self._scheduler.add_noise(latents, noise, steps)
@@ -231,10 +239,10 @@ class Noising:
         return noisy, steps, self._scheduler.get_velocity(latents, noise, steps) if velocity else noise
 
 
-def _logit_normal(shares: NDArray[np.float64], levels: NoiseLevels) -> NDArray[np.float64]:
-    """Shares in (0, 1) of a logit-normal distribution, from as many of a uniform one."""
+def _logit_normal(shares: NDArray[np.float64], mean: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Shares in (0, 1) of logit-normal distributions, from as many of a uniform one."""
     normal = torch.special.ndtri(torch.from_numpy(shares).clamp(1e-6, 1.0 - 1e-6)).numpy()
-    return np.asarray(1.0 / (1.0 + np.exp(-(levels.mean + levels.deviation * normal))))
+    return np.asarray(1.0 / (1.0 + np.exp(-(mean + deviation * normal))))
 
 
 def quartered(batch: LatentBatch) -> LatentBatch:

@@ -195,7 +195,9 @@ class NoiseLevels(Settings):
     The middle of the schedule, where the picture takes its form, is seen more often than its ends.
     """
 
-    mean: float = Field(default=0.0, description="of logit(t / T); above 0 more noise")
+    mean: float | tuple[float, ...] = Field(
+        default=0.0, description="of logit(t / T), above 0 more noise; or one for each magnification"
+    )
     deviation: Positive = 1.0
 
 
