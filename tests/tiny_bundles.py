@@ -9,6 +9,7 @@ the card can be replaced by keyword: ``make_class_map_bundle(folder, guidance=0.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,10 @@ def make_mask_model(folder: Path, seed: int = 0, subtypes: tuple[str, ...] = ("h
     return folder
 
 
-def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: Any) -> Path:
-    """The class-map bundle, told a grid of mean colours besides, which its own network draws (if ``draws``)."""
+def make_grid_bundle(
+    folder: Path, seed: int = 0, draws: bool = True, levels: Sequence[dict[str, Any]] = LEVELS, **card: Any
+) -> Path:
+    """The class-map bundle, told a grid of mean colours besides, which its own network draws (if ``draws``) on ``levels``."""
     import torch
     from diffusers import DDIMScheduler
 
@@ -182,14 +185,14 @@ def make_grid_bundle(folder: Path, seed: int = 0, draws: bool = True, **card: An
         tiny_unet(LATENT_CHANNELS + mapped + cells + 1, len(LEVELS)).save_pretrained(folder / "unet")
         tiny_kl().save_pretrained(folder / "vae")
         if draws:
-            tiny_unet(cells + mapped + cells + 1, len(LEVELS), cells).save_pretrained(folder / "grid" / "unet")
+            tiny_unet(cells + mapped + cells + 1, len(levels), cells).save_pretrained(folder / "grid" / "unet")
     for part in (folder, folder / "grid") if draws else (folder,):
         DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False).save_pretrained(
             part / "scheduler"
         )
     grid: dict[str, Any] = {"mean": [0.2, 0.0, 0.3], "std": [0.4, 0.3, 0.3]}
     if draws:
-        grid["network"] = {"levels": LEVELS, "crops": [16, 8], "steps": 3}
+        grid["network"] = {"levels": list(levels), "crops": [16, 8], "steps": 3}
     write_card(folder, tiny_card("class-map", **({"grid": grid} | card)))
     return folder
 

@@ -4,14 +4,19 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import yaml
 from drawing import tumor_in_stroma
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from runs import interrupt_in_the_middle, settings_of, work_of
+from tiny_bundles import LEVELS, make_grid_bundle
 
 from wsigen.base.errors import OutputError, RunError
 from wsigen.base.geometry import Box
@@ -22,7 +27,8 @@ from wsigen.run.prepare import prepare
 from wsigen.run.spec import package_versions
 from wsigen.run.tasks import context
 from wsigen.run.tasks.context import RunContext
-from wsigen.run.tasks.decode import decode_region
+from wsigen.run.tasks.decode import decode_region, full_windows
+from wsigen.run.tasks.denoise import rounded
 from wsigen.run.tasks.guide import encode_guide, guide_pixels
 
 MODES = ["pathup", "random-patch", "shifted"]
@@ -99,13 +105,14 @@ def test_equals_the_whole_array_reference(bundle, tmp_path, mode, sampler):
     assert np.allclose(got[:, tissue], expected[:, tissue], atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("sampler", "noise"), [("ddim", 0.0), ("dpm++", 0.3)])
-def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler, noise):
+@pytest.mark.parametrize(("sampler", "noise", "coarse"), [("ddim", 0.0, False), ("dpm++", 0.3, False), ("ddim", 0.0, True)])
+def test_grids_are_drawn_coarse_to_fine_and_told(tmp_path, sampler, noise, coarse):
     """Each pass equals the reference that is told the pass before: its final cells, each repeated under the finer ones.
 
-    The solver of grids is theirs alone: latents have another one here. Networks of grids are told noise besides.
+    The solver of grids is theirs alone: latents have another one here. Networks of grids are told noise besides. Cells of a
+    grid that is ``coarse`` alone are four latent px wide.
     """
-    bundle = shutil.copytree(grid_bundle, tmp_path / "bundle")
+    bundle = make_grid_bundle(tmp_path / "bundle", levels=LEVELS[coarse:])
     card = yaml.safe_load((bundle / "wsigen.yaml").read_text())
     card["grid"]["network"] |= {"sampler": sampler, "noise": noise}
     (bundle / "wsigen.yaml").write_text(yaml.safe_dump(card))
@@ -113,8 +120,9 @@ def test_grids_are_drawn_coarse_to_fine_and_told(grid_bundle, tmp_path, sampler,
     generate(tmp_path / "a.ome.tiff", **settings_of(bundle, tmp_path, levels=1, size=(768, 640), **other))
     run = RunContext(tmp_path / "a.run")
     assert [(p.plan.network, p.plan.scale, p.plan.grid_from) for p in run.passes] == [
-        ("grid", 4, "none"), ("grid", 1, "previous"), ("image", 1, "previous"),
+        ("grid", 4, "none"), *[("grid", 1, "previous")] * (not coarse), ("image", 1, "previous"),
     ]  # fmt: skip
+    assert [p.plan.align for p in run.passes[1:]] == ([4] if coarse else [4, 1])  # windows begin where told cells do
     told = None
     for pass_ in run.passes:
         canvas = pass_.plan.grid.canvas
@@ -159,8 +167,9 @@ def test_a_chunk_as_set_may_be_smaller_than_the_windows_of_a_grid(grid_bundle, t
         {"mode": "pathup", "size": (1200, 1100), "strength": 0.4},
         {"levels": 1, "reference": "old.png", "strength": 0.5},
         {"grids": True},
+        {"grids": True, "extend": "old.ome.tiff", "at": (64, 96), "size": (800, 760)},
     ],
-    ids=["shifted", "random-patch", "cascade", "reference", "grid"],
+    ids=["shifted", "random-patch", "cascade", "reference", "grid", "extend"],
 )
 def test_chunks_do_not_decide_the_pixels(bundle, grid_bundle, tmp_path, how):
     """Sums of crops, what a picture is encoded to, the decoder's statistics: nothing knows how the canvas is cut."""
@@ -170,11 +179,38 @@ def test_chunks_do_not_decide_the_pixels(bundle, grid_bundle, tmp_path, how):
         noise = np.random.default_rng(3).integers(0, 256, (37, 40, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((640, 584)).save(tmp_path / "old.png")
         how["reference"] = tmp_path / "old.png"
+    if "extend" in how:
+        how["extend"] = Path(generate(tmp_path / "old.ome.tiff", **settings_of(bundle, tmp_path, keep_run=False)).slide)
     shas = [
         generate(tmp_path / f"{chunk}.ome.tiff", **settings_of(model, tmp_path, **{**how, "chunk": chunk})).level0_sha256
         for chunk in (16, 44, 160)
     ]
     assert len(set(shas)) == 1
+
+
+@given(st.permutations(range(9)), st.integers(0, 9))
+def test_sums_of_crops_are_the_same_in_any_order(order, seed):
+    crops = rounded(np.random.default_rng(seed).normal(0, 20, (9, 50)).astype(np.float32))
+    assert np.abs(crops.sum(0)).max() < 256
+    assert np.array_equal(reduce(np.add, crops), reduce(np.add, crops[list(order)]))
+    assert np.abs(rounded(np.float32([0.1, -3.7])) - np.float32([0.1, -3.7])).max() <= 2**-17
+
+
+def test_statistics_are_of_the_fullest_windows(bundle, tmp_path):
+    """Tissue fills one window off the lattice of whole crops, and no other one for the most part."""
+    square = [[320, 64], [448, 64], [448, 192], [320, 192], [320, 64]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]}, "properties": {}}
+    feature["properties"]["classification"] = {"name": "Tumor"}
+    (tmp_path / "square.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    settings = settings_of(bundle, tmp_path, layout=tmp_path / "square.geojson", background="Glass", levels=1)
+    generate(tmp_path / "a.ome.tiff", **settings)
+    pass_ = RunContext(tmp_path / "a.run").passes[-1]
+    windows = full_windows(pass_)
+    assert 0 < len(windows) <= 8
+    assert Box(8, 40, 24, 56) in windows
+    for window in windows:
+        tissue = pass_.starts(window) == 0
+        assert tissue.mean() >= 0.5
 
 
 def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):

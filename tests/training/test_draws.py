@@ -12,7 +12,7 @@ from wsigen.base.errors import TrainingError
 from wsigen.dataset.latents import LatentBatch
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet
-from wsigen.training.denoiser_task import DenoiserTask
+from wsigen.training.denoiser_task import DenoiserTask, check_noise
 from wsigen.training.recipes import DenoiserRecipe
 
 STEPS, SIDE = 400, 8
@@ -69,4 +69,5 @@ def test_each_magnification_may_have_its_own_noise() -> None:
 
 def test_noise_of_other_magnifications_than_there_are_is_refused() -> None:
     with pytest.raises(TrainingError, match="one for each of 2 magnifications"):
-        task(noise_levels={"mean": [0.0, 1.0, 2.0]})
+        check_noise(task(noise_levels={"mean": [0.0, 1.0, 2.0]}).recipe, 2)
+    check_noise(task(noise_levels={"mean": [0.0, 1.0]}).recipe, 2)

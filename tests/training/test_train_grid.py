@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     build_vae(AutoencoderNetwork(channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4), 64).save_pretrained(root / "vae")
     common = {"dataset": "dataset.yaml", "network": UNET, "loop": LOOP}
-    denoiser = {**common, "autoencoder": "vae", "bundle": WORDS, "grid": {"noise": 0.1}}
+    denoiser = {**common, "autoencoder": "vae", "bundle": WORDS, "grid": {"noise": 0.1, "cell_sides": [1, 2]}}
     (root / "denoiser.yaml").write_text(yaml.safe_dump(denoiser))
     (root / "blind.yaml").write_text(yaml.safe_dump({k: v for k, v in denoiser.items() if k != "grid"}))
     grid = {
@@ -165,6 +165,17 @@ def test_cells_may_be_larger_than_those_of_the_slide(folder: Path, tmp_path: Pat
     passes = prepare(RunConfig(**settings), Path("slide.ome.tiff")).spec.passes
     assert [(p.network, p.cell_px, p.width, p.height) for p in passes] == [("grid", 16, 40, 32), ("image", 8, 80, 64)]
     assert Path(wsigen.generate(tmp_path / "s.ome.tiff", **settings).slide).is_file()
+
+
+def test_cells_that_the_denoiser_was_never_told_are_refused(folder: Path, tmp_path: Path) -> None:
+    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
+    dataset["levels"] = [{"name": "coarse", "mpp": 2.0}]
+    (folder / "wide.yaml").write_text(yaml.safe_dump(dataset))
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    (folder / "told.yaml").write_text(yaml.safe_dump({**recipe, "dataset": "wide.yaml"}))
+    with pytest.raises(TrainingError, match=r"4 times as wide as latent px of .*, whose denoiser was told sides of 1, 2"):
+        wsigen.train_grid(folder / "told.yaml", out=tmp_path / "on")
+    assert not (tmp_path / "on").exists()
 
 
 @pytest.mark.parametrize("mpp", [0.3, 0.8])

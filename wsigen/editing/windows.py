@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,11 +81,11 @@ def _merged(boxes: Sequence[Box]) -> list[Box]:
 
 
 def cell_px_of(card: BundleCard) -> int:
-    """Side of the coarsest cell that any pass of a model may have, px: windows begin at multiples of it in every pass."""
+    """The least side, px, of which the cells of each pass of a model are whole parts: windows begin at multiples of it."""
     levels = list(card.levels) + (list(card.grid.network.levels) if card.grid and card.grid.network else [])
     finest = card.levels[0].mpp
     ratios = [round(level.mpp / finest) if level.mpp and finest else 1 for level in levels]
-    return card.latent.factor * max([1, *ratios])
+    return card.latent.factor * math.lcm(*ratios)
 
 
 def surroundings_px(card: BundleCard) -> int:

@@ -120,6 +120,14 @@ Patch = Annotated[int, Field(ge=1, le=8)]
 Sampler = Literal["ddim", "dpm++"]
 
 
+def fine_to_coarse(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """Return ``levels`` if their um/px increase (ValueError)."""
+    known = [level.mpp for level in levels if level.mpp is not None]
+    if any(a >= b for a, b in pairwise(known)):
+        raise ValueError(f"um/px {known} must increase: levels are listed from fine to coarse")
+    return levels
+
+
 class GridNetwork(Settings):
     """The network in ``grid/`` of a bundle, which draws grids from class maps: how its passes run.
 
@@ -151,6 +159,11 @@ class GridNetwork(Settings):
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
     noise: Annotated[float, Field(ge=0, le=2)] = 0.0
 
+    @field_validator("levels")
+    @classmethod
+    def _fine_to_coarse(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:
+        return fine_to_coarse(value)
+
     @field_validator("crops")
     @classmethod
     def _falling(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,6 +191,8 @@ class GridCondition(Settings):
         ``tokens``: numbers of a cell.
     parts : tuple of int
         ``tokens``: for each level of the card, the parts a side of a crop's window; each is the mean of the cells under it.
+    cell_sides : tuple of int
+        ``channels``: sides of the cells that it was told in training, latent px.
     required : bool
         Whether the denoiser makes nothing useful without a grid: it was never trained so.
     network : GridNetwork or None
@@ -189,6 +204,7 @@ class GridCondition(Settings):
     encoder_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
     cell_um: Annotated[float, Field(gt=0)] | None = None
     encoder_mpp: Annotated[float, Field(gt=0)] | None = None
+    cell_sides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
     mean: tuple[float, ...] = ()
     std: tuple[Annotated[float, Field(gt=0)], ...] = ()
     dimension: Annotated[int, Field(ge=2, le=8192)] | None = None
@@ -316,10 +332,7 @@ class BundleCard(Settings):
     @field_validator("levels")
     @classmethod
     def _fine_to_coarse(cls, value: tuple[Level, ...]) -> tuple[Level, ...]:
-        known = [v.mpp for v in value if v.mpp is not None]
-        if any(a >= b for a, b in pairwise(known)):
-            raise ValueError(f"um/px {known} must increase: levels are listed from fine to coarse")
-        return value
+        return fine_to_coarse(value)
 
     @model_validator(mode="after")
     def _parts_of_each_level(self) -> BundleCard:

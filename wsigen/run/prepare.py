@@ -50,7 +50,7 @@ BATCH = {"cpu": 4, "other": 16}
 """Crops per model call: more does not raise a CPU's throughput and wastes padding; accelerators want to be full."""
 
 _CHUNK_WORKERS = 8
-"""Workers the default chunk side provides for. A constant, since the chunk side decides bits and the workers must not."""
+"""Workers the default chunk side provides for. A constant: a run goes on with its chunks, whatever workers it has then."""
 
 
 @dataclass(frozen=True)
@@ -259,17 +259,27 @@ def _passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Pat
     plans = [] if given else _grid_passes(config, card, slide, folder)
     grid_from: GridFrom = "given" if given else "previous" if plans else "none"
     steps, first = config.steps or card.steps, "reference" if config.reference and not given else "noise"
+    drawn = plans[-1] if plans else None
     mpps = [level.mpp for level in card.levels]
     for level, scale in cascade_scales(mpps, mpps[0], wanted, slide.width, slide.height, side * f):
         start = "previous" if plans and plans[-1].network == "image" else first
         strength = 1.0 if start == "noise" else config.strength
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength), card.patch)
+        align = _align(card.patch, drawn.scale // scale if drawn else 1)
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder, steps, strength), align)
         kept: Consistency = config.consistency if start == "previous" else "none"
         plan = replace(plan, start=start, strength=strength, grid_from=grid_from, consistency=kept)  # type: ignore[arg-type]
         plans.append(plan)
     if any(plan.chunk < plan.side or plan.chunk % 2 for plan in plans):
         raise ConfigError(f"setting 'chunk': {config.chunk}; it must be even and at least the crop side, {side} latent px")
     return tuple(plans)
+
+
+def _align(patch: int, cell: int) -> int:
+    """Windows begin where the network's squares do, and where cells do that it is told, as in training.
+
+    ``cell`` is the side of such a cell, px of the pass; 0 where it is smaller than a px.
+    """
+    return math.lcm(patch, max(1, cell))
 
 
 def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder: Path) -> list[PassPlan]:
@@ -279,12 +289,16 @@ def _grid_passes(config: RunConfig, card: BundleCard, slide: PyramidSpec, folder
     f, network = card.latent.factor, card.grid.network
     mpps = [level.mpp for level in network.levels]
     plans: list[PassPlan] = []
-    finest, least = card.levels[0].mpp, network.crops[-1] * f
+    finest, least = card.levels[0].mpp or mpps[0], network.crops[-1] * f
     for level, scale in cascade_scales(mpps, finest, len(mpps), slide.width, slide.height, least):
         smaller = min(slide.width, slide.height) // (scale * f)
+        if math.ceil(min(slide.width, slide.height) / (scale * f)) < network.crops[-1]:
+            size = f"{slide.width}x{slide.height} px"
+            raise ConfigError(f"setting 'size': {size} is below {least * scale} px a side, a window of the model's grid")
         side = next((crop for crop in network.crops if crop <= smaller), network.crops[-1])
         steps = network.steps if level == 0 else network.coarse_steps or network.steps
-        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0), network.patch)
+        align = _align(network.patch, plans[-1].scale // scale if plans else 1)
+        plan = _pass(config, slide, len(plans), level, scale, f, side, _schedule(folder / GRID, steps, 1.0), align)
         # overlap and chunk as set are those of the slide: crops of a grid may be larger
         overlap, chunk = default_overlap(config.mode, side), max(plan.chunk, side)
         plans.append(replace(plan, overlap=overlap, chunk=chunk, network="grid", grid_from="previous" if plans else "none"))

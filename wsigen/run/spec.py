@@ -29,7 +29,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -133,7 +133,7 @@ class RunSpec(State):
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[9] = FORMAT
+    format: Literal[10] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]

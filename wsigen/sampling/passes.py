@@ -175,7 +175,7 @@ def cascade_scales(
     mpps : list of float or None
         um/px of the model's levels, fine to coarse.
     finest : float or None
-        um/px of the slide; the first level is always used, whatever its scale.
+        um/px of scale 1; the first level is always used, whatever its scale.
     levels : int
         How many of them may be used, from the finest.
     width, height, crop_px : int
@@ -191,7 +191,7 @@ def cascade_scales(
         ratio = 1.0 if mpp is None or finest is None else mpp / finest
         scale = round(ratio)
         fits = math.ceil(width / scale) >= crop_px and math.ceil(height / scale) >= crop_px
-        if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > 1 and fits and scale % chosen[-1][1] == 0):
+        if level == 0 or (abs(ratio - scale) < 0.02 * ratio and scale > chosen[-1][1] and fits and scale % chosen[-1][1] == 0):
             chosen.append((level, scale))
     return chosen[::-1]
 

@@ -70,9 +70,6 @@ class DenoiserTask(Task):
         self.recipe, self.unet, self.scheduler, self._sampling = recipe, unet, scheduler, sampling
         self._conditioner, self._stream, self._decoder = conditioner, stream, decoder
         self._tell: Telling = telling or (lambda batch, rng: (torch.from_numpy(batch.latents), None))
-        means = 1 if recipe.noise_levels is None else np.size(recipe.noise_levels.mean)
-        if means not in (1, conditioner.levels):
-            raise TrainingError(f"noise_levels.mean: give one number, or one for each of {conditioner.levels} magnifications")
         self._network, self._noising = Denoiser(unet, summariser, patch), Noising(scheduler, recipe.noise_levels)
         self._memory: FeatureMemory | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -237,6 +234,12 @@ class Noising:
         noisy = self._scheduler.add_noise(latents, noise, steps)
         velocity = self._kind == "v_prediction"
         return noisy, steps, self._scheduler.get_velocity(latents, noise, steps) if velocity else noise
+
+
+def check_noise(recipe: LatentRecipe, magnifications: int) -> None:
+    """Refuse means of noise levels that are neither one nor one for each magnification (TrainingError)."""
+    if recipe.noise_levels is not None and np.size(recipe.noise_levels.mean) not in (1, magnifications):
+        raise TrainingError(f"noise_levels.mean: give one number, or one for each of {magnifications} magnifications")
 
 
 def _logit_normal(shares: NDArray[np.float64], mean: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:

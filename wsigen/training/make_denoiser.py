@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from wsigen.training.autoencoder import Vae, channels_of, decoder_of, encoder_of
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
-from wsigen.training.denoiser_task import DenoiserTask, Telling
+from wsigen.training.denoiser_task import DenoiserTask, Telling, check_noise
 from wsigen.training.grid_settings import EncodedGrid
 from wsigen.training.grids import told_grid, with_cells, worn_windows
 from wsigen.training.image_grids import grid_key, image_grids
@@ -70,6 +70,7 @@ def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume
     ``out`` also gets the latents, the checkpoint, the losses and sample grids.
     """
     _check_classes(recipe, dataset)
+    check_noise(recipe, len(dataset.levels))
     vae = load_vae(recipe.autoencoder)
     # Latents of another dataset are replaced: first be sure that they are wanted.
     check_folder(out, identity(recipe, data_key(recipe, dataset, vae)), resume)
@@ -80,7 +81,9 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
     """Train on latents and write ``out/bundle`` when all steps are done."""
     channels = channels_of(vae)
     mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
-    grid = data.grid or (grid_condition(data.mean[channels:], data.std[channels:]) if recipe.grid else None)
+    grid = data.grid or (
+        grid_condition(data.mean[channels:], data.std[channels:], recipe.grid.cell_sides) if recipe.grid else None
+    )
     described = (data.table, data.levels, mean, std, factor_of(vae), data.side, grid, data.trained_on)
     card = describe_bundle(recipe.bundle, recipe.conditioning, *described)
     folder = recipe.text or recipe.start
@@ -99,10 +102,10 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
     return outcome
 
 
-def grid_condition(mean: NDArray[np.float32], std: NDArray[np.float32]) -> GridCondition:
-    """What a card says of the mean colours that a denoiser is told."""
+def grid_condition(mean: NDArray[np.float32], std: NDArray[np.float32], sides: Sequence[int]) -> GridCondition:
+    """What a card says of the mean colours that a denoiser is told, in cells of ``sides`` latent px."""
     rounded = {name: [round(float(v), 6) for v in values] for name, values in (("mean", mean), ("std", std))}
-    return GridCondition.model_validate(rounded)
+    return GridCondition.model_validate({**rounded, "cell_sides": sorted(set(sides))})
 
 
 def _telling(grid: EncodedGrid | None, channels: int) -> Telling | None:

@@ -17,12 +17,12 @@ from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.latents import LatentBatch
 from wsigen.grids.mean_colour import NAME
 from wsigen.models.bundle import GRID, check_bundle
-from wsigen.models.card import BundleCard, GridNetwork
+from wsigen.models.card import BundleCard, GridNetwork, make_card
 from wsigen.training.autoencoder import load_pretrained
 from wsigen.training.cells import CellStream, image_cells
 from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet, fit_embeddings
-from wsigen.training.denoiser_task import DenoiserTask
+from wsigen.training.denoiser_task import DenoiserTask, check_noise
 from wsigen.training.grid_settings import GridTelling
 from wsigen.training.grids import coarser_cells, level_ratios, told_grid
 from wsigen.training.loop import Outcome, check_folder, train
@@ -55,6 +55,7 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
         If it follows no grids, or knows other classes than the dataset.
     """
     card = _card_with_network(recipe, dataset)
+    check_noise(recipe, len(dataset.levels))
     check_folder(out, identity(recipe, dataset), resume)
     drawing = card.drawing
     if drawing is None or card.grid is None:
@@ -143,7 +144,16 @@ def _card_with_network(recipe: GridRecipe, dataset: Dataset) -> BundleCard:
         patch=recipe.network.patch,
         **recipe.sampling.model_dump(),
     )
-    return card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
+    sizes = [level.mpp for level in (network.levels[0], card.levels[0])]
+    ratio = sizes[0] / sizes[1] if sizes[0] and sizes[1] else 1.0
+    if round(ratio) not in card.grid.cell_sides:
+        known = ", ".join(str(side) for side in card.grid.cell_sides)
+        raise TrainingError(
+            f"{recipe.dataset}: the finest cells are {ratio:g} times as wide as latent px of {recipe.bundle}, whose denoiser "
+            f"was told sides of {known}; train it with 'cell_sides', or draw finer cells"
+        )
+    drawn = card.model_copy(update={"grid": card.grid.model_copy(update={"network": network})})
+    return make_card(drawn.model_dump(mode="json"), str(recipe.bundle))
 
 
 def _tell(telling: GridTelling, ratios: list[int], batch: LatentBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

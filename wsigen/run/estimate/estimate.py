@@ -26,7 +26,7 @@ from wsigen.run.keywords import with_settings
 from wsigen.run.machine_file import with_machine
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.rundir import run_dir_of
-from wsigen.run.tasks.decode import NORM_WINDOWS, WINDOW
+from wsigen.run.tasks.decode import WINDOW, calibrated_px
 from wsigen.run.tasks.encode import HALO as ENCODE_HALO
 from wsigen.run.tasks.encode import WINDOW as ENCODE_WINDOW
 from wsigen.run.typed_settings import RunSettings
@@ -163,9 +163,7 @@ def _decoding(prepared: Prepared, workers: Workers, speed: Speed, windows: NDArr
     blocks = len(prepared.spec.slide.grid)
     tissue = int(_any_of(windows, max(1, prepared.spec.slide.block // (WINDOW * last.factor))).sum())
     decoded = [plan for plan in plans if plan.network == "image"]
-    counts = [math.ceil(plan.height / plan.side) * math.ceil(plan.width / plan.side) for plan in decoded]
-    px = sum(min(NORM_WINDOWS, count) * plan.side**2 for plan, count in zip(decoded, counts, strict=True))
-    calibrated = px * speed.calibrate
+    calibrated = sum(calibrated_px(plan) for plan in decoded) * speed.calibrate
     area = windows.mean() * last.height * last.width
     encoded = tissue * other.tissue_block + (blocks - tissue) * other.glass_block
     work = area * speed.decode * _decoded_px(plans, last.index)
@@ -196,7 +194,8 @@ def _shared(prepared: Prepared, workers: Workers, called: float, other: float, t
 def guide_seconds(plans: Sequence[PassPlan], index: int, speed: Speed) -> float:
     """Seconds of one worker until a pass whose every pixel is tissue has encoded the picture it starts from.
 
-    A pass that starts from the one before decodes what lies below every window it encodes.
+    A pass that starts from the one before decodes what lies below every window it encodes; a window is encoded for every chunk
+    that it touches.
     """
     plan = plans[index]
     if plan.start == "noise":
@@ -207,7 +206,14 @@ def guide_seconds(plans: Sequence[PassPlan], index: int, speed: Speed) -> float:
         coarse = plans[index - 1]
         below = side * plan.scale // coarse.scale
         seconds += min(below**2, coarse.height * coarse.width) * speed.decode * _decoded_px(plans, coarse.index)
-    return seconds * plan.height * plan.width / min(ENCODE_WINDOW**2, plan.height * plan.width)
+    return seconds * _windows_of_chunks(plan.height, plan.chunk) * _windows_of_chunks(plan.width, plan.chunk)
+
+
+def _windows_of_chunks(extent: int, chunk: int) -> float:
+    """Encoded windows along one axis, summed over the chunks there; a window at the edge counts by what of it is there."""
+    window = min(ENCODE_WINDOW, extent)
+    chunks = [(begin // window * window, min(begin + chunk, extent)) for begin in range(0, extent, chunk)]
+    return sum(min(window, extent - start) for begin, end in chunks for start in range(begin, end, window)) / window
 
 
 def _scratch(run_dir: str | Path) -> Path | None:

@@ -22,7 +22,7 @@ from wsigen.models.network_config import Config, read_config
 from wsigen.models.weights import read_shapes
 from wsigen.run.config import RunConfig
 from wsigen.run.spec import RunSpec
-from wsigen.run.tasks.decode import WINDOW
+from wsigen.run.tasks.decode import WINDOW, calibrated_px
 from wsigen.run.tasks.encode import HALO as ENCODE_HALO
 from wsigen.run.tasks.encode import WINDOW as ENCODE_WINDOW
 from wsigen.sampling.passes import PassPlan
@@ -160,7 +160,7 @@ def _autoencoder(plan: PassPlan, model: ModelSize, decode_window: int, encode_wi
     window = math.prod(_window(side, decode_window, model.halo) * plan.factor for side in sides)
     held = math.prod(min(side, PART + 2 * EFFECTIVE_HALO + margin) for side in sides) * model.features
     if model.norms:
-        window = max(window, min(POOLED_PX, len(plan.grid) * plan.side**2) * plan.factor**2)
+        window = max(window, min(POOLED_PX, calibrated_px(plan)) * plan.factor**2)
     planes = window * model.decoder_width * 4 * DECODER_PLANES
     if plan.start != "noise":
         encoded = math.prod(min(side, encode_window) * plan.factor for side in sides)

@@ -15,6 +15,7 @@ Memory bound: a window of 128 latent px with its halo, whatever the size of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from wsigen.slide.tiles import encode_block
 
 if TYPE_CHECKING:
     from wsigen.models.attention import Features
+    from wsigen.sampling.passes import PassPlan
 
 WINDOW = 128
 """Side of a decoded window in latent px."""
@@ -136,7 +138,7 @@ def _blended_region(pass_: PassContext, box: Box) -> NDArray[np.float32]:
 
 def calibrate(pass_: PassContext) -> None:
     """Estimate the statistics that all windows of this pass share, from windows spread over its tissue."""
-    latents = [pass_.read(pass_.plan.schedule.steps, window)[0] for window in _full_windows(pass_)]
+    latents = [pass_.read(pass_.plan.schedule.steps, window)[0] for window in full_windows(pass_)]
     statistics = np.empty(0)
     if latents:
         with pass_.run.model_slot():
@@ -263,26 +265,28 @@ def _glass_share(bare: NDArray[np.bool_], inner: Box, f: int) -> NDArray[np.floa
     return smooth[..., None]
 
 
-def _full_windows(pass_: PassContext) -> list[Box]:
-    """Up to `NORM_WINDOWS` crop-sized windows anywhere on the canvas that are denoised for the most part, or as far as any is.
+def full_windows(pass_: PassContext) -> list[Box]:
+    """Up to `NORM_WINDOWS` crop-sized windows spread over the canvas, of those that are denoised for the most part.
 
-    They lie on a lattice of the canvas and are drawn in an order of their own, however the canvas is cut into chunks.
+    Where none is, the fullest. They lie on a lattice of the canvas, however it is cut into chunks, which are read once.
     """
     grid, side = pass_.plan.grid, pass_.plan.side
-    ys, xs = ([min(start, extent - side) for start in range(0, extent, side)] for extent in grid.canvas.shape)
-    full: list[Box] = []
-    partly: list[tuple[float, Box]] = []
-    for k in np.random.default_rng(0).permutation(len(ys) * len(xs)):
-        y, x = ys[k // len(xs)], xs[k % len(xs)]
-        window = Box(y, x, y + side, x + side)
-        if not any(pass_.state.activity[ij] for ij in grid.overlapping(window)):
-            continue
-        share = float((pass_.starts(window) < NEVER).mean())
-        if share >= FULL:
-            full.append(window)
-        elif share > 0:
-            partly.append((share, window))
-        if len(full) == NORM_WINDOWS:
-            break
-    partly.sort(key=lambda found: -found[0])
-    return [*full, *(window for _, window in partly)][:NORM_WINDOWS]
+    half = side // 2
+    free = np.zeros([math.ceil(extent / half) + 1 for extent in grid.canvas.shape], dtype=np.int64)
+    for i, j in np.argwhere(pass_.state.activity).tolist():
+        chunk = grid.box((i, j))
+        denoised = pass_.starts(chunk) < NEVER
+        for part in lattice_windows(chunk, half):
+            free[part.y0 // half, part.x0 // half] += np.count_nonzero(denoised[part.relative_to(chunk).slices])
+    count = free[:-1, :-1] + free[1:, :-1] + free[:-1, 1:] + free[1:, 1:]
+    if not count.any():
+        return []
+    full = np.argwhere(count >= min(FULL * side**2, count.max()))
+    chosen = full[sorted({round(k) for k in np.linspace(0, len(full) - 1, NORM_WINDOWS)})]
+    starts = np.minimum(chosen * half, [grid.height - side, grid.width - side])
+    return list(dict.fromkeys(Box(y, x, y + side, x + side) for y, x in starts.tolist()))
+
+
+def calibrated_px(plan: PassPlan) -> int:
+    """Latent px, at most, from which the statistics of a pass's decoder are estimated."""
+    return min(NORM_WINDOWS * plan.side**2, plan.height * plan.width)
