@@ -1,4 +1,4 @@
-"""The same level 0 whatever runs it: workers, processes, window, and after ``kill -9`` at random moments.
+"""The same level 0 whatever runs it: workers, processes, window, chunks, and after ``kill -9`` at random moments.
 
 Killed runs are processes of the command line. The driver is killed at a moment drawn from the time a whole run takes, then
 resumed, and killed again; in other runs a worker process is killed, and the driver must go on without it.
@@ -28,8 +28,10 @@ WAYS: list[dict[str, Any]] = [
     {"workers": 2, "window": 4},
     {"workers": 2, "processes": True, "window": 1},
     {"workers": 2, "processes": True, "window": 4},
+    {"workers": 2, "chunk": 72},
+    {"workers": 1, "chunk": 256},
 ]
-QUICK_WAYS = [WAYS[0], WAYS[3]]
+QUICK_WAYS = [WAYS[0], WAYS[3], WAYS[6]]
 MODES = ("random-patch", "shifted")
 SIZE = (1500, 1400)
 POLL_S, PATIENCE_S = 0.02, 120.0
