@@ -31,6 +31,7 @@ def server():
     env = {
         **ENVIRONMENT,
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_MAX_ATTEMPTS": "2",  # botocore asks a server that is not there five times, which takes 20 s
         "AWS_ACCESS_KEY_ID": "somebody",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",

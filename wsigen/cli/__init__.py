@@ -31,7 +31,8 @@ def main() -> None:
     from wsigen.base.machine import demand_posix
     from wsigen.cli.app import app
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong becomes one line of ours
+    for name in ("tifffile", "asyncio"):  # what is wrong becomes one line of ours; asyncio: what dask's servers leave unread
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     usage_error = typer.BadParameter.__mro__[1]  # of all its errors typer names this one alone
     try:
         demand_posix()
