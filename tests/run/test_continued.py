@@ -70,6 +70,14 @@ def test_a_continued_slide_keeps_the_old_ones_pixels_and_makes_the_rest(bundle, 
     assert manifest["inputs"]["extend"]["name"] == old.name
 
 
+def test_a_continued_slide_of_two_magnifications_keeps_the_old_ones_pixels(bundle, old, tmp_path):
+    """The finer one is corrected to the coarser; what is known is not."""
+    x, y = AT
+    settings = extension(bundle, old, levels=2, steps=2, consistency="picture")
+    new = pixels(generate(tmp_path / "new.ome.tiff", **settings).slide)
+    np.testing.assert_array_equal(new[y : y + 584, x : x + 640], pixels(old))
+
+
 @pytest.mark.parametrize("changed", [{"workers": 2}, {"workers": 2, "processes": True}])
 def test_workers_do_not_decide_the_pixels(whole, bundle, old, tmp_path, changed):
     assert generate(tmp_path / "b.ome.tiff", **extension(bundle, old, **changed)).level0_sha256 == whole
