@@ -22,7 +22,7 @@ def real(tmp_path):
 
 def call(monkeypatch, bundle, real, out, *more):
     given = ["--model", bundle, "--real", real, "--out", out, "--slides", 1, "--slide-px", 512, "--crops", 12, "--crop-px", 128]
-    given += ["--features", "embedded", "--steps", 3, 12, "--finest", 40, "--real-mpp", 0.5, *more]
+    given += ["--features", "embedded", "--steps", 2, 6, "--finest", 20, "--real-mpp", 0.5, *more]
     monkeypatch.setattr(sys, "argv", ["steps", *map(str, given)])
     return steps.main()
 
@@ -34,7 +34,7 @@ def test_cells_are_measured_and_not_made_again(monkeypatch, bundle, real, tmp_pa
     assert call(monkeypatch, bundle, real, out, "--document", page) == 0
     table = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")][1:]
-    assert [row[:2] for row in rows] == [[n, title] for n in ("3", "12") for title, _ in steps.SAMPLERS.values()]
+    assert [row[:2] for row in rows] == [[n, title] for n in ("2", "6") for title, _ in steps.SAMPLERS.values()]
     far, near = ([float(row[-1]) for row in rows[at : at + 2]] for at in (0, 3))
     assert rows[2][-1] == rows[5][-1] == "-"
     assert max(near) < min(far)
