@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -18,6 +19,7 @@ from viewing_making import cohort, small_slide
 
 from wsigen.base.errors import ResourceError, WsigenError
 from wsigen.viewing.server import serving
+from wsigen.viewing.shown_slide import mark_of
 from wsigen.viewing.site import Site, site_of
 
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -59,6 +61,18 @@ def test_the_page_and_what_it_asks_for(url: str, slide: Path) -> None:
     assert ask(url, entry["picture"])[1]["Content-Type"] == "image/jpeg"
     assert ask(url, entry["classes"])[1]["Content-Type"] == "image/png"
     assert len(json.dumps(record)) < 2000
+
+
+@pytest.mark.parametrize("said", ["Aperio Image Library|MPP = 0.5|Synthetic = partly synthetic: 1 region", "partly synthetic"])
+def test_what_a_slide_says_of_itself_goes_before_what_its_user_says(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "edited.tif"
+    tifffile.imwrite(path, np.full((128, 128, 3), 200, np.uint8), description=said, photometric="rgb")
+    assert [mark_of(str(path), real) for real in (False, True)] == ["partly synthetic"] * 2
+
+
+def test_a_slide_elsewhere_is_marked_too(slide: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/x.ome.tiff", slide.read_bytes())
+    assert [mark_of("memory://x.ome.tiff", real) for real in (False, True)] == ["synthetic"] * 2
 
 
 def test_ranges(url: str, slide: Path) -> None:

@@ -18,18 +18,20 @@ MOST_XML = 2**26
 
 
 def description_of(path: str | os.PathLike[str]) -> str | None:
-    """The ImageDescription of a TIFF's first page; None of any other file."""
+    """The ImageDescription of the first page of a TIFF, by its path or URL; None of any other file."""
+    import fsspec
     import tifffile
 
     try:
-        with tifffile.TiffFile(Path(path)) as tif:
-            return str(tif.pages.first.description)
+        with fsspec.open(str(path), "rb") if "://" in str(path) else Path(path).open("rb") as file:
+            with tifffile.TiffFile(file, _multifile=False) as tif:
+                return str(tif.pages.first.description)
     except Exception:  # a foreign parser raises what it likes
         return None
 
 
 def synthetic_mark(path: str | os.PathLike[str]) -> str | None:
-    """``"true"`` of a slide that wsigen made, ``"partly"`` of a real one of which it made a part, None of any other."""
+    """What a slide, or the URL of one, says of itself: ``"true"`` of a slide that wsigen made, ``"partly"`` of a real one of which it made a part, None of any other."""
     text = description_of(path) or ""
     if len(text) <= MOST_XML and is_ome(text):
         try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsigen.base.errors import ImageError, printable
 from wsigen.base.geometry import Box
 from wsigen.slide.class_picture import class_picture, read_features
+from wsigen.slide.marks import synthetic_mark
 from wsigen.slide.reading import ImageSource, open_image
 from wsigen.viewing.tile_table import tile_table
 
@@ -28,9 +29,6 @@ CLASSES_PX = 512
 """Longest side of the picture of its classes."""
 
 MOST_MANIFEST_BYTES = 8 * 2**20
-
-_SYNTHETIC = re.compile(r'<(?:\w+:)?M K="synthetic">\s*true\s*<', re.IGNORECASE)
-_EDITED = re.compile(r'<(?:\w+:)?M K="synthetic">\s*partly\s*<', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +177,8 @@ def mark_of(path: str, real: bool) -> str:
     str
         ``synthetic``, ``partly synthetic``, ``real``, or nothing where nobody says.
     """
-    said = _description(path)
-    if _EDITED.search(said):
-        return "partly synthetic"
-    if _SYNTHETIC.search(said):
-        return "synthetic"
-    return "real" if real else ""
+    said = {"true": "synthetic", "partly": "partly synthetic"}.get(synthetic_mark(path) or "", "")
+    return said or ("real" if real else "")
 
 
 def facts(path: str) -> list[list[str]]:
@@ -216,14 +210,3 @@ def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def _description(path: str) -> str:
-    """The OME-XML of a TIFF, or nothing."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tif:
-            return tif.ome_metadata or ""
-    except Exception:  # not a TIFF: it states nothing
-        return ""
