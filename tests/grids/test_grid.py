@@ -94,6 +94,13 @@ def test_a_picture_shows_mean_colours_and_the_components_of_other_cells():
     assert abs(np.corrcoef(first, one.ravel())[0, 1]) > 0.98
 
 
+def test_a_picture_is_the_same_however_many_cells_are_read_at_once(monkeypatch):
+    monkeypatch.setattr("wsigen.grids.picture.MOST_PX", 5)
+    whole = grid_picture(grid(6, 0.3))
+    monkeypatch.setattr("wsigen.grids.picture.AT_ONCE", 1)
+    assert np.array_equal(grid_picture(grid(6, 0.3)), whole)
+
+
 def test_cells_in_memory_are_the_same_cells():
     g = grid(5, 0.3)
     held = g.held(10**6)

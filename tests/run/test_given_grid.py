@@ -15,7 +15,7 @@ from wsigen.base.geometry import Box
 from wsigen.grids.compress import compress
 from wsigen.grids.grid import GridFile
 from wsigen.grids.opening import open_grid
-from wsigen.grids.picture import describe_grid
+from wsigen.grids.picture import describe_grid, grid_picture
 from wsigen.grids.wsz import new_grid
 from wsigen.run.generate import generate, resume
 from wsigen.run.tasks.context import RunContext
@@ -166,6 +166,10 @@ def rewritten(file, change, packed=zipfile.ZIP_STORED):
             new.writestr(name, data)
 
 
+def without(part):
+    return lambda content: {name: data for name, data in content.items() if not name.startswith(f"{part}/c/")}
+
+
 def metadata(**changes):
     def change(content):
         for name, values in changes.items():
@@ -191,6 +195,8 @@ def tiny_chunks(shape):
         (metadata(values={"shape": [3, 9000, 9000]}, known={"shape": [9000, 9000]}), "chunks of"),
         (metadata(known={"codecs": [{"name": "bytes"}, {"name": "gzip", "configuration": {"level": 1}}]}), "bytes, gzip"),
         (lambda c: {**c, "zarr.json": c["zarr.json"].replace(b"4.0", b"1e-300")}, "cell_um"),
+        (without("values"), r"cells are missing \(values/c/0/0/0\).*; make it anew with 'wsigen compress'"),
+        (without("known"), r"cells are missing \(known/c/0/0\)"),
     ],
 )
 def test_a_grid_that_would_take_gigabytes_or_hours_is_refused(tmp_path, change, message):
@@ -209,6 +215,30 @@ def test_a_grid_is_not_packed_by_its_zip(tmp_path):
     rewritten(file, lambda content: content, zipfile.ZIP_DEFLATED)
     with pytest.raises(GridError, match="is packed by the zip"):
         open_grid(file)
+
+
+def test_cells_that_are_all_zero_or_unknown_are_no_missing_cells(tmp_path):
+    grid = open_grid(write(tmp_path / "x.wsz", value=0.0, known=False))
+    values, known = grid.window(Box(0, 0, 73, 80), 4.0)
+    assert not values.any()
+    assert not known.any()
+
+
+def test_cells_that_are_not_finite_are_refused_wherever_they_are_read(grid_bundle, tmp_path):
+    file = write(tmp_path / "x.wsz")
+    infinite = np.full((3, 73, 80), np.inf, np.float16).tobytes()
+    rewritten(file, lambda c: {**c, "values/c/0/0/0": bytes(imagecodecs.zstd_encode(infinite))})
+    with pytest.raises(GridError, match=f"{file}: its cells cannot be read.* not finite"):
+        grid_picture(open_grid(file))
+    with pytest.raises(GridError, match="not finite"):
+        generate(tmp_path / "a.ome.tiff", grid=file, **settings_of(grid_bundle, tmp_path))
+    assert not (tmp_path / "a.run").exists()
+
+
+def test_what_a_grid_cannot_hold_is_refused_when_it_is_written(tmp_path):
+    with pytest.raises(GridError, match=r"x\.wsz: cells of rows 0 to 72 are not finite, or beyond 65,504"):
+        write(tmp_path / "x.wsz", value=1e6)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", ["grid", "reference"])

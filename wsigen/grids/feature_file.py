@@ -163,7 +163,7 @@ def _cells(
     """Area means of the patches over each cell ``(D, rows, cols)``, and where they cover enough of it."""
     if len(features) != len(corners):
         raise ValueError(f"{len(features)} features of {len(corners)} coordinates")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(features) <= np.finfo(np.float32).max).all(axis=1))
     if len(bad):
         raise GridError(f"{path}: {len(bad)} of {len(features)} features are not finite (first: {bad[0]}); {_CURE}")
     rows, cols = (max(1, math.ceil(extent / about.cell_um - 1e-6)) for extent in (about.height_um, about.width_um))

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def new_grid(path: Path, about: GridFile, shape: tuple[int, int, int]) -> Iterat
         try:
             group = zarr.open_group(store, mode="w", attributes=about.model_dump(mode="json"))
             chunks, packed = _chunks(shape), [ZstdCodec(level=0)]
-            values = group.create_array("values", shape=shape, chunks=chunks, dtype="float16", compressors=packed)
-            known = group.create_array("known", shape=shape[1:], chunks=_sides(shape, CHUNK), dtype="bool", compressors=packed)
-            writer = GridWriter(values, known)
+            how: dict[str, Any] = {"compressors": packed, "config": {"write_empty_chunks": True}}
+            values = group.create_array("values", shape=shape, chunks=chunks, dtype="float16", **how)
+            known = group.create_array("known", shape=shape[1:], chunks=_sides(shape, CHUNK), dtype="bool", **how)
+            writer = GridWriter(values, known, path)
             yield writer
         finally:
             store.close()
@@ -79,14 +81,29 @@ def new_grid(path: Path, about: GridFile, shape: tuple[int, int, int]) -> Iterat
 class GridWriter:
     """Takes the cells of a new grid, band by band; see `new_grid`."""
 
-    def __init__(self, values: Any, known: Any) -> None:
-        self._values, self._known = values, known
+    def __init__(self, values: Any, known: Any, path: Path) -> None:
+        self._values, self._known, self._path = values, known, path
         self.picture = b""
 
     def write(self, first_row: int, values: NDArray[np.floating[Any]], known: NDArray[np.bool_]) -> None:
-        """Write rows; ``first_row`` is a multiple of `CHUNK`, for a chunk of a zip is written once."""
+        """Write rows; ``first_row`` is a multiple of `CHUNK`, for a chunk of a zip is written once.
+
+        Unknown cells are written as 0.
+
+        Raises
+        ------
+        GridError
+            If a number of a known cell is not finite in float16.
+        """
         rows = slice(first_row, first_row + known.shape[0])
-        self._values[:, rows] = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            stored = np.where(known, values, 0).astype(np.float16)
+        if not np.isfinite(stored).all():
+            raise GridError(
+                f"{self._path}: cells of rows {rows.start} to {rows.stop - 1} are not finite, or beyond 65,504, which is the "
+                "most that a grid's file can hold; look at what the encoder makes, or use another"
+            )
+        self._values[:, rows] = stored
         self._known[rows] = known
 
     def overview(self, picture: NDArray[np.uint8]) -> None:
@@ -116,7 +133,7 @@ def open_wsz(path: Path) -> tuple[GridFile, Grid]:
 
 
 class _Cells:
-    """An array of a file; a damaged chunk is refused in one line when it is read."""
+    """An array of a file; a damaged chunk, and numbers that are not finite, are refused in one line when they are read."""
 
     def __init__(self, array: Any, path: Path) -> None:
         self._array, self._path = array, path
@@ -124,7 +141,10 @@ class _Cells:
 
     def __getitem__(self, place: Any) -> NDArray[Any]:
         with refusing(GridError, f"{self._path}: its cells cannot be read", _CURE):
-            return np.asarray(self._array[place])
+            found = np.asarray(self._array[place])
+            if not np.isfinite(found).all():
+                raise ValueError("some are not finite")
+            return found
 
 
 def _open(path: Path) -> tuple[GridFile, Any, Any]:
@@ -181,10 +201,17 @@ def _sides(shape: tuple[int, int, int], side: int) -> tuple[int, int]:
 
 
 def _check_chunks(file: zipfile.ZipFile, arrays: Mapping[str, Any]) -> None:
-    """What each chunk says it takes when it is unpacked (ValueError): a few bytes of Zstandard may stand for gigabytes."""
-    for name in file.namelist():
-        array = arrays.get(name.partition("/c/")[0])
-        if array is not None and "/c/" in name:
+    """All chunks are there, and none says that it takes more than its cells when it is unpacked (ValueError).
+
+    A chunk that is not there would be read as zeros, and a few bytes of Zstandard may stand for gigabytes.
+    """
+    names = set(file.namelist())
+    for part, array in arrays.items():
+        counts = (-(-n // side) for n, side in zip(array.shape, array.chunks, strict=True))
+        for place in product(*map(range, counts)):
+            name = "/".join((part, "c", *map(str, place)))
+            if name not in names:
+                raise ValueError(f"cells are missing ({name})")
             with file.open(name) as chunk:
                 size = _unpacked_bytes(chunk.read(18))
             if size > math.prod(array.chunks) * array.dtype.itemsize:
