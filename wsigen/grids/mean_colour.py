@@ -1,7 +1,7 @@
 """The grid of mean colours: each cell is the mean colour of its pixels.
 
-The simplest of all encoders; the embedded model is not told a grid yet. At cells of one latent px it brings back the
-architecture of tissue (nests, bands, vessels) that class maps cannot say.
+The simplest of all encoders, and the one of the embedded model. At cells of one latent px it brings back the architecture of
+tissue (nests, bands, vessels) that class maps cannot say.
 """
 
 from __future__ import annotations
