@@ -1,5 +1,6 @@
 """Windows: they hold regions and surroundings, lie on the lattice of every pass, and do not overlap."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_windows_hold_what_they_must(rectangles, around, step, size):
         assert any(window.intersect(wanted) == wanted for window in windows)
     for n, window in enumerate(windows):
         assert not any(window.overlaps(other) for other in windows[n + 1 :])
+
+
+def test_thousands_of_regions_are_planned_at_once():
+    ys, xs = np.divmod(np.arange(2000), 50)
+    bounds = np.stack([xs * 3000, ys * 3000, xs * 3000 + 100, ys * 3000 + 100], axis=1).astype(float)
+    begin = time.process_time()
+    assert len(windows_of(bounds, (150_000, 150_000), 256, 8)) == 2000
+    assert time.process_time() - begin < 20
 
 
 @given(st.integers(1200, 5000), st.integers(1200, 5000), st.integers(1, 2000), st.integers(0, 2**32), st.integers(0, 9))

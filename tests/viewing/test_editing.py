@@ -205,8 +205,11 @@ def test_names_of_versions(tmp_path: Path) -> None:
     assert [name("x.svs"), name("a.b.OME.TIF")] == ["x.edit-1.svs", "a.b.edit-1.OME.TIF"]
 
 
-def test_edits_of_a_cohort_lie_apart(tmp_path: Path) -> None:
+def test_edits_of_a_cohort_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cohort(tmp_path / "cohort", 2)
+    with monkeypatch.context() as change:
+        change.chdir(folder / "slides")
+        assert next_version(Path("demo-1.ome.tiff")) == folder / "edits" / "demo-1.edit-1.ome.tiff"
     with serving(site_of(str(folder), edit=fake_edit)) as url:
         for slide in (1, 2):
             assert ask(url, "edit", "POST", asked(slide=slide))[0] == 200

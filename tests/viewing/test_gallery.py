@@ -17,7 +17,7 @@ import tifffile
 from seeing import inner, keep, of_slide, pane_pixels
 from viewing_making import cohort, painted_slide, small_slide
 
-from wsigen.base.errors import WsigenError
+from wsigen.base.errors import OutputError, WsigenError
 from wsigen.viewing.find import slides_of_folder
 from wsigen.viewing.page import write_page
 from wsigen.viewing.server import serving
@@ -115,6 +115,17 @@ def test_a_page_is_the_same_each_time_and_forgets_what_is_gone(tmp_path: Path) -
     assert "page/slides/1.json" not in files_of(folder)
     assert not [name for name in files_of(folder) if name.startswith(".")]
     assert "cohort" not in str(first["page/data.json"].replace(b'"title"', b""))  # nothing of the machine's folders
+
+
+@pytest.mark.parametrize("theirs", ["page/notes.txt", "index.html"])
+def test_what_is_no_page_of_ours_is_not_replaced(theirs: str, tmp_path: Path) -> None:
+    folder = cohort(tmp_path / "cohort", 1)
+    (folder / theirs).parent.mkdir(exist_ok=True)
+    (folder / theirs).write_text("mine")
+    before = files_of(folder)
+    with pytest.raises(OutputError, match="no page of wsigen"):
+        write_page(folder, slides_of_folder(folder))
+    assert files_of(folder) == before
 
 
 def test_a_slide_that_cannot_be_read_leaves_the_page_as_it_was(tmp_path: Path) -> None:

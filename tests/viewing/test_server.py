@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import fsspec
 import numpy as np
@@ -73,6 +73,15 @@ def test_what_a_slide_says_of_itself_goes_before_what_its_user_says(said: str, t
 def test_a_slide_elsewhere_is_marked_too(slide: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/x.ome.tiff", slide.read_bytes())
     assert [mark_of("memory://x.ome.tiff", real) for real in (False, True)] == ["synthetic"] * 2
+
+
+def test_what_a_browser_is_started_with_leads_to_the_page_once(slide: Path) -> None:
+    with serving(site_of(str(slide)), once="word") as address:
+        first = urljoin(address, "/word/")
+        status, headers, _ = ask(first)
+        assert (status, urljoin(address, headers["Location"])) == (302, address)
+        assert ask(first)[0] == ask(urljoin(address, "/another/"))[0] == 403
+        assert ask(address)[0] == 200
 
 
 def test_ranges(url: str, slide: Path) -> None:

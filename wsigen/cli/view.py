@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 from typing import Annotated
+from urllib.parse import urljoin
 
 import typer
 
@@ -23,11 +25,11 @@ def view(
     from wsigen.viewing.server import serving
     from wsigen.viewing.site import site_of
 
-    site = site_of(what, real, edit, model)
-    with serving(site, port) as address:
+    site, once = site_of(what, real, edit, model), secrets.token_urlsafe(16)
+    with serving(site, port, once if browser else "") as address:
         print(address, flush=True)
         try:
-            opened = browser and _open(address)
+            opened = browser and _open(urljoin(address, f"/{once}/"))
             said = "shown in the browser" if opened else "open this address in a browser"
             print(f"{said}; only this machine and who knows it can; Ctrl-C ends it", file=sys.stderr, flush=True)
             threading.Event().wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def windows_of(
         wanted = Box(int(y0 // 1), int(x0 // 1), int(-(-y1 // 1)), int(-(-x1 // 1))).dilate(around_px)
         top, bottom = _fitted(wanted.y0, wanted.y1, size[0], step, least)
         left, right = _fitted(wanted.x0, wanted.x1, size[1], step, least)
-        boxes = _merged([*boxes, Box(top, left, bottom, right).intersect(canvas)])
+        boxes = _with_another(boxes, Box(top, left, bottom, right).intersect(canvas))
     return sorted(boxes)
 
 
@@ -68,16 +69,13 @@ def _fitted(start: int, stop: int, extent: int, step: int, least: int) -> tuple[
     return start, min(extent, -(-stop // step) * step)
 
 
-def _merged(boxes: Sequence[Box]) -> list[Box]:
-    """Boxes that overlap become one."""
-    found: list[Box] = []
-    for box in boxes:
-        while others := [other for other in found if other.overlaps(box)]:
-            for other in others:
-                found.remove(other)
-                box = box.union(other)
-        found.append(box)
-    return found
+def _with_another(boxes: Sequence[Box], box: Box) -> list[Box]:
+    """Boxes that do not overlap, and one more: it becomes one with those that it overlaps."""
+    kept = list(boxes)
+    while others := [other for other in kept if other.overlaps(box)]:
+        kept = [other for other in kept if not other.overlaps(box)]
+        box = reduce(Box.union, others, box)
+    return [*kept, box]
 
 
 def cell_px_of(card: BundleCard) -> int:

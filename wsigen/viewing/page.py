@@ -24,9 +24,12 @@ FOLDER = "page"
 DATA = f"{FOLDER}/data.json"
 """What is shown: the list of slides, or a run."""
 
+SCRIPT = "main.js"
+"""What ``index.html`` runs: by it a page of ours is known."""
+
 ASSETS = (
     "style.css",
-    "main.js",
+    SCRIPT,
     "dom.js",
     "gallery.js",
     "viewer.js",
@@ -102,25 +105,39 @@ def write_page(folder: Path, slides: Sequence[ShownSlide], title: str = "") -> P
     Raises
     ------
     OutputError
-        If the folder cannot be written.
+        If the folder cannot be written, or holds an ``index.html`` or a ``page`` that is another's.
     ImageError
         If a slide cannot be read. What lay there before is untouched then.
     """
     made = {**assets(), **pages_of(slides, title)}
+    _demand_ours(folder)
     with refusing(OutputError, f"{folder}: the page cannot be written", "check that the folder can be written"):
-        beside = folder / leftover_name(FOLDER)
+        beside, before = folder / leftover_name(FOLDER), folder / leftover_name(FOLDER)
         try:
             for name, make in made.items():
                 if name != INDEX:
                     target = beside / name.removeprefix(f"{FOLDER}/")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(make())
-            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            if (folder / FOLDER).exists():
+                (folder / FOLDER).rename(before)
             beside.rename(folder / FOLDER)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            for left in (beside, before):
+                shutil.rmtree(left, ignore_errors=True)
         write_atomic(folder / INDEX, made[INDEX]())
     return folder / INDEX
+
+
+def _demand_ours(folder: Path) -> None:
+    """Refuse to replace what is not a page of ours (OutputError)."""
+    page, index = folder / FOLDER, folder / INDEX
+    script = f"{FOLDER}/{SCRIPT}"
+    with refusing(OutputError, f"{folder}: cannot be looked at", "check that the folder can be read"):
+        if page.exists() and not (folder / script).is_file():
+            raise OutputError(f"{page}: is there, and no page of wsigen; move it, or choose another folder")
+        if index.exists() and script.encode() not in index.read_bytes():
+            raise OutputError(f"{index}: is there, and no page of wsigen; move it, or choose another folder")
 
 
 def _record(slide: ShownSlide, number: int, tiles_url: str) -> bytes:

@@ -3,7 +3,8 @@
 What keeps others out:
 
 * it listens on 127.0.0.1;
-* every address begins with a token of 128 random bits, also those of tiles; a POST asks for it as well;
+* every address begins with a token of 128 random bits, also those of tiles; a POST asks for it as well; the browser is started
+  with another word, which leads there once;
 * the ``Host`` of a request has to be this machine by name: a page elsewhere whose name was pointed here (DNS rebinding) is
   refused;
 * no CORS headers, a content security policy without inline code and without other hosts, no referrer, no frames;
@@ -69,8 +70,16 @@ _TILE = re.compile(r"tiles/(\d{1,7})/(\d{1,2})/(\d{1,6})/(\d{1,6})")
 
 
 @contextmanager
-def serving(site: Site, port: int = 0) -> Iterator[str]:
-    """Serve a site from a thread, and give its address; 0: any free port.
+def serving(site: Site, port: int = 0, once: str = "") -> Iterator[str]:
+    """Serve a site from a thread, and give its address.
+
+    Parameters
+    ----------
+    port : int
+        0: any free one.
+    once : str
+        A word that leads to the address when it is asked for in the token's place, the first time and never again. A browser is
+        started with it: other users of the machine see what programs are started with.
 
     Raises
     ------
@@ -88,7 +97,7 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
 
     async def run() -> None:
         with ThreadPoolExecutor(THREADS) as threads:
-            shared = {"site": site, "token": token, "threads": threads}
+            shared = {"site": site, "token": token, "once": [once] if once else [], "threads": threads}
             app = Application([(r"/([^/]*)/(.*)", _Handler, shared), (r".*", _Elsewhere)], log_function=lambda handler: None)
             server = HTTPServer(app, max_body_size=MOST_POST_BYTES)
             server.add_sockets(sockets)
@@ -141,15 +150,19 @@ class _Elsewhere(_Plain):
 
 
 class _Handler(_Plain):
-    def initialize(self, site: Site, token: str, threads: ThreadPoolExecutor) -> None:
-        self._site, self._token, self._threads = site, token, threads
+    def initialize(self, site: Site, token: str, once: list[str], threads: ThreadPoolExecutor) -> None:
+        self._site, self._token, self._once, self._threads = site, token, once, threads
 
     def prepare(self) -> None:
         host = self.request.headers.get("Host", "").casefold()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name not in HOSTS:
             raise HTTPError(403, reason="Forbidden")
-        if not hmac.compare_digest(self.path_args[0].encode(), self._token.encode()):
+        given = self.path_args[0].encode()
+        if any(hmac.compare_digest(given, word.encode()) for word in self._once):
+            self._once.clear()
+            self.redirect(f"/{self._token}/")
+        elif not hmac.compare_digest(given, self._token.encode()):
             raise HTTPError(403, reason="Forbidden")
 
     async def get(self, token: str, name: str) -> None:

@@ -62,6 +62,7 @@ def originals(slides: Sequence[ShownSlide]) -> list[ShownSlide]:
 
 def edits_folder(slide: Path) -> Path:
     """Where edits of a slide lie: beside it, or in a folder of their own for those of a cohort."""
+    slide = slide.absolute()  # its folder may be the working directory
     above = slide.parent if slide.parent.name == EDITS else slide.parent.parent / EDITS
     return above if (above.parent / TABLE).is_file() else slide.parent
 
