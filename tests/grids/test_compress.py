@@ -179,6 +179,13 @@ def test_half_a_statement_is_enough_where_the_file_says_the_rest(tmp_path):
     assert about == read_about(tmp_path / "s.h5")
 
 
+def test_an_encoder_may_be_said_by_another_of_its_names(tmp_path):
+    features_file(tmp_path / "s.h5")
+    about = compress(tmp_path / "s.h5", tmp_path / "x.wsz", encoder="timm:hf-hub:MahmoodLab/uni")
+    assert about.encoder == "timm:hf-hub:MahmoodLab/uni"
+    assert about.made_by.agrees(read_about(tmp_path / "s.h5").made_by)
+
+
 @pytest.mark.parametrize(
     ("attributes", "stated", "message"),
     [

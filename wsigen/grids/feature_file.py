@@ -107,7 +107,7 @@ def _about(path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]]
         raise GridError(
             f"{path}: says that its encoder is {written!r}, and you say {stated.encoder!r}; state only what it does not say"
         )
-    encoder = written or stated.encoder
+    encoder = stated.encoder or written
     if not encoder:
         raise GridError(f"{path}: does not say its encoder; 'wsigen compress {path.name} OUT.wsz --encoder NAME' does")
     cell_um, patch_px, width, height = _sizes(path, said, coords, stated)

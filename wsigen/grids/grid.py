@@ -12,6 +12,7 @@ from pydantic import Field
 
 from wsigen.base.geometry import Box
 from wsigen.base.state import State
+from wsigen.models.extractors.extractors import ON_THE_HUB
 from wsigen.slide.resample import Taps, mean_taps, weighted
 
 Array = NDArray[np.float32]
@@ -23,19 +24,6 @@ MOST_CHANNELS = 8192
 
 MOSTLY = 0.5
 """Share of a part's area that must be known for the part to be: the mean of less says little about it."""
-
-
-ON_THE_HUB = {
-    "uni_v1": "MahmoodLab/uni",
-    "uni_v2": "MahmoodLab/UNI2-h",
-    "gigapath": "prov-gigapath/prov-gigapath",
-    "hoptimus0": "bioptimus/H-optimus-0",
-    "hoptimus1": "bioptimus/H-optimus-1",
-    "phikon": "owkin/phikon",
-    "phikon_v2": "owkin/phikon-v2",
-}
-"""TRIDENT's names of encoders whose features are the class token of a network on the Hugging Face hub, as an extractor's are;
-of others, such as Virchow, both make different features of one network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +53,8 @@ class EncoderId:
     @property
     def _network(self) -> str:
         """Its name, whichever of the ways to load it is meant."""
-        name = self.name.removeprefix("timm:").removeprefix("transformers:").removeprefix("hf-hub:").removeprefix("hf_hub:")
-        return ON_THE_HUB.get(name, name)
+        name = ON_THE_HUB.get(self.name, self.name)
+        return name.removeprefix("timm:").removeprefix("transformers:").removeprefix("hf-hub:").removeprefix("hf_hub:")
 
     def __str__(self) -> str:
         return f"{self.name!r} (sha256 {self.sha256[:12]})" if self.sha256 else repr(self.name)

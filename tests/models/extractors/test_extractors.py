@@ -186,10 +186,11 @@ def test_weights_that_do_not_fit(tmp_path):
             open_extractor(f"inception:{tmp_path / name}.pth")
 
 
-def test_timm_that_is_not_there(monkeypatch):
+@pytest.mark.parametrize("name", ["timm:vit_small_patch16_224", "uni_v1"])
+def test_timm_that_is_not_there(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EvaluationError, match="pip install timm"):
-        open_extractor("timm:vit_small_patch16_224")
+        open_extractor(name)
 
 
 class Tiny(torch.nn.Module):

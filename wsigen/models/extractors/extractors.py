@@ -12,6 +12,18 @@ from wsigen.base.errors import EvaluationError, suggest
 
 KINDS = ("embedded", "imagenet", "inception", "timm", "transformers")
 
+ON_THE_HUB = {
+    "uni_v1": "timm:hf-hub:MahmoodLab/uni",
+    "uni_v2": "timm:hf-hub:MahmoodLab/UNI2-h",
+    "gigapath": "timm:hf-hub:prov-gigapath/prov-gigapath",
+    "hoptimus0": "timm:hf-hub:bioptimus/H-optimus-0",
+    "hoptimus1": "timm:hf-hub:bioptimus/H-optimus-1",
+    "phikon": "transformers:owkin/phikon",
+    "phikon_v2": "transformers:owkin/phikon-v2",
+}
+"""TRIDENT's names of encoders whose features are the class token of a network on the Hugging Face hub, as an extractor's are;
+of others, such as Virchow, both make different features of one network."""
+
 
 class Extractor(Protocol):
     """A network that describes pictures."""
@@ -58,14 +70,15 @@ def open_extractor(text: str, device: str = "cpu") -> Extractor:
         * ``imagenet`` - EfficientNet-Lite0 from a package of the Python index; ``imagenet:FILE`` its weights from a file;
         * ``inception`` - the network of FID, downloaded once; ``inception:FILE`` its weights from a file;
         * ``timm:NAME`` or ``timm:NAME@FILE`` - any timm model, its own weights or those of a file;
-        * ``transformers:NAME`` - any encoder on the hub or in a folder.
+        * ``transformers:NAME`` - any encoder on the hub or in a folder;
+        * a name of TRIDENT's in `ON_THE_HUB`, such as ``uni_v1``.
 
     Raises
     ------
     EvaluationError
         If there is no such kind, package or file, or the weights do not fit.
     """
-    kind, _, rest = text.partition(":")
+    kind, _, rest = ON_THE_HUB.get(text, text).partition(":")
     if kind not in KINDS:
         raise EvaluationError(f"features {text!r}: no such extractor{suggest(kind, KINDS)}; known: {', '.join(KINDS)}")
     from wsigen.models.extractors.torch_module import check_device
