@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from editing_making import drawing, pixels, tiles_of
+from scanner_files import write_mrxs
 from slide_making import tissue
 
-from wsigen.base.errors import OutputError, WsigenError
+from wsigen.base.errors import ImageError, OutputError, WsigenError
 from wsigen.editing.edit import edit, undo_edit
 from wsigen.editing.names import EditFiles
 from wsigen.editing.task import _on_glass, _shows_tissue
@@ -207,6 +209,18 @@ def test_other_um_per_px_are_resampled_if_asked(scanned, settings, tmp_path):
     assert different[710:810, 910:1050].mean() > 0.9
     different[600:920, 800:1160] = False
     assert not different.any()
+
+
+def test_slides_on_which_drawings_would_lie_elsewhere_are_refused(settings, tmp_path):
+    rgb = tissue(1024, 1024)
+    write_mrxs(tmp_path / "part.mrxs", [rgb, np.ascontiguousarray(rgb[::2, ::2])], without=lambda y, x: x < 256)
+    with pytest.raises(ImageError, match="768x1024 px at 256, 0, and QuPath counts px from there"):
+        edit(tmp_path / "part.mrxs", tmp_path / "a.ome.tiff", **settings)
+    more = {"tile": (256, 256), "photometric": "rgb", "resolution": (2e4, 1.3e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "oblong.tif", rgb, **more)
+    with pytest.raises(ImageError, match="1.54 times as high as wide"):
+        edit(tmp_path / "oblong.tif", tmp_path / "a.tif", resample=True, **settings)
+    assert not list(tmp_path.glob("a.*"))
 
 
 WRONG = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import LayoutError, RunError
+from wsigen.base.errors import ImageError, LayoutError, RunError
 from wsigen.base.geometry import Box
 from wsigen.base.json_file import read_json
 from wsigen.editing.names import EditFiles
@@ -20,7 +20,7 @@ from wsigen.layout.polygons import PolygonLayout
 from wsigen.models.bundle import bundle_hash, find_bundle
 from wsigen.models.card import BundleCard
 from wsigen.run.config import RunConfig
-from wsigen.run.continued import placed_slide, read_regions
+from wsigen.run.continued import SAME_MPP, placed_slide, read_regions
 from wsigen.run.engine.cluster import Cluster
 from wsigen.run.engine.stage import Stage, Watcher
 from wsigen.run.engine.workers import Workers
@@ -28,6 +28,7 @@ from wsigen.run.generate import do_run, prepare_run
 from wsigen.run.outputs import files_of
 from wsigen.run.prepare import Prepared, slide_mpp
 from wsigen.slide.placed import PlacedImage
+from wsigen.slide.reading import ImageSource
 from wsigen.slide.rewrite import write_ome_tiff
 from wsigen.slide.tissue import USUAL_MPP, VIEW_MPP, tissue_mask
 from wsigen.storage.files import sha256, write_atomic
@@ -60,6 +61,7 @@ class EditTask:
         """Read slide and regions, and plan the windows (WsigenError)."""
         mpp = slide_mpp(config, card)
         placed = placed_slide(config, mpp)
+        _demand_placeable(placed.source)
         regions = read_regions(config, card.table, placed)
         sx, sy = regions.scale[1], regions.scale[0]
         bounds = regions.polygons.bounds * np.array([sx, sy, sx, sy])
@@ -142,6 +144,18 @@ class EditTask:
         if not _finished(prepared, output):
             do_run(prepared, workers, cluster, look)
         return prepared
+
+
+def _demand_placeable(source: ImageSource) -> None:
+    """Refuse slides whose px are not those that a viewer counts: a region would be made at another place (ImageError)."""
+    part = source.scanned
+    if part is not None and (part.x0, part.y0) != (0, 0):
+        raise ImageError(
+            f"{source.path}: a part of it alone was scanned, {part.width}x{part.height} px at {part.x0}, {part.y0}, and QuPath "
+            "counts px from there; export it from QuPath as an OME-TIFF, and edit that"
+        )
+    if abs(source.aspect - 1.0) > SAME_MPP:
+        raise ImageError(f"{source.path}: px are {source.aspect:.3g} times as high as wide; export it with square ones, edit that")
 
 
 def _on_glass(placed: PlacedImage, regions: PolygonLayout, bounds: NDArray[np.float64], card: BundleCard) -> Iterator[str]:

@@ -8,7 +8,7 @@ one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -60,7 +60,8 @@ def placed_slide(config: RunConfig, mpp: float) -> PlacedImage:
         raise ImageError(
             f"{path}: has {source.mpp:.4g} um/px, the model makes {mpp:.4g}; add --resample, or use a --model of its um/px"
         )
-    return PlacedImage(source, source.canvas(mpp), (y, x))
+    square = replace(source, aspect=1.0) if abs(source.aspect - 1.0) <= SAME_MPP else source  # drawings have one scale
+    return PlacedImage(square, square.canvas(mpp), (y, x))
 
 
 def synthetic_of(config: RunConfig) -> Literal["true", "partly"]:
