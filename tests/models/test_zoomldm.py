@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import released
 
+SUMMARY_LAYER = "cond_stage_model.encoder.layers.encoder_layer_999999999.ln_1.weight"
+
 
 @pytest.fixture(scope="module", params=[8, 4], ids=["brca", "naip"])
 def levels(request: pytest.FixtureRequest) -> int:
@@ -129,6 +131,7 @@ FIRST = "diffusion_model.input_blocks.0.0.weight"
         (lambda s: s.update({"cond_stage_model.dim_reduce.bias": torch.zeros(64, dtype=torch.int8)}), "of torch.int8"),
         (lambda s: s.update({"alphas_cumprod": torch.linspace(1, 0, 1000)}), "noise levels"),
         (lambda s: [s.pop(n) for n in list(s) if n.startswith("cond_stage_model.")], r"no tensors cond_stage_model.\*"),
+        (lambda s: s.update({SUMMARY_LAYER: torch.zeros(1)}), "has 1000000000 layers; at most 64 are taken"),
         (lambda s: s.update({"big": torch.zeros(1).expand(10**12)}), "more numbers than it has bytes"),
         (lambda s: s.clear(), r"no tensors model.diffusion_model.\*"),
     ],
@@ -186,5 +189,12 @@ def test_other_objects_are_refused_and_folders_kept(tmp_path: Path, checkpoint: 
     with pytest.raises(BundleError, match=r"exists already; .*--overwrite"):
         import_zoomldm(file, tmp_path / "bundle")
     assert (tmp_path / "bundle" / "mine.txt").exists()
-    import_zoomldm(file, tmp_path / "bundle", overwrite=True)
+    with pytest.raises(BundleError, match=r"is no bundle \(no wsigen.yaml\)"):
+        import_zoomldm(file, tmp_path / "bundle", overwrite=True)
+    assert (tmp_path / "bundle" / "mine.txt").exists()
+    (tmp_path / "bundle" / "mine.txt").rename(tmp_path / "bundle" / "wsigen.yaml")
+    inside = file.rename(tmp_path / "bundle" / file.name)
+    with pytest.raises(BundleError, match="which --overwrite would delete"):
+        import_zoomldm(inside, tmp_path / "bundle", overwrite=True)
+    import_zoomldm(inside.rename(file), tmp_path / "bundle", overwrite=True)
     assert read_card(tmp_path / "bundle").grid is not None

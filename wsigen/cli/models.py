@@ -68,7 +68,9 @@ def import_(
     tokens: Annotated[
         Path | None, typer.Option("--tokens", metavar="FILE", help="the released model that draws tokens, for tiles")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="take the place of a folder that is there")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="take the place of a bundle that is there; another folder is left alone")
+    ] = False,
 ) -> None:
     """Turn released weights of another project into a model that wsigen can use."""
     from wsigen.models.zoomldm import import_zoomldm

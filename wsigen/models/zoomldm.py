@@ -8,7 +8,7 @@ functions; the widths are read from the tensors. Nothing but tensors is unpickle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -38,6 +38,9 @@ UNET_WIDTHS = (1, 2, 3, 5)
 """Channels of the U-Net's blocks over those of its first convolution; all but the first attend to tokens."""
 
 VAE_WIDTHS = (1, 2, 4)
+
+MOST_LAYERS = 64
+"""Of the summariser, as a bundle's may have (`network_config`)."""
 
 HEADS = 8
 """Of the summariser; the tensors do not say it."""
@@ -146,7 +149,7 @@ def import_zoomldm(
     tokens : Path, optional
         The conditioning diffusion model, which draws tokens (`token_model`).
     overwrite : bool
-        Take the place of a folder that is there.
+        Take the place of a bundle that is there.
 
     Returns
     -------
@@ -158,8 +161,7 @@ def import_zoomldm(
     BundleError
         If the file holds anything but tensors, or not those of a ZoomLDM; if the bundle cannot be written.
     """
-    if folder.exists() and not overwrite:
-        raise BundleError(f"{folder}: exists already; name another folder, or add --overwrite")
+    _check_place(folder, overwrite, [given for given in (file, tokens) if given is not None])
     state = read_tensors(file)
     with refusing(BundleError, file, "it is no checkpoint of ZoomLDM: take weights.ckpt as it was released"):
         unet_state, averaged = _unet_state(state)
@@ -187,6 +189,19 @@ def import_zoomldm(
         else "the file has no running mean: the U-Net of the last step is used",
         "the summariser is that of the last step: the file holds no running mean of it",
     ]
+
+
+def _check_place(folder: Path, overwrite: bool, given: Sequence[Path]) -> None:
+    """Refuse a place where the bundle would delete anything but another bundle (BundleError)."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise BundleError(f"{folder}: exists already; name another folder, or add --overwrite")
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD_NAME).is_file()):
+        raise BundleError(f"{folder}: is no bundle (no {CARD_NAME}), so that it is not overwritten; name another folder")
+    for file in given:
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"{folder}: holds {file}, which --overwrite would delete; name another folder")
 
 
 def _part(state: State, prefix: str) -> dict[str, Tensor]:
@@ -265,6 +280,8 @@ def _summariser(state: dict[str, Tensor]) -> ViTSummariser:
     if isqrt(slots) != PARTS:
         raise ValueError(f"its summariser has {slots} slots for cells; {PARTS**2} are known")
     layers = 1 + max(int(name.split(".")[2].rpartition("_")[2]) for name in state if name.startswith("encoder.layers."))
+    if layers > MOST_LAYERS:  # a name alone would have as many built
+        raise ValueError(f"its summariser has {layers} layers; at most {MOST_LAYERS} are taken")
     mlp = state["encoder.layers.encoder_layer_0.mlp.0.weight"].shape[0]
     build = lambda: ViTSummariser(dimension, levels, PARTS, width, layers, HEADS, mlp)  # noqa: E731  # built once, below
     network: ViTSummariser = filled(build, state, "summariser")
