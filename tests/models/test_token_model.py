@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from wsigen.base.errors import BundleError, ConfigError
+from wsigen.models.bundle import check_bundle
 from wsigen.models.model import load_model
 from wsigen.models.tiles import TileSettings, sample_tiles, write_tiles
 from wsigen.models.token_model import TokenDraw, load_token_model, read_release, sample_tokens
@@ -108,6 +111,27 @@ def test_what_is_not_the_release_is_refused(bundle: Path, checkpoint: tuple[dict
     with pytest.raises(BundleError, match=r"draws 17 tokens .* the summariser gives 65 tokens"):
         import_zoomldm(weights, tmp_path / "bundle", tokens=other)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 7}, "heads 7 must divide hidden"),
+        ({"width": 32}, "token_model width is 32, but of the summariser it is 64"),
+        ({"levels": 5}, "token_model levels is 5, but of the summariser it is 8"),
+        ({"tokens": 64}, "token_model tokens is 64, but of the summariser it is 65"),
+        ({"depth": "many"}, "depth"),
+    ],
+)
+def test_a_network_of_other_tokens_than_its_bundle_s_is_refused(
+    bundle: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(bundle, tmp_path / "other")
+    file = tmp_path / "other" / "token_model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BundleError, match=message) as refusal:
+        check_bundle(tmp_path / "other")
+    assert "\n" not in str(refusal.value)
 
 
 class Evil:

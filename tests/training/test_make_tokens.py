@@ -14,9 +14,10 @@ from streams import WORDS
 
 import wsigen
 from wsigen.base.errors import TrainingError
+from wsigen.models.network_config import TokenModelConfig
 from wsigen.models.summariser import build_summariser, summarise
 from wsigen.models.tiles import write_tiles
-from wsigen.models.token_model import TokenDraw, TokenModelConfig, sample_tokens
+from wsigen.models.token_model import TokenDraw, sample_tokens
 from wsigen.training import image_grids
 from wsigen.training.autoencoder import build_vae
 from wsigen.training.loop import train

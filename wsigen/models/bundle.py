@@ -109,6 +109,9 @@ def check_parts(path: Path, card: BundleCard) -> None:
     if card.grid is not None and card.grid.told == "tokens":
         check_weights(path, (SUMMARISER,))
         _check_summariser(path, card.grid, len(card.levels))
+        if (path / TOKEN_MODEL).is_dir():
+            check_weights(path, (TOKEN_MODEL,))
+            _check_token_model(path)
     _check_vae(path, read_config(path, "vae"), card)
     _check_denoiser(path, card)
     if card.drawing is not None:
@@ -238,6 +241,13 @@ def _check_summariser(folder: Path, grid: GridCondition, levels: int) -> None:
     for parts in grid.parts:
         if parts > side or side % parts:
             raise BundleError(f"{folder}: grid.parts of the card has {parts}, no divisor of the summariser's side {side}")
+
+
+def _check_token_model(folder: Path) -> None:
+    drawn, made = read_config(folder, TOKEN_MODEL), read_config(folder, SUMMARISER)
+    tokens = made["out_side"] ** 2 if "out_side" in made else made["side"] ** 2 + 1
+    for what, wanted in (("tokens", tokens), ("width", made["width"]), ("levels", made["levels"])):
+        _agree(folder, f"{TOKEN_MODEL} {what}", drawn[what], "of the summariser it is", wanted)
 
 
 def _check_denoiser(folder: Path, card: BundleCard) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsigen.base.errors import BundleError
 from wsigen.base.json_file import read_json
-from wsigen.base.yaml_file import validated
+from wsigen.base.yaml_file import Settings, validated
 
 Config = dict[str, Any]
 """The JSON config of a network."""
@@ -166,17 +166,45 @@ class ConvSummariserConfig(_Config):
         return self
 
 
+class TokenModelConfig(Settings):
+    """Of a `token_model.TokenModel`.
+
+    Attributes
+    ----------
+    tokens, width : int
+        T and C of what it draws.
+    levels : int
+        Magnifications.
+    hidden, depth, heads : int
+        Of the transformer.
+    """
+
+    tokens: Channels
+    width: Channels
+    levels: Annotated[int, Field(ge=1, le=100)]
+    hidden: Channels
+    depth: Annotated[int, Field(ge=1, le=256)]
+    heads: Channels
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> TokenModelConfig:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads {self.heads} must divide hidden {self.hidden}")
+        return self
+
+
 SUMMARISERS: dict[str, type[_Config]] = {
     "ViTSummariser": ViTSummariserConfig,
     "ConvSummariser": ConvSummariserConfig,
 }
 
-_KINDS: dict[str, type[_Config]] = {
+_KINDS: dict[str, type[BaseModel]] = {
     "vae": VaeConfig,
     "unet": UnetConfig,
     "transformer": TransformerConfig,
     "scheduler": SchedulerConfig,
     "text_encoder": TextConfig,
+    "token_model": TokenModelConfig,
 }
 
 
@@ -185,7 +213,7 @@ _OLD_TRANSFORMERS = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single"
 
 
 def read_config(folder: Path, part: str) -> Config:
-    """Read the config of ``vae``, ``unet``, ``transformer``, ``scheduler``, ``text_encoder`` or ``summariser``.
+    """Read the config of ``vae``, ``unet``, ``transformer``, ``scheduler``, ``text_encoder``, ``summariser``, ``token_model``.
 
     Raises
     ------

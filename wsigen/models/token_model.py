@@ -13,22 +13,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wsigen.base.errors import BundleError, refusing
 from wsigen.base.geometry import Box
-from wsigen.base.json_file import read_json
 from wsigen.base.noise import Stream, normal_field
-from wsigen.base.yaml_file import Settings, validated
 from wsigen.models.bundle import TOKEN_MODEL
 from wsigen.models.checkpoint import filled, read_tensors
+from wsigen.models.network_config import TokenModelConfig, read_config
 from wsigen.models.weights import choose_weights, demand_fit
 from wsigen.sampling.schedule import Schedule, ddim_step
 
@@ -38,29 +36,6 @@ STEPS = 200
 """As its authors sample."""
 
 TIMESTEPS, FREQUENCIES = 1000, 256
-
-Size = Annotated[int, Field(ge=1, le=65_536)]
-
-
-class TokenModelConfig(Settings):
-    """Sizes of a `TokenModel`.
-
-    Attributes
-    ----------
-    tokens, width : int
-        T and C of what it draws.
-    levels : int
-        Magnifications.
-    hidden, depth, heads : int
-        Of the transformer.
-    """
-
-    tokens: Size
-    width: Size
-    levels: Annotated[int, Field(ge=1, le=100)]
-    hidden: Size
-    depth: Annotated[int, Field(ge=1, le=256)]
-    heads: Size
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -192,14 +167,12 @@ def load_token_model(bundle: Path, device: str = "cpu") -> TokenModel:
     from safetensors.torch import load_file
 
     folder = bundle / TOKEN_MODEL
-    try:
-        content = read_json(folder / "config.json", BundleError, "copy the bundle again")
-    except FileNotFoundError:
+    if not (folder / "config.json").is_file():
         raise BundleError(
             f"{bundle}: draws no tokens: it has no {TOKEN_MODEL}; 'wsigen train tokens' trains one, "
             "'wsigen models import zoomldm FILE OUT --tokens FILE' adds the released one"
-        ) from None
-    config = validated(TokenModelConfig, content, str(folder / "config.json"), BundleError)
+        )
+    config = TokenModelConfig(**read_config(bundle, TOKEN_MODEL))
     demand_fit(lambda: TokenModel(config), folder)
     network = TokenModel(config)
     with refusing(BundleError, folder, "copy the bundle again"):

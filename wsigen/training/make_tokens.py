@@ -28,8 +28,9 @@ from wsigen.dataset.drawing import Drawer
 from wsigen.grids.grid import EncoderId
 from wsigen.models.bundle import TOKEN_MODEL, check_bundle
 from wsigen.models.card import BundleCard, GridCondition
+from wsigen.models.network_config import TokenModelConfig
 from wsigen.models.summariser import AnySummariser, load_summariser, summarise
-from wsigen.models.token_model import TIMESTEPS, TokenModel, TokenModelConfig, noise_levels, save_token_model
+from wsigen.models.token_model import TIMESTEPS, TokenModel, noise_levels, save_token_model
 from wsigen.training.grid_settings import EncodedGrid, SummariserSettings
 from wsigen.training.image_grids import ImageGrids, grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
