@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_what_a_browser_is_started_with_leads_to_the_page_once(slide: Path) -> N
         assert (status, urljoin(address, headers["Location"])) == (302, address)
         assert ask(first)[0] == ask(urljoin(address, "/another/"))[0] == 403
         assert ask(address)[0] == 200
+
+
+def test_a_name_that_no_browser_can_ask_for(slide: Path, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff.ome.tiff"))
+    path.write_bytes(slide.read_bytes())
+    for what in (path, tmp_path):
+        with pytest.raises(WsigenError, match="not UTF-8"):
+            site_of(str(what))
 
 
 def test_ranges(url: str, slide: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from seeing import inner, keep, of_slide, pane_pixels
 from slide_making import tissue
 from viewing_making import drawn_classes, large_slide, painted_slide, small_slide, write_areas
 
+from wsigen.base.geometry import Box
+from wsigen.slide.reading import open_image
 from wsigen.viewing.server import serving
 from wsigen.viewing.site import site_of
 
@@ -58,6 +61,39 @@ def test_other_tiles(visit: Any, tmp_path: Path, kind: str) -> None:
         shot, y, x = pane_pixels(visit.go(url + PLACE))
         difference = np.abs(inner(shot) - of_slide(tifffile.imread(path), y, x, shot))
         assert difference.max() == 0 if kind == "deflate" else difference.mean() < 3
+
+
+def test_a_tile_that_the_file_leaves_out_is_white(visit: Any, tmp_path: Path) -> None:
+    path = small_slide(tmp_path)
+    path.with_name("a.geojson").unlink()
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages.first.tags["TileByteCounts"]
+        across = -(-1500 // tif.pages.first.tilewidth)
+        at = (550 // tif.pages.first.tilelength) * across + 750 // tif.pages.first.tilewidth
+        width = {3: 2, 4: 4, 16: 8}[int(tag.dtype)]
+    with path.open("r+b") as file:
+        file.seek(tag.valueoffset + at * width)
+        file.write(bytes(width))
+    wanted = open_image(path).read(0, Box(0, 0, 1100, 1500))
+    assert (wanted[550, 750] == 255).all()
+    with serving(site_of(str(path))) as url:
+        shot, y, x = pane_pixels(visit.go(url + PLACE))
+        assert np.abs(inner(shot) - of_slide(wanted, y, x, shot).astype(int)).max() <= 3
+
+
+def test_classes_as_strangers_write_them(visit: Any, tmp_path: Path) -> None:
+    path = small_slide(tmp_path)
+    drawn = path.with_name("a.geojson")
+    content = json.loads(drawn.read_text())
+    said = ["Nerve", {"name": "Fat", "color": -65536}]
+    for feature, classification in zip(content["features"], said, strict=True):
+        feature["properties"]["classification"] = classification
+    drawn.write_text(json.dumps(content))
+    with serving(site_of(str(path))) as url:
+        legend = visit.go(url + PLACE).locator(".legend")
+        assert sorted(legend.locator(".class").all_text_contents()) == ["Fat", "Nerve"]
+        grey = "getComputedStyle(document.querySelector('.swatch')).backgroundColor"
+        assert legend.page.evaluate(grey) == "rgb(128, 128, 128)"
 
 
 def test_the_first_tile_of_a_large_slide(visit: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsigen.base.csv_file import read_table
-from wsigen.base.errors import ImageError, refusing
+from wsigen.base.errors import ImageError, printable, refusing
 from wsigen.viewing.shown_slide import ShownSlide
 
 TABLE = "cohort.csv"
@@ -96,4 +96,12 @@ def _url(folder: Path, path: Path) -> str:
     """Of a file, relative to the page; a link that leads out of the folder is refused."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ImageError(f"{path}: does not lie in {folder}; a page shows what lies beside it")
-    return quote(path.resolve().relative_to(folder.resolve()).as_posix())
+    return quoted(path.resolve().relative_to(folder.resolve()).as_posix())
+
+
+def quoted(name: str) -> str:
+    """A name as part of an address (ImageError: a browser cannot ask for it)."""
+    try:
+        return quote(name)
+    except UnicodeEncodeError:
+        raise ImageError(f"{printable(name)}: the name is not UTF-8, no browser can ask for it; rename the file") from None

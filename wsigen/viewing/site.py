@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from wsigen.base.errors import BundleError, ConfigError, ImageError
 from wsigen.models.bundle import check_bundle, find_bundle
 from wsigen.storage.folder import RUN_SPEC
 from wsigen.storage.opening import is_url, open_folder
 from wsigen.viewing.editing import Edit, Editor
-from wsigen.viewing.find import annotations_of, slides_of_folder
+from wsigen.viewing.find import annotations_of, quoted, slides_of_folder
 from wsigen.viewing.page import DATA, FOLDER, Make, assets, pages_of
 from wsigen.viewing.shown_slide import ShownSlide
 from wsigen.viewing.versions import Versions, originals
@@ -124,9 +124,9 @@ def _alone(path: str, number: int, real: bool) -> ShownSlide:
     return ShownSlide(
         name,
         path,
-        f"files/{number}/{quote(name)}",
+        f"files/{number}/{quoted(name)}",
         drawn,
-        f"files/{number}/{quote(drawn.name)}" if drawn else "",
+        f"files/{number}/{quoted(drawn.name)}" if drawn else "",
         real=real,
     )
 

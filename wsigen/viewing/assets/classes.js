@@ -16,9 +16,8 @@ export class ClassLayer {
     for (const feature of content.features ?? content) {
       const rings = ringsOf(feature.geometry);
       if (!rings.length) continue;
-      const said = feature.properties?.classification;
-      const name = String(said?.name ?? "Unclassified");
-      if (!byName.has(name)) byName.set(name, { name, color: said?.color ?? GREY, area: 0, areas: [], coarse: new Map() });
+      const { name, color } = classOf(feature);
+      if (!byName.has(name)) byName.set(name, { name, color, area: 0, areas: [], coarse: new Map() });
       const entry = byName.get(name);
       entry.area += rings.reduce((sum, ring) => sum + ring.sign * Math.abs(shoelace(ring.points)), 0);
       entry.areas.push({ rings, box: boxOf(rings), path: null });
@@ -44,7 +43,7 @@ export class ClassLayer {
     const seen = [-origin.x / scale, -origin.y / down, (canvas.width - origin.x) / scale, (canvas.height - origin.y) / down];
     for (const entry of this.classes) {
       if (hidden.has(entry.name)) continue;
-      const colour = `rgb(${entry.color.map(Number).join(" ")})`;
+      const colour = `rgb(${entry.color.join(" ")})`;
       context.globalAlpha = opacity;
       context.fillStyle = context.strokeStyle = colour;
       for (const path of pathsOf(entry, scale, seen)) {
@@ -53,6 +52,15 @@ export class ClassLayer {
       }
     }
   }
+}
+
+/** Name and colour of an area's class; strangers write what they like there, and it is grey then (as in `class_picture.py`). */
+function classOf(feature) {
+  const said = feature.properties?.classification;
+  const color = said?.color;
+  const known = Array.isArray(color) && color.length >= 3 && color.slice(0, 3).every(Number.isInteger);
+  const name = typeof said === "string" ? said : said?.name;
+  return { name: String(name || "Unclassified"), color: known ? color.slice(0, 3).map((value) => value & 255) : GREY };
 }
 
 /** Paths to draw at a scale: one of all areas, simplified to what can be seen, or each area on the screen. */

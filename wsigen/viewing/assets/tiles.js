@@ -64,6 +64,7 @@ export class TiffTiles {
   async tile(level, row, column, signal) {
     const index = row * this.#table.levels[level].across + column;
     const [at, size] = await Promise.all([this.#number(level, "offsets", index), this.#number(level, "counts", index)]);
+    if (!size) return createImageBitmap(white(this.#table.tile)); // not scanned: the file holds nothing there
     return this.#decode(await this.#file.read(at, size, signal));
   }
 
@@ -104,6 +105,12 @@ export class TiffTiles {
     const rgb = new Uint8Array(await new Response(stream).arrayBuffer());
     return createImageBitmap(toImage(rgb, this.#table.tile, this.#table.differences));
   }
+}
+
+function white(side) {
+  const image = new ImageData(side, side);
+  image.data.fill(255);
+  return image;
 }
 
 /** RGB of a square tile to an image; differences along a row are added up first. */

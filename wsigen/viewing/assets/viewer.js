@@ -425,7 +425,7 @@ function legend(pane, named, look, changed) {
     const share = `${number((100 * entry.area) / (layer.area || 1))} %`;
     const area = mm2 ? `${number(entry.area * mm2)} mm²` : `${number(entry.area / 1e6)} Mpx`;
     return el("li", {}, el("label", {}, box, el("i", { className: "swatch",
-      style: { background: `rgb(${entry.color.map(Number).join(" ")})` } }),
+      style: { background: `rgb(${entry.color.join(" ")})` } }),
     el("span", { className: "class", title: entry.name }, entry.name)), el("span", { className: "area" }, area),
     el("span", { className: "share" }, share));
   });
