@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -17,6 +19,7 @@ from tiny_bundles import tiny_vq
 import wsigen
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import ConfigError, DatasetError, TrainingError
+from wsigen.base.geometry import Box
 from wsigen.dataset.latents import LatentBatch
 from wsigen.grids.compress import compress
 from wsigen.models.bundle import check_bundle
@@ -154,6 +157,40 @@ def test_windows_are_those_of_the_patches_turned_with_them(folder: Path, tmp_pat
     assert fine.shape == window.shape
     assert (fine[:, 2:] == 0).all()
     assert (fine[-1, :2, :2] == 1).all()
+
+
+def test_few_files_of_grids_are_open_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {position: tmp_path / f"{position}.wsz" for position in range(8)}
+    for file in files.values():
+        compress(folder / "a.png", file, encoder=Means(), cell_um=32.0, mpp=0.5)
+    held = image_grids.KeptGrids(files)
+    monkeypatch.setattr(image_grids, "KEPT_BYTES", 0)
+    monkeypatch.setattr(image_grids, "OPEN_FILES", 2)
+    read = image_grids.KeptGrids(files)
+    box = Box(0, 0, 3, 3)
+    for grids, most in ((held, 0), (read, 2)):
+        assert grids.dimensions == {6}
+        windows = [grid.window(box, 50.0)[0] for grid in grids.values()]
+        assert len([f for f in psutil.Process().open_files() if f.path.startswith(str(tmp_path))]) <= most
+        assert all(np.array_equal(window, held[0].window(box, 50.0)[0]) for window in windows)
+
+
+def test_a_process_waits_while_another_makes_grids(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsigen.dataset.dataset import open_dataset
+
+    monkeypatch.setattr("wsigen.dataset.latents.LOOK_S", 0.01)
+    settings = EncodedGrid.model_validate({"encoder": "means", "cell_um": 32.0, "summariser": VIT})
+    there: list[int] = []
+
+    def share(which: int) -> None:
+        meet = lambda: there.append(len([f for f in tmp_path.iterdir() if f.name[0] in "ab"]))  # noqa: E731
+        image_grids.image_grids(open_dataset(folder / "dataset.yaml"), settings, tmp_path, 8, share=(which, 2), meet=meet)
+
+    other = Timer(1.0, share, (1,))
+    other.start()
+    share(0)
+    other.join()
+    assert there == [2, 2]
 
 
 def test_parts_are_cells_to_the_power_of_two_below() -> None:

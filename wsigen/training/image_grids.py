@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from wsigen.base.errors import DatasetError, WsigenError
 from wsigen.base.geometry import Box
 from wsigen.dataset.crops import dihedral
 from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.latents import await_others
 from wsigen.dataset.members import Member
 from wsigen.dataset.patches import Patches
 from wsigen.grids.compress import compress
 from wsigen.grids.grid import Grid, GridFile, standardised_cells
 from wsigen.grids.opening import SUFFIXES, open_grid, read_about
 from wsigen.grids.tiles import cells_of
-from wsigen.grids.wsz import SUFFIX
+from wsigen.grids.wsz import SUFFIX, open_wsz
 from wsigen.models.card import GridCondition
 from wsigen.models.extractors.extractors import Extractor, open_extractor
 from wsigen.training.grid_settings import EncodedGrid
@@ -33,6 +35,8 @@ Array = NDArray[np.float32]
 KEPT_BYTES = 2**30
 """Cells kept in memory; those of further images are read from their files, a chunk for each window."""
 
+OPEN_FILES = 64
+"""Files of further images that are open at a time: a process may open about a thousand, of all kinds."""
 
 OTHER_SIZE = 0.05
 """Relative difference of sizes, of slides or of cells, that is let pass."""
@@ -50,7 +54,7 @@ class ImageGrids:
 
     Attributes
     ----------
-    grids : dict of int to Grid
+    grids : mapping of int to Grid
         By the position of the image in the dataset's members.
     patches : Patches
         Of the training split.
@@ -62,7 +66,7 @@ class ImageGrids:
         What the card says of it.
     """
 
-    grids: dict[int, Grid]
+    grids: Mapping[int, Grid]
     patches: Patches
     mpps: Sequence[float]
     side_px: int
@@ -126,17 +130,21 @@ def image_grids(
     folder.mkdir(parents=True, exist_ok=True)
     source = _Files(settings.files) if settings.files else _Encoded(settings, device)
     files = {position: source.place(folder, member) for position, member in members.items()}
-    own = list(members)[share[0] :: share[1]]
+    own, slowest_s = list(members)[share[0] :: share[1]], 0.0
     for number, position in enumerate(own, start=1):
         if not files[position].is_file():
+            begin = monotonic()
             source.make(members[position], files[position])
+            slowest_s = max(slowest_s, monotonic() - begin)
             if watch is not None:
                 watch(number, len(own))
+    if share[1] > 1:
+        await_others(lambda: sum(not file.is_file() for file in files.values()), slowest_s)
     if meet is not None:
         meet()
-    abouts = {members[position].name: read_about(file) for position, file in files.items()}
-    grids = _kept({position: open_grid(file) for position, file in files.items()})
-    told = _condition(settings, abouts, {len(grid.values) for grid in grids.values()}, dataset)
+    grids = KeptGrids(files)
+    abouts = {members[position].name: about for position, about in grids.abouts.items()}
+    told = _condition(settings, abouts, grids.dimensions, dataset)
     if told.told == "channels":
         mean, std = _moments(grids)
         told = told.model_copy(update={"mean": mean, "std": std})
@@ -149,6 +157,41 @@ def grid_key(settings: EncodedGrid, device: str = "cpu") -> str:
         return encoder_named(settings.encoder, device).sha256[:16]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(settings.files.glob("*"))]
     return _digest(stats)
+
+
+class KeptGrids(Mapping[int, Grid]):
+    """Grids of files: as many in memory as there is room for, and few of the others open at a time.
+
+    Attributes
+    ----------
+    abouts : dict of int to GridFile
+        What each says of itself.
+    dimensions : set of int
+        Numbers of a cell, of all of them.
+    """
+
+    def __init__(self, files: Mapping[int, Path]) -> None:
+        self._files, self._opened = files, lru_cache(OPEN_FILES)(open_grid)
+        self._held: dict[int, Grid] = {}
+        self.abouts: dict[int, GridFile] = {}
+        self.dimensions: set[int] = set()
+        room = KEPT_BYTES
+        for member, file in files.items():
+            self.abouts[member], grid = open_wsz(file)
+            self.dimensions.add(grid.values.shape[0])
+            held = grid.held(room)
+            if held is not grid:
+                self._held[member] = held
+                room -= held.values.nbytes
+
+    def __getitem__(self, member: int) -> Grid:
+        return self._held.get(member) or self._opened(self._files[member])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 class _Encoded:
@@ -211,15 +254,6 @@ def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
-def _kept(grids: dict[int, Grid]) -> dict[int, Grid]:
-    """Grids, as many in memory as there is room for."""
-    room, kept = KEPT_BYTES, {}
-    for member, grid in grids.items():
-        kept[member] = grid.held(room)
-        room -= 0 if kept[member] is grid else kept[member].values.nbytes
-    return kept
-
-
 def _condition(settings: EncodedGrid, abouts: dict[str, GridFile], dimensions: set[int], dataset: Dataset) -> GridCondition:
     """What the card says of the grid; by channels the mean and deviation are still to be measured."""
     (first, about), *others = abouts.items()
@@ -252,7 +286,7 @@ def parts_of(crop_um: float, cell_um: float, most: int) -> int:
     return min(most, 1 << (cells.bit_length() - 1))
 
 
-def _moments(grids: dict[int, Grid]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(grids: Mapping[int, Grid]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each number over the known cells of all grids."""
     count, total, squares = 0, np.zeros(1), np.zeros(1)
     for grid in grids.values():
