@@ -178,6 +178,30 @@ def test_cells_that_the_denoiser_was_never_told_are_refused(folder: Path, tmp_pa
     assert not (tmp_path / "on").exists()
 
 
+def test_blocks_that_do_not_divide_a_crop_are_refused_before_anything_is_made(folder: Path, tmp_path: Path) -> None:
+    """Crops are of 16 cells, and of 8 where a share of them is quartered."""
+    denoiser = yaml.safe_load((folder / "denoiser.yaml").read_text())
+    for sides, quarters in (([1, 3], 0.0), ([16], 0.5)):
+        changes = {"grid": {"cell_sides": sides}, "quarter_share": quarters}
+        (folder / "sides.yaml").write_text(yaml.safe_dump({**denoiser, **changes}))
+        with pytest.raises(
+            TrainingError, match=rf"grid.cell_sides': {sides[-1]} does not divide the {16 // (1 + (quarters > 0))}"
+        ):
+            wsigen.train_denoiser(folder / "sides.yaml", out=tmp_path / "out")
+    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
+    dataset["levels"] = [{"name": "fine", "mpp": 0.5}, {"name": "thrice", "mpp": 1.5}]
+    (folder / "thrice.yaml").write_text(yaml.safe_dump(dataset))
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    for changes, said in (
+        ({"dataset": "thrice.yaml"}, "ratio of the um/px"),
+        ({"telling": {"cell_sides": [5]}}, "telling.cell_sides"),
+    ):
+        (folder / "sides.yaml").write_text(yaml.safe_dump({**recipe, "sampling": {"noise": 0}, **changes}))
+        with pytest.raises(TrainingError, match=f"{said}.* does not divide the 8 cells a side of a crop"):
+            wsigen.train_grid(folder / "sides.yaml", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("mpp", [0.3, 0.8])
 def test_cells_that_are_no_whole_multiple_of_the_slides_are_refused(folder: Path, mpp: float) -> None:
     card = yaml.safe_load((folder / "grid/bundle/wsigen.yaml").read_text())

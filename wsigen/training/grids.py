@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from wsigen.base.errors import TrainingError
 from wsigen.grids.mean_colour import mean_colours
 from wsigen.models.card import Level
 from wsigen.training.grid_settings import GridTelling
@@ -61,6 +62,14 @@ def enlarged(cells: Tensor, side: int) -> Tensor:
         return cells
     means = functional.avg_pool2d(cells, side)
     return means.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+
+
+def check_sides(what: str, sides: Sequence[int], crop: int) -> None:
+    """Refuse blocks of cells that crops, the smallest of so many cells a side, are not made of (TrainingError)."""
+    unfit = next((side for side in sides if crop % side), None)
+    if unfit is not None:
+        problem = f"{unfit} does not divide the {crop} cells a side of a crop"
+        raise TrainingError(f"{what}: {problem}; choose others, or another patch_px")
 
 
 def coarser_cells(cells: Tensor, levels: NDArray[np.int64], ratios: Sequence[int]) -> tuple[Tensor, NDArray[np.bool_]]:

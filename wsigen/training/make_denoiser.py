@@ -31,7 +31,7 @@ from wsigen.training.conditions import Conditioner, embed_prompts
 from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
 from wsigen.training.denoiser_task import DenoiserTask, Telling, check_noise
 from wsigen.training.grid_settings import EncodedGrid
-from wsigen.training.grids import told_grid, with_cells, worn_windows
+from wsigen.training.grids import check_sides, told_grid, with_cells, worn_windows
 from wsigen.training.image_grids import grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
@@ -72,6 +72,9 @@ def make_denoiser(recipe: DenoiserRecipe, dataset: Dataset, out: Path, *, resume
     _check_classes(recipe, dataset)
     check_noise(recipe, len(dataset.levels))
     vae = load_vae(recipe.autoencoder)
+    if recipe.grid:
+        crop = dataset.settings.patch_px // factor_of(vae) // (2 if recipe.quarter_share else 1)
+        check_sides("setting 'grid.cell_sides'", recipe.grid.cell_sides, crop)
     # Latents of another dataset are replaced: first be sure that they are wanted.
     check_folder(out, identity(recipe, data_key(recipe, dataset, vae)), resume)
     return fit_denoiser(recipe, encoded(recipe, dataset, vae, out), vae, out, resume=resume)

@@ -24,7 +24,7 @@ from wsigen.training.conditions import Conditioner
 from wsigen.training.denoiser import build_schedule, build_unet, fit_embeddings
 from wsigen.training.denoiser_task import DenoiserTask, check_noise
 from wsigen.training.grid_settings import GridTelling
-from wsigen.training.grids import coarser_cells, level_ratios, told_grid
+from wsigen.training.grids import check_sides, coarser_cells, level_ratios, told_grid
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import save_card, save_network, whole_folder
@@ -56,10 +56,13 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     """
     card = _card_with_network(recipe, dataset)
     check_noise(recipe, len(dataset.levels))
-    check_folder(out, identity(recipe, dataset), resume)
     drawing = card.drawing
     if drawing is None or card.grid is None:
         raise ValueError("a card without a network of grids")
+    ratios = level_ratios(drawing.levels)
+    check_sides("setting 'telling.cell_sides'", recipe.telling.cell_sides, card_side(card))
+    check_sides(f"{recipe.dataset}: ratio of the um/px of two levels", ratios, card_side(card))
+    check_folder(out, identity(recipe, dataset), resume)
     mean, std = (np.asarray(v, dtype=np.float32) for v in (card.grid.mean, card.grid.std))
     state, cell_px = processes(), card.latent.factor
     cells = image_cells(dataset, out / "cells", cell_px, (state.process_index, state.num_processes), meet)
@@ -71,7 +74,7 @@ def make_grid(recipe: GridRecipe, dataset: Dataset, out: Path, *, resume: bool =
     if recipe.start is not None:
         _load_start(recipe.start, card, unet)
     conditioner = Conditioner(card.conditioning.kind, len(card.classes), len(drawing.levels), True)
-    tell = partial(_tell, recipe.telling, level_ratios(drawing.levels))
+    tell = partial(_tell, recipe.telling, ratios)
     show = partial(_shown, mean=mean, std=std)
     task = GridTask(recipe, recipe.sampling, unet, scheduler, conditioner, stream, show, tell, patch=recipe.network.patch)
     outcome = train(task, recipe.loop, out, identity(recipe, dataset), seed=recipe.seed, resume=resume)
