@@ -25,11 +25,16 @@ print("run-1  denoise (0.7 um/px): 50 %  6/12 tasks  20 s left", file=sys.stderr
 output = pathlib.Path(given["--output"])
 if "wrong" in name:
     sys.exit("class 'Bone' is not of this model; choose another")
+work = output.with_name(output.name.partition(".")[0] + ".edit-" + given["--seed"] + ".edit")
+work.mkdir()
+if not output.name.endswith(".ome.tiff"):
+    sys.exit("a TIFF of JPEG 2000, in which pixels cannot be replaced; give the new slide a name in .ome.tiff, and all of it is")
 if "slow" in name:
     try:
         time.sleep(60)
     except KeyboardInterrupt:
         sys.exit(130)
+work.rmdir()
 output.write_text("slide")
 output.with_name(output.name.replace(".ome.tiff", ".geojson")).write_text("one\\ntwo\\n")
 """
@@ -96,7 +101,17 @@ def test_what_is_wrong_is_said(classes: Path, tmp_path: Path, wsigen_program: Pa
     else:
         lines = edit(classes, tmp_path, STUB_KEPT=str(wsigen_program), **more)
     assert any(line.startswith("CALL error") and said in line for line in lines)
+    assert not list(tmp_path.glob("*.edit"))
     assert not any(line.startswith("CALL open") for line in lines)
+
+
+def test_a_format_that_is_not_edited_in_place_becomes_an_ome_tiff(
+    classes: Path, tmp_path: Path, wsigen_program: Path
+) -> None:
+    said = edit(classes, tmp_path, "scan.svs", STUB_KEPT=str(wsigen_program))
+    assert "CALL open scan.edit-1.ome.tiff" in said
+    assert not any(line.startswith("CALL error") for line in said)
+    assert not list(tmp_path.glob("*.edit"))
 
 
 def test_in_a_project(classes: Path, tmp_path: Path, wsigen_program: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 from seeing import inner, keep, of_slide, pane_pixels
+from slide_making import tissue
 from test_server import ask
 from viewing_making import cohort, fake_edit, painted_slide, small_slide
 
@@ -193,8 +195,9 @@ def test_what_goes_wrong_is_told(slide: Path, error: Exception) -> None:
     assert not list(slide.parent.glob("a.edit-*"))
 
 
-def test_names_of_versions(tmp_path: Path) -> None:
+def test_names_of_versions(tmp_path: Path, slide: Path) -> None:
     def name(text: str) -> str:
+        shutil.copyfile(slide, tmp_path / text)
         return next_version(tmp_path / text).name
 
     assert name("x.ome.tiff") == "x.edit-1.ome.tiff"
@@ -202,7 +205,9 @@ def test_names_of_versions(tmp_path: Path) -> None:
     assert [name("x.ome.tiff"), name("x.edit-1.ome.tiff")] == ["x.edit-2.ome.tiff"] * 2
     (tmp_path / "x.edit-2.edit").mkdir()  # of an edit that was stopped
     assert name("x.ome.tiff") == "x.edit-3.ome.tiff"
-    assert [name("x.svs"), name("a.b.OME.TIF")] == ["x.edit-1.svs", "a.b.edit-1.OME.TIF"]
+    assert [name("y.tif"), name("a.b.OME.TIF")] == ["y.edit-1.tif", "a.b.edit-1.OME.TIF"]
+    tifffile.imwrite(tmp_path / "strips.tif", tissue(128, 128), photometric="rgb")
+    assert next_version(tmp_path / "strips.tif").name == "strips.edit-1.ome.tiff"
 
 
 def test_edits_of_a_cohort_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ import qupath.lib.io.PathIO
 
 @Field final List<String> WSIGEN_EDIT = ['--strength', '1.0', '--margin-um', '100']  // strength 1: made anew; less: altered
 
+@Field final String WRITTEN_ANEW = 'give the new slide a name in .ome.tiff'  // wsigen says so of formats that it cannot edit in place
+
 def gui = QPEx.getQuPath()
 def viewer = QPEx.getCurrentViewer()
 def imageData = viewer?.getImageData()
@@ -42,13 +44,15 @@ if (wsigen == null) {
     refuse('without the program wsigen nothing can be made; run the script again to say where it is')
     return
 }
-def output = nextVersion(slide)
+def output = nextVersion(slide, null)
 def regions = Files.createTempFile('wsigen', '.geojson')
 try {
     PathIO.exportObjectsAsGeoJSON(regions, selected(imageData), PathIO.GeoJsonExportOptions.FEATURE_COLLECTION)
-    def command = [wsigen.toString(), 'edit', slide.toString(), '--regions', regions.toString(), '--output', output.toString(),
-        '--log', 'text'] + WSIGEN_EDIT
-    def failure = execute(command, gui.getStage(), output.getName())
+    def failure = edit(wsigen, slide, regions, output, gui.getStage())
+    if (failure?.contains(WRITTEN_ANEW)) {
+        output = nextVersion(slide, '.ome.tiff')
+        failure = edit(wsigen, slide, regions, output, gui.getStage())
+    }
     if (failure != null)
         refuse(failure)
     else if (viewer.getImageData() != imageData || !FXUtils.callOnApplicationThread { show(gui, viewer, output) })
@@ -87,15 +91,30 @@ def slideOf(imageData) {
     return Paths.get(new URI('file', null, uris[0].getPath(), null)).toFile()
 }
 
-/** The first SLIDE.edit-N beside a slide that is not there yet; an edit of an edit counts on. Those of a cohort lie in edits/. */
-def nextVersion(File slide) {
+/** Make the regions anew in a new file; what went wrong, or null. Of an edit that was not finished nothing is kept. */
+def edit(wsigen, File slide, regions, File output, owner) {
+    def number = (output.getName() =~ /\.edit-(\d+)\./)[0][1]  // the seed, so that the same place comes out otherwise each time
+    def command = [wsigen.toString(), 'edit', slide.toString(), '--regions', regions.toString(), '--output', output.toString(),
+        '--seed', number, '--log', 'text'] + WSIGEN_EDIT
+    def failure = execute(command, owner, output.getName())
+    if (failure != null)
+        new File(output.getParentFile(), output.getName().replaceFirst(/(\.edit-\d+)\..*$/, '$1.edit')).deleteDir()
+    return failure
+}
+
+/**
+ * The first SLIDE.edit-N beside a slide that is not there yet; an edit of an edit counts on. Those of a cohort lie in edits/.
+ * It ends as the slide does, or as is said.
+ */
+def nextVersion(File slide, String otherEnding) {
     def folder = slide.getParentFile()
     if (new File(folder.getParentFile(), 'cohort.csv').isFile()) {
         folder = new File(folder.getParentFile(), 'edits')
         folder.mkdir()
     }
     def parts = slide.getName() =~ /(?i)^(.+?)(?:\.edit-\d+)?((?:\.ome)?\.[^.]+)$/
-    def (base, ending) = parts.find() ? [parts.group(1), parts.group(2)] : [slide.getName(), '.ome.tiff']
+    def (base, own) = parts.find() ? [parts.group(1), parts.group(2)] : [slide.getName(), '.ome.tiff']
+    def ending = otherEnding ?: own
     def name = { number, end -> new File(folder, base + '.edit-' + number + end) }
     def number = 1
     while (name(number, ending).exists() || name(number, '.edit').exists())  // the folder of an edit that was stopped

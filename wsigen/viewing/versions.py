@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from wsigen.slide.splice import OtherFormatError, demand_replaceable
 from wsigen.viewing.find import TABLE, base_of, is_slide
 from wsigen.viewing.page import DATA, Make, pages_of_slide
 from wsigen.viewing.shown_slide import MOST_MANIFEST_BYTES, ShownSlide
@@ -23,10 +24,19 @@ _EDIT = re.compile(r"(.+?)\.edit-([1-9]\d{0,5})")
 def next_version(slide: Path) -> Path:
     """Name the file of the next edit: ``x.edit-1.ome.tiff`` of ``x.ome.tiff``, ``x.edit-2.ome.tiff`` of either.
 
-    ``wsigen-edit.groovy`` names them in the same way.
+    Slides whose pixels cannot be replaced in their format become OME-TIFFs. ``wsigen-edit.groovy`` names edits in the same way.
+
+    Raises
+    ------
+    ImageError
+        If the slide cannot be read.
     """
     base = base_of(slide)
     name, suffix = (edit[1] if (edit := _EDIT.fullmatch(base)) else base), slide.name[len(base) :]
+    try:
+        demand_replaceable(slide)
+    except OtherFormatError:
+        suffix = ".ome.tiff"
     folder, number = edits_folder(slide), 1
     while (path := folder / f"{name}.edit-{number}{suffix}").exists() or work_of(path).exists():
         number += 1
