@@ -28,7 +28,7 @@ if "wrong" in name:
 work = output.with_name(output.name.partition(".")[0] + ".edit-" + given["--seed"] + ".edit")
 work.mkdir()
 if not output.name.endswith(".ome.tiff"):
-    sys.exit("a TIFF of JPEG 2000, in which pixels cannot be replaced; give the new slide a name in .ome.tiff, and all of it is")
+    sys.exit("a TIFF of JPEG 2000, in which pixels cannot be replaced; give the new slide a name in .ome.tiff, and it is")
 if "slow" in name:
     try:
         time.sleep(60)

@@ -155,7 +155,8 @@ def _demand_placeable(source: ImageSource) -> None:
             "counts px from there; export it from QuPath as an OME-TIFF, and edit that"
         )
     if abs(source.aspect - 1.0) > SAME_MPP:
-        raise ImageError(f"{source.path}: px are {source.aspect:.3g} times as high as wide; export it with square ones, edit that")
+        shape = f"{source.aspect:.3g} times as high as wide"
+        raise ImageError(f"{source.path}: its px are {shape}; export it with square ones, and edit that")
 
 
 def _on_glass(placed: PlacedImage, regions: PolygonLayout, bounds: NDArray[np.float64], card: BundleCard) -> Iterator[str]:

@@ -23,15 +23,21 @@ def description_of(path: str | os.PathLike[str]) -> str | None:
     import tifffile
 
     try:
-        with fsspec.open(str(path), "rb") if "://" in str(path) else Path(path).open("rb") as file:
-            with tifffile.TiffFile(file, _multifile=False) as tif:
-                return str(tif.pages.first.description)
+        opened = fsspec.open(str(path), "rb") if "://" in str(path) else Path(path).open("rb")
+        with opened as file, tifffile.TiffFile(file, _multifile=False) as tif:
+            return str(tif.pages.first.description)
     except Exception:  # a foreign parser raises what it likes
         return None
 
 
 def synthetic_mark(path: str | os.PathLike[str]) -> str | None:
-    """What a slide, or the URL of one, says of itself: ``"true"`` of a slide that wsigen made, ``"partly"`` of a real one of which it made a part, None of any other."""
+    """What a slide, by its path or URL, says of itself.
+
+    Returns
+    -------
+    str or None
+        ``"true"`` of a slide that wsigen made, ``"partly"`` of a real one of which it made a part, None of any other.
+    """
     text = description_of(path) or ""
     if len(text) <= MOST_XML and is_ome(text):
         try:
