@@ -1,8 +1,9 @@
-"""Slides as bags: what a model that is told tokens keeps of a slide, in three forms of which the last two are of one size.
+"""Slides as bags: what a model that is told tokens keeps of a slide, in three forms.
 
 * ``grid``: every known cell of the slide's grid.
-* ``means``: the parts of its windows of the coarsest magnification, means of cells: what the summariser is given. ZoomLDM's
-  supplement compares the first and the third; without this control pooling alone may explain the difference.
+* ``means``: the parts of its windows of the coarsest magnification, means of cells. The summariser is given these, but each
+  standardised over its own numbers; here they are as they are. ZoomLDM's supplement compares the first and the third; without
+  this control pooling alone may explain the difference.
 * ``tokens``: what the summariser makes of these windows.
 """
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class BagMaker:
     bundle : Path
         One that is told tokens (ConfigError).
     extractor : Extractor, optional
-        Its encoder; by default it is opened by its name.
+        Its encoder; by default it is opened by its name, once a slide needs it.
     """
 
     def __init__(self, bundle: Path, extractor: Extractor | None = None, device: str = "cpu") -> None:
@@ -88,18 +89,22 @@ class BagMaker:
         self._told, self._device, self._level = card.grid, device, len(card.levels) - 1
         self._crop_um = card.crop_latent * card.latent.factor * (card.levels[-1].mpp or 1.0)
         self._summariser = load_summariser(bundle, device)
-        self._extractor = extractor or open_extractor(card.grid.encoder, device)
+        self._given = extractor
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return self._given or open_extractor(self._told.encoder, self._device)
 
     def grid_of(self, slide: Path, folder: Path, mpp: float | None = None) -> Path:
         """The slide's grid: made into ``folder``, unless it is there or the slide is one."""
         if slide.suffix == ".wsz":
             return slide
-        made_of = f"{slide.absolute()} {self._extractor.sha256} {self._told.cell_um} {mpp}"
+        stat, sizes = slide.stat(), {"cell_um": self._told.cell_um, "encoder_mpp": self._told.encoder_mpp}
+        made_of = f"{slide.absolute()} {stat.st_size} {stat.st_mtime_ns} {self._extractor.sha256} {sizes} {mpp}"
         file = folder / f"{slide.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.wsz"
         if not file.is_file():
             image = open_image(slide)
             image = image if mpp is None else replace(image, mpp=mpp)
-            sizes: dict[str, Any] = {"cell_um": self._told.cell_um, "encoder_mpp": self._told.encoder_mpp}
             compress(image, file, encoder=self._extractor, **sizes)
         return file
 

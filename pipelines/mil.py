@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.bags import KINDS, Array, BagMaker, Columns, Row, read_rows
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, refusing
 
 WIDTH, DROPOUT, RATE, WEIGHT_DECAY = 64, 0.25, 1e-3, 1e-2
 
@@ -57,6 +57,7 @@ def main() -> None:
     """Read the table, make the bags, learn and test."""
     args = _arguments()
     rows = read_rows(args.table, Columns(args.slide, args.label, args.group), args.data or args.table.parent)
+    check_folds([row.group for row in rows], args.folds)
     (grids := args.out / "grids").mkdir(parents=True, exist_ok=True)
     maker = BagMaker(args.bundle)
     made = [maker.bags(maker.grid_of(row.slide, grids, args.mpp)) for row in rows]
@@ -85,14 +86,23 @@ def mil_table(rows: Sequence[Row], made: Sequence[dict[str, Array]], settings: M
     return lines
 
 
+def check_folds(groups: Sequence[str], count: int) -> None:
+    """Refuse folds that groups cannot be dealt out to (ConfigError)."""
+    found = len(set(groups))
+    if found < 2:
+        raise ConfigError("all slides are of one group, and folds are by group: give slides of at least two")
+    if not 2 <= count <= found:
+        raise ConfigError(f"{found} groups cannot be dealt out to {count} folds; give --folds of 2 to {found}")
+
+
 def group_folds(y: NDArray[np.int64], groups: Sequence[str], count: int) -> list[NDArray[np.int64]]:
     """Positions that each fold tests, no group in two of them, the labels in like shares."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if len(set(groups)) < count:
-        raise ConfigError(f"{len(set(groups))} groups cannot be dealt out to {count} folds; give --folds {len(set(groups))}")
+    check_folds(groups, count)
     dealer = StratifiedGroupKFold(count, shuffle=True, random_state=0)
-    return [test for _, test in dealer.split(np.zeros(len(y)), y, np.asarray(groups)) if len(test)]
+    with refusing(ConfigError, f"{count} folds", "give fewer --folds, or more slides of each label"):
+        return [test for _, test in dealer.split(np.zeros(len(y)), y, np.asarray(groups)) if len(test)]
 
 
 def predictions(

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_bundles import make_grid_token_bundle
 
-from pipelines.bags import Columns, Row, read_rows
+from pipelines.bags import BagMaker, Columns, Row, read_rows
 from pipelines.mil import GatedAttention, MilSettings, area, group_folds, mil_table
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, EvaluationError
+from wsigen.models.extractors.extractors import open_extractor
 
 
 def rows(count: int = 18, groups: int = 6) -> list[Row]:
@@ -53,8 +56,28 @@ def test_no_group_is_in_two_folds() -> None:
     folds = group_folds(y, groups.tolist(), 3)
     assert sorted(np.concatenate(folds)) == list(range(len(slides)))
     assert sum(len(set(groups[fold])) for fold in folds) == len(set(groups))
-    with pytest.raises(ConfigError, match="6 groups cannot be dealt out to 8 folds; give --folds 6"):
-        group_folds(y, groups.tolist(), 8)
+    for count in (1, 8):
+        with pytest.raises(ConfigError, match=f"6 groups cannot be dealt out to {count} folds; give --folds of 2 to 6"):
+            group_folds(y, groups.tolist(), count)
+    with pytest.raises(ConfigError, match="all slides are of one group"):
+        group_folds(y, ["one"] * len(y), 1)
+    with pytest.raises(ConfigError, match=r"4 folds: .* give fewer --folds"):
+        group_folds(y[:6], list("abcdef"), 4)
+
+
+def test_grids_need_no_encoder_and_those_of_another_slide_are_made_anew(tmp_path: Path) -> None:
+    """The encoder of the bundle is nowhere to be had."""
+    bundle, slide = make_grid_token_bundle(tmp_path / "bundle"), tmp_path / "s.png"
+    maker = BagMaker(bundle)
+    assert maker.grid_of(tmp_path / "x.wsz", tmp_path) == tmp_path / "x.wsz"
+    Image.new("RGB", (600, 512), (150, 80, 140)).save(slide)
+    with pytest.raises(EvaluationError, match="no such extractor"):
+        maker.grid_of(slide, tmp_path)
+    maker = BagMaker(bundle, open_extractor("embedded"))
+    first = maker.grid_of(slide, tmp_path, 0.5)
+    assert maker.grid_of(slide, tmp_path, 0.5) == first
+    Image.new("RGB", (640, 512), (150, 80, 140)).save(slide)
+    assert maker.grid_of(slide, tmp_path, 0.5) != first
 
 
 def test_area_of_two_classes_and_of_more() -> None:
