@@ -23,8 +23,10 @@ def description_of(path: str | os.PathLike[str]) -> str | None:
     import tifffile
 
     try:
-        opened = fsspec.open(str(path), "rb") if "://" in str(path) else Path(path).open("rb")
-        with opened as file, tifffile.TiffFile(file, _multifile=False) as tif:
+        with (
+            fsspec.open(str(path), "rb") if "://" in str(path) else Path(path).open("rb") as file,
+            tifffile.TiffFile(file, _multifile=False) as tif,
+        ):
             return str(tif.pages.first.description)
     except Exception:  # a foreign parser raises what it likes
         return None
