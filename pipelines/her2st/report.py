@@ -97,7 +97,7 @@ def memorisation_table(extractor: Batched, sides: Sides) -> list[str]:
             ]
         )
     names = [
-        "authenticity of 200 samples",
+        f"authenticity of {len(samples.images)} samples",
         "authenticity of held-out crops, as of fresh tissue",
         "training crops nearer to another one than all but the nearest 5 % of held-out crops: the data's own duplicates",
         "samples nearer to training than all but the nearest 5 % of held-out crops",
