@@ -99,13 +99,14 @@ class BagMaker:
         """The slide's grid: made into ``folder``, unless it is there or the slide is one."""
         if slide.suffix == ".wsz":
             return slide
-        stat, sizes = slide.stat(), {"cell_um": self._told.cell_um, "encoder_mpp": self._told.encoder_mpp}
-        made_of = f"{slide.absolute()} {stat.st_size} {stat.st_mtime_ns} {self._extractor.sha256} {sizes} {mpp}"
+        stat, cell_um, encoder_mpp = slide.stat(), self._told.cell_um, self._told.encoder_mpp
+        decisive = (slide.absolute(), stat.st_size, stat.st_mtime_ns, self._extractor.sha256, cell_um, encoder_mpp, mpp)
+        made_of = " ".join(map(str, decisive))
         file = folder / f"{slide.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.wsz"
         if not file.is_file():
             image = open_image(slide)
             image = image if mpp is None else replace(image, mpp=mpp)
-            compress(image, file, encoder=self._extractor, **sizes)
+            compress(image, file, encoder=self._extractor, cell_um=cell_um, encoder_mpp=encoder_mpp)
         return file
 
     def bags(self, file: Path) -> dict[str, Array]:
