@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import settings_of
+from tiny_bundles import make_grid_token_bundle
 
 from wsigen.base.errors import GridError
 from wsigen.evaluation.decompress import decompress, decompression_config
 from wsigen.grids.compress import compress
+from wsigen.models.card import read_card
 from wsigen.run.tasks.context import RunContext
 
 
@@ -38,11 +40,13 @@ def test_a_region_is_decompressed_and_compared(grid_bundle, compressed, tmp_path
     assert {p.grid_from for p in passes} == {"given"}
 
 
-def test_all_magnifications_are_drawn_from_half_of_the_noise_and_keep_to_each_other(grid_bundle, compressed):
+def test_magnifications_are_drawn_from_half_of_the_noise_and_keep_to_each_other(grid_bundle, compressed, tmp_path):
     config = decompression_config(compressed / "p.wsz", model=str(grid_bundle))
     assert config.strength == 0.5
-    assert config.levels == 2
+    assert config.levels == 1  # told a cell for each latent px
     assert config.consistency == "picture"
+    told_tokens = make_grid_token_bundle(tmp_path / "tokens")
+    assert decompression_config(compressed / "p.wsz", model=str(told_tokens)).levels == len(read_card(told_tokens).levels) > 1
     assert decompression_config(compressed / "p.wsz", model=str(grid_bundle), levels=1, strength=0.3).strength == 0.3
     assert decompression_config(compressed / "p.wsz", model=str(grid_bundle), consistency="none").consistency == "none"
 

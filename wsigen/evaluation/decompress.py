@@ -60,7 +60,7 @@ def decompress(
     machine, watch
         See `wsigen.generate`.
     **settings
-        Fields of `RunConfig`; ``region`` for a part of the slide. By default all magnifications, and `DEFAULTS`.
+        Fields of `RunConfig`; ``region`` for a part of the slide. By default as in `decompression_config`, and `DEFAULTS`.
 
     Raises
     ------
@@ -90,10 +90,15 @@ def decompress(
 
 
 def decompression_config(grid_file: str | Path, **settings: Any) -> RunConfig:
-    """The settings of a run that follows a grid through all magnifications of its model (ConfigError, BundleError)."""
+    """The settings of a run that follows a grid (ConfigError, BundleError).
+
+    By default through all magnifications of a model that is told tokens. A model that is told a cell for each latent px
+    knows from the grid alone what coarser magnifications would tell it, and less exactly: it draws the finest alone.
+    """
     config = make_config({**DEFAULTS, **settings, "grid": Path(grid_file)}, None)
     if config.levels is None:
-        config = config.merged(levels=len(check_bundle(find_bundle(config.model)).levels))
+        card = check_bundle(find_bundle(config.model))
+        config = config.merged(levels=1 if card.grid is not None and card.grid.told == "channels" else len(card.levels))
     return config
 
 
