@@ -70,11 +70,11 @@ class ShownRun:
 
     def data(self) -> bytes:
         """What the page is told once."""
-        spec, slide = self.run.spec, self.run.slide
+        spec, slide, layout = self.run.spec, self.run.slide, self.run.spec.layout_title
         rows = {
             "Size": f"{slide.width} x {slide.height} px",
             "Resolution": f"{slide.mpp:g} um/px",
-            "Layout": spec.layout_title,
+            "Layout": Path(layout).name if layout and Path(layout).is_absolute() else layout,
             "Model": Path(spec.model).name,
             "Seed": spec.sampling.seed,
             "Guidance": spec.sampling.guidance,
