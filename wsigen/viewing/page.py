@@ -6,7 +6,6 @@ The same page is served by ``wsigen view`` and by any static host: names are rel
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsigen.base.errors import OutputError, refusing
-from wsigen.storage.files import leftover_name, write_atomic
+from wsigen.storage.files import whole_folder, write_atomic
 from wsigen.viewing.shown_slide import ShownSlide
 
 INDEX = "index.html"
@@ -112,19 +111,12 @@ def write_page(folder: Path, slides: Sequence[ShownSlide], title: str = "") -> P
     made = {**assets(), **pages_of(slides, title)}
     _demand_ours(folder)
     with refusing(OutputError, f"{folder}: the page cannot be written", "check that the folder can be written"):
-        beside, before = folder / leftover_name(FOLDER), folder / leftover_name(FOLDER)
-        try:
+        with whole_folder(folder / FOLDER) as beside:
             for name, make in made.items():
                 if name != INDEX:
                     target = beside / name.removeprefix(f"{FOLDER}/")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(make())
-            if (folder / FOLDER).exists():
-                (folder / FOLDER).rename(before)
-            beside.rename(folder / FOLDER)
-        finally:
-            for left in (beside, before):
-                shutil.rmtree(left, ignore_errors=True)
         write_atomic(folder / INDEX, made[INDEX]())
     return folder / INDEX
 
