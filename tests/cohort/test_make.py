@@ -15,6 +15,7 @@ from PIL import Image
 
 import wsigen.cohort.make as making
 from wsigen.base.errors import ConfigError, RunError, WsigenError
+from wsigen.cohort.export.export import export_cohort_tiles
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.plan import read_plan
 from wsigen.cohort.regenerate import regenerate_cohort
@@ -52,6 +53,8 @@ def test_a_cohort_is_complete_and_says_nothing_of_the_machine(plan, tmp_path, mo
     assert "anonymous" not in card.lower()
     assert not (out / ".making").exists()
     _verify_notices(out)
+    _make_again_what_is_lost(plan, out)
+    _believe_no_names_of_strangers(out)
     _regenerate(plan, out)
     _grow_where_there_is_no_room(plan, out, monkeypatch)
     _grow(plan, out)
@@ -109,6 +112,44 @@ def _verify_notices(out):
     assert verify_cohort(out).good
 
 
+def _make_again_what_is_lost(plan, out):
+    """A label image that was changed stays a wrong one, whatever is written anew; one that is gone is made again."""
+    before = digests(out)
+    label = next(path for path in sorted((out / "labels").glob("*.png")))
+    whole = label.read_bytes()
+    label.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert make_cohort(plan, out, workers=1).complete
+    problems = "\n".join(verify_cohort(out).problems)
+    assert f"labels/{label.name}: is altered" in problems
+    label.unlink()
+    assert verify_cohort(out).missing == (label.stem,)
+    assert make_cohort(plan, out, workers=1).complete
+    assert label.read_bytes() == whole
+    assert verify_cohort(out).good
+    assert digests(out) == before
+
+
+def _believe_no_names_of_strangers(out):
+    """No recipe and no table makes a file outside its folder."""
+    recipe, table = (out / "recipe.yaml").read_text(), (out / "cohort.csv").read_text()
+    for name in ("../../profile", "/tmp/profile", "C:\\profile"):
+        content = yaml.safe_load(recipe)
+        content["inputs"][name] = "0" * 64
+        (out / "recipe.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(ConfigError, match="lies outside the cohort"):
+            regenerate_cohort(out)
+    (out / "recipe.yaml").write_text(recipe)
+    rows = list(csv.DictReader(table.splitlines()))
+    for column, name in (("split", "../../escape"), ("id", "a/b"), ("slide", "../x.ome.tiff"), ("labels", "/etc/passwd")):
+        with (out / "cohort.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows([{**rows[0], column: name}])
+        with pytest.raises(WsigenError, match=f"line 2: '{column}' is '{name}', which names no file"):
+            export_cohort_tiles(out, 256)
+    (out / "cohort.csv").write_text(table)
+
+
 def _regenerate(plan, out):
     model = read_plan(plan).model
     place = {name.rpartition("/")[2]: name for name in model}
@@ -124,6 +165,8 @@ def _regenerate(plan, out):
     name = next(iter(place))
     with pytest.raises(WsigenError, match=f"or say with --place {name}=FOLDER"):
         regenerate_cohort(out)
+    with pytest.raises(WsigenError, match="is the cohort itself"):
+        regenerate_cohort(out, places=place, out=out)
     with pytest.raises(WsigenError, match="nowhere is missing; say where"):
         regenerate_cohort(out, places={name: "nowhere"})
     with pytest.raises(WsigenError, match="no 'modell' in the recipe"):
@@ -238,6 +281,7 @@ def test_a_slide_that_fails_is_named_and_the_others_are_made(plan, tmp_path, mon
         right(path, prepared)
 
     monkeypatch.setattr(making, "_write_labels", fail)
+    monkeypatch.setattr("wsigen.run.generate.allowed_memory", lambda config: 0)  # slides do not look again
     first = make_cohort(plan, tmp_path / "cohort", workers=2)
     assert list(first.failed) == ["demo-sampled-0001"]
     assert "the disk fails here" in first.failed["demo-sampled-0001"]
@@ -267,6 +311,9 @@ def test_too_little_disk_and_foreign_folders_are_refused_before_work(plan, tmp_p
         make_cohort(plan, tmp_path / "cohort", device="cuda:99")
     monkeypatch.setattr("wsigen.cohort.estimate.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(WsigenError, match=r"projected disk space .* for 4 slides, and .* for 2 on their way, exceeds"):
+        make_cohort(plan, tmp_path / "cohort", workers=1)
+    monkeypatch.setattr("wsigen.cohort.estimate.allowed_memory", lambda config: 1000)
+    with pytest.raises(WsigenError, match=r"projected memory .* exceeds the allowed"):
         make_cohort(plan, tmp_path / "cohort", workers=1)
     with pytest.raises(WsigenError, match="'steps' decides what is made: it belongs into the plan"):
         make_cohort(plan, tmp_path / "cohort", steps=3)

@@ -55,6 +55,11 @@ def test_figures_stand_in_the_card(cohort, real, tmp_path, monkeypatch):
     assert found.folder == tmp_path / "cohort-report"
     assert {"report.html", "labels.html"} <= {path.name for path in found.folder.iterdir()}
 
+    again = report_cohort(cohort).figures  # measured anew is what the slides say of themselves; all else stands
+    assert again.privacy == found.figures.privacy
+    assert again.private == found.figures.private
+    assert {figure.name for figure in again.evaluation} >= set(names)
+
     masks_gone = report_cohort(cohort, real=tmp_path / "real/s2.tiff", **{**QUICK, "training_crops": None})
     assert not masks_gone.figures.privacy
     assert any("label fidelity was not measured" in note for note in masks_gone.notes)

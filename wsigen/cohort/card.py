@@ -69,7 +69,7 @@ def models_of(made: Sequence[MadeSlide]) -> list[ModelRecord]:
 
 
 def licence_of(plan: CohortPlan, models: Sequence[ModelRecord]) -> str:
-    """The cohort's licence: the plan's, or its model's."""
+    """The cohort's licence: the plan's, or that of its models, which have one then."""
     return plan.licence or models[0].licence
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.cohort.plan import CohortPlan
 from wsigen.cohort.slides import CohortSlide
 from wsigen.models.bundle import bundle_hash, check_bundle, find_bundle
 from wsigen.models.card import BundleCard
@@ -39,12 +40,15 @@ class Needs:
         um/px of the slides, the same for all.
     cell_px : int
         Side of a cell of the class map, slide px.
+    areas : dict of Path to int
+        Of drawings and references: px of the slide that is made from each.
     """
 
     models: dict[str, CohortModel]
     table: ClassTable
     mpp: float
     cell_px: int
+    areas: dict[Path, int] = field(default_factory=dict)
 
 
 def check_slides(slides: list[CohortSlide], source: str) -> Needs:
@@ -61,9 +65,9 @@ def check_slides(slides: list[CohortSlide], source: str) -> Needs:
         A model that is no bundle or disagrees with another one of the cohort, a subtype that nobody can draw, a layout that
         cannot be used.
     """
-    models = {slide.model: slide.config for slide in slides}
-    found = {name: _model(name, config) for name, config in models.items()}
-    needs = _agreed(found, models, source)
+    configs = {(slide.part, slide.model): slide.config for slide in slides}
+    found = {name: _model(name, config) for (_, name), config in configs.items()}
+    needs = _agreed(found, configs, source)
     checked: set[object] = set()
     for slide in slides:
         what = (slide.part, slide.subtype if slide.source is None else slide.source, slide.model)
@@ -71,11 +75,13 @@ def check_slides(slides: list[CohortSlide], source: str) -> Needs:
             continue
         checked.add(what)
         try:
-            _check_layout(slide, needs)
+            area = _check_layout(slide, needs)
         except ConfigError as error:
             raise ConfigError(f"{source}: part {slide.part!r}: {error}") from None
         except LayoutError as error:
             raise LayoutError(f"{source}: part {slide.part!r}: {error}") from None
+        if slide.source is not None and area is not None:
+            needs.areas[slide.source] = area
     return needs
 
 
@@ -84,30 +90,37 @@ def _model(name: str, config: RunConfig) -> CohortModel:
     return CohortModel(name, folder, check_bundle(folder), bundle_hash(folder))
 
 
-def _agreed(models: dict[str, CohortModel], configs: dict[str, RunConfig], source: str) -> Needs:
-    """The table and um/px of all models (ConfigError if they differ: one dataset has one table)."""
+def _agreed(models: dict[str, CohortModel], configs: dict[tuple[str, str], RunConfig], source: str) -> Needs:
+    """The table and um/px of all parts and models (ConfigError if they differ: one dataset has one table)."""
     first = next(iter(models))
-    mpps = {name: slide_mpp(configs[name], model.card) for name, model in models.items()}
+    its = models[first].card
     for name, model in models.items():
-        card, its = model.card, models[first].card
+        card = model.card
         for what, mine, other in (
             ("classes", card.table, its.table),
-            ("um/px", mpps[name], mpps[first]),
             ("px a cell of the class map", card.latent.factor, its.latent.factor),
         ):
             if mine != other:
                 raise ConfigError(f"{source}: models {first!r} and {name!r} have other {what}; make two cohorts of them")
-    return Needs(models, models[first].card.table, mpps[first], models[first].card.latent.factor)
+    mpps = {(part, name): slide_mpp(config, models[name].card) for (part, name), config in configs.items()}
+    (part, _), mpp = next(iter(mpps.items()))
+    for (other, name), its_mpp in mpps.items():
+        if its_mpp != mpp:
+            raise ConfigError(
+                f"{source}: slides of part {part!r} have {mpp:g} um/px, those of part {other!r} by model {name!r} {its_mpp:g}; "
+                "make two cohorts of them"
+            )
+    return Needs(models, its.table, mpp, its.latent.factor)
 
 
-def _check_layout(slide: CohortSlide, needs: Needs) -> None:
-    """Whether the layout can be made: a subtype is looked up, a file is read."""
+def _check_layout(slide: CohortSlide, needs: Needs) -> int | None:
+    """Whether the layout can be made: a subtype is looked up, a file is read; of a file, the px of its slide."""
     model, config = needs.models[slide.model], slide.config
     if slide.source is not None:
         if config.reference is not None:
             _check_reference(slide.source)
-        choose_layout(config, model.folder, needs.table, needs.mpp)
-        return
+        layout = choose_layout(config, model.folder, needs.table, needs.mpp).layout
+        return layout.height * layout.width
     from wsigen.layout.subtypes import choose_subtype, known_subtypes, mixture_of
     from wsigen.models.mask_bundle import find_mask, mask_folder, open_mask
 
@@ -116,10 +129,11 @@ def _check_layout(slide: CohortSlide, needs: Needs) -> None:
         mask = find_mask(model.folder, needs.table)
     if mask is not None:
         mask.subtype(slide.subtype)
-        return
+        return None
     known = known_subtypes(needs.table, config.subtypes)
     name = choose_subtype(slide.subtype, {key: key for key in known}, "for this model" if config.subtypes is None else "there")
     mixture_of(name, known[name], needs.table)
+    return None
 
 
 def _check_reference(path: Path) -> None:
@@ -128,9 +142,24 @@ def _check_reference(path: Path) -> None:
     open_image(path)
 
 
-def demand_licences(models: dict[str, CohortModel]) -> None:
-    """Refuse to publish what a model without a licence made (ConfigError)."""
-    for model in models.values():
+def demand_one_licence(plan: CohortPlan, needs: Needs, source: str) -> None:
+    """Refuse models of different licences, unless the plan says which one the cohort has (ConfigError)."""
+    licences = {model.card.licence: name for name, model in needs.models.items()}
+    if plan.licence is None and len(licences) > 1:
+        said = ", ".join(f"{name!r} {licence or '(none)'}" for licence, name in licences.items())
+        raise ConfigError(f"{source}: its models have different licences ({said}); say 'licence' of the cohort in the plan")
+
+
+def demand_licences(plan: CohortPlan, slides: list[CohortSlide], needs: Needs) -> None:
+    """Refuse to publish what is made from anything of unknown licence (ConfigError)."""
+    for slide in slides if plan.licence is None else ():
+        made_from = [name for name in ("reference", "mask_model") if getattr(slide.config, name) is not None]
+        if made_from:
+            raise ConfigError(
+                f"part {slide.part!r}: its {made_from[0].replace('_', ' ')}s say no licence, so the cohort cannot be "
+                "published; say 'licence' in the plan, if you know that it may be"
+            )
+    for model in needs.models.values():
         unknown = [what for what in (model.card.licence, *(d.licence for d in model.card.training_data)) if _unknown(what)]
         if unknown or not model.card.training_data:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from time import perf_counter
 from typing import Unpack
 
 from wsigen.base.errors import ConfigError, ResourceError
-from wsigen.cohort.check import check_slides
+from wsigen.cohort.check import Needs, check_slides
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
 from wsigen.cohort.plan import CohortPlan, read_plan
 from wsigen.cohort.slides import CohortSlide, slides_of
@@ -18,17 +19,17 @@ from wsigen.run.config import RunConfig
 from wsigen.run.display import duration
 from wsigen.run.engine.workers import Workers
 from wsigen.run.estimate.estimate import cost_of
-from wsigen.run.estimate.memory import Projection, existing_parent, gib, project_run
+from wsigen.run.estimate.memory import Projection, allowed_memory, demand_memory, existing_parent, gib, project_run
 from wsigen.run.estimate.speed import Speed, measure_speed
 from wsigen.run.keywords import with_settings
 from wsigen.run.prepare import Prepared, prepare
 from wsigen.run.typed_settings import ResumeSettings
 
 MOST_KINDS = 3
-"""Kinds of slides of which one is prepared and counted, which takes seconds; of more kinds those of most area stand for all."""
+"""Kinds of slides of which one is prepared and counted, which takes seconds; of more kinds those of most area stand for all.
 
-USUAL_PX = 4096 * 4096
-"""Area of slides whose size only their files tell, for this choice alone."""
+That of the largest slide is always among them, as it decides what memory and disk must hold.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +108,11 @@ def estimate_cohort(
     if runs < 1:
         raise ConfigError(f"runs: {runs}; one slide at a time is the least")
     slides = slides_of(plan, source)
-    check_slides(slides, source)
+    needs = check_slides(slides, source)
     execution = execution_of(settings, machine)
     workers = Workers.of(execution)
     begin = perf_counter()
-    kinds = _kinds(slides, lambda config: config.merged(device=execution.device))
+    kinds = _kinds(slides, needs, lambda config: config.merged(device=execution.device))
     started = (perf_counter() - begin) / len(kinds)
     speeds: dict[str, Speed] = {}
     for kind in sorted(kinds, key=_area, reverse=True):
@@ -132,13 +133,17 @@ def estimate_cohort(
     )
 
 
-def demand_room_and_device(folder: Path, slides: list[CohortSlide], execution: RunConfig, runs: int) -> None:
-    """Refuse a cohort that needs more disk than there is where it would lie, or a device that is not there.
+def demand_resources(folder: Path, slides: list[CohortSlide], needs: Needs, execution: RunConfig, runs: int) -> None:
+    """Refuse a cohort that needs more memory than there is, or disk where it would lie, or a device that is not there.
+
+    Its slides do not look again: beside others that are being made, less of both is free than they may use.
 
     Parameters
     ----------
     slides : list of CohortSlide
         Those that are still to be made.
+    needs : Needs
+        What `check_slides` found of all.
     execution : RunConfig
         Where and how.
     runs : int
@@ -147,11 +152,16 @@ def demand_room_and_device(folder: Path, slides: list[CohortSlide], execution: R
     Raises
     ------
     ResourceError
-        If there is too little room.
+        If there is too little memory or room.
     ConfigError
         If the models cannot be loaded on the device.
     """
-    disk, alive = _room(_kinds(slides, lambda config: with_execution(config, execution)), runs)
+    kinds, workers = _kinds(slides, needs, lambda config: with_execution(config, execution)), Workers.of(execution)
+    if workers.scheduler is None:
+        allowed = allowed_memory(execution)
+        for kind in kinds:
+            demand_memory(kind.projection, workers.count, workers.processes, allowed, workers.tasks_at_once)
+    disk, alive = _room(kinds, runs)
     place = existing_parent(folder)
     free = shutil.disk_usage(place).free
     if disk + alive > free:
@@ -164,26 +174,32 @@ def demand_room_and_device(folder: Path, slides: list[CohortSlide], execution: R
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _kinds(slides: Iterable[CohortSlide], change: Callable[[RunConfig], RunConfig]) -> list[Kind]:
+def _kinds(slides: Iterable[CohortSlide], needs: Needs, change: Callable[[RunConfig], RunConfig]) -> list[Kind]:
     """Slides grouped by what decides their cost; of more kinds than are looked at, those of most area stand for the others."""
-    groups: dict[object, list[CohortSlide]] = {}
+    groups: dict[tuple[object, ...], list[CohortSlide]] = {}
+    px: dict[tuple[object, ...], int] = {}
     for slide in slides:
-        what = (slide.part, slide.config.size, slide.mode, slide.model)
+        area = _area_of(slide, needs)
+        what = (slide.part, slide.config.size or area, slide.mode, slide.model)
         groups.setdefault(what, []).append(slide)
-    chosen = sorted(groups.values(), key=_px_of, reverse=True)[:MOST_KINDS]
-    factor = sum(map(_px_of, groups.values())) / sum(map(_px_of, chosen))
+        px[what] = area
+    whole = {what: px[what] * len(group) for what, group in groups.items()}
+    largest = max(groups, key=lambda what: px[what])
+    others = sorted(groups.keys() - {largest}, key=lambda what: whole[what], reverse=True)
+    chosen = [largest, *others[: MOST_KINDS - 1]]
+    factor = sum(whole.values()) / sum(whole[what] for what in chosen)
     kinds = []
-    for group in chosen:
+    for group in (groups[what] for what in chosen):
         prepared = prepare(change(group[0].config), Path("estimate.ome.tiff"))
         projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
         kinds.append(Kind(round(len(group) * factor), prepared, projection))
     return kinds
 
 
-def _px_of(group: list[CohortSlide]) -> int:
-    """Area of slides of one kind, as far as the plan says it."""
-    size = group[0].config.size
-    return len(group) * (size[0] * size[1] if size is not None else USUAL_PX)
+def _area_of(slide: CohortSlide, needs: Needs) -> int:
+    """The px of a slide, as the plan or its file says."""
+    size = slide.config.size
+    return needs.areas[slide.source] if size is None and slide.source is not None else math.prod(size or (1,))
 
 
 def _area(kind: Kind) -> int:

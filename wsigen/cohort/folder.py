@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from wsigen.base.errors import OutputError, refusing
 from wsigen.base.state import parse_state
 from wsigen.run.manifest import Manifest
 from wsigen.run.outputs import drawn_of, files_of
 from wsigen.slide.sidecars import write_manifest
-from wsigen.storage.files import held, remove_tree
+from wsigen.storage.files import held, remove_tree, sha256
 
 SLIDES, LABELS, THUMBNAILS, INPUTS = "slides", "labels", "thumbnails", "inputs"
 RECIPE = "recipe.yaml"
@@ -22,6 +22,13 @@ WORK = ".making"
 """Folder of the slides that are being made, each with its run in a folder of its own."""
 
 _LOCK = ".making.lock"
+
+
+def lies_below(name: str) -> bool:
+    """Whether a name in a cohort's own lists (recipe, table, checksums) is of a file below its folder, on any system."""
+    return bool(name) and not any(
+        path.is_absolute() or path.drive or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,9 @@ class CohortFolder:
         return SlideFiles(files.slide, files.annotations, folder / "labels.png", files.thumbnail, files.manifest)
 
     def done(self, slide_id: str) -> bool:
-        """Whether a slide is there, whole: its manifest is the last file to get its place."""
-        return self.files(slide_id).manifest.is_file()
+        """Whether a slide is there with all of its files; its manifest is the last one to get its place."""
+        files = self.files(slide_id)
+        return files.thumbnail.is_file() and files.manifest.is_file() and all(path.is_file() for path in _kept(files))
 
     def manifest(self, slide_id: str) -> Manifest:
         """The manifest of a slide (OutputError if it cannot be read)."""
@@ -93,6 +101,7 @@ class CohortFolder:
         """Give the files of a slide that is complete their places; may be called again after any interruption."""
         made, files = self.made(slide_id), self.files(slide_id)
         manifest = parse_state(Manifest, made.manifest.read_bytes(), str(made.manifest), OutputError)
+        files.manifest.unlink(missing_ok=True)  # of a slide that lost another of its files
         if made.thumbnail.exists():
             _write_jpeg(made.thumbnail, files.thumbnail)
             made.thumbnail.unlink()
@@ -103,15 +112,22 @@ class CohortFolder:
             drawn.replace(drawn_of(files.slide))
         kept = {files.slide.name, files.annotations.name, "level0_tiles"}
         digests = {name: digest for name, digest in manifest.sha256.items() if name in kept}
+        digests[LABELS] = sha256(files.labels)
         write_manifest(files.manifest, manifest.model_copy(update={"sha256": digests}).model_dump(mode="json"))
         self.clear_work(slide_id)
 
-    def complete(self, slide_id: str) -> bool:
-        """Whether a slide is complete where it is made, and has only to be given its place."""
+    def complete(self, slide_id: str, drawn: bool) -> bool:
+        """Whether a slide is complete where it is made, and has only to be given its place.
+
+        Parameters
+        ----------
+        drawn : bool
+            Whether its drawn polygons belong to it; they come after the manifest.
+        """
         made, files = self.made(slide_id), self.files(slide_id)
-        return made.manifest.is_file() and all(
-            source.is_file() or target.is_file() for source, target in zip(_kept(made), _kept(files), strict=True)
-        )
+        pairs = list(zip(_kept(made), _kept(files), strict=True))
+        pairs += [(drawn_of(made.slide), drawn_of(files.slide))] if drawn else []
+        return made.manifest.is_file() and all(source.is_file() or target.is_file() for source, target in pairs)
 
     def clear_work(self, slide_id: str) -> None:
         """Remove the folder in which a slide was made."""

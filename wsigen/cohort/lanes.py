@@ -2,7 +2,8 @@
 
 Each of K threads (lanes) drives one run after the other, with a client of its own on the shared workers. Tasks of an earlier
 slide go before those of a later one, so the later one gets what the earlier one cannot use: the tail of its wavefront, its
-decoding, the time in which it is written. At most K runs are alive, so disk is bounded. No pixel depends on any of this.
+decoding, the time in which it is written. At most K runs are alive, and what is left of slides that failed is kept of K of
+them, so disk is bounded. No pixel depends on any of this.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class StoppedError(BaseException):
 MakeSlide = Callable[[str, Cluster, Watcher], None]
 """Makes the slide of an id on a run's own cluster, and calls a watcher on the way."""
 
+Forget = Callable[[str], None]
+"""Removes what there is of a slide that failed."""
+
 
 @dataclass(slots=True)
 class Lanes:
@@ -46,8 +50,8 @@ class Lanes:
     ----------
     slides : sequence of str
         Ids, in the order in which they are begun.
-    make : callable
-        Makes one of them.
+    make, forget : callable
+        Makes one of them; removes what is left of one that failed, if that of too many is kept.
     name : str
         The cohort's.
     failed : dict of str to str
@@ -58,6 +62,7 @@ class Lanes:
 
     slides: Sequence[str]
     make: MakeSlide
+    forget: Forget
     name: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
@@ -67,6 +72,7 @@ class Lanes:
     _calls: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _count: int = 0
     _fault: BaseException | None = None
 
     def run(self, another: Callable[[], Cluster], count: int, watch: Watcher) -> None:
@@ -85,6 +91,7 @@ class Lanes:
             If workers, scheduler or disk are gone for all of them.
         """
         self._waiting.extend(enumerate(self.slides))
+        self._count = count
         clusters = [another() for _ in range(min(count, len(self.slides)))]
         threads = [threading.Thread(target=self._lane, args=(cluster,), daemon=True) for cluster in clusters]
         begin = monotonic()
@@ -132,6 +139,8 @@ class Lanes:
                 self._note(slide, f"failed ({attempt} of at most {TRIES} times): {one_line(str(error))}")
                 if attempt == TRIES:
                     self.failed[slide] = one_line(str(error))
+                    if len(self.failed) > self._count:
+                        self.forget(slide)
             else:
                 self.done.append(slide)
                 self._note(slide, f"made in {monotonic() - begin:.0f} s")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Unpack
 
 from wsigen.base.errors import ConfigError, OutputError, RunError, refusing
-from wsigen.cohort.check import Needs, check_slides, demand_licences
-from wsigen.cohort.estimate import demand_room_and_device
+from wsigen.cohort.check import Needs, check_slides, demand_licences, demand_one_licence
+from wsigen.cohort.estimate import demand_resources
 from wsigen.cohort.execution import EXECUTION, execution_of, with_execution
 from wsigen.cohort.figures import read_figures, why_private_is_unknown
 from wsigen.cohort.folder import RECIPE, CohortFolder
 from wsigen.cohort.labels import write_labels
 from wsigen.cohort.lanes import Lanes
+from wsigen.cohort.made import MadeCohort
 from wsigen.cohort.plan import CohortPlan, read_plan
 from wsigen.cohort.publish import write_cohort_files
 from wsigen.cohort.recipe import Recipe, claim, local_plan, make_recipe, portable
@@ -110,9 +111,11 @@ def make_cohort(
     plan = plan if isinstance(plan, CohortPlan) else read_plan(plan)
     if not 1 <= runs <= MOST_RUNS:
         raise ConfigError(f"runs: {runs}; 1 to {MOST_RUNS} slides can be made at a time")
-    needs = check_slides(slides_of(plan, source), source)
+    slides = slides_of(plan, source)
+    needs = check_slides(slides, source)
+    demand_one_licence(plan, needs, source)
     if publish:
-        demand_licences(needs.models)
+        demand_licences(plan, slides, needs)
     found = portable(plan)
     recipe = make_recipe(found, needs)
     folder = CohortFolder(Path(out))
@@ -162,13 +165,14 @@ def make_slides(
                 folder.clear_work(slide.id)  # killed at the very end of a slide
         failed: dict[str, str] = {}
         if wanted:
-            demand_room_and_device(folder.root, wanted, execution, runs)
+            demand_resources(folder.root, wanted, needs, execution, runs)
         recipe.write(folder.root / RECIPE)
         if wanted:
             by_id = {slide.id: slide for slide in wanted}
             lanes = Lanes(
                 list(by_id),
                 lambda name, cluster, look: _make(folder, by_id[name], execution, workers, cluster, look),
+                folder.clear_work,
                 plan.name,
             )
             with showing(progress, watch) as look, workers.clusters() as another:
@@ -177,7 +181,8 @@ def make_slides(
         made = tuple(slide.id for slide in every if folder.done(slide.id))
         folder.clear()
         if made:
-            write_cohort_files(folder, plan, recipe, [slide for slide in every if folder.done(slide.id)], len(every))
+            there = [slide for slide in every if folder.done(slide.id)]
+            write_cohort_files(folder, MadeCohort(recipe, plan, there, len(every)))
         if publish:
             _demand_privacy(folder, len(made))
     return Cohort(folder.root, tuple(every), made, failed)
@@ -191,9 +196,9 @@ def _make(
 ) -> None:
     """Make one slide with its labels, or go on with it, and give its files their places."""
     made = folder.made(slide.id)
-    if not folder.complete(slide.id):
+    if not folder.complete(slide.id, slide.config.drawn):
         made.slide.parent.mkdir(parents=True, exist_ok=True)
-        prepared = prepare_run(made.slide, with_execution(slide.config, execution), workers)
+        prepared = prepare_run(made.slide, with_execution(slide.config, execution), workers, alone=False)
         _write_labels(made.labels, prepared)
         do_run(prepared, workers, cluster, watch)
     folder.publish(slide.id)

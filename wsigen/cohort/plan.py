@@ -144,7 +144,7 @@ class Part(Choices):
     subtypes_file, mask_model : str
         The user's own subtypes; the mask model that draws. By default the model's, or rules.
     layouts, references : list of str
-        Files or globs: drawings, or images that the slides follow.
+        Files or globs: drawings, or images that the slides follow. A folder stands for its ``*.geojson``.
     times : int
         Slides from each file.
     split : str
@@ -212,7 +212,7 @@ class CohortPlan(Choices):
     authors : list of Author
         Who publishes it.
     licence : str
-        SPDX identifier of the cohort's licence; by default that of the (first) model.
+        SPDX identifier of the cohort's licence; by default that of its models, if they have one and the same.
     url : str
         Where it will lie.
     seed : int
@@ -334,7 +334,7 @@ def find_files(plan: CohortPlan, part: Part, absent: bool = False) -> list[Path]
     Parameters
     ----------
     absent : bool
-        Files that are named one by one need not be there.
+        The plan is a recipe's: it names files one by one, and they need not be there.
 
     Raises
     ------
@@ -354,8 +354,10 @@ def _matching(plan: CohortPlan, text: str, absent: bool, part: str) -> list[Path
     """The files that a name or a pattern stands for (ConfigError if there are none)."""
     place = plan.place(text)
     wild = any(sign in text for sign in "*?[")
-    if place.is_file() or (absent and not wild):
+    if place.is_file() or absent:
         return [place]
+    if place.is_dir():
+        text, place, wild = f"{text}/*.geojson", place / "*.geojson", True
     base = Path(place.anchor) if Path(text).is_absolute() else plan.root  # brackets in the root are no pattern
     paths = sorted(path for path in base.glob(str(place.relative_to(base))) if path.is_file()) if wild else []
     if not paths:

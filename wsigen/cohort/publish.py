@@ -11,9 +11,8 @@ from wsigen.cohort.card import title_of, write_card
 from wsigen.cohort.croissant import write_croissant
 from wsigen.cohort.folder import INPUTS, LABELS, SLIDES, THUMBNAILS, CohortFolder
 from wsigen.cohort.labels import CLASS_TABLE, write_class_table
+from wsigen.cohort.made import MadeCohort
 from wsigen.cohort.plan import CohortPlan
-from wsigen.cohort.recipe import Recipe
-from wsigen.cohort.slides import CohortSlide
 from wsigen.cohort.table import CSV, MadeSlide, made_slides, row_of, write_tables
 from wsigen.dataset.settings import CELL_PX
 from wsigen.slide.sidecars import write_edit_script
@@ -33,24 +32,16 @@ PATCH_PX, OVERLAP_PX = 512, 64
 """Of a patch of a dataset; of small slides it is as large as they are."""
 
 
-def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, slides: list[CohortSlide], total: int) -> None:
-    """Write all that lies beside the slides of a cohort, from the plan, the recipe and the slides' manifests.
-
-    Parameters
-    ----------
-    slides : list of CohortSlide
-        Those that are there.
-    total : int
-        How many there are to be.
-    """
-    made = made_slides(folder, slides)
+def write_cohort_files(folder: CohortFolder, cohort: MadeCohort) -> None:
+    """Write all that lies beside the slides of a cohort, from the plan, the recipe and the slides' manifests."""
+    plan, made = cohort.plan, made_slides(folder, cohort.slides)
     rows = [row_of(folder, each) for each in made]
     table = ClassTable(made[0].manifest.classes)
     with refusing(OutputError, f"{folder.root}: the files of the cohort cannot be written", "make room, then make it again"):
         write_class_table(folder.root / LABELS / CLASS_TABLE, table)
         write_tables(folder, rows)
         _write_dataset(folder.root / DATASET, plan, made, table)
-        write_card(folder, plan, recipe, made, total)
+        write_card(folder, plan, cohort.recipe, made, cohort.total)
         script = (Path(__file__).parent / "open_in_qupath.groovy").read_bytes()
         write_atomic(folder.root / QUPATH, script)
         write_edit_script(folder.root)
@@ -60,11 +51,13 @@ def write_cohort_files(folder: CohortFolder, plan: CohortPlan, recipe: Recipe, s
 
 
 def write_sums(folder: CohortFolder, made: list[MadeSlide]) -> None:
-    """Write ``SHA256SUMS``, in the form of ``sha256sum``; slides and annotations are known from their manifests."""
+    """Write ``SHA256SUMS``, in the form of ``sha256sum``; what belongs to a slide is known from its manifest."""
     known: dict[Path, str] = {}
     for each in made:
         files = folder.files(each.slide.id)
-        known |= {path: each.manifest.sha256[path.name] for path in (files.slide, files.annotations)}
+        of_slide = each.manifest.sha256
+        known |= {files.slide: of_slide[files.slide.name], files.annotations: of_slide[files.annotations.name]}
+        known[files.labels] = of_slide[LABELS]
     lines = []
     for path in summed_files(folder):
         digest = known.get(path) or sha256(path)
@@ -94,7 +87,7 @@ def _write_dataset(path: Path, plan: CohortPlan, made: list[MadeSlide], table: C
     training = next(iter(plan.splits))
     groups: dict[str, set[str]] = {}
     for each in made:
-        groups.setdefault(each.slide.split, set()).add(each.group)
+        groups.setdefault(each.slide.split, set()).add(each.slide.group)
     learned = [each for each in made if each.slide.split == training] or made
     write_dataset(
         path,

@@ -17,7 +17,7 @@ from wsigen.base.errors import ConfigError, RunError
 from wsigen.base.version import __version__
 from wsigen.base.yaml_file import read_mapping
 from wsigen.cohort.check import Needs
-from wsigen.cohort.folder import INPUTS, RECIPE, CohortFolder
+from wsigen.cohort.folder import INPUTS, RECIPE, CohortFolder, lies_below
 from wsigen.cohort.plan import CohortPlan, Part, find_files, plan_of
 from wsigen.models.mask_bundle import mask_folder, mask_hash
 from wsigen.run.spec import DECIDING, first_difference, package_versions
@@ -97,6 +97,9 @@ def read_recipe(path: Path) -> Recipe:
     parts = [content.get(name) or {} for name in ("plan", "models", "inputs", "versions")]
     if not all(isinstance(part, dict) for part in parts):
         raise ConfigError(f"{path}: 'models', 'inputs' and 'versions' should be mappings; it was edited: restore it")
+    for name in parts[2]:
+        if not lies_below(str(name)):
+            raise ConfigError(f"{path}: 'inputs' names {name!r}, which lies outside the cohort; do not use this recipe")
     return Recipe(*parts)
 
 

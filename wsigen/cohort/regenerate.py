@@ -106,6 +106,8 @@ def regenerate_cohort(
     _check_places(found, recipe, str(path))
     copies = {name: place for name, place in found.items() if name.startswith(f"{INPUTS}/")}
     execution = execution_of(settings, machine)
+    if out is not None and Path(out).resolve() == root.resolve():
+        raise ConfigError(f"--out {out}: is the cohort itself, whose slides are there; choose another folder")
     with ExitStack() as stack:
         place = Path(out if out is not None else stack.enter_context(TemporaryDirectory(prefix="wsigen-cohort-")))
         folder, made_here = CohortFolder(place), replace(recipe, versions=here)

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsigen.base.errors import ConfigError, WsigenError
-from wsigen.cohort.figures import Figure, Figures, write_figures
-from wsigen.cohort.folder import RECIPE, SLIDES, CohortFolder
-from wsigen.cohort.plan import plan_of
+from wsigen.cohort.figures import Figure, Figures, read_figures, write_figures
+from wsigen.cohort.folder import SLIDES, CohortFolder
+from wsigen.cohort.made import read_made
 from wsigen.cohort.publish import write_cohort_files
-from wsigen.cohort.recipe import read_recipe
-from wsigen.cohort.slides import slides_of
 from wsigen.evaluation.api import evaluate, evaluate_labels
 from wsigen.evaluation.downstream.label_fidelity import LabelFidelity
 from wsigen.evaluation.evaluate import Evaluation
@@ -133,12 +131,7 @@ def report_cohort(
     >>> wsigen.report_cohort("cohort", real="dataset.yaml").figures.private
     """
     place = CohortFolder(Path(folder))
-    recipe = read_recipe(place.root / RECIPE)
-    plan = plan_of(recipe.plan, str(place.root / RECIPE), place.root)
-    every = slides_of(plan, str(place.root / RECIPE), absent=True)
-    there = [slide for slide in every if place.done(slide.id)]
-    if not there:
-        raise ConfigError(f"{place.root}: no slide is there; make it first")
+    count = len(read_made(place).slides)
     if real is None:
         own = None if features == EMBEDDED else features
         _demand_nothing(training=training, features=own, out=out, mpp=mpp, layout_names=layout_names, groups=groups)
@@ -165,17 +158,19 @@ def report_cohort(
         else:
             measured.evaluation += _labels(read)
             measured.notes += read.result.warnings
-    private = bool(measured.privacy) and not measured.why_not
     figures = Figures(
         evaluation=tuple(measured.evaluation),
         privacy=tuple(measured.privacy),
-        private=private,
+        private=bool(measured.privacy) and not measured.why_not,
         why_not=measured.why_not,
-        slides=len(there),
+        slides=count,
     )
     with place.held():
+        made = read_made(place)  # others may have made slides meanwhile
+        if real is None:
+            figures = _beside(read_figures(place.root), figures)
         write_figures(place.root, figures)
-        write_cohort_files(place, plan, recipe, there, len(every))
+        write_cohort_files(place, made)
     return CohortReport(figures, reports, tuple(dict.fromkeys(measured.notes)))
 
 
@@ -204,6 +199,15 @@ def privacy_of(numbers: Mapping[str, float]) -> tuple[bool, str]:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _beside(before: Figures, own: Figures) -> Figures:
+    """What slides say of themselves, measured anew, beside what was measured against real ones."""
+    if not before.evaluation:
+        return own
+    new = {figure.name for figure in own.evaluation}
+    kept = [figure for figure in before.evaluation if figure.name not in new]
+    return before.model_copy(update={"evaluation": (*kept, *own.evaluation)})
 
 
 def _demand_nothing(**given: object) -> None:

@@ -13,11 +13,9 @@ from typing import Any
 
 from wsigen.base.errors import ConfigError, OutputError, refusing
 from wsigen.base.version import __version__
-from wsigen.cohort.folder import RECIPE, SLIDES, CohortFolder
-from wsigen.cohort.plan import plan_of
+from wsigen.cohort.folder import SLIDES, CohortFolder
+from wsigen.cohort.made import read_made
 from wsigen.cohort.publish import write_cohort_files
-from wsigen.cohort.recipe import read_recipe
-from wsigen.cohort.slides import slides_of
 from wsigen.storage.files import write_atomic
 
 KIND = "image/tiff"
@@ -55,24 +53,20 @@ def sign_cohort(folder: str | Path, certificate: str | Path, key: str | Path, *,
         If c2pa-python is not installed, it is no cohort, or the certificate or key cannot be used.
     """
     place = CohortFolder(Path(folder))
-    recipe = read_recipe(place.root / RECIPE)
-    plan = plan_of(recipe.plan, str(place.root / RECIPE), place.root)
-    every = slides_of(plan, str(place.root / RECIPE), absent=True)
-    there = [slide for slide in every if place.done(slide.id)]
-    if not there:
-        raise ConfigError(f"{place.root}: no slide is there; make it first")
+    read_made(place)  # before the certificate is looked at
     sign = _signer(Path(certificate), Path(key))
     signed = {}
     with place.held():
-        for done, slide in enumerate(there, 1):
+        made = read_made(place)
+        for done, slide in enumerate(made.slides, 1):
             path, file = place.root / SLIDES / f"{slide.id}.c2pa", place.files(slide.id).slide
             if not (path.is_file() and manifest_state(file, path) in ("Valid", "Trusted")):
                 with refusing(OutputError, f"{file}: cannot be signed", "check the certificate and its key"):
                     write_atomic(path, sign(file))
             signed[slide.id] = path
             if watch is not None:
-                watch(done, len(there))
-        write_cohort_files(place, plan, recipe, there, len(every))
+                watch(done, len(made.slides))
+        write_cohort_files(place, made)
     return signed
 
 

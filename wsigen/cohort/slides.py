@@ -4,8 +4,8 @@ Every choice is drawn from the counter-based generator under a key of (the plan'
 file's name), so that more slides, more files or more parts change none of the others. Subtypes of drawn layouts follow a
 low-discrepancy sequence instead (multiples of the golden ratio): their shares come out to about a slide, whatever the number.
 
-Splits are stratified by subtype in the same way. All slides from one file are in one split, which its hash decides: who trains
-on a drawing knows what is tested.
+Splits are stratified by subtype in the same way. All slides from files of one name are in one split, which a hash of the name
+decides, whatever their parts: who trains on a drawing knows what is tested.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class CohortSlide:
     stain: str
     config: RunConfig
 
+    @property
+    def group(self) -> str:
+        """What must not be on both sides of a split: the name of its file without suffixes, or itself."""
+        return self.id if self.source is None else file_id(self.source)
+
 
 def slides_of(plan: CohortPlan, source: str = "the plan", absent: bool = False) -> list[CohortSlide]:
     """All slides of a plan, in its order.
@@ -74,12 +79,12 @@ def slides_of(plan: CohortPlan, source: str = "the plan", absent: bool = False) 
     source : str
         What errors name.
     absent : bool
-        Files that are named one by one need not be there.
+        The plan is a recipe's: it names files one by one, and they need not be there.
 
     Raises
     ------
     ConfigError
-        If the settings of a part do not fit each other, or two slides would have one id.
+        If the settings of a part do not fit each other, two slides would have one id, or a drawing would be in two splits.
     """
     slides: list[CohortSlide] = []
     for position, part in enumerate(plan.parts):
@@ -90,13 +95,14 @@ def slides_of(plan: CohortPlan, source: str = "the plan", absent: bool = False) 
     twice = [name for name, count in Counter(slide.id.casefold() for slide in slides).items() if count > 1]
     if twice:
         raise ConfigError(f"{source}: two slides have the id {twice[0]!r}; rename a part or a file")
+    _demand_one_split(slides, source)
     return slides
 
 
 def pick(shares: Mapping[str, float], u: float) -> str:
-    """The entry in whose share a number of (0, 1) falls; the order in which they are written does not count."""
+    """The entry in whose share a number of (0, 1) falls; neither the order as written nor the folder of an entry counts."""
     below = 0.0
-    for name in sorted(shares):
+    for name in sorted(shares, key=lambda name: Path(name).name):
         below += shares[name]
         if u < below:
             return name
@@ -126,10 +132,22 @@ def _of_files(plan: CohortPlan, part: Part, absent: bool) -> Iterator[CohortSlid
     setting = "layout" if part.layouts else "reference"
     for path in find_files(plan, part, absent):
         key = _key(plan, f"{part.name}/{path.name}")
-        split = pick(plan.splits, _start(key, "split"))
+        split = pick(plan.splits, _start(_key(plan, file_id(path)), "split"))  # whichever part it is in
         for number in range(part.times):
             name = "-".join(filter(None, (plan.name, part.name, file_id(path), f"{number:02d}")))
             yield _slide(plan, part, key, number, name, subtype, split, path, {setting: path})
+
+
+def _demand_one_split(slides: list[CohortSlide], source: str) -> None:
+    """Refuse parts that put files of one name into different splits (ConfigError)."""
+    first: dict[str, CohortSlide] = {}
+    for slide in slides:
+        other = first.setdefault(slide.group, slide)
+        if slide.split != other.split and slide.source is not None:
+            raise ConfigError(
+                f"{source}: {slide.source.name} is in part {other.part!r} (split {other.split}) and in part {slide.part!r} "
+                f"(split {slide.split}): a test would know what was trained on; give both the same 'split', or rename the file"
+            )
 
 
 def _slide(

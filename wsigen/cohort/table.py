@@ -9,14 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from wsigen.base.errors import OutputError, refusing
-from wsigen.cohort.folder import CohortFolder
+from wsigen.cohort.folder import CohortFolder, lies_below
 from wsigen.cohort.slides import CohortSlide
 from wsigen.run.manifest import Manifest
 from wsigen.storage.files import atomic_path, write_atomic
 
 CSV, PARQUET = "cohort.csv", "cohort.parquet"
 
-NEEDED = ("id", "split", "subtype", "group", "width", "height", "um_per_px", "level0_sha256", "slide", "labels", "manifest")
+NAMES = ("id", "split")
+"""Columns from which other commands make names of files."""
+
+FILES = ("slide", "annotations", "labels", "thumbnail", "manifest")
+"""Columns that name files, from the cohort's folder."""
+
+NEEDED = (*NAMES, "subtype", "group", "width", "height", "um_per_px", "level0_sha256", *FILES)
 """Columns that other commands read."""
 
 CURE = "restore it, or make the cohort again"
@@ -30,12 +36,6 @@ class MadeSlide:
 
     slide: CohortSlide
     manifest: Manifest
-
-    @property
-    def group(self) -> str:
-        """What must not be on both sides of a split: the file it is from, or itself."""
-        slide = self.slide
-        return slide.id if slide.source is None else slide.id.rpartition("-")[0]
 
 
 def made_slides(folder: CohortFolder, slides: list[CohortSlide]) -> list[MadeSlide]:
@@ -52,7 +52,7 @@ def row_of(folder: CohortFolder, made: MadeSlide) -> dict[str, Value]:
         "split": slide.split,
         "subtype": slide.subtype,
         "part": slide.part,
-        "group": made.group,
+        "group": slide.group,
         "seed": manifest.sampling.seed,
         "width": manifest.slide.width,
         "height": manifest.slide.height,
@@ -65,10 +65,7 @@ def row_of(folder: CohortFolder, made: MadeSlide) -> dict[str, Value]:
         **{f"area_px_{name}": area for name, area in manifest.area_px.items()},
         "sha256": manifest.sha256[files.slide.name],
         "level0_sha256": manifest.sha256["level0_tiles"],
-        **{
-            name: getattr(files, name).relative_to(folder.root).as_posix()
-            for name in ("slide", "annotations", "labels", "thumbnail", "manifest")
-        },
+        **{name: getattr(files, name).relative_to(folder.root).as_posix() for name in FILES},
     }
 
 
@@ -94,7 +91,14 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         missing = next((name for name in NEEDED if not row.get(name)), None)
         if missing is not None:
             raise OutputError(f"{path}, line {number}: has no {missing!r}; {CURE}")
+        odd = next((name for name in (*NAMES, *FILES) if not _names_a_file(row[name], name in NAMES)), None)
+        if odd is not None:
+            raise OutputError(f"{path}, line {number}: {odd!r} is {row[odd]!r}, which names no file of this cohort; {CURE}")
     return rows
+
+
+def _names_a_file(text: str, plain: bool) -> bool:
+    return lies_below(text) and not (plain and ("/" in text or "\\" in text))
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Value]]) -> None:

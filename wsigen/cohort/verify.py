@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsigen.base.errors import OutputError
-from wsigen.cohort.folder import RECIPE, CohortFolder
+from wsigen.cohort.folder import INPUTS, LABELS, RECIPE, CohortFolder, lies_below
 from wsigen.cohort.plan import plan_of
 from wsigen.cohort.publish import SUMS, summed_files
 from wsigen.cohort.recipe import Recipe, read_recipe
@@ -101,7 +101,7 @@ def _read_sums(place: CohortFolder) -> tuple[dict[str, str], list[str]]:
     sums, problems = {}, []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         found = _LINE.fullmatch(line)
-        if found is None or ".." in Path(found[2]).parts or Path(found[2]).is_absolute():
+        if found is None or not lies_below(found[2]):
             problems.append(f"{SUMS}, line {number}: no checksum of a file of this cohort")
         else:
             sums[found[2]] = found[1]
@@ -119,9 +119,10 @@ def _differences(place: CohortFolder, slide: CohortSlide, recipe: Recipe, sums: 
     for what, there, planned in _compared(manifest, slide, recipe):
         if there != planned:
             yield f"{name}: {what} is {there}, but the plan says {planned}"
-    for path in (place.files(slide.id).slide, place.files(slide.id).annotations):
+    files = place.files(slide.id)
+    for path, key in ((files.slide, files.slide.name), (files.annotations, files.annotations.name), (files.labels, LABELS)):
         digest = sums.get(path.relative_to(place.root).as_posix())
-        if digest is not None and manifest.sha256.get(path.name) != digest:
+        if digest is not None and manifest.sha256.get(key) != digest:
             yield f"{name}: the SHA-256 of {path.name} is not that of {SUMS}"
 
 
@@ -142,5 +143,5 @@ def _compared(manifest: Manifest, slide: CohortSlide, recipe: Recipe) -> Iterato
     if config.reference is not None and "reference" in manifest.inputs:
         yield "reference", manifest.inputs["reference"].sha256, recipe.inputs.get(config.reference.name)
     if config.layout_file is not None and "layout" in manifest.inputs and slide.source is not None:
-        digests = {Path(name).name: digest for name, digest in recipe.inputs.items() if slide.part in name}
-        yield "layout", manifest.inputs["layout"].sha256, digests.get(slide.source.name)
+        name = f"{INPUTS}/{slide.part or 'slides'}/{slide.source.name}"
+        yield "layout", manifest.inputs["layout"].sha256, recipe.inputs.get(name)

@@ -104,15 +104,23 @@ def generate(
         return do_run(prepared, workers, cluster, look)
 
 
-def prepare_run(output: Path, config: RunConfig, workers: Workers) -> Prepared:
-    """Check all that a run needs before it begins (WsigenError)."""
+def prepare_run(output: Path, config: RunConfig, workers: Workers, alone: bool = True) -> Prepared:
+    """Check all that a run needs before it begins (WsigenError).
+
+    Parameters
+    ----------
+    alone : bool
+        Whether memory and disk are looked at, too; of several runs at a time, who begins them has looked.
+    """
     check_output(output, config.overwrite)
     if config.drawn:
         check_drawn(output, config)
     _spare_inputs(output, config)
     demand_main_guard(workers)
     prepared = prepare(config, output)
-    projection = _demand_resources(prepared, workers, run_dir_of(config, output))
+    projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
+    if alone:
+        _demand_resources(prepared, projection, workers, run_dir_of(config, output))
     _demand_tissue(prepared, projection.tissue)
     with held_output(output):  # whoever holds it removes what killed runs left there: a trial looks like that
         try_output(files_of(output), prepared.spec.slide, prepared.card.table)
@@ -192,7 +200,8 @@ def resume(
         check_unchanged(folder, spec, config, bundle_hash(Path(spec.model)))
         prepared = prepare_again(config, card, spec, output)
         demand_sizes(RunContext(folder.name, folder))
-    _demand_resources(prepared, workers, run_dir, folder.size())
+    projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
+    _demand_resources(prepared, projection, workers, run_dir, folder.size())
     with showing(progress, watch) as look, folder.lock(LOCK) as lock:
         with held_output(output):
             try_output(files_of(output), spec.slide, card.table)
@@ -237,13 +246,13 @@ def _spare_inputs(output: Path, config: RunConfig) -> None:
             raise OutputError(f"{path}: is an input and would be written over; choose another name for the slide")
 
 
-def _demand_resources(prepared: Prepared, workers: Workers, run_dir: str | Path, there: int = 0) -> Projection:
-    """What a run needs: no more memory and disk than there is (else ResourceError); ``there``: bytes it has there already."""
-    projection = project_run(prepared.spec, prepared.card, prepared.free_layout)
+def _demand_resources(
+    prepared: Prepared, projection: Projection, workers: Workers, run_dir: str | Path, there: int = 0
+) -> None:
+    """Refuse a run that needs more memory or disk than there is (ResourceError); ``there``: bytes it has there already."""
     if workers.scheduler is None:
         demand_memory(projection, workers.count, workers.processes, allowed_memory(prepared.config), workers.tasks_at_once)
     demand_disk(projection, run_dir, prepared.output, there)
-    return projection
 
 
 def _demand_tissue(prepared: Prepared, share: float) -> None:
