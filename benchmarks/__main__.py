@@ -25,6 +25,7 @@ NAMES = (
     "many_slides",
     "glass",
     "crops",
+    "calls",
     "repeatable",
     "annotations",
     "training",

@@ -11,7 +11,7 @@ from benchmarks.figure import Figure, Options
 
 LAYOUT = Path(__file__).parents[1] / "examples" / "demo.geojson"
 SIZE = "4096x4096"
-TARGET_MINUTES = 6.0
+TARGET_MINUTES = 3.0
 
 
 def measure(options: Options) -> Figure:

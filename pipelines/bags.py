@@ -23,7 +23,8 @@ from wsigen.base.csv_file import read_table
 from wsigen.base.errors import ConfigError, refusing
 from wsigen.base.geometry import Box
 from wsigen.grids.compress import compress
-from wsigen.grids.grid import EncoderId, standardised_cells
+from wsigen.grids.fitting import misfit
+from wsigen.grids.grid import standardised_cells
 from wsigen.grids.opening import open_grid, read_about
 from wsigen.models.bundle import check_bundle
 from wsigen.models.extractors.extractors import Extractor, open_extractor
@@ -112,9 +113,9 @@ class BagMaker:
     def bags(self, file: Path) -> dict[str, Array]:
         """The bags of a grid, float32 ``(n, D)`` by kind (ConfigError if it shows no tissue)."""
         about, grid = read_about(file), open_grid(file)
-        wanted = EncoderId(self._told.encoder, self._told.encoder_sha256)
-        if not about.made_by.agrees(wanted):
-            raise ConfigError(f"{file}: is a grid of {about.made_by}, the bundle is told those of {wanted}")
+        fault = misfit(about.made_by, about.cell_um, self._told)
+        if fault:
+            raise ConfigError(f"{file}: {fault}")
         side, means, tokens = self._told.parts[self._level], [], []
         for y in self._starts(about.height_um):
             for x in self._starts(about.width_um):

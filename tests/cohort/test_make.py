@@ -15,7 +15,7 @@ from PIL import Image
 
 import wsigen.cohort.make as making
 from wsigen.base.errors import ConfigError, RunError, WsigenError
-from wsigen.cohort.export.export import export_cohort_tiles
+from wsigen.cohort.export.export import export_cohort
 from wsigen.cohort.make import make_cohort
 from wsigen.cohort.plan import read_plan
 from wsigen.cohort.regenerate import regenerate_cohort
@@ -146,7 +146,7 @@ def _believe_no_names_of_strangers(out):
             writer.writeheader()
             writer.writerows([{**rows[0], column: name}])
         with pytest.raises(WsigenError, match=f"line 2: '{column}' is '{name}', which names no file"):
-            export_cohort_tiles(out, 256)
+            export_cohort(out, out.parent / "tiles", tiles=256)
     (out / "cohort.csv").write_text(table)
 
 

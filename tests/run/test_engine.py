@@ -222,8 +222,9 @@ def test_equals_the_reference_with_a_pass_per_label(token_bundle, tmp_path):
     assert np.allclose(got[:, tissue], reference(run, pass_.plan.steps)[:, tissue], atol=2e-3, rtol=1e-3)
 
 
-def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
-    digests = set()
+@pytest.mark.parametrize(("model", "mode"), [("bundle", "random-patch"), ("grid_bundle", "shifted")])
+def test_same_pixels_for_any_workers_processes_and_window(request, tmp_path, model, mode):
+    bundle, digests = request.getfixturevalue(model), set()
     for number, how in enumerate(
         [
             {"workers": 1},
@@ -234,7 +235,7 @@ def test_same_pixels_for_any_workers_processes_and_window(bundle, tmp_path):
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        result = generate(folder / "a.ome.tiff", **settings_of(bundle, tmp_path, mode="random-patch", **how))
+        result = generate(folder / "a.ome.tiff", **settings_of(bundle, tmp_path, mode=mode, **how))
         digests.add(result.level0_sha256)
     assert len(digests) == 1
 

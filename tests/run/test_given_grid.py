@@ -33,8 +33,8 @@ def picture(tmp_path_factory):
     return path
 
 
-def write(path, shape=(3, 73, 80), width_um=UM[0], height_um=UM[1], known=True, value=0.1, encoder="mean-colour"):
-    about = GridFile(encoder=encoder, cell_um=4.0, width_um=width_um, height_um=height_um)
+def write(path, shape=(3, 73, 80), width_um=UM[0], height_um=UM[1], known=True, value=0.1, encoder="mean-colour", cell_um=4.0):
+    about = GridFile(encoder=encoder, cell_um=cell_um, width_um=width_um, height_um=height_um)
     with new_grid(path, about, shape) as writer:
         writer.write(0, np.full(shape, value), np.full(shape[1:], known))
         writer.overview(np.zeros((8, 8, 3), np.uint8))
@@ -118,7 +118,8 @@ def test_a_run_goes_on_with_its_own_copy_of_the_grid(grid_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"encoder": "other"}, "is of encoder 'other'; model 'tiny-class-map' follows 'mean-colour'"),
+        ({"encoder": "other"}, r"is of encoder 'other'; the model follows 'mean-colour' \(model 'tiny-class-map'\)"),
+        ({"cell_um": 8.0}, "has cells of 8 um; the model was told cells of 4 um at most"),
         ({"width_um": 500.0}, "is of a slide of 500x292 um, this one has 320x292 um; give --size 1000x584"),
         ({"value": np.nan}, "not finite"),
         ({"shape": (4, 73, 80)}, "4 numbers a cell"),
@@ -283,8 +284,8 @@ def test_a_grid_and_a_reference_exclude_each_other(grid_bundle, picture, tmp_pat
 
 def test_a_feature_file_is_followed_and_kept(grid_bundle, tmp_path):
     h5py = pytest.importorskip("h5py")
-    said = {"patch_size": 80, "patch_size_level0": 80, "target_magnification": 20, "level0_width": 640, "level0_height": 584}
-    corners = [(x, y) for y in range(0, 560, 80) for x in range(0, 640, 80)]
+    said = {"patch_size": 8, "patch_size_level0": 8, "target_magnification": 20, "level0_width": 640, "level0_height": 584}
+    corners = [(x, y) for y in range(0, 576, 8) for x in range(0, 640, 8)]
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["features"] = np.random.default_rng(0).uniform(-1, 1, (len(corners), 3)).astype(np.float32)
         file["features"].attrs["encoder"] = "mean-colour"
@@ -294,5 +295,5 @@ def test_a_feature_file_is_followed_and_kept(grid_bundle, tmp_path):
     given = generate(tmp_path / "a.ome.tiff", grid=tmp_path / "x.h5", **settings)
     compress(tmp_path / "x.h5", tmp_path / "x.wsz")
     assert generate(tmp_path / "b.ome.tiff", grid=tmp_path / "x.h5", **settings).level0_sha256 == given.level0_sha256
-    assert RunContext(tmp_path / "a.run").given_grid.values.shape == (3, 8, 8)
-    assert open_grid(tmp_path / "x.wsz").known[:].tolist() == [[True] * 8] * 7 + [[False] * 8]
+    assert RunContext(tmp_path / "a.run").given_grid.values.shape == (3, 73, 80)
+    assert open_grid(tmp_path / "x.wsz").known[:].tolist() == [[True] * 80] * 72 + [[False] * 80]

@@ -10,6 +10,7 @@ import torch
 from wsigen.base.errors import GridError
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import GridFile
+from wsigen.grids.tiles import cells_of
 from wsigen.grids.wsz import new_grid
 from wsigen.models.zoomldm import import_zoomldm
 from wsigen.run.generate import generate
@@ -23,6 +24,7 @@ import released
 def test_an_imported_model_draws_a_slide_by_its_grid(tmp_path):
     torch.save(released.make_checkpoint(8)[0], tmp_path / "weights.ckpt")
     card, _ = import_zoomldm(tmp_path / "weights.ckpt", tmp_path / "bundle")
+    cells_of(224, card.grid.cell_um, card.grid.encoder_mpp)  # what UNI looks at: all of a cell
     about = {"encoder": card.grid.encoder, "cell_um": 128.0, "encoder_mpp": 0.5, "width_um": 256.0, "height_um": 256.0}
     cells = np.random.default_rng(0).normal(size=(12, 2, 2))
     with new_grid(tmp_path / "x.wsz", GridFile(**about), cells.shape) as writer:

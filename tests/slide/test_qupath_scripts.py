@@ -105,9 +105,7 @@ def test_what_is_wrong_is_said(classes: Path, tmp_path: Path, wsigen_program: Pa
     assert not any(line.startswith("CALL open") for line in lines)
 
 
-def test_a_format_that_is_not_edited_in_place_becomes_an_ome_tiff(
-    classes: Path, tmp_path: Path, wsigen_program: Path
-) -> None:
+def test_a_format_that_is_not_edited_in_place_becomes_an_ome_tiff(classes: Path, tmp_path: Path, wsigen_program: Path) -> None:
     said = edit(classes, tmp_path, "scan.svs", STUB_KEPT=str(wsigen_program))
     assert "CALL open scan.edit-1.ome.tiff" in said
     assert not any(line.startswith("CALL error") for line in said)

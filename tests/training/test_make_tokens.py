@@ -14,6 +14,7 @@ from streams import WORDS
 
 import wsigen
 from wsigen.base.errors import TrainingError
+from wsigen.grids.compress import compress
 from wsigen.models.network_config import TokenModelConfig
 from wsigen.models.summariser import build_summariser, summarise
 from wsigen.models.tiles import write_tiles
@@ -114,8 +115,17 @@ def test_a_bundle_of_something_else_is_refused(folder: Path, tmp_path: Path, cha
 
 def test_grids_of_another_encoder_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Means, "sha256", "cd" * 32)
-    with pytest.raises(TrainingError, match=r"is told grids of 'means' \(sha256 abab.*these are of 'means' \(sha256 cdcd"):
+    with pytest.raises(
+        TrainingError, match=r"a grid there is of encoder 'means' \(sha256 cdcd.*the model follows 'means' \(sha256 abab"
+    ):
         wsigen.train_tokens(recipe(folder, "other"), out=tmp_path / "out")
+
+
+def test_grids_of_other_cells_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    compress(folder / "a.png", tmp_path / "files/a.wsz", encoder=Means(), cell_um=8.0, mpp=0.5)
+    with pytest.raises(TrainingError, match=r"files: a grid there has cells of 8 um; the model follows cells of 16 um"):
+        wsigen.train_tokens(recipe(folder, "cells", files=str(tmp_path / "files")), out=tmp_path / "out")
 
 
 def test_it_begins_with_places_and_adds_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -105,6 +106,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wsigen.train_denoiser(root / "denoiser.yaml", out=root / "denoiser")
     wsigen.train_grid(root / "grid.yaml", out=root / "grid")
     return root
+
+
+def test_a_network_of_grids_learns(folder: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((folder / "grid.yaml").read_text())
+    recipe["loop"] = {"steps": 150, "batch": 8, "learning_rate": 1e-2, "ema": 0.9, "sample_every": 0}
+    (folder / "longer.yaml").write_text(yaml.safe_dump(recipe))
+    wsigen.train_grid(folder / "longer.yaml", out=tmp_path / "grid")
+    with (tmp_path / "grid/losses.csv").open() as file:
+        losses = [float(row["mse"]) for row in csv.DictReader(file)]
+    assert np.mean(losses[-40:]) < 0.9 * np.mean(losses[:10])
 
 
 def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -135,6 +136,31 @@ def test_grids_may_lie_in_a_folder(folder: Path, tmp_path: Path) -> None:
     (files / "b.wsz").unlink()
     with pytest.raises(DatasetError, match=r"has no grid of b.png \(b.wsz or .h5\)"):
         wsigen.train_denoiser(recipe(folder, "files", given), out=tmp_path / "lacking")
+
+
+def test_grids_go_by_names_that_images_have_alone(folder: Path, tmp_path: Path) -> None:
+    """Another file in their folder, or a copy of it, changes nothing; two images of one name would share a grid."""
+    from wsigen.dataset.dataset import open_dataset
+
+    data, files = tmp_path / "data", tmp_path / "grids"
+    for place in (data / "tumour", data / "stroma", files):
+        place.mkdir(parents=True)
+    for name in "ab":
+        shutil.copy(folder / f"{name}.png", data / "tumour")
+        shutil.copy(folder / f"{name}.geojson", data / "tumour")
+        compress(folder / f"{name}.png", files / f"{name}.wsz", encoder=Means(), cell_um=32.0, mpp=0.5)
+    content = yaml.safe_load((folder / "dataset.yaml").read_text())
+    content["sources"] = [{**content["sources"][0], "images": "*/*.png"}]
+    (data / "dataset.yaml").write_text(yaml.safe_dump(content))
+    settings = EncodedGrid.model_validate({"files": str(files), "summariser": VIT})
+    key = image_grids.grid_key(settings, open_dataset(data / "dataset.yaml"))
+    (files / "notes.txt").write_text("of another slide")
+    (files / "a.wsz").touch()
+    assert image_grids.grid_key(settings, open_dataset(data / "dataset.yaml")) == key
+    for suffix in ("png", "geojson"):
+        shutil.copy(folder / f"b.{suffix}", data / f"stroma/a.{suffix}")
+    with pytest.raises(DatasetError, match=r"grids go by the names of images, and .*a.png and .*a.png have one"):
+        image_grids.image_grids(open_dataset(data / "dataset.yaml"), settings, tmp_path / "kept", 8)
 
 
 def test_windows_are_those_of_the_patches_turned_with_them(folder: Path, tmp_path: Path) -> None:

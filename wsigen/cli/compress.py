@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +53,7 @@ def compress(
     about = compress(
         slide, output, encoder=encoder, cell_um=cell_um, encoder_mpp=encoder_mpp, mpp=mpp, device=device, watch=watch
     )
-    count = round(about.width_um / about.cell_um) * round(about.height_um / about.cell_um)
+    count = math.ceil(about.width_um / about.cell_um - 1e-3) * math.ceil(about.height_um / about.cell_um - 1e-3)
     print(f"{'grid:':15}{output}")
     print(f"{'encoder:':15}{about.encoder}")
     print(f"{'cells:':15}{count:,} of {about.cell_um:g} um, {output.stat().st_size / 2**20:.1f} MiB")

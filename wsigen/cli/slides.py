@@ -70,8 +70,7 @@ def decompress(
     from wsigen.run.rundir import run_dir_of
 
     settings = with_machine(decompression_config(grid, **ctx.obj), machine)
-    place = run_dir_of(settings, output)
-    with _watched(place, _go_on(place, output if settings.run_dir else None, machine, ctx.obj), log) as watch:
+    with _watched(run_dir_of(settings, output), shlex.join(["wsigen", *sys.argv[1:]]), log) as watch:  # figures come after it
         result, found = decompress(grid, output, original=original, report=report, machine=machine, watch=watch, **ctx.obj)
     _print(result, watch.seconds)
     print(*found.lines(), sep="\n")

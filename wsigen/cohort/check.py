@@ -96,11 +96,11 @@ def _agreed(models: dict[str, CohortModel], configs: dict[tuple[str, str], RunCo
     its = models[first].card
     for name, model in models.items():
         card = model.card
-        for what, mine, other in (
-            ("classes", card.table, its.table),
-            ("px a cell of the class map", card.latent.factor, its.latent.factor),
+        for what, same in (
+            ("classes", card.table == its.table),
+            ("px a cell of the class map", card.latent.factor == its.latent.factor),
         ):
-            if mine != other:
+            if not same:
                 raise ConfigError(f"{source}: models {first!r} and {name!r} have other {what}; make two cohorts of them")
     mpps = {(part, name): slide_mpp(config, models[name].card) for (part, name), config in configs.items()}
     (part, _), mpp = next(iter(mpps.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from wsigen.base.errors import GridError
+from wsigen.base.errors import GridError, OutputError, refusing
 from wsigen.evaluation.grid_agreement import Decompression, measure_decompression
+from wsigen.grids.grid import EncoderId, GridFile
 from wsigen.grids.mean_colour import NAME
 from wsigen.grids.opening import read_about
+from wsigen.grids.tiles import cells_of
 from wsigen.models.bundle import check_bundle, find_bundle
-from wsigen.models.extractors.extractors import open_extractor
+from wsigen.models.extractors.extractors import Extractor, open_extractor
 from wsigen.run.config import RunConfig, make_config
 from wsigen.run.generate import generate
 from wsigen.run.result import Result
@@ -71,9 +74,9 @@ def decompress(
     about = read_about(Path(grid_file))
     if original is not None:
         _check_original(Path(original), about.width_um, about.height_um)
-    extractor = None if about.encoder == NAME else open_extractor(about.encoder, config.device)
-    result = generate(output, config, machine=machine, watch=watch)
+    extractor = None if about.encoder == NAME else _extractor(Path(grid_file), about, config.device)
     picture = None if report is None else _folder(report) / "cells.png"
+    result = generate(output, config, machine=machine, watch=watch)
     found = measure_decompression(
         Path(grid_file),
         result.slide,
@@ -112,9 +115,22 @@ def _check_original(original: Path, width_um: float, height_um: float) -> None:
         raise GridError(f"{original}: has other proportions than the grid's slide of {width_um:.0f}x{height_um:.0f} um")
 
 
+def _extractor(file: Path, about: GridFile, device: str) -> Extractor:
+    """The grid's own encoder, of the same weights, and able to look at its cells (GridError)."""
+    extractor = open_extractor(about.encoder, device)
+    here = EncoderId(extractor.name, extractor.sha256)
+    if not about.made_by.agrees(here):
+        raise GridError(f"{file}: is of encoder {about.made_by}, and here is {here}; no cosine between the two says anything")
+    cells_of(extractor.side_px, about.cell_um, about.encoder_mpp)
+    return extractor
+
+
 def _folder(report: str | Path) -> Path:
     folder = Path(report)
-    folder.mkdir(parents=True, exist_ok=True)
+    with refusing(OutputError, f"{folder}: no folder of a report can be made there", "choose another --report"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{folder}: not writable; choose another --report")
     return folder
 
 

@@ -179,7 +179,7 @@ def measure_decompression(
         if picture is not None:
             Image.fromarray(_side_by_side(grid, again, place, original, about)).save(picture)
     raw = round(about.width_um / mpp) * round(about.height_um / mpp) * 3
-    its = None if original is None else original.stat().st_size
+    its = None if original is None else _bytes_of(original)
     return Decompression(levels, raw, grid_file.stat().st_size, its)
 
 
@@ -229,6 +229,14 @@ def _ceiling(
                 total, parts = sums.get(level.part_um, (0.0, 0))
                 sums[level.part_um] = (total + level.cosine * level.parts, parts + level.parts)
     return {part: total / parts for part, (total, parts) in sums.items()}
+
+
+def _bytes_of(slide: Path) -> int:
+    """Bytes of a slide's files: of a DICOM folder all, of MRXS those of the folder beside it, too."""
+    beside = slide.with_suffix("")
+    folders = [place for place in (slide, beside) if place.is_dir() and (place == slide or slide.suffix.lower() == ".mrxs")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in [*files, *([slide] if slide.is_file() else [])])
 
 
 def _saved(pixels: NDArray[np.uint8], file: Path) -> Path:

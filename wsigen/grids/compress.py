@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.errors import GridError
 from wsigen.base.geometry import Box
+from wsigen.base.yaml_file import validated
 from wsigen.grids.feature_file import FEATURES, Stated, open_features
 from wsigen.grids.grid import Grid, GridFile
 from wsigen.grids.mean_colour import DIMENSION, NAME, mean_colours
@@ -59,10 +61,10 @@ def compress(
         What a cell is: its mean colour (``mean-colour``, the default), or what an extractor of ``wsigen evaluate`` makes of it
         (``imagenet``, ``timm:NAME`` ...). Of a feature file the name of its encoder, if it does not say it.
     cell_um : float, optional
-        Side of a cell in um; by default 5.6 of mean colours, and a tile of an encoder. The slide is cut into a whole number of
-        cells: the size of a cell is right to within half a cell over the slide.
+        Side of a cell in um; by default 5.6 of mean colours, and a tile of an encoder. What the last cells of a row or column
+        lack of the slide repeats its last pixels.
     encoder_mpp : float, optional
-        um/px at which the encoder looks at the slide; by default 0.5, or whatever makes a tile of a cell.
+        um/px at which the encoder looks at the slide; by default 0.5, or whatever makes a tile of a cell. Not of mean colours.
     mpp : float, optional
         um/px of an image that does not say its own; of the coordinates of a feature file.
     size_um : (float, float), optional
@@ -119,18 +121,26 @@ def _of_image(
 ) -> _Cells:
     width_um, height_um = size_um
     source = Path(image.path).name
-    about = GridFile(encoder=NAME, cell_um=cell_um or CELL_UM, width_um=width_um, height_um=height_um, source=source)
-    overview = _overview(image, height_um / width_um)
+    of_slide = {"width_um": width_um, "height_um": height_um, "source": source}
     if encoder is None or encoder == NAME:
-        rows, cols = _rows_cols(about)
-        return _Cells(about, (DIMENSION, rows, cols), partial(_mean_colours, image, rows, cols), overview)
+        if encoder_mpp is not None:
+            raise GridError(f"{image.path}: mean colours are looked at as large as cells are; leave --encoder-mpp out")
+        about = _checked({"encoder": NAME, "cell_um": cell_um or CELL_UM, **of_slide}, image.path)
+        extent = _extent(about)
+        overview = _overview(image, height_um / width_um)
+        return _Cells(about, (DIMENSION, *_whole(extent)), partial(_mean_colours, image, extent), overview)
     network = open_extractor(encoder, device) if isinstance(encoder, str) else encoder
     cells = cells_of(network.side_px, cell_um, encoder_mpp)
     made = {"encoder": network.name, "encoder_sha256": network.sha256, "cell_um": cells.cell_um, "encoder_mpp": cells.mpp}
-    about = about.model_copy(update=made)
-    rows, cols = _rows_cols(about)
-    tiles = TileEncoder(image, find_tissue(image, width_um / image.width), network, cells, rows, cols)
-    return _Cells(about, (network.dimension, rows, cols), tiles.band, overview)
+    about = _checked({**made, **of_slide}, image.path)
+    extent = _extent(about)
+    overview = _overview(image, height_um / width_um)
+    tiles = TileEncoder(image, find_tissue(image, width_um / image.width), network, cells, extent)
+    return _Cells(about, (network.dimension, *_whole(extent)), tiles.band, overview)
+
+
+def _checked(content: dict[str, Any], path: str | Path) -> GridFile:
+    return validated(GridFile, content, f"{path}: no grid can be made so", GridError)
 
 
 def _write(output: Path, cells: _Cells, watch: Watch | None) -> None:
@@ -144,9 +154,11 @@ def _write(output: Path, cells: _Cells, watch: Watch | None) -> None:
         writer.overview(cells.overview)
 
 
-def _mean_colours(image: ImageSource, rows: int, cols: int, first: int, last: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    box = Box(first, 0, last, cols)
-    colours = image.region(box, (rows, cols))
+def _mean_colours(
+    image: ImageSource, extent: tuple[float, float], first: int, last: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    box = Box(first, 0, last, _whole(extent)[1])
+    colours = image.region(box, extent)
     return mean_colours(colours[None], 1)[0], np.ones(box.shape, dtype=bool)
 
 
@@ -154,12 +166,17 @@ def _rows_of(grid: Grid, first: int, last: int) -> tuple[NDArray[Any], NDArray[n
     return grid.values[:, first:last], grid.known[first:last]
 
 
-def _rows_cols(about: GridFile) -> tuple[int, int]:
-    """Cells of a slide down and across, at least one (GridError if the slide is smaller)."""
+def _extent(about: GridFile) -> tuple[float, float]:
+    """How many cells a slide is high and wide, rarely a whole number (GridError if it is smaller than one)."""
     if not about.cell_um <= min(about.width_um, about.height_um):
         size = f"{about.width_um:g}x{about.height_um:g} um"
         raise GridError(f"setting 'cell_um': {about.cell_um:g} um; the slide has {size}")
-    rows, cols = (max(1, round(extent / about.cell_um)) for extent in (about.height_um, about.width_um))
+    return about.height_um / about.cell_um, about.width_um / about.cell_um
+
+
+def _whole(extent: tuple[float, float]) -> tuple[int, int]:
+    """Cells that cover so many; a thousandth of one more is nobody's."""
+    rows, cols = (max(1, math.ceil(cells - 1e-3)) for cells in extent)
     return rows, cols
 
 

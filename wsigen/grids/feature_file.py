@@ -112,11 +112,9 @@ def _about(path: Path, said: Mapping[str, Any], coords: NDArray[np.integer[Any]]
         raise GridError(f"{path}: does not say its encoder; 'wsigen compress {path.name} OUT.wsz --encoder NAME' does")
     cell_um, patch_px, width, height = _sizes(path, said, coords, stated)
     mpp = cell_um / patch_px
-    looked = _number(said, "patch_size")
     about = GridFile(
         encoder=encoder,
         cell_um=cell_um,
-        encoder_mpp=cell_um / looked if looked else None,
         width_um=width * mpp,
         height_um=height * mpp,
         source=_text(said.get("name")) or path.stem,

@@ -70,7 +70,8 @@ class GridFile(State):
     cell_um : float
         Side of a cell, um.
     encoder_mpp : float or None
-        um/px at which the encoder looked at the cells; None where it has no pixels of its own, or nobody said.
+        um/px at which the encoder looked at the cells; None where it has no pixels of its own, or nobody said: patches of
+        feature files, which an encoder resizes to its own side.
     width_um, height_um : float
         Size of the slide, um.
     source : str

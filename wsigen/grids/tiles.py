@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,19 +83,20 @@ class TileEncoder:
         The slide.
     tissue : ndarray
         bool, the tissue of all of it on a small view.
-    rows, cols : int
-        Cells of the slide.
+    extent : (float, float)
+        How many cells the slide is high and wide.
     """
 
     image: ImageSource
     tissue: NDArray[np.bool_]
     extractor: Extractor
     cells: Cells
-    rows: int
-    cols: int
+    extent: tuple[float, float]
 
     def band(self, first: int, last: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """Encode rows ``first`` to ``last``: float16 ``(D, last - first, cols)`` and bool ``(last - first, cols)``.
+
+        A cell that the slide ends in is known by its part on the slide; beyond it, its tile repeats the last pixels.
 
         Raises
         ------
@@ -121,7 +123,9 @@ class TileEncoder:
 
     def _looked_at(self, first: int, last: int) -> NDArray[np.bool_]:
         height, width = self.tissue.shape
-        down, across = mean_taps(first, last, height / self.rows, height), mean_taps(0, self.cols, width / self.cols, width)
+        high, wide = self.extent
+        cols = math.ceil(wide - 1e-3)
+        down, across = mean_taps(first, last, height / high, height), mean_taps(0, cols, width / wide, width)
         (y0, y1), (x0, x1) = down.span, across.span
         share = weighted(self.tissue[y0:y1, x0:x1, None].astype(np.float32), down, across)[..., 0]
         return np.asarray(share >= LEAST_TISSUE)
@@ -129,8 +133,8 @@ class TileEncoder:
     def _tile(self, row: int, col: int) -> NDArray[np.uint8]:
         """The tile around a cell; what lies beyond the slide repeats its last pixels."""
         cell, tile = self.cells.cell_px, self.cells.tile_px
-        canvas = (self.rows * cell, self.cols * cell)
+        high, wide = (cells * cell for cells in self.extent)
         y, x = (place * cell - (tile - cell) // 2 for place in (row, col))
-        inside = Box(y, x, y + tile, x + tile).intersect(Box(0, 0, *canvas))
+        inside = Box(y, x, y + tile, x + tile).intersect(Box(0, 0, math.ceil(high), math.ceil(wide)))
         beyond = ((inside.y0 - y, y + tile - inside.y1), (inside.x0 - x, x + tile - inside.x1), (0, 0))
-        return np.pad(self.image.region(inside, canvas), beyond, mode="edge")
+        return np.pad(self.image.region(inside, (high, wide)), beyond, mode="edge")

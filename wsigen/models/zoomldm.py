@@ -343,8 +343,7 @@ def _card(summariser: ViTSummariser, unet: UNet2DConditionModel, name: str | Non
         "grid": {
             "told": "tokens",
             "encoder": release.encoder,
-            "cell_um": CELL_PX * release.mpp,
-            "encoder_mpp": release.mpp,
+            "cell_um": CELL_PX * release.mpp,  # the encoder sees all of a cell, at whatever size it takes
             "dimension": config["dimension"],
             "parts": [min(2**k, PARTS) for k in range(len(levels))],
             "required": True,  # without a grid it does not know its magnification either

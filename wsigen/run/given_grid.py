@@ -8,7 +8,8 @@ from typing import cast
 
 from wsigen.base.errors import EvaluationError, GridError, RunError
 from wsigen.grids.compress import compress
-from wsigen.grids.grid import EncoderId, GridFile
+from wsigen.grids.fitting import misfit
+from wsigen.grids.grid import GridFile
 from wsigen.grids.opening import SUFFIXES, open_grid, read_about
 from wsigen.grids.wsz import CHUNK
 from wsigen.models.card import BundleCard, GridCondition
@@ -20,11 +21,8 @@ from wsigen.storage.folder import Folder
 KEPT_GRID = "wsigen-inputs/grid"
 """Where a run keeps it, but for the ending."""
 
-OTHER_CELL = 0.05
-"""Relative difference of the sides of cells that is let pass: a slide is a whole number of them."""
-
 OTHER_SIZE = 0.01
-"""Relative difference of the sizes of grid and slide that is let pass: a slide is a whole number of cells."""
+"""Relative difference of the sizes of grid and slide that is let pass: um/px are written with few digits."""
 
 
 def follows_grid(config: RunConfig, card: BundleCard) -> bool:
@@ -47,7 +45,7 @@ def check_grid(config: RunConfig, card: BundleCard, slide: PyramidSpec) -> None:
     if card.grid is None:
         raise GridError(f"{config.grid}: model {card.name!r} follows no grids; use another --model, or leave --grid out")
     about = read_about(config.grid)
-    _check_encoder(str(config.grid), about, card)
+    _check_kind(str(config.grid), about, card, slide.mpp)
     _check_cells(config.grid, card.grid.numbers)
     if config.region is not None:
         _check_region(config, about, slide.mpp)
@@ -82,17 +80,11 @@ def _check_need(config: RunConfig, card: BundleCard) -> None:
         )
 
 
-def _check_encoder(source: str, about: GridFile, card: BundleCard) -> None:
+def _check_kind(source: str, about: GridFile, card: BundleCard, mpp: float) -> None:
     """Refuse cells that mean something else than those the model was trained with (GridError)."""
-    grid = cast("GridCondition", card.grid)
-    wanted = EncoderId(grid.encoder, grid.encoder_sha256)
-    if not about.made_by.agrees(wanted):
-        raise GridError(f"{source}: is of encoder {about.made_by}; model {card.name!r} follows {wanted}")
-    if grid.cell_um is not None and abs(about.cell_um - grid.cell_um) > OTHER_CELL * grid.cell_um:
-        raise GridError(
-            f"{source}: has cells of {about.cell_um:g} um; model {card.name!r} follows cells of {grid.cell_um:g} um: "
-            f"'wsigen compress SLIDE OUT.wsz --encoder {grid.encoder} --cell-um {grid.cell_um:g}'"
-        )
+    fault = misfit(about.made_by, about.cell_um, cast("GridCondition", card.grid), mpp * card.latent.factor)
+    if fault:
+        raise GridError(f"{source}: {fault} (model {card.name!r})")
 
 
 def kept_grid(folder: Folder, digest: str | None) -> Path:
@@ -149,5 +141,5 @@ def grid_of_reference(config: RunConfig, card: BundleCard, slide: PyramidSpec, c
                 f"{config.reference}: model {card.name!r} follows encoder {grid.encoder!r}, not usable here ({error}); "
                 "compress the reference where it is, and give --grid"
             ) from None
-        _check_encoder(str(config.reference), about, card)
+        _check_kind(str(config.reference), about, card, slide.mpp)
         return file.read_bytes()

@@ -37,7 +37,7 @@ from wsigen.sampling.passes import (
 )
 from wsigen.sampling.schedule import Schedule, make_schedule
 from wsigen.slide.pyramid import PyramidSpec
-from wsigen.storage.files import sha256, sha256_of
+from wsigen.storage.files import sha256_of_input
 from wsigen.storage.folder import RUN_SPEC
 
 if TYPE_CHECKING:
@@ -185,10 +185,7 @@ def slide_mpp(config: RunConfig, card: BundleCard) -> float:
 
 
 def _hash(path: Path | None) -> str | None:
-    """SHA-256 (hex) of a file, or of the files in the folder of a DICOM slide."""
-    if path is None or not path.is_dir():
-        return None if path is None else sha256(path)
-    return sha256_of({file.name: file for file in path.iterdir() if file.is_file()})
+    return None if path is None else sha256_of_input(path)
 
 
 def _load(folder: Path, config: RunConfig) -> Model:

@@ -21,7 +21,7 @@ from wsigen.run.outputs import Files, files_of
 from wsigen.run.prepare import Prepared
 from wsigen.run.spec import FAILURES, LOCK, WORK, RunSpec, package_versions, version_differences
 from wsigen.run.tasks.context import RunContext
-from wsigen.storage.files import sha256, target_of_leftover
+from wsigen.storage.files import sha256_of_input, target_of_leftover
 from wsigen.storage.folder import RUN_SPEC, Folder
 from wsigen.storage.opening import is_url, open_folder, why_not_usable
 
@@ -248,9 +248,9 @@ def check_unchanged(folder: Folder, spec: RunSpec, config: RunConfig, model_sha2
             if digest is not None:
                 raise RunError(f"{folder.name}: the run knows the hash of a {key} that its settings do not name; start anew")
             continue
-        if not path.is_file():
+        if not path.exists():
             raise RunError(f"{folder.name}: the {key} at {path} is missing; put it back or start anew")
-        if sha256(path) != digest:
+        if sha256_of_input(path) != digest:
             raise RunError(f"{folder.name}: the {key} at {path} has changed since the run began; restore it or start anew")
     if any(plan.grid_from == "given" for plan in spec.passes):
         kept_grid(folder, spec.given_grid)

@@ -249,6 +249,13 @@ def sha256_of(files: Mapping[str, Path]) -> str:
     return total.hexdigest()
 
 
+def sha256_of_input(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file, or of the files in a folder: a DICOM slide is one."""
+    if path.is_dir():
+        return sha256_of({file.name: file for file in path.iterdir() if file.is_file()})
+    return sha256(path)
+
+
 def _beside(path: Path) -> Path:
     """A name of its own for what will become, or was, ``path``; ``target_of_leftover`` knows it again."""
     return path.with_name(leftover_name(path.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from wsigen.grids.tiles import cells_of
 from wsigen.grids.wsz import SUFFIX, open_wsz
 from wsigen.models.card import GridCondition
 from wsigen.models.extractors.extractors import Extractor, open_extractor
+from wsigen.storage.files import sha256_of
 from wsigen.training.grid_settings import EncodedGrid
 
 Array = NDArray[np.float32]
@@ -129,6 +130,8 @@ def image_grids(
     members = {int(m): dataset.members[int(m)] for m in np.unique(patches.member)}
     folder.mkdir(parents=True, exist_ok=True)
     source = _Files(settings.files) if settings.files else _Encoded(settings, device)
+    if settings.files:
+        _demand_names(settings.files, members.values())
     files = {position: source.place(folder, member) for position, member in members.items()}
     own, slowest_s = list(members)[share[0] :: share[1]], 0.0
     for number, position in enumerate(own, start=1):
@@ -151,12 +154,12 @@ def image_grids(
     return ImageGrids(grids, patches, dataset.mpps, dataset.settings.patch_px, cell_px, told)
 
 
-def grid_key(settings: EncodedGrid, device: str = "cpu") -> str:
-    """Name what decides the windows besides the dataset and the recipe: the encoder's weights, or the files."""
+def grid_key(settings: EncodedGrid, dataset: Dataset, device: str = "cpu") -> str:
+    """Name what decides the windows besides the dataset and the recipe: the encoder's weights, or the images' own files."""
     if settings.files is None:
         return encoder_named(settings.encoder, device).sha256[:16]
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(settings.files.glob("*"))]
-    return _digest(stats)
+    members = [dataset.members[int(m)] for m in np.unique(dataset.split_patches("training").member)]
+    return sha256_of({member.name: _file_of(settings.files, member) for member in members})[:16]
 
 
 class KeptGrids(Mapping[int, Grid]):
@@ -222,14 +225,14 @@ class _Files:
 
     def place(self, folder: Path, member: Member) -> Path:
         """The file itself, or where a copy of a feature file is to lie (DatasetError if it is of another slide)."""
-        found = self._found(member)
+        found = _file_of(self._folder, member)
         if found.suffix == SUFFIX:
             self._check(read_about(found), found, member)
             return found
         return folder / f"{member.path.stem}-{_digest([str(found), *_stamp(found)])}{SUFFIX}"
 
     def make(self, member: Member, file: Path) -> None:
-        found = self._found(member)
+        found = _file_of(self._folder, member)
         self._check(read_about(found), found, member)
         compress(found, file)
 
@@ -239,11 +242,24 @@ class _Files:
             size = f"{about.width_um:.0f}x{about.height_um:.0f} um"
             raise DatasetError(f"{found}: is of a slide of {size}, {member.name} has {width}x{height} um")
 
-    def _found(self, member: Member) -> Path:
-        for suffix in SUFFIXES:
-            if (self._folder / f"{member.path.stem}{suffix}").is_file():
-                return self._folder / f"{member.path.stem}{suffix}"
-        raise DatasetError(f"{self._folder}: has no grid of {member.name} ({member.path.stem}.wsz or .h5)")
+
+def _file_of(folder: Path, member: Member) -> Path:
+    """The grid of an image, by its name (DatasetError if there is none)."""
+    for suffix in SUFFIXES:
+        if (folder / f"{member.path.stem}{suffix}").is_file():
+            return folder / f"{member.path.stem}{suffix}"
+    raise DatasetError(f"{folder}: has no grid of {member.name} ({member.path.stem}.wsz or .h5)")
+
+
+def _demand_names(folder: Path, members: Iterable[Member]) -> None:
+    """Refuse images of one name in several folders: a grid would be taken for that of another image (DatasetError)."""
+    first: dict[str, Member] = {}
+    for member in members:
+        other = first.setdefault(member.path.stem, member)
+        if other is not member:
+            raise DatasetError(
+                f"{folder}: grids go by the names of images, and {other.name} and {member.name} have one; rename one of them"
+            )
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -263,7 +263,7 @@ def identity(recipe: DenoiserRecipe, key: str) -> Identity:
 
 def data_key(recipe: DenoiserRecipe, dataset: Dataset, vae: nn.Module) -> str:
     """Name the dataset and what encoded it."""
-    grids = f" {grid_key(recipe.grid)}" if recipe.grid and recipe.grid.encoded else ""
+    grids = f" {grid_key(recipe.grid, dataset)}" if recipe.grid and recipe.grid.encoded else ""
     return f"{dataset.key} {encoder_key(recipe, vae)}{grids}"
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.dataset import Dataset
 from wsigen.dataset.drawing import Drawer
+from wsigen.grids.fitting import misfit
 from wsigen.grids.grid import EncoderId
 from wsigen.models.bundle import TOKEN_MODEL, check_bundle
 from wsigen.models.card import BundleCard, GridCondition
@@ -74,7 +75,7 @@ def make_tokens(recipe: TokenRecipe, dataset: Dataset, out: Path, *, resume: boo
 
 def identity(recipe: TokenRecipe, dataset: Dataset) -> Identity:
     """The settings and data that decide the weights; the bundle by what it holds."""
-    data = f"{dataset.key} {grid_key(_settings(recipe, _told(recipe, dataset)[1]))}"
+    data = f"{dataset.key} {grid_key(_settings(recipe, _told(recipe, dataset)[1]), dataset)}"
     return identity_of(recipe.decisive("bundle", "files", "grids") | {"told": model_key(recipe.bundle), "data": data})
 
 
@@ -207,9 +208,12 @@ def _grids(recipe: TokenRecipe, told: GridCondition, dataset: Dataset, out: Path
     share = (state.process_index, state.num_processes)
     folder = recipe.grids or out / "grids"
     grids = image_grids(dataset, _settings(recipe, told), folder, factor, device=device, watch=_watch(), share=share, meet=meet)
-    theirs, ours = (EncoderId(t.encoder, t.encoder_sha256) for t in (told, grids.told))
-    if not theirs.agrees(ours) or told.numbers != grids.told.numbers:
-        raise TrainingError(f"{recipe.bundle}: is told grids of {theirs}, these are of {ours}; give grids of its own encoder")
+    ours = grids.told
+    fault = misfit(EncoderId(ours.encoder, ours.encoder_sha256), ours.cell_um or 0.0, told)
+    if not fault and told.numbers != ours.numbers:
+        fault = f"has {ours.numbers} numbers a cell; the model follows {told.numbers}"
+    if fault:
+        raise TrainingError(f"{recipe.files or folder}: a grid there {fault} (bundle {recipe.bundle})")
     return replace(grids, told=told)
 
 
