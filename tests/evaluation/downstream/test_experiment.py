@@ -108,6 +108,7 @@ def test_masks_of_annotated_slides_are_learnt(tmp_path):
         epochs=24,
         size_px=96,
         batch=8,
+        groups=r"(s\d)",
     )
     found = run_downstream(settings)
     assert accuracy(found, "real") > 0.8
@@ -191,6 +192,7 @@ def test_what_is_refused(sides, tmp_path):
     refused("contradict one another", real, like, network="timm:hf-hub:timm/resnet18.a1_in1k@w.safetensors")
     refused("not usable here", real, like, device="cuda:99")
     refused("--groups", tiles_without_patients(tmp_path / "flat"), like)
+    refused("nobody says of which patient", slides(tmp_path / "annotated"), slides(tmp_path / "other", seed=1))
     refused("in one patient or slide only|folds are impossible", tiles(tmp_path / "one", patients=1, each=25), like)
     refused("--crops 3: too few", real, like, crops=3)
     save(tmp_path / "a.tiff", texture(300, 300, 0), 0.5)

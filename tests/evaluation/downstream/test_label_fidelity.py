@@ -21,8 +21,9 @@ def test_pictures_that_disobey_their_class_maps_are_found_out(tmp_path):
         stroma = feature("Stroma", [[0, 0], [256, 0], [256, 512], [0, 512]])  # the picture shows tumour there
         write_layout(path, stroma, feature("Tumor", square(0, 0, 512)))
     found = wsigen.evaluate_labels(
-        tmp_path / "real", tmp_path / "other", crops=48, folds=2, seeds=1, epochs=24, size=96, batch=8, out=tmp_path / "out"
-    )
+        tmp_path / "real", tmp_path / "other", crops=48, folds=2, seeds=1, epochs=24, size=96, batch=8, groups=r"(s\d)",
+        out=tmp_path / "out",
+    )  # fmt: skip
     assert found.mean.dice_of_real.mean > 0.7
     assert found.mean.dice.mean < 0.3
     assert [row[-1].partition(" ")[0] for row in rows(found)] == ["Tumor", "Stroma", ""]

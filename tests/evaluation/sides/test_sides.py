@@ -187,6 +187,19 @@ def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
     assert classes == {"slide": None, "small": "Tumor", "tile": "Stroma"}
 
 
+def test_a_patient_is_one_folder_however_deep_and_no_tile_is_its_own(tmp_path):
+    large = texture(64, 64, 0).repeat(40, 0).repeat(33, 1)
+    for name in ("P1/A/one", "P1/B/two", "flat"):
+        save(tmp_path / f"{name}.tiff", large, mpp=0.5)
+    for k, name in enumerate(("Stroma/P2/S1/c", "Stroma/P2/S2/d", "Stroma/e", "P3/S1/f", "g")):
+        save(tmp_path / f"{name}.png", texture(64, 64, k))
+    for name in ("P3/S1/f", "g"):
+        write_layout(tmp_path / f"{name}.geojson", feature("Tumor", square(0, 0, 64)))
+    groups = {m.path.stem: m.group for m in open_side("real", tmp_path, 0.5).members}
+    patients = {"one": "P1", "two": "P1", "c": "P2", "d": "P2", "f": "P3"}
+    assert groups == {**patients, "flat": "flat", "e": None, "g": None}
+
+
 def test_classes_of_annotations_and_folders_are_renamed_and_left_out(tmp_path):
     save(tmp_path / "s.tiff", texture(512, 512, 0), mpp=0.5)
     shapes = [feature("Tumour: High", square(0, 0, 256)), feature("Region*", square(256, 0, 256))]
