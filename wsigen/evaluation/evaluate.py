@@ -15,9 +15,20 @@ from wsigen.evaluation.features import FeatureSet, extract
 from wsigen.evaluation.fidelity import FID_LEAST, class_numbers, fidelity_numbers, inception_score
 from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
 from wsigen.evaluation.seams import check_period
+from wsigen.evaluation.sides.marks import marked
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import coverage, overlapping, place_crops, place_training
-from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files, unused_names
+from wsigen.evaluation.sides.sides import (
+    Crop,
+    Side,
+    common_mpp,
+    enlarged,
+    image_notes,
+    open_side,
+    same_files,
+    unused_names,
+    without_tissue,
+)
 from wsigen.evaluation.slide_checks import SlideCheck, check_slides
 from wsigen.layout.class_names import WrittenClasses
 from wsigen.models.extractors.extractors import Extractor, identity
@@ -175,9 +186,10 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     names = WrittenClasses(settings.layout_names)
     sides = _open(settings, names, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
+    notes = marked(sides.values()) + image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
     notes += [f"{side.name}: {text}" for side in sides.values() for text in folders_without_class(side.path, side.members)]
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
+    notes += without_tissue(sides.values())
     sets = {
         name: extract(side, placed[name], extractor, settings.cache, counted(f"{name}, crops", watch))
         for name, side in sides.items()
@@ -203,7 +215,10 @@ def _open(settings: Settings, names: WrittenClasses, watch: Watch | None) -> dic
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
     if settings.training is not None:
         given.append(("training", settings.training, settings.training_mpp))
-    return {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names) for name, path, mpp in given}
+    return {
+        name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names, exact=settings.mpp is not None)
+        for name, path, mpp in given
+    }
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:

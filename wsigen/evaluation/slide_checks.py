@@ -102,7 +102,7 @@ def check_slides(side: Side, period: int | None = None) -> tuple[list[SlideCheck
         if check.seams or check.levels or check.areas:
             checks.append(check)
         warnings += [
-            f"{member.path.name}: borders can be checks: {s.name}, seam score {s.score:.3f} +- {s.noise:.3f}"
+            f"{member.path.name}: borders can be found: {s.name}, seam score {s.score:.3f} +- {s.noise:.3f}"
             for s in check.seams
             if s.visible
         ]

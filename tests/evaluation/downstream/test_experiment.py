@@ -16,10 +16,11 @@ from metric_pictures import save, texture
 
 import wsigen
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.experiment import run_downstream
+from wsigen.evaluation.downstream.experiment import _open, run_downstream
 from wsigen.evaluation.downstream.label_fidelity import label_fidelity
 from wsigen.evaluation.downstream.report import page, to_json, write_downstream
 from wsigen.evaluation.downstream.results import ARMS, FOLDS, Settings
+from wsigen.layout.class_names import WrittenClasses
 
 ROOT = Path(wsigen.__file__).parents[1]
 QUICK = {"folds": 2, "seeds": 1, "epochs": 16, "size_px": 64, "batch": 8}
@@ -93,6 +94,24 @@ def test_other_datasets_are_tested_without_training_on_them(sides, tmp_path):
     assert found.used == (80, 80)
     assert accuracy(found, "real", found.tests[0]) > 0.9
     assert found.counts[found.tests[0]] == {"Stroma": 12, "Tumor": 12}
+
+
+def test_a_test_side_may_be_called_as_another_side_is(monkeypatch, tmp_path):
+    """`--test real` is a folder, and the name of the first side."""
+    for name in ("real", "synthetic", "other"):
+        save(tmp_path / name / "Tumor" / "a.png", texture(64, 64, 0))
+    monkeypatch.chdir(tmp_path)
+    here = [Path(name) for name in ("real", "synthetic", "other")]
+    opened = _open(Settings(here[0], here[2], tests=tuple(here)), WrittenClasses(), None)
+    assert {key: side.path for key, side in opened.items()} == {
+        "real": here[0],
+        "synthetic": here[2],
+        "./real": here[0],
+        "./synthetic": here[1],
+        "other": here[2],
+    }
+    with pytest.raises(EvaluationError, match="--test real: given twice"):
+        _open(Settings(*here[:2], tests=(here[0], here[0])), WrittenClasses(), None)
 
 
 def test_masks_of_annotated_slides_are_learnt(tmp_path):
