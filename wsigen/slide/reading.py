@@ -97,7 +97,7 @@ class ImageSource:
         """
         return _reader(self.path).read(level, box)
 
-    def region(self, box: Box, canvas: tuple[int, int], level: int | None = None) -> RGB:
+    def region(self, box: Box, canvas: tuple[float, float], level: int | None = None) -> RGB:
         """Return the pixels of ``box`` on the image resized to ``canvas``.
 
         A pure function: the value of a pixel does not depend on the box it is read with.
@@ -105,9 +105,9 @@ class ImageSource:
         Parameters
         ----------
         box : Box
-            In pixels of the canvas, on it.
-        canvas : tuple of int
-            ``(height, width)`` the whole image is resized to: area mean down, cubic up.
+            In pixels of the canvas, on it; what its last pixels lack of the image repeats the last ones of it.
+        canvas : tuple of float
+            ``(height, width)`` the whole image is resized to: area mean down, cubic up. Seldom no whole number of pixels.
         level : int or None
             Level it is made from; None: the coarsest that is still at least as fine as the canvas.
 
@@ -213,14 +213,14 @@ def let_go() -> None:
     _open.cache_clear()
 
 
-def _level_for(levels: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> int:
+def _level_for(levels: Sequence[tuple[int, int]], canvas: tuple[float, float]) -> int:
     """The coarsest level that is still at least as fine as the canvas, along both axes."""
     (height, width), *_ = levels
     down = max(1.0, min(height / canvas[0], width / canvas[1]))
     return [i for i, (h, _) in enumerate(levels) if height / h <= down * 1.01][-1]
 
 
-def _fill(out: RGB, reader: Reader, level: int, box: Box, canvas: tuple[int, int]) -> None:
+def _fill(out: RGB, reader: Reader, level: int, box: Box, canvas: tuple[float, float]) -> None:
     sizes = reader.info.levels
     (rows, columns) = (
         taps(start, stop, canvas[axis], sizes[level][axis], extent(sizes[0][axis], sizes[level][axis]))

@@ -25,7 +25,7 @@ class Taps:
         return int(self.index.min()), int(self.index.max()) + 1
 
 
-def taps(start: int, stop: int, canvas: int, source: int, extent: float | None = None) -> Taps:
+def taps(start: int, stop: int, canvas: float, source: int, extent: float | None = None) -> Taps:
     """Return the taps of output pixels ``[start, stop)`` of ``canvas`` pixels made from ``source`` pixels.
 
     Pixels beyond the edge of the source repeat the last one.
