@@ -247,7 +247,13 @@ def _count_warnings(result: Evaluation) -> None:
         covered, area = n * result.settings.size_px**2, _tissue_px(result.sides[name], result.mpp)
         if covered > area:
             result.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
-    n, d = min(len(s.features) for s in compared.values()), result.sets["real"].features.shape[1]
+    counts = [len(part.features) for part in compared.values()]
+    if counts[0] != counts[1]:
+        result.warnings.append(
+            f"precision, recall, density and coverage are those of {min(counts)} crops a side, drawn from {counts[0]} real and "
+            f"{counts[1]} synthetic ones: they grow with the number of crops"
+        )
+    n, d = min(counts), result.sets["real"].features.shape[1]
     if n <= d:
         result.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
 
