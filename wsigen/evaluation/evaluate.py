@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.features import FeatureSet, extract
+from wsigen.evaluation.features import FeatureSet, extract, extract_turned
 from wsigen.evaluation.fidelity import FID_LEAST, class_numbers, fidelity_numbers, inception_score
-from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
+from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers, nearest_views
 from wsigen.evaluation.seams import check_period
 from wsigen.evaluation.sides.marks import marked
 from wsigen.evaluation.sides.members import folders_without_class
@@ -72,6 +72,7 @@ class Settings:
     cache: Path | None = None
     seam_period: int | None = None
     training_crops: int = TRAINING_CROPS
+    turned: bool = False
     layout_names: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,6 +127,9 @@ class Evaluation:
         The fidelity numbers of each class, and its counts.
     nearest : tuple of arrays
         Distance of each synthetic crop to its nearest training crop, and which one that is.
+    near : dict
+        Features of the sides that memorisation is told of: those of ``sets``, of turned crops in the orientation nearest to the
+        training data.
     slides : list of SlideCheck
         Seams, levels and classes of each synthetic slide.
     warnings : list of str
@@ -140,6 +144,7 @@ class Evaluation:
     numbers: dict[str, float] = field(default_factory=dict)
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
     nearest: tuple[NDArray[np.float64], NDArray[np.int64]] = field(default_factory=lambda: (np.zeros(0), np.zeros(0, np.int64)))
+    near: dict[str, FeatureSet] = field(default_factory=dict)
     slides: list[SlideCheck] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -201,7 +206,8 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     _inception_score(result, extractor)
     result.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
     result.warnings += warnings
-    numbers, result.nearest, warnings = memorisation_numbers(sets, settings.seed)
+    result.near = _turned(result, extractor, watch) if settings.turned else sets
+    numbers, result.nearest, warnings = memorisation_numbers(result.near, settings.seed)
     result.numbers |= numbers
     result.warnings += _coverage(result) + warnings + same_files(sides)
     result.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
@@ -232,6 +238,16 @@ def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
             "give more images or a smaller --size"
         )
     return crops
+
+
+def _turned(result: Evaluation, extractor: Extractor, watch: Watch | None) -> dict[str, FeatureSet]:
+    """The features of all sides; samples and held-out crops in the orientation nearest to the training data."""
+    near, training = dict(result.sets), result.training_side
+    for name in sorted({"synthetic", "real"} - {training}):
+        upright, tick = result.sets[name], counted(f"{name}, turned crops", watch)
+        views = extract_turned(result.sides[name], upright, extractor, result.settings.cache, tick)
+        near[name] = replace(upright, features=nearest_views(result.sets[training].features, views))
+    return near
 
 
 def _count_warnings(result: Evaluation) -> None:
