@@ -132,7 +132,7 @@ def open_data(plan: PipelineSettings, data: Path, out: Path, skip_bad: bool = Fa
         print("note:", note, flush=True)
     for split in ("training", "held_out"):
         members = dataset.training if split == "training" else dataset.held_out
-        print(f"{split}: {len(members)} images of {len({m.group for m in members})} groups", flush=True)
+        print(f"{split}: {len(members)} images of {len({m.group for m in members} - {None})} groups", flush=True)
     return dataset
 
 

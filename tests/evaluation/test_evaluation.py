@@ -14,6 +14,7 @@ from metric_pictures import save, slide_with_tissue, texture
 
 import wsigen
 from wsigen.evaluation.evaluate import Settings, evaluate
+from wsigen.evaluation.features import TURNS, turned
 from wsigen.evaluation.report.report import CLASS_HEAD, class_rows, page, rows, to_json
 
 ROOT = Path(wsigen.__file__).parents[1]
@@ -278,6 +279,40 @@ def test_nearest_crops_can_be_visible_on_their_slides(copied):
     assert sum(h["crops"] for h in hits.values()) == len(found.sets["training"].crops)
     html = page(found)
     assert re.search(r"<figcaption>[\d.e-]+<br>s\d.png @ \d+,\d+<br>s\d.tiff @ \d+,\d+<", html)
+
+
+class Places(Colours):
+    """An extractor to which a turned crop is another crop: brightness of 4 x 4 places."""
+
+    name, dimension = "places", 16
+
+    def features(self, images):
+        n, side = len(images), images.shape[1] // 4
+        return images.reshape(n, 4, side, 4, side, 3).mean((2, 4, 5)).reshape(n, 16).astype(np.float32)
+
+
+def test_turned_copies_are_found_in_every_orientation(tmp_path):
+    """Each of the eight; numbers of fidelity stay as they are."""
+    for k, name in enumerate(("training", "held_out")):
+        for i in range(50):
+            pixels = texture(64, 64, 100 * k + i, sigma=6.0)
+            save(tmp_path / name / "Tumor" / f"{i}.png", pixels)
+            if name == "training":
+                save(tmp_path / "copies" / "Tumor" / f"{i}.png", turned(pixels, i % TURNS))
+    how = {"training": tmp_path / "training", "crops": 50, "size_px": 64}
+    upright, both = (
+        evaluate(Settings(tmp_path / "held_out", tmp_path / "copies", turned=asked, **how), Places()) for asked in (False, True)
+    )
+    assert upright.numbers["authenticity"] > 0.3
+    assert both.numbers["authenticity"] == 0
+    assert both.numbers["share_too_near"] == 1
+    assert both.numbers["c_t"] < -3
+    files = [Path(pair[side]["file"]).name for pair in to_json(both)["nearest_training"] for side in ("synthetic", "training")]
+    assert files[::2] == files[1::2]
+    assert both.numbers["authenticity_of_held_out"] > 0.1
+    assert upright.numbers["fid"] == both.numbers["fid"]
+    assert "in eight orientations" in page(both)
+    assert "only with --turned" in page(upright)
 
 
 def test_an_unreadable_slide_is_named_once(folders, tmp_path):

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation import fidelity, neighbours
@@ -104,6 +106,30 @@ def test_density_and_coverage(sides, small_tiles):
     density = sum(distance(f, real[i]) <= r[i] for f in synthetic for i in range(len(real))) / (5 * len(synthetic))
     coverage = np.mean([min(distance(real[i], f) for f in synthetic) <= r[i] for i in range(len(real))])
     assert fidelity.density_coverage(real, synthetic) == pytest.approx((density, coverage), rel=1e-6)
+
+
+@pytest.mark.parametrize("few", [60, 200])
+def test_a_perfect_generator_reaches_all_of_the_real_side_however_few_its_samples(few):
+    """And few real samples are no reason to see it outside of them."""
+    rng = np.random.default_rng(few)
+    many, less = (rng.normal(size=(n, 16)).astype(np.float32) for n in (900, few))
+    assert fidelity.density_coverage(many, less)[1] < 0.75
+    for pair in ((many, less), (less, many)):
+        found = fidelity.fidelity_numbers(*pair, seed=0)
+        assert found["coverage"] > 0.85
+        assert found["precision"] == pytest.approx(found["recall"], abs=0.2)
+        again, other = (fidelity.fidelity_numbers(*pair, seed)["density"] for seed in (0, 1))
+        assert found["density"] == again != other
+
+
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(0, 9))
+def test_equal_numbers_are_drawn_without_repetition(n, m, seed):
+    sides = [np.arange(k, dtype=np.float32)[:, None] for k in (n, m)]
+    for side, drawn in zip(sides, fidelity.equal_numbers(*sides, seed), strict=True):
+        assert len(drawn) == min(n, m)
+        assert (np.diff(drawn[:, 0]) > 0).all()
+        assert np.isin(drawn, side).all()
+    assert fidelity.equal_numbers(sides[0], sides[0], seed)[1] is sides[0]
 
 
 def test_inception_score():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsigen.base.errors import EvaluationError
 from wsigen.evaluation import memorisation
@@ -98,6 +100,16 @@ def test_nearest_training_crop(data):
     slow = [np.linalg.norm(training - s, axis=1) for s in fresh[:20]]
     assert index.tolist() == [int(d.argmin()) for d in slow]
     assert distance == pytest.approx([d.min() for d in slow])
+
+
+@given(st.integers(1, 8), st.integers(0, 9))
+def test_a_sample_is_taken_in_the_orientation_nearest_to_the_training_data(turns, seed):
+    rng = np.random.default_rng(seed)
+    training, views = rng.normal(size=(9, 3)), rng.normal(size=(turns, 7, 3)).astype(np.float32)
+    found = memorisation.nearest_views(training, views)
+    distances = np.array([memorisation.nearest_training(training, view)[0] for view in views])
+    assert memorisation.nearest_training(training, found)[0] == pytest.approx(distances.min(axis=0))
+    assert all(any((sample == view[i]).all() for view in views) for i, sample in enumerate(found))
 
 
 def test_without_enough_samples_no_score_is_made_up(data):

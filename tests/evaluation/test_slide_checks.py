@@ -41,6 +41,28 @@ def test_levels_of_another_picture_do_not(tmp_path):
     assert found[1].psnr == pytest.approx(20 * math.log10(255 / 9), abs=0.5)
 
 
+def padded(x):
+    """Halved, odd sizes rounded up: the last row or column stands for the one that is missing."""
+    return halved(np.pad(x, [(0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)], mode="edge"))
+
+
+def cut(x):
+    """Halved, odd sizes rounded down."""
+    return halved(x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2])
+
+
+@pytest.mark.parametrize("half", [padded, cut])
+@pytest.mark.parametrize("size", [(512, 768), (514, 771), (525, 769)])
+def test_levels_of_odd_sizes_agree(tmp_path, half, size):
+    """They end in the middle of a px; stretched to whole ones, the places of both pictures drift apart by nearly a px."""
+    levels = [texture(*size, 0, sigma=3.0)]
+    for _ in range(3):
+        levels.append(half(levels[-1]))
+    found = level_agreement(pyramid(tmp_path / "a.tiff", levels))
+    assert [round(a.downsample) for a in found] == [2, 4, 8]
+    assert all(a.difference < 0.6 for a in found), found
+
+
 def test_an_image_of_one_level_has_nothing_to_compare(tmp_path):
     assert level_agreement(open_image(save(tmp_path / "a.png", texture(100, 100, 0)))) == []
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wsigen.evaluation.evaluate import Evaluation
 
 GROUPS = {
-    **dict.fromkeys(("crops", "training_crops", "size", "seed", "mpp", "seam_period"), "Crops"),
+    **dict.fromkeys(("crops", "training_crops", "turned", "size", "seed", "mpp", "seam_period"), "Crops"),
     **dict.fromkeys(("real_mpp", "synthetic_mpp", "training_mpp", "test_mpp"), "Sides"),
     **dict.fromkeys(("test", "training", "groups", "layout_names"), "Sides"),
     **dict.fromkeys(("task", "network", "folds", "ratio", "seeds", "epochs", "batch"), "Task"),

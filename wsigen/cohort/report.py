@@ -270,6 +270,6 @@ def _labels(read: LabelFidelity) -> Iterator[Figure]:
         yield Figure(
             name=f"label fidelity: {each.name}",
             value=f"Dice {each.dice}, IoU {each.iou}",
-            meaning=f"networks trained on real slides read the class map; on held-out real slides Dice {each.dice_of_real}, "
-            f"IoU {each.iou_of_real}",
+            meaning="networks trained on real slides read the class map, classes as frequent as on real ones; on held-out real "
+            f"slides Dice {each.dice_of_real}, IoU {each.iou_of_real}",
         )

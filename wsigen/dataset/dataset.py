@@ -188,7 +188,7 @@ def open_dataset(
         raise DatasetError("settings without a file need a 'cache': the folder of the index")
     path = Path(cache) / "index.npz"
     files = find_images(settings)
-    groups = group_images(settings, [f.name for f in files])
+    groups = group_images(settings, files)
     held_out = split_groups(settings, groups)
     labels, notes = label_images(settings, files, Path(cache))
     subtypes = _subtypes(settings, files)

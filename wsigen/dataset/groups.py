@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from wsigen.base.errors import DatasetError, suggest
+from wsigen.dataset.images import ImageFile
 from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.dataset.tables import column_of_images, few, folder_of
 
@@ -15,15 +16,15 @@ TRAINING, HELD_OUT = 0, 1
 SPLITS = ("training", "held_out")
 
 
-def group_images(settings: DatasetSettings, names: Sequence[str]) -> dict[str, str]:
-    """Return the group of every image; without ``groups`` each image is its own.
+def group_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> Mapping[str, str | None]:
+    """Return the group of every image by its name; without ``groups`` a slide is its own, and of tiles nobody knows it: None.
 
     Raises
     ------
     DatasetError
-        If an image has none, or tiles would be split one by one.
+        If ``groups`` finds none for an image, or tiles would be split one by one.
     """
-    groups = settings.groups
+    groups, names = settings.groups, [f.name for f in files]
     if groups is None:
         splits = bool(settings.held_out or settings.held_out_share)
         if splits and any(isinstance(s, TileSource) for s in settings.sources):
@@ -31,7 +32,8 @@ def group_images(settings: DatasetSettings, names: Sequence[str]) -> dict[str, s
                 "held-out tiles without 'groups': tiles of one patient would land on both sides; "
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
-        return {name: PurePosixPath(name).stem for name in names}
+        tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
+        return {name: None if name in tiles else PurePosixPath(name).stem for name in names}
     if groups.csv is not None:
         path = settings.root / groups.csv
         return column_of_images(path, groups.image, groups.group, names, folder=folder_of(groups.csv))
@@ -58,7 +60,7 @@ def match_names(pattern: str, names: Sequence[str], field: str) -> dict[str, str
     return {name: text for name, text in texts.items() if text}
 
 
-def split_groups(settings: DatasetSettings, groups: Mapping[str, str]) -> frozenset[str]:
+def split_groups(settings: DatasetSettings, groups: Mapping[str, str | None]) -> frozenset[str]:
     """Return the groups that are held out.
 
     A share takes the groups whose hash with the seed is smallest, at least one: the same for any order of images.
@@ -68,7 +70,7 @@ def split_groups(settings: DatasetSettings, groups: Mapping[str, str]) -> frozen
     DatasetError
         If a named group does not exist, or none is left to train on.
     """
-    known = sorted(set(groups.values()))
+    known = sorted({group for group in groups.values() if group is not None})
     for name in settings.held_out:
         if name not in known:
             some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")

@@ -30,7 +30,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     """
     return {
         "images": len(dataset.members),
-        "groups": len({m.group for m in dataset.members}),
+        "groups": len({m.group for m in dataset.members} - {None}),
         "held_out_groups": sorted(dataset.held_out_groups),
         "skipped": [{"image": name, "reason": reason} for name, reason in dataset.skipped],
         "notes": dataset.notes,
@@ -69,7 +69,7 @@ def _split(dataset: Dataset, side: int) -> dict[str, Any]:
     return {
         "images": len(members),
         "labelled_images": sum(m.labelled for m in members),
-        "groups": len({m.group for m in members}),
+        "groups": len({m.group for m in members} - {None}),
         "um_per_px": [round(min(mpps), 4), round(max(mpps), 4)] if mpps else None,
         "levels": {level.name: _level(dataset, rows, k) for k, level in enumerate(dataset.levels)},
     }

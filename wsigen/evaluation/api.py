@@ -26,6 +26,7 @@ def evaluate(
     features: str = "embedded",
     crops: int = 2000,
     training_crops: int | None = None,
+    turned: bool = False,
     size: int = 256,
     mpp: float | None = None,
     real_mpp: float | None = None,
@@ -55,6 +56,8 @@ def evaluate(
         Random crops of REAL and of SYNTHETIC.
     training_crops : int, optional
         Crops of the training data at most (10,000 by default); copies of what they do not cover are not seen.
+    turned : bool
+        Also look for turned and mirrored copies; takes eight times as long for SYNTHETIC (and REAL beside training data).
     size : int
         Side of a crop, px.
     mpp : float, optional
@@ -102,7 +105,7 @@ def evaluate(
     settings = Settings(
         Path(real), Path(synthetic), Path(training) if training else None, crops, size, *stated,
         seed=seed, cache=cache or (report / "features" if report else None), seam_period=seam_period,
-        training_crops=TRAINING_CROPS if training_crops is None else training_crops, layout_names=names,
+        training_crops=TRAINING_CROPS if training_crops is None else training_crops, turned=turned, layout_names=names,
     )  # fmt: skip
     result = run(settings, open_extractor(features, device), watch)
     if report:

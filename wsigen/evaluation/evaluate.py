@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.features import FeatureSet, extract
+from wsigen.evaluation.features import FeatureSet, extract, extract_turned
 from wsigen.evaluation.fidelity import FID_LEAST, class_numbers, fidelity_numbers, inception_score
-from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers
+from wsigen.evaluation.memorisation import COVERED_LEAST, memorisation_numbers, nearest_views
 from wsigen.evaluation.seams import check_period
+from wsigen.evaluation.sides.marks import marked
 from wsigen.evaluation.sides.members import folders_without_class
 from wsigen.evaluation.sides.places import coverage, overlapping, place_crops, place_training
-from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, same_files, unused_names
+from wsigen.evaluation.sides.sides import (
+    Crop,
+    Side,
+    common_mpp,
+    enlarged,
+    image_notes,
+    open_side,
+    same_files,
+    unused_names,
+    without_tissue,
+)
 from wsigen.evaluation.slide_checks import SlideCheck, check_slides
 from wsigen.layout.class_names import WrittenClasses
 from wsigen.models.extractors.extractors import Extractor, identity
@@ -61,6 +72,7 @@ class Settings:
     cache: Path | None = None
     seam_period: int | None = None
     training_crops: int = TRAINING_CROPS
+    turned: bool = False
     layout_names: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,6 +127,9 @@ class Evaluation:
         The fidelity numbers of each class, and its counts.
     nearest : tuple of arrays
         Distance of each synthetic crop to its nearest training crop, and which one that is.
+    near : dict
+        Features of the sides that memorisation is told of: those of ``sets``, of turned crops in the orientation nearest to the
+        training data.
     slides : list of SlideCheck
         Seams, levels and classes of each synthetic slide.
     warnings : list of str
@@ -129,6 +144,7 @@ class Evaluation:
     numbers: dict[str, float] = field(default_factory=dict)
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
     nearest: tuple[NDArray[np.float64], NDArray[np.int64]] = field(default_factory=lambda: (np.zeros(0), np.zeros(0, np.int64)))
+    near: dict[str, FeatureSet] = field(default_factory=dict)
     slides: list[SlideCheck] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -175,9 +191,10 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     names = WrittenClasses(settings.layout_names)
     sides = _open(settings, names, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
+    notes = marked(sides.values()) + image_notes(sides.values()) + enlarged(list(sides.values()), mpp)
     notes += [f"{side.name}: {text}" for side in sides.values() for text in folders_without_class(side.path, side.members)]
     placed = {name: _place(settings, side, mpp) for name, side in sides.items()}  # all of them, before any network runs
+    notes += without_tissue(sides.values())
     sets = {
         name: extract(side, placed[name], extractor, settings.cache, counted(f"{name}, crops", watch))
         for name, side in sides.items()
@@ -189,7 +206,8 @@ def evaluate(settings: Settings, extractor: Extractor, watch: Watch | None = Non
     _inception_score(result, extractor)
     result.by_class, warnings = class_numbers(sets["real"], sets["synthetic"], settings.seed)
     result.warnings += warnings
-    numbers, result.nearest, warnings = memorisation_numbers(sets, settings.seed)
+    result.near = _turned(result, extractor, watch) if settings.turned else sets
+    numbers, result.nearest, warnings = memorisation_numbers(result.near, settings.seed)
     result.numbers |= numbers
     result.warnings += _coverage(result) + warnings + same_files(sides)
     result.slides, warnings = check_slides(sides["synthetic"], settings.seam_period)
@@ -203,7 +221,10 @@ def _open(settings: Settings, names: WrittenClasses, watch: Watch | None) -> dic
     given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
     if settings.training is not None:
         given.append(("training", settings.training, settings.training_mpp))
-    return {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names) for name, path, mpp in given}
+    return {
+        name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names, exact=settings.mpp is not None)
+        for name, path, mpp in given
+    }
 
 
 def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
@@ -219,6 +240,16 @@ def _place(settings: Settings, side: Side, mpp: float | None) -> list[Crop]:
     return crops
 
 
+def _turned(result: Evaluation, extractor: Extractor, watch: Watch | None) -> dict[str, FeatureSet]:
+    """The features of all sides; samples and held-out crops in the orientation nearest to the training data."""
+    near, training = dict(result.sets), result.training_side
+    for name in sorted({"synthetic", "real"} - {training}):
+        upright, tick = result.sets[name], counted(f"{name}, turned crops", watch)
+        views = extract_turned(result.sides[name], upright, extractor, result.settings.cache, tick)
+        near[name] = replace(upright, features=nearest_views(result.sets[training].features, views))
+    return near
+
+
 def _count_warnings(result: Evaluation) -> None:
     if result.mpp is None:
         result.warnings.append("no image says its um/px; pixels were compared as they are")
@@ -232,7 +263,13 @@ def _count_warnings(result: Evaluation) -> None:
         covered, area = n * result.settings.size_px**2, _tissue_px(result.sides[name], result.mpp)
         if covered > area:
             result.warnings.append(f"{name}: crops overlap ({covered / area:.2f} times its tissue), they are not independent")
-    n, d = min(len(s.features) for s in compared.values()), result.sets["real"].features.shape[1]
+    counts = [len(part.features) for part in compared.values()]
+    if counts[0] != counts[1]:
+        result.warnings.append(
+            f"precision, recall, density and coverage are those of {min(counts)} crops a side, drawn from {counts[0]} real and "
+            f"{counts[1]} synthetic ones: they grow with the number of crops"
+        )
+    n, d = min(counts), result.sets["real"].features.shape[1]
     if n <= d:
         result.warnings.append(f"FID means little: {n} crops in {d} dimensions give a singular covariance")
 

@@ -20,6 +20,10 @@ BATCH = 16
 """Crops a network sees at once: 16 x 299 px of Inception are some 300 MB."""
 
 
+TURNS = 8
+"""Orientations of a square: four quarter turns, of it and of its mirror image."""
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """Features of the crops of one side.
@@ -40,7 +44,12 @@ class FeatureSet:
 
 
 def extract(
-    side: Side, crops: list[Crop], extractor: Extractor, cache: Path | None, tick: Callable[[int, int], None] | None = None
+    side: Side,
+    crops: list[Crop],
+    extractor: Extractor,
+    cache: Path | None,
+    tick: Callable[[int, int], None] | None = None,
+    turn: int = 0,
 ) -> FeatureSet:
     """Return the features of crops, from the cache if these very crops were seen by this extractor.
 
@@ -52,13 +61,15 @@ def extract(
         Folder of feature files, or None.
     tick : callable or None
         Called with the number of crops done, and of all, after each batch.
+    turn : int
+        The orientation in which crops are described (`turned`); 0: as they are.
 
     Raises
     ------
     EvaluationError
         If a feature is not finite, no crop can be read, or a cached file belongs to another extractor.
     """
-    file = cache / f"{side.name}-{_key(side, crops, extractor)[:24]}.npz" if cache else None
+    file = cache / f"{side.name}-{_key(side, crops, extractor, turn)[:24]}.npz" if cache else None
     if file is not None and file.is_file():
         features, classes = load_features(file, extractor)
         if len(features) == len(crops):
@@ -67,7 +78,7 @@ def extract(
     for start in range(0, len(crops), BATCH):
         readable, images = _read(side, crops[start : start + BATCH])
         if readable:
-            parts.append(extractor.features(np.stack(images)))
+            parts.append(extractor.features(np.stack([turned(image, turn) for image in images])))
             kept += readable
         if tick:
             tick(min(start + BATCH, len(crops)), len(crops))
@@ -79,6 +90,30 @@ def extract(
     if file is not None and len(kept) == len(crops):
         save_features(file, computed, extractor)
     return computed
+
+
+def extract_turned(
+    side: Side, upright: FeatureSet, extractor: Extractor, cache: Path | None, tick: Callable[[int, int], None] | None = None
+) -> NDArray[np.float32]:
+    """Return the features of crops in all orientations, float32 ``(TURNS, n, d)``, upright ones first.
+
+    Raises
+    ------
+    EvaluationError
+        As `extract`, or if a crop can no longer be read.
+    """
+    views = [upright.features]
+    for turn in range(1, TURNS):
+        more = extract(side, upright.crops, extractor, cache, tick, turn)
+        if len(more.features) != len(upright.features):
+            raise EvaluationError(f"{side.path}: crops were read once and cannot be read again; {side.skipped[-1].reason}")
+        views.append(more.features)
+    return np.stack(views)
+
+
+def turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """Return a square ``(P, P, 3)`` in one of `TURNS` orientations: quarter turns, and from 4 on those of its mirror image."""
+    return np.rot90(image[:, ::-1] if turn >= TURNS // 2 else image, turn % (TURNS // 2))
 
 
 def save_features(path: Path, computed: FeatureSet, extractor: Extractor) -> None:
@@ -150,9 +185,9 @@ def _read(side: Side, crops: list[Crop]) -> tuple[list[Crop], list[NDArray[np.ui
     return readable, images
 
 
-def _key(side: Side, crops: list[Crop], extractor: Extractor) -> str:
-    """SHA-256 of what decides the features: files (path, size, time), places, classes, extractor."""
+def _key(side: Side, crops: list[Crop], extractor: Extractor, turn: int) -> str:
+    """SHA-256 of what decides the features: files (path, size, time), places, classes, extractor, orientation."""
     stats = {i: side.members[i].path.stat() for i in {c.member for c in crops}}
     files = {i: (side.members[i].reference.path, s.st_size, s.st_mtime_ns) for i, s in stats.items()}
     places = [(files[c.member], c.box.y0, c.box.x0, c.box.height, c.canvas, c.class_name) for c in crops]
-    return hashlib.sha256(json.dumps([identity(extractor), places]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([identity(extractor), places, *([turn] if turn else [])]).encode()).hexdigest()

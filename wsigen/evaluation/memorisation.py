@@ -82,6 +82,25 @@ def memorisation_numbers(sets: dict[str, FeatureSet], seed: int) -> tuple[dict[s
     return numbers, nearest_training(training, synthetic), warnings
 
 
+def nearest_views(training: Features, views: Features) -> NDArray[np.float32]:
+    """Take every sample in the orientation in which it lies nearest to the training data.
+
+    Models are trained on turned and mirrored crops, so most copies need not be upright. Held-out samples are to be taken in the
+    same way: the smallest of several distances is smaller, whatever the sample.
+
+    Parameters
+    ----------
+    views : ndarray
+        ``(turns, n, d)``, features of the samples in each orientation.
+
+    Returns
+    -------
+    float32 ``(n, d)``
+    """
+    distances = np.stack([nearest_training(training, view)[0] for view in views])
+    return np.asarray(views[distances.argmin(axis=0), np.arange(distances.shape[1])], np.float32)
+
+
 def nearest_training(training: Features, samples: Features) -> tuple[F64, Index]:
     """Distance of every sample to its nearest training crop, and which one that is."""
     x, y = _matrix(training), _matrix(samples)

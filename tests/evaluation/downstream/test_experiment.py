@@ -16,10 +16,11 @@ from metric_pictures import save, texture
 
 import wsigen
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.experiment import run_downstream
+from wsigen.evaluation.downstream.experiment import _open, run_downstream
 from wsigen.evaluation.downstream.label_fidelity import label_fidelity
 from wsigen.evaluation.downstream.report import page, to_json, write_downstream
 from wsigen.evaluation.downstream.results import ARMS, FOLDS, Settings
+from wsigen.layout.class_names import WrittenClasses
 
 ROOT = Path(wsigen.__file__).parents[1]
 QUICK = {"folds": 2, "seeds": 1, "epochs": 16, "size_px": 64, "batch": 8}
@@ -95,6 +96,24 @@ def test_other_datasets_are_tested_without_training_on_them(sides, tmp_path):
     assert found.counts[found.tests[0]] == {"Stroma": 12, "Tumor": 12}
 
 
+def test_a_test_side_may_be_called_as_another_side_is(monkeypatch, tmp_path):
+    """`--test real` is a folder, and the name of the first side."""
+    for name in ("real", "synthetic", "other"):
+        save(tmp_path / name / "Tumor" / "a.png", texture(64, 64, 0))
+    monkeypatch.chdir(tmp_path)
+    here = [Path(name) for name in ("real", "synthetic", "other")]
+    opened = _open(Settings(here[0], here[2], tests=tuple(here)), WrittenClasses(), None)
+    assert {key: side.path for key, side in opened.items()} == {
+        "real": here[0],
+        "synthetic": here[2],
+        "./real": here[0],
+        "./synthetic": here[1],
+        "other": here[2],
+    }
+    with pytest.raises(EvaluationError, match="--test real: given twice"):
+        _open(Settings(*here[:2], tests=(here[0], here[0])), WrittenClasses(), None)
+
+
 def test_masks_of_annotated_slides_are_learnt(tmp_path):
     slides(tmp_path / "real", count=3)
     slides(tmp_path / "synthetic", count=2, seed=9)
@@ -108,6 +127,7 @@ def test_masks_of_annotated_slides_are_learnt(tmp_path):
         epochs=24,
         size_px=96,
         batch=8,
+        groups=r"(s\d)",
     )
     found = run_downstream(settings)
     assert accuracy(found, "real") > 0.8
@@ -191,6 +211,7 @@ def test_what_is_refused(sides, tmp_path):
     refused("contradict one another", real, like, network="timm:hf-hub:timm/resnet18.a1_in1k@w.safetensors")
     refused("not usable here", real, like, device="cuda:99")
     refused("--groups", tiles_without_patients(tmp_path / "flat"), like)
+    refused("nobody says of which patient", slides(tmp_path / "annotated"), slides(tmp_path / "other", seed=1))
     refused("in one patient or slide only|folds are impossible", tiles(tmp_path / "one", patients=1, each=25), like)
     refused("--crops 3: too few", real, like, crops=3)
     save(tmp_path / "a.tiff", texture(300, 300, 0), 0.5)

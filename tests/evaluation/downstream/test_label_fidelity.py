@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 import wsigen
 from wsigen.base.errors import EvaluationError
-from wsigen.evaluation.downstream.label_fidelity import dice_and_iou, rows
+from wsigen.evaluation.downstream.label_fidelity import as_frequent, dice_and_iou, label_fidelity, rows
+from wsigen.evaluation.downstream.results import FOLDS, READ, Downstream, Run
 
 
 def test_pictures_that_disobey_their_class_maps_are_found_out(tmp_path):
@@ -21,8 +22,9 @@ def test_pictures_that_disobey_their_class_maps_are_found_out(tmp_path):
         stroma = feature("Stroma", [[0, 0], [256, 0], [256, 512], [0, 512]])  # the picture shows tumour there
         write_layout(path, stroma, feature("Tumor", square(0, 0, 512)))
     found = wsigen.evaluate_labels(
-        tmp_path / "real", tmp_path / "other", crops=48, folds=2, seeds=1, epochs=24, size=96, batch=8, out=tmp_path / "out"
-    )
+        tmp_path / "real", tmp_path / "other", crops=48, folds=2, seeds=1, epochs=24, size=96, batch=8, groups=r"(s\d)",
+        out=tmp_path / "out",
+    )  # fmt: skip
     assert found.mean.dice_of_real.mean > 0.7
     assert found.mean.dice.mean < 0.3
     assert [row[-1].partition(" ")[0] for row in rows(found)] == ["Tumor", "Stroma", ""]
@@ -45,3 +47,28 @@ def test_dice_and_iou_are_those_of_sets(confusion):
     assert np.allclose(dice[present], 2 * iou[present] / (1 + iou[present]))
     assert (iou[present] <= 1).all()
     assert np.allclose(dice_and_iou(np.diag(np.diag(confusion) + 1))[0], 1)
+
+
+FREQUENCIES = st.lists(st.integers(1, 60), min_size=3, max_size=3)
+
+
+@given(FREQUENCIES, FREQUENCIES, arrays(np.int64, (3, 3), elements=st.integers(1, 9)))
+def test_networks_that_read_alike_have_equal_numbers_however_frequent_classes_are(synthetic, real, rates):
+    """The same shares of each class are read as each class; only the composition of the crops differs."""
+    whole = rates.sum(axis=1).prod() * rates // rates.sum(axis=1, keepdims=True)
+    ours, theirs = (whole * np.array(counts)[:, None] for counts in (synthetic, real))
+    runs = [Run("real", seed, 0, READ, None, ours) for seed in range(2)]
+    result = Downstream(None, None, ["a", "b", "c"], {}, {}, readings=runs)
+    result.runs += [Run("real", seed, fold, FOLDS, fold, theirs) for seed in range(2) for fold in range(2)]
+    found = label_fidelity(result)
+    for each in (*found.classes, found.mean):
+        assert each.dice.mean == pytest.approx(each.dice_of_real.mean)
+        assert each.iou.mean == pytest.approx(each.iou_of_real.mean)
+    assert [each.share for each in found.classes] == pytest.approx(np.array(synthetic) / sum(synthetic))
+    assert (found.confusion == 2 * ours).all()
+
+
+def test_a_class_that_one_side_lacks_has_no_number():
+    one, other = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]]), np.array([[4, 4, 2], [0, 0, 0], [3, 3, 4]])
+    assert (as_frequent(one, other) == [[8, 2, 0], [0, 0, 0], [0, 0, 0]]).all()
+    assert np.isnan(dice_and_iou(as_frequent(one, other))[0]).tolist() == [False, True, True]

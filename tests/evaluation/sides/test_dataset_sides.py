@@ -9,10 +9,13 @@ from dataset.dataset_making import CLASSES, annotated, slide, spots, tiles
 from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, EvaluationError
+from wsigen.base.geometry import Box
 from wsigen.dataset import open_dataset
+from wsigen.dataset.summary import summarise
+from wsigen.evaluation.downstream.samples import Samples, crop_groups
 from wsigen.evaluation.evaluate import Settings, evaluate
 from wsigen.evaluation.sides.places import place_crops
-from wsigen.evaluation.sides.sides import common_mpp, open_side
+from wsigen.evaluation.sides.sides import Crop, common_mpp, open_side
 
 
 def write_dataset(root, *sources, **more):
@@ -95,6 +98,23 @@ def test_spots_and_tiles_name_classes_and_unlabelled_slides_do_not(tmp_path):
     assert (found["Tumor"], found["Stroma"]) == ({"Tumor"}, {"Stroma"})
     held_out = open_side("real", dataset)
     assert {m.group for m in held_out.members} == {"P3"}
+
+
+def test_tiles_of_a_dataset_without_groups_are_of_no_known_patient(tmp_path):
+    """Each would else be a patient of its own, and tiles of one patient lie on both sides of a fold."""
+    slide(tmp_path / "plain" / "u.png", seed=1)
+    tiles(tmp_path / "tiles")
+    sources = {"kind": "unlabelled", "images": "plain", "mpp": 0.5}, {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
+    dataset = write_dataset(tmp_path, *sources)
+    side = open_side("real", dataset.with_name("dataset.yaml#all"))
+    assert {m.group for m in side.members if m.path.parent.name == "plain"} == {"u"}
+    assert {m.group for m in side.members if m.path.parent.name != "plain"} == {None}
+    assert summarise(open_dataset(dataset))["groups"] == 1
+    of_tile = next(i for i, m in enumerate(side.members) if m.group is None)
+    samples = Samples(side, [Crop(of_tile, Box(0, 0, 64, 64), (64, 64))], np.ones((1, 1)))
+    with pytest.raises(EvaluationError, match=r"nobody says of which patient.*'groups' in the file of a dataset"):
+        crop_groups(samples, None)
+    assert crop_groups(samples, r"(P\d)_") == ["P0"]
 
 
 def test_pens_are_no_tissue_of_a_dataset_nor_of_a_slide(tmp_path):

@@ -1,18 +1,30 @@
 """Crops of a side: from tissue, at one um/px, a pure function of the seed; and everything a side can be wrong in."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 from drawing import feature, square, write_layout
+from hypothesis import given
+from hypothesis import strategies as st
 from metric_pictures import save, slide_with_tissue, texture
+from slide_making import make_slide, tissue
 
 import wsigen
 from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
 from wsigen.dataset.labels import WholeLabel
-from wsigen.evaluation.sides.members import folders_without_class
+from wsigen.dataset.members import Member
+from wsigen.evaluation.sides.marks import marked
+from wsigen.evaluation.sides.members import UNLABELLED, folders_without_class
 from wsigen.evaluation.sides.places import place_crops
-from wsigen.evaluation.sides.sides import Crop, common_mpp, enlarged, image_notes, open_side, unused_names
+from wsigen.evaluation.sides.sides import Crop, Side, common_mpp, enlarged, image_notes, open_side, unused_names, without_tissue
 from wsigen.layout.class_names import WrittenClasses
+from wsigen.slide.pyramid import PyramidSpec
+from wsigen.slide.reading import ImageSource
+
+NAMES = ("real", "synthetic")
 
 
 @pytest.fixture
@@ -140,6 +152,61 @@ def _folder(tmp_path):
     return tmp_path / "mixed"
 
 
+@given(st.lists(st.tuples(st.sampled_from([None, 0.5, 0.51]), st.booleans()), min_size=2, max_size=6))
+def test_no_image_is_silent_beside_one_that_says_its_um_per_px(images):
+    members = [Member(str(m), Path(f"{m}.png"), ImageSource("", 64, 64, m), *UNLABELLED) for m, _ in images]
+    parts = {name: [m for m, (_, first) in zip(members, images, strict=True) if first == (name == "real")] for name in NAMES}
+    sides = [Side(name, Path(name), part) for name, part in parts.items() if part]
+    said = [m for m, _ in images if m]
+    if said and len(said) < len(images):
+        with pytest.raises(EvaluationError, match=r"None.png: does not say its um/px .*--(real|synthetic)-mpp"):
+            common_mpp(sides, None)
+    else:
+        assert (common_mpp(sides, None) is None) == (not said)
+
+
+def test_um_per_px_that_are_the_same_are_read_without_resampling(tmp_path):
+    """Unless somebody asks for other ones; a crop as large as a tile fits on it, whatever the last percent."""
+    pixels = texture(128, 128, 0)
+    path = save(tmp_path / "a.tiff", pixels, 0.2527)
+    side = open_side("real", path)
+    (crop,) = place_crops(side, 1, 128, 0.25, seed=0)
+    assert (side.read(crop) == pixels).all()
+    assert side.canvas(0, 0.5) == (65, 65)
+    assert open_side("real", path, exact=True).canvas(0, 0.25) == (129, 129)
+
+
+def test_tiles_of_a_class_are_tissue_everywhere_and_others_without_any_are_counted(tmp_path):
+    """As a model's training takes them: a dataset's tile is all tissue."""
+    glass = np.full((64, 64, 3), 243, np.uint8)
+    for folder in ("Fat", "."):
+        save(tmp_path / folder / "glass.png", glass)
+        save(tmp_path / folder / "tissue.png", texture(64, 64, 0))
+    side = open_side("synthetic", tmp_path)
+    crops = place_crops(side, 100, 64, None, seed=0)
+    assert [side.members[c.member].path.relative_to(tmp_path).as_posix() for c in crops] == [
+        "Fat/glass.png",
+        "Fat/tissue.png",
+        "tissue.png",
+    ]
+    assert without_tissue([side]) == [f"{tmp_path}: 1 of 4 images show no tissue and were not compared"]
+
+
+def test_slides_of_wsigen_on_a_real_side_are_told_of(tmp_path):
+    made = make_slide(tmp_path / "made", PyramidSpec(512, 512, 0.5, 20), tissue(512, 512))
+    said = {"photometric": "rgb", "tile": (128, 128), "description": "partly synthetic: 1 region"}
+    tifffile.imwrite(tmp_path / "p.tif", texture(128, 128, 0), **said)
+    save(tmp_path / "q.png", texture(128, 128, 0))
+    sides = [open_side(name, tmp_path, 0.5) for name in ("training", "synthetic")]
+    one = f"{tmp_path}: 1 of 3 images"
+    partly = f"{one} ('p.tif') say that wsigen made a part of them; all of their tissue counts as"
+    assert marked(sides) == [
+        f"{one} ('{made.name}') say that wsigen made them, and count as training; were the sides exchanged?",
+        f"{partly} real",
+        f"{partly} synthetic",
+    ]
+
+
 def test_annotations_that_cannot_be_used_make_an_image_unlabelled(tmp_path):
     for name in ("a", "b"):
         save(tmp_path / f"{name}.tiff", texture(512, 512, 0), mpp=0.5)
@@ -185,6 +252,19 @@ def test_folders_of_slides_are_patients_and_of_tiles_classes(tmp_path):
     crops = [Crop(i, Box(0, 0, 64, 64), side.canvas(i, 0.5)) for i in range(3)]
     classes = {side.members[c.member].path.stem: side.class_of(c) for c in crops}
     assert classes == {"slide": None, "small": "Tumor", "tile": "Stroma"}
+
+
+def test_a_patient_is_one_folder_however_deep_and_no_tile_is_its_own(tmp_path):
+    large = texture(64, 64, 0).repeat(40, 0).repeat(33, 1)
+    for name in ("P1/A/one", "P1/B/two", "flat"):
+        save(tmp_path / f"{name}.tiff", large, mpp=0.5)
+    for k, name in enumerate(("Stroma/P2/S1/c", "Stroma/P2/S2/d", "Stroma/e", "P3/S1/f", "g")):
+        save(tmp_path / f"{name}.png", texture(64, 64, k))
+    for name in ("P3/S1/f", "g"):
+        write_layout(tmp_path / f"{name}.geojson", feature("Tumor", square(0, 0, 64)))
+    groups = {m.path.stem: m.group for m in open_side("real", tmp_path, 0.5).members}
+    patients = {"one": "P1", "two": "P1", "c": "P2", "d": "P2", "f": "P3"}
+    assert groups == {**patients, "flat": "flat", "e": None, "g": None}
 
 
 def test_classes_of_annotations_and_folders_are_renamed_and_left_out(tmp_path):

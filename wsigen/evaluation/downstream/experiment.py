@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +17,18 @@ from wsigen.base.errors import EvaluationError
 from wsigen.evaluation.downstream.results import FOLDS, READ, Arm, Downstream, Run, Settings
 from wsigen.evaluation.downstream.samples import Fold, Samples, Scratch, common_classes, crop_groups, draw, named, read, split
 from wsigen.evaluation.evaluate import Watch, counted
+from wsigen.evaluation.sides.marks import marked
 from wsigen.evaluation.sides.members import folders_without_class
-from wsigen.evaluation.sides.sides import Side, common_mpp, enlarged, image_notes, open_side, shared_files, unused_names
+from wsigen.evaluation.sides.sides import (
+    Side,
+    common_mpp,
+    enlarged,
+    image_notes,
+    open_side,
+    shared_files,
+    unused_names,
+    without_tissue,
+)
 from wsigen.layout.class_names import WrittenClasses
 
 if TYPE_CHECKING:
@@ -51,10 +63,11 @@ def run_downstream(settings: Settings, watch: Watch | None = None) -> Downstream
     names = WrittenClasses(settings.layout_names)
     sides = _open(settings, names, watch)
     mpp = common_mpp(list(sides.values()), settings.mpp)
-    notes = image_notes(sides.values()) + enlarged(list(sides.values()), mpp) + unused_names(names)
+    notes = marked(sides.values()) + image_notes(sides.values()) + enlarged(list(sides.values()), mpp) + unused_names(names)
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch(settings.scratch, settings.size_px, settings.task == "segmentation"))
         result, samples = _read(settings, sides, mpp, scratch, watch)
+        notes += without_tissue(sides.values())
         groups = crop_groups(samples["real"], settings.groups) if settings.folds else []
         folds = split(samples["real"], groups, result.classes, settings.folds, settings.seed) if settings.folds else []
         plan = _Plan(scratch, samples, folds, _choose(result, samples, folds))
@@ -79,13 +92,22 @@ def _network(settings: Settings) -> Callable[[int], Prepared]:
 
 
 def _open(settings: Settings, names: WrittenClasses, watch: Watch | None) -> dict[str, Side]:
-    given = [("real", settings.real, settings.real_mpp), ("synthetic", settings.synthetic, settings.synthetic_mpp)]
-    sides = {name: open_side(name, path, mpp, counted(f"{name}, images indexed", watch), names) for name, path, mpp in given}
-    for path in settings.tests:
-        if str(path) in sides:
-            raise EvaluationError(f"--test {path}: given twice; leave one out")
-        sides[str(path)] = open_side("test", path, settings.test_mpp, counted(f"{path}, images indexed", watch), names)
-    return sides
+    given = [("real", "real", settings.real, settings.real_mpp)]
+    given += [("synthetic", "synthetic", settings.synthetic, settings.synthetic_mpp)]
+    given += [(_test_name(path), "test", path, settings.test_mpp) for path in settings.tests]
+    twice = [path for path, count in Counter(settings.tests).items() if count > 1]
+    if twice:
+        raise EvaluationError(f"--test {twice[0]}: given twice; leave one out")
+    exact = settings.mpp is not None
+    return {
+        key: open_side(name, path, mpp, counted(f"{key}, images indexed", watch), names, exact)
+        for key, name, path, mpp in given
+    }
+
+
+def _test_name(test: Path) -> str:
+    """The name of a test side, its path; a folder may be called as the two other sides are."""
+    return f"./{test}" if str(test) in ("real", "synthetic") else str(test)
 
 
 def _read(

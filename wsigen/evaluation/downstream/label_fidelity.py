@@ -1,8 +1,11 @@
 """Label fidelity: does the picture obey its class map? Networks trained on real crops alone read synthetic slides.
 
 As semantic image synthesis is scored (mIoU of a segmentation network on what was made: Park et al. 2019, "Semantic image
-synthesis with spatially-adaptive normalization"), with two differences. Every class is given; and beside each number stands
-that of the same networks on real slides of patients they have not seen, which is what can be reached.
+synthesis with spatially-adaptive normalization"), with three differences. Every class is given; beside each number stands
+that of the same networks on real slides of patients they have not seen, which is what can be reached; and both are given for
+the same composition. Dice and IoU depend on how frequent a class is: networks that find 90 % of it and take 5 % of all else
+for it have a Dice of 0.86 where it covers 20 %, and of 0.41 where it covers 2 %. So the classes of the synthetic crops are
+weighted as frequent as they are on the real ones.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from wsigen.evaluation.report.page import plain, render, write
 
 Confusion = NDArray[np.int64]
 
-HEAD = ("class", "Dice", "Dice, real", "IoU", "IoU, real", "most often read as")
-"""Columns of the table of classes; "real" is held out."""
+HEAD = ("class", "Dice", "Dice, real", "IoU", "IoU, real", "share", "share, real", "most often read as")
+"""Columns of the table of classes; "real" is held out, the share is that of labelled pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,11 @@ class ClassFidelity:
     Attributes
     ----------
     dice, iou : Spread
-        On synthetic crops; mean and deviation over seeds.
+        On synthetic crops, weighted as in `as_frequent`; mean and deviation over seeds.
     dice_of_real, iou_of_real : Spread
         On real crops of patients the networks have not seen.
+    share, share_of_real : float
+        Of the labelled pixels of the synthetic and the real crops (0 to 1); 1 for the mean over all classes.
     """
 
     name: str
@@ -41,6 +46,8 @@ class ClassFidelity:
     iou: Spread
     dice_of_real: Spread
     iou_of_real: Spread
+    share: float
+    share_of_real: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +78,34 @@ def label_fidelity(result: Downstream) -> LabelFidelity | None:
     real = result.of("real", FOLDS)
     if not (result.readings and real):
         return None
-    numbers = [_by_seed(runs) for runs in (result.readings, real)]
-    sums = [np.sum([run.confusion for run in runs], axis=0) for runs in (result.readings, real)]
+    synthetic, held_out = _by_seed(result.readings), _by_seed(real)
+    weighted = [as_frequent(confusion, held_out[seed]) for seed, confusion in synthetic.items() if seed in held_out]
+    numbers = [[dice_and_iou(confusion) for confusion in side] for side in (weighted, held_out.values())]
+    sums = [np.sum([*of_seed.values()], axis=0) for of_seed in (synthetic, held_out)]
 
     def scored(name: str, index: int | None) -> ClassFidelity:
         spreads = [spread([_of(each[measure], index) for each in side]) for side in numbers for measure in (0, 1)]
-        return ClassFidelity(name, spreads[0], spreads[1], spreads[2], spreads[3])
+        shares = [1.0 if index is None else float(total[index].sum() / max(total.sum(), 1)) for total in sums]
+        return ClassFidelity(name, spreads[0], spreads[1], spreads[2], spreads[3], shares[0], shares[1])
 
     classes = [scored(name, index) for index, name in enumerate(result.classes)]
     return LabelFidelity(result, classes, scored("mean of the classes", None), sums[0], sums[1])
 
 
-def dice_and_iou(confusion: Confusion) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def as_frequent(confusion: Confusion, other: Confusion) -> NDArray[np.float64]:
+    """Weigh the rows of a confusion so that every class it has is as frequent as in another one.
+
+    What is read of each class keeps its shares; a class that one of the two lacks has a row of zeros.
+
+    Returns
+    -------
+    float64 ``(classes, classes)`` (class map, read).
+    """
+    own, wanted = (each.sum(axis=1, keepdims=True).astype(np.float64) for each in (confusion, other))
+    return confusion * np.divide(wanted, own, out=np.zeros_like(own), where=own > 0)
+
+
+def dice_and_iou(confusion: Confusion | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Dice and intersection over union of each class; NaN where nothing is of it."""
     right, true, read = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     absent = np.where(true > 0, 1.0, np.nan)
@@ -94,7 +117,9 @@ def rows(found: LabelFidelity) -> list[list[str]]:
     out = []
     for index, each in enumerate([*found.classes, found.mean]):
         numbers = [str(value) for value in (each.dice, each.dice_of_real, each.iou, each.iou_of_real)]
-        out.append([each.name, *numbers, _mistake(found, index) if index < len(found.classes) else ""])
+        shares = [f"{each.share:.1%}", f"{each.share_of_real:.1%}"]
+        more = [*shares, _mistake(found, index)] if index < len(found.classes) else ["", "", ""]
+        out.append([each.name, *numbers, *more])
     return out
 
 
@@ -115,7 +140,8 @@ def explained() -> str:
     return (
         "Agreement (1: all) of class maps with what networks read that were trained on real crops alone. The columns called "
         "real are the same networks on real crops of patients or slides they have not seen. What lies below them is the "
-        "synthetic slides' fault, what they lack themselves the network's; above them, synthetic slides are easier to read."
+        "synthetic slides' fault, what they lack themselves the network's; above them, synthetic slides are easier to read. "
+        "Dice and IoU depend on how frequent classes are: those of synthetic crops are given for the shares of the real ones."
     )
 
 
@@ -159,12 +185,12 @@ def to_json(found: LabelFidelity) -> dict[str, Any]:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _by_seed(runs: Iterable[Run]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Dice and IoU of each seed, of the confusions of all its folds together."""
+def _by_seed(runs: Iterable[Run]) -> dict[int, Confusion]:
+    """The confusions of all folds of each seed together."""
     sums: dict[int, Confusion] = {}
     for run in runs:
         sums[run.seed] = sums[run.seed] + run.confusion if run.seed in sums else run.confusion
-    return [dice_and_iou(confusion) for confusion in sums.values()]
+    return sums
 
 
 def _of(values: NDArray[np.float64], index: int | None) -> float:

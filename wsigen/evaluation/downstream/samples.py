@@ -260,7 +260,8 @@ def _group(samples: Samples, index: int) -> str:
         return member.group
     raise EvaluationError(
         f"{member.path}: nobody says of which patient or slide this tile is, and tiles of one patient must not lie on both "
-        "sides; sort them as CLASS/PATIENT/TILE.png, or give --groups with a regular expression that finds it in the path"
+        "sides; sort tiles as CLASS/PATIENT/TILE.png and annotated ones as PATIENT/TILE.png, give --groups with a regular "
+        "expression that finds it in the path, or 'groups' in the file of a dataset"
     )
 
 

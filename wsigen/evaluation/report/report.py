@@ -124,7 +124,7 @@ def _distances(result: Evaluation) -> list[tuple[str, NDArray[np.float64]]]:
     classes = np.array([c or "" for c in result.sets["synthetic"].classes])
     groups |= {f"synthetic, {c}": result.nearest[0][classes == c] for c in sorted(set(classes.tolist()) - {""})}
     if "training" in result.sets:
-        groups |= {"real, held out": nearest_training(result.sets["training"].features, result.sets["real"].features)[0]}
+        groups |= {"real, held out": nearest_training(result.near["training"].features, result.near["real"].features)[0]}
     return [(name, values) for name, values in groups.items() if len(values) >= 5]
 
 

@@ -84,8 +84,10 @@ def find_members(
     Parameters
     ----------
     path : Path
-        A slide, or a folder of slides or tiles. Sub-folders are taken as classes of tiles (`TILE_PX`), ``CLASS/TILE``, and what
-        lies between as their patient or slide, ``CLASS/PATIENT/TILE``; of slides they are the patients, ``PATIENT/SLIDE``.
+        A slide, or a folder of slides or tiles. Sub-folders are taken as classes of tiles (`TILE_PX`), ``CLASS/TILE``, and the
+        next ones as their patients, ``CLASS/PATIENT/TILE``; of slides and annotated tiles the first ones are the patients,
+        ``PATIENT/SLIDE``. Deeper folders (blocks, slides) are their patient's. Without any, a slide is its own patient, and of
+        a tile nobody knows it.
     stated_mpp : float or None
         um/px of files that do not say it, and instead of what they say.
     names : WrittenClasses
@@ -117,19 +119,20 @@ def find_members(
             continue
         folders = file.relative_to(path).parts[:-1] if path.is_dir() else ()
         labels, table = UNLABELLED
-        group: str | None = "/".join(folders) or base_name(file)  # a slide shows many tissues: its folders are its patient's
+        is_tile = max(image.height, image.width) <= TILE_PX
+        group = folders[0] if folders else None if is_tile else base_name(file)
         if _is_drawn_on(file):
             try:
                 labels, table = _drawn(file, names)
             except WsigenError as error:
                 unlabelled[len(members)] = f"{error}; the image counts as unlabelled"
-        elif folders and max(image.height, image.width) <= TILE_PX:
+        elif folders and is_tile:
             class_name = names.find(folders[0])
             if class_name is None:
                 left_out[folders[0]] += 1
                 continue
             labels, table = WholeLabel(0), ClassTable((TissueClass(class_name, (0, 0, 0)),))
-            group = "/".join(folders[1:]) or None
+            group = folders[1] if len(folders) > 1 else None
         image = image.stated(stated_mpp)
         members.append(Member(file.name, file, image, labels, table, group=group))
     if not members and not skipped:

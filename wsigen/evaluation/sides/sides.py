@@ -35,6 +35,9 @@ MAJORITY = 0.5
 _CELLS = 16
 """A crop is looked at on so many cells a side."""
 
+_TILE_CELLS = 64
+"""Cells a side of the mask of a tile, which is tissue everywhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
@@ -68,6 +71,8 @@ class Side:
         Which class a written name stands for, where no dataset says it.
     left_out : Counter
         How many tiles ``names`` leaves out, by their folder.
+    exact : bool
+        Whether images are resampled to the um/px compared at though theirs is the same (`SAME_MPP`): somebody asked for it.
     """
 
     name: str
@@ -78,21 +83,35 @@ class Side:
     unlabelled: dict[int, str] = field(default_factory=dict)
     names: WrittenClasses = field(default_factory=WrittenClasses)
     left_out: Counter[str] = field(default_factory=Counter)
+    exact: bool = False
     _tissue: dict[int, PackedMask] = field(default_factory=dict)
 
     def canvas(self, index: int, mpp: float | None) -> tuple[int, int]:
-        """``(height, width)`` of a whole image at ``mpp``; None: as it is."""
+        """``(height, width)`` of a whole image at ``mpp``; as it is for None, and where its um/px are the same.
+
+        Resampling by a percent blurs: it would tell the side whose images have just the um/px compared at from any other.
+        """
         member = self.members[index]
         image = member.reference
-        return (image.height, image.width) if mpp is None or image.mpp is None else member.canvas(mpp)
+        if mpp is None or image.mpp is None:
+            return image.height, image.width
+        same = all(max(v, mpp) <= min(v, mpp) * (1 + SAME_MPP) for v in (image.mpp, image.mpp * image.aspect))
+        return (image.height, image.width) if same and not self.exact else member.canvas(mpp)
 
     def tissue(self, index: int) -> PackedMask:
-        """Where tissue lies on a member, on a view of about 8 um/px."""
+        """Where tissue lies on a member, on a view of about 8 um/px; everywhere on a tile that somebody gave a class."""
         if index not in self._tissue:
             member = self.members[index]
-            mask = find_tissue(member.reference, member.reference.mpp) if member.mask is None else member.mask
-            self._tissue[index] = PackedMask.of(mask)
+            mask, image = member.mask, member.reference
+            if mask is None and isinstance(member.labels, WholeLabel) and member.labels.any:
+                mask = np.ones((min(image.height, _TILE_CELLS), min(image.width, _TILE_CELLS)), bool)
+            self._tissue[index] = PackedMask.of(find_tissue(image, image.mpp) if mask is None else mask)
         return self._tissue[index]
+
+    @property
+    def bare(self) -> int:
+        """How many of the images looked at so far show no tissue."""
+        return sum(not mask.count for mask in self._tissue.values())
 
     def read(self, crop: Crop) -> NDArray[np.uint8]:
         """Return the pixels of a crop, uint8 ``(P, P, 3)`` RGB."""
@@ -172,7 +191,7 @@ class Side:
 
     @property
     def mpp(self) -> float | None:
-        """um/px of the finest member (of a dataset's finest level), None if one does not say.
+        """um/px of the finest member (of a dataset's finest level), None if no member says any.
 
         Raises
         ------
@@ -181,10 +200,9 @@ class Side:
         """
         if self.level_mpp is not None:
             return self.level_mpp
-        known = [m.reference.mpp for m in self.members]
-        if any(v is None for v in known):
+        values = sorted(m.reference.mpp for m in self.members if m.reference.mpp is not None)
+        if not values:
             return None
-        values = sorted(v for v in known if v is not None)
         if values[-1] > values[0] * (1 + SAME_MPP):
             raise EvaluationError(
                 f"{self.path}: its images have {values[0]:g} to {values[-1]:g} um/px; say at which to compare with --mpp"
@@ -205,6 +223,7 @@ def open_side(
     stated_mpp: float | None = None,
     watch: Indexing | None = None,
     names: WrittenClasses | None = None,
+    exact: bool = False,
 ) -> Side:
     """Open a slide, a folder of slides, a folder of tiles or a dataset; unreadable files are kept in ``skipped``.
 
@@ -214,6 +233,8 @@ def open_side(
         A dataset is its YAML file: its held-out images. ``FILE.yaml#training`` and ``FILE.yaml#all`` mean the others.
     names : WrittenClasses, optional
         Renames classes of files and folders; a dataset renames its own.
+    exact : bool
+        As of `Side`.
 
     Raises
     ------
@@ -226,10 +247,10 @@ def open_side(
     if dataset is None:
         names = names or WrittenClasses()
         members, skipped, unlabelled, left_out = find_members(path, stated_mpp, names)
-        return Side(name, path, members, skipped, unlabelled=unlabelled, names=names, left_out=left_out)
+        return Side(name, path, members, skipped, unlabelled=unlabelled, names=names, left_out=left_out, exact=exact)
     if stated_mpp is not None:
         raise EvaluationError(f"{path}: a dataset says its own um/px; leave out --{name}-mpp, or mend 'mpp' in its sources")
-    return Side(name, path, *open_members(*dataset, watch))
+    return Side(name, path, *open_members(*dataset, watch), exact=exact)
 
 
 def image_notes(sides: Iterable[Side]) -> list[str]:
@@ -243,6 +264,12 @@ def image_notes(sides: Iterable[Side]) -> list[str]:
     return left_out + told((m.name, note) for side in sides for m in side.members for note in m.reference.notes)
 
 
+def without_tissue(sides: Iterable[Side]) -> list[str]:
+    """Say how many images of each side were not compared as they show no tissue; crops were placed before."""
+    counted = [(side, f"{side.bare} of {len(side.members)} images") for side in sides if side.bare]
+    return [f"{side.path}: {count} show no tissue and were not compared" for side, count in counted]
+
+
 def unused_names(names: WrittenClasses) -> list[str]:
     """Say which renamed classes no side has."""
     listed = ", ".join(map(repr, names.unused))
@@ -250,25 +277,23 @@ def unused_names(names: WrittenClasses) -> list[str]:
 
 
 def common_mpp(sides: list[Side], asked: float | None) -> float | None:
-    """The um/px at which sides are compared; None: no side says any, and pixels are compared as they are.
+    """The um/px at which sides are compared; None: no image says any, and pixels are compared as they are.
 
     Raises
     ------
     EvaluationError
-        If the sides differ and nobody said at which to compare, or one does not say its own.
+        If images differ and nobody said at which to compare, or one does not say its own.
     """
+    silent = [s for s in sides if any(m.reference.mpp is None for m in s.members)]
     if asked is not None:
-        silent = [s for s in sides if any(m.reference.mpp is None for m in s.members)]
         if silent:
             raise EvaluationError(_silent(silent[0], f"cannot be brought to {asked:g} um/px"))
         return asked
-    known = [s.mpp for s in sides]
-    if all(v is None for v in known):
+    values = [v for v in (s.mpp for s in sides) if v is not None]
+    if not values:
         return None
-    for side, mpp in zip(sides, known, strict=True):
-        if mpp is None:
-            raise EvaluationError(_silent(side, "cannot be compared with a side that says its own"))
-    values = [v for v in known if v is not None]
+    if silent:
+        raise EvaluationError(_silent(silent[0], "cannot be compared with images that say theirs"))
     if max(values) > min(values) * (1 + SAME_MPP):
         stated = ", ".join(f"{s.name} {v:g}" for s, v in zip(sides, values, strict=True))
         raise EvaluationError(f"the sides have different um/px ({stated}); say at which to compare, e.g. --mpp {max(values):g}")
