@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from dataset.dataset_making import settings, stained, tiles
+from dataset.dataset_making import CLASSES, settings, slide, stained, tiles
+from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.latents import cache_latents
+from wsigen.dataset.summary import summarise
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 BAD = "tiles/Tumor/P9_0.tif"
@@ -115,3 +117,16 @@ def test_variants_are_the_eight_turns_and_flips() -> None:
     variants = [dihedral(rgb, variant) for variant in range(8)]
     assert len({v.tobytes() for v in variants}) == 8
     assert all(sorted(v.reshape(-1, 3).tolist()) == sorted(rgb.reshape(-1, 3).tolist()) for v in variants)
+
+
+def test_crops_of_a_patch_with_little_label_and_no_tissue_lie_around_the_label(tmp_path: Path) -> None:
+    slide(tmp_path / "s1.png", 640, 1024, tissue=(64, 64, 576, 576))
+    write_layout(tmp_path / "s1.geojson", feature("Tumor", square(100, 100, 300)), feature("Tumor", square(840, 296, 8)))
+    source = {"kind": "annotated", "images": "s1.png", "mpp": 0.5}
+    levels, classes = [{"name": "patch", "mpp": 0.5}], CLASSES[1:2]
+    dataset = open_dataset(settings(tmp_path.resolve(), source, levels=levels, classes=classes), tmp_path / "cache")
+    summary = summarise(dataset)["splits"]["training"]["levels"]["patch"]
+    sliver = np.array([c.sum() == 1 for c in dataset.split_patches("training").counts])
+    assert summary["little_labelled_patches"] >= sliver.sum() > 0
+    batch = dataset.crops("training", 64, 0, unlabelled_share=1.0).batch(0, 64)
+    assert ((batch.class_maps == 0).sum(axis=(1, 2)) == 1).any()

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.drawing import Drawer
@@ -126,8 +127,13 @@ class CropStream:
         return image, classes
 
     def _place(self, member: Member, mpp: float, patch: Box, label: int | None, rng: np.random.Generator) -> Box:
-        """Put the crop around a cell of the class, at most a quarter of its side off the middle, on the canvas."""
+        """Put the crop around a cell of the class, at most a quarter of its side off the middle, on the canvas.
+
+        Without a class it lies around tissue, or around what is labelled of a patch that shows none.
+        """
         wanted = member.tissue(patch, mpp) if label is None else member.class_map(patch, mpp) == label
+        if label is None and not wanted.any():
+            wanted = member.class_map(patch, mpp) != UNKNOWN
         cells = np.argwhere(wanted)
         cell = cells[rng.integers(len(cells))] + (patch.y0 // CELL_PX, patch.x0 // CELL_PX)
         side = self._side // CELL_PX

@@ -390,8 +390,7 @@ class PatchEncoder:
         p = self.patches
         labelled = np.array([m.labelled for m in self.dataset.members])[p.member]
         most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
-        cells = (self.dataset.settings.patch_px // CELL_PX) ** 2
-        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * cells])
+        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * self.dataset.cells_of_patch])
         whole = np.ones(len(p.level), bool)
         whole[list(failed)] = False
         alike = np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0) & whole)

@@ -144,7 +144,7 @@ class AutoencoderRecipe(Recipe):
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
     unlabelled_share: Share | None = Field(
-        default=None, description="share of crops of images without any label; by default as many as there are"
+        default=None, description="share of crops of patches without any label, or with little; by default as many as there are"
     )
     latent_noise: NotNegative = Field(
         default=0.0,
@@ -213,7 +213,8 @@ class LatentRecipe(Recipe):
     p_unc: Share = Field(default=0.1, description="share of crops whose condition is taken away (DiffInfinite: 0)")
     unlabelled_share: Share | None = Field(
         default=None,
-        description="share of crops of images without any label, by default as many as there are (DiffInfinite: 0.5)",
+        description="share of crops of patches without any label, or with little; by default as many as there are "
+        "(DiffInfinite: 0.5)",
     )
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
     noise_levels: NoiseLevels | None = Field(
