@@ -13,7 +13,7 @@ from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
 from wsigen.dataset import index
 from wsigen.dataset.dataset import open_dataset
-from wsigen.dataset.groups import split_groups
+from wsigen.dataset.groups import group_images, split_groups
 from wsigen.dataset.labels import PolygonLabels
 from wsigen.dataset.patches import owners, starts
 from wsigen.dataset.summary import summarise
@@ -48,6 +48,17 @@ def test_splits_share_no_patient(mixed, tmp_path):
     assert training
     assert held_out
     assert not {dataset.members[i].group for i in training} & {dataset.members[i].group for i in held_out}
+
+
+def test_one_slide_in_two_formats_is_one_group():
+    config = settings(".", ANNOTATED)
+    assert group_images(config, ["a/S1.svs", "b/S1.ome.tif", "S1.OME.TIFF", "S2.ome.tif", "chrome.png"]) == {
+        "a/S1.svs": "S1",
+        "b/S1.ome.tif": "S1",
+        "S1.OME.TIFF": "S1",
+        "S2.ome.tif": "S2",
+        "chrome.png": "chrome",
+    }
 
 
 @given(st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=3, max_size=30), st.integers(0, 1000), st.floats(0.05, 0.6))

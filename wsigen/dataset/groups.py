@@ -31,7 +31,7 @@ def group_images(settings: DatasetSettings, names: Sequence[str]) -> dict[str, s
                 "held-out tiles without 'groups': tiles of one patient would land on both sides; "
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
-        return {name: PurePosixPath(name).stem for name in names}
+        return {name: re.sub(r"(?i)(?<=.)\.ome$", "", PurePosixPath(name).stem) for name in names}  # S1.svs, S1.ome.tif
     if groups.csv is not None:
         path = settings.root / groups.csv
         return column_of_images(path, groups.image, groups.group, names, folder=folder_of(groups.csv))
