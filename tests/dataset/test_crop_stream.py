@@ -103,6 +103,15 @@ def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) 
     assert any(ended) == ends
 
 
+@pytest.mark.parametrize("amount", [0.05, 0.24, 0.5])
+def test_jitter_changes_densities_by_no_more_than_its_amount(amount: float) -> None:
+    grey = np.full((1, 1, 3), 60, np.uint8)
+    jittered = np.concatenate([jitter_stain(grey, np.random.default_rng(seed), amount) for seed in range(300)])
+    before, after = (-np.log((values + 1.0) / 256.0) - 0.08 for values in (grey.astype(float), jittered.astype(float)))
+    change, rounding = np.abs(after / before - 1), 0.015
+    assert 0.7 * amount < change.max() < amount + rounding
+
+
 def test_jitter_leaves_glass_alone_and_changes_tissue() -> None:
     rng = np.random.default_rng(0)
     glass = np.full((4, 4, 3), 244, dtype=np.uint8)

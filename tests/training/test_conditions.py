@@ -220,3 +220,9 @@ def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path:
         build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given)))
     scheduler = build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given, prediction="v_prediction")))
     assert scheduler.config["rescale_betas_zero_snr"]
+
+
+def test_jitter_without_turned_copies_to_change_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stain_jitter 0.2 changes the turned copies alone.*set latent_variants to 2 or more"):
+        DenoiserRecipe.model_validate(denoiser_settings(stain_jitter=0.2))
+    assert DenoiserRecipe.model_validate(denoiser_settings(stain_jitter=0.2, latent_variants=2)).stain_jitter == 0.2

@@ -143,10 +143,21 @@ class CropStream:
         return Box(y, x, y + self._side, x + self._side).snap(self._cell)
 
 
-def jitter_stain(crop: U8, rng: np.random.Generator, amount: float = 0.12) -> U8:
-    """Scale and shift each colour's optical density a little; glass (density 0) keeps its colour."""
+def jitter_stain(crop: U8, rng: np.random.Generator, amount: float = 0.24) -> U8:
+    """Scale the optical density of each colour a little, half of it alike for all three; glass (density 0) keeps its colour.
+
+    Parameters
+    ----------
+    crop : uint8 [h, w, 3] RGB
+    amount : float
+        Largest relative change of a density.
+
+    Returns
+    -------
+    uint8 [h, w, 3]
+    """
     density = -np.log((crop.astype(np.float32) + 1.0) / 256.0)
-    scale = 1.0 + amount * rng.uniform(-1.0, 1.0, size=3) + amount * rng.uniform(-1.0, 1.0)
+    scale = 1.0 + amount / 2 * rng.uniform(-1.0, 1.0, size=3) + amount / 2 * rng.uniform(-1.0, 1.0)
     # Glass is near density 0.05: keep that part untouched.
     jittered = np.where(density > 0.08, 0.08 + (density - 0.08) * scale, density)
     return np.asarray(np.clip(256.0 * np.exp(-jittered) - 1.0, 0, 255) + 0.5, dtype=np.uint8)
