@@ -67,6 +67,14 @@ def test_with_skip_bad_only_what_is_damaged_is_drawn_again(tmp_path: Path, capsy
     assert all(np.array_equal(a, b) for a, b in zip(resumed, found[4:], strict=True)), "a function of seed and step"
 
 
+def test_where_a_window_is_told_no_patch_takes_the_place_of_another(tmp_path: Path) -> None:
+    dataset = make(tmp_path, 1, True, patients=1)
+    with pytest.raises(
+        DatasetError, match=rf"{BAD}: opens and cannot be read everywhere.*; mend or remove it: with an encoder's"
+    ):
+        cache_latents(dataset, encode, tmp_path / "latents", "key", replacing=False)
+
+
 def test_with_skip_bad_a_damaged_patch_is_replaced_by_one_of_its_kind(tmp_path: Path) -> None:
     dataset = make(tmp_path, 1, True)
     cache = cache_latents(dataset, encode, tmp_path / "latents", "key")

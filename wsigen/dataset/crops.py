@@ -181,10 +181,12 @@ class ReadFailures:
         Whether another place is read instead (``--skip-bad``).
     expected : int
         Reads there will be at least: where they come image by image, one bad image must not look like all of them.
+    remedy : str
+        What a person may do where nothing is skipped.
     """
 
-    def __init__(self, skip: bool = False, expected: int = 0) -> None:
-        self.skip, self.reads, self.expected = skip, 0, expected
+    def __init__(self, skip: bool = False, expected: int = 0, remedy: str = "mend it, or go on with --skip-bad") -> None:
+        self.skip, self.reads, self.expected, self._remedy = skip, 0, expected, remedy
         self.by_image: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -203,7 +205,7 @@ class ReadFailures:
         """
         reason = str(error).split(";")[0]
         if not self.skip:
-            raise DatasetError(f"{name}: opens and cannot be read everywhere: {reason}; mend it, or go on with --skip-bad")
+            raise DatasetError(f"{name}: opens and cannot be read everywhere: {reason}; {self._remedy}")
         with self._lock:
             self.by_image[name] = self.by_image.get(name, 0) + 1
             first, total = self.by_image[name] == 1, sum(self.by_image.values())

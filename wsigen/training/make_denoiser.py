@@ -199,6 +199,7 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: Vae, out: Path) -> La
         jitter=recipe.stain_jitter,
         cell_px=factor,
         batch=4,
+        replacing=grids is None,
         watch=_says("latents: block") if is_main() else None,
         share=share,
         meet=meet,
