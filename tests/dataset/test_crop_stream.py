@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from dataset.dataset_making import settings, stained, tiles
+from dataset.dataset_making import CLASSES, settings, slide, stained, tiles
+from drawing import feature, square, write_layout
 
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.dataset.crops import ReadFailures, dihedral, jitter_stain
 from wsigen.dataset.dataset import Dataset, open_dataset
 from wsigen.dataset.latents import cache_latents
+from wsigen.dataset.summary import summarise
 
 TILES = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}
 BAD = "tiles/Tumor/P9_0.tif"
@@ -65,6 +67,14 @@ def test_with_skip_bad_only_what_is_damaged_is_drawn_again(tmp_path: Path, capsy
     assert all(np.array_equal(a, b) for a, b in zip(resumed, found[4:], strict=True)), "a function of seed and step"
 
 
+def test_where_a_window_is_told_no_patch_takes_the_place_of_another(tmp_path: Path) -> None:
+    dataset = make(tmp_path, 1, True, patients=1)
+    with pytest.raises(
+        DatasetError, match=rf"{BAD}: opens and cannot be read everywhere.*; mend or remove it: with an encoder's"
+    ):
+        cache_latents(dataset, encode, tmp_path / "latents", "key", replacing=False)
+
+
 def test_with_skip_bad_a_damaged_patch_is_replaced_by_one_of_its_kind(tmp_path: Path) -> None:
     dataset = make(tmp_path, 1, True)
     cache = cache_latents(dataset, encode, tmp_path / "latents", "key")
@@ -101,6 +111,15 @@ def test_one_bad_image_read_first_is_not_all_of_them(expected: int, ends: bool) 
     assert any(ended) == ends
 
 
+@pytest.mark.parametrize("amount", [0.05, 0.24, 0.5])
+def test_jitter_changes_densities_by_no_more_than_its_amount(amount: float) -> None:
+    grey = np.full((1, 1, 3), 60, np.uint8)
+    jittered = np.concatenate([jitter_stain(grey, np.random.default_rng(seed), amount) for seed in range(300)])
+    before, after = (-np.log((values + 1.0) / 256.0) - 0.08 for values in (grey.astype(float), jittered.astype(float)))
+    change, rounding = np.abs(after / before - 1), 0.015
+    assert 0.7 * amount < change.max() < amount + rounding
+
+
 def test_jitter_leaves_glass_alone_and_changes_tissue() -> None:
     rng = np.random.default_rng(0)
     glass = np.full((4, 4, 3), 244, dtype=np.uint8)
@@ -115,3 +134,16 @@ def test_variants_are_the_eight_turns_and_flips() -> None:
     variants = [dihedral(rgb, variant) for variant in range(8)]
     assert len({v.tobytes() for v in variants}) == 8
     assert all(sorted(v.reshape(-1, 3).tolist()) == sorted(rgb.reshape(-1, 3).tolist()) for v in variants)
+
+
+def test_crops_of_a_patch_with_little_label_and_no_tissue_lie_around_the_label(tmp_path: Path) -> None:
+    slide(tmp_path / "s1.png", 640, 1024, tissue=(64, 64, 576, 576))
+    write_layout(tmp_path / "s1.geojson", feature("Tumor", square(100, 100, 300)), feature("Tumor", square(840, 296, 8)))
+    source = {"kind": "annotated", "images": "s1.png", "mpp": 0.5}
+    levels, classes = [{"name": "patch", "mpp": 0.5}], CLASSES[1:2]
+    dataset = open_dataset(settings(tmp_path.resolve(), source, levels=levels, classes=classes), tmp_path / "cache")
+    summary = summarise(dataset)["splits"]["training"]["levels"]["patch"]
+    sliver = np.array([c.sum() == 1 for c in dataset.split_patches("training").counts])
+    assert summary["little_labelled_patches"] >= sliver.sum() > 0
+    batch = dataset.crops("training", 64, 0, unlabelled_share=1.0).batch(0, 64)
+    assert ((batch.class_maps == 0).sum(axis=(1, 2)) == 1).any()

@@ -13,9 +13,9 @@ from wsigen.base.errors import DatasetError
 from wsigen.base.geometry import Box
 from wsigen.dataset import index
 from wsigen.dataset.dataset import open_dataset
-from wsigen.dataset.groups import split_groups
+from wsigen.dataset.groups import group_images, split_groups
 from wsigen.dataset.labels import PolygonLabels
-from wsigen.dataset.patches import owners, starts
+from wsigen.dataset.patches import Patches, owners, starts, thin
 from wsigen.dataset.summary import summarise
 from wsigen.layout.read import read_layout
 
@@ -48,6 +48,17 @@ def test_splits_share_no_patient(mixed, tmp_path):
     assert training
     assert held_out
     assert not {dataset.members[i].group for i in training} & {dataset.members[i].group for i in held_out}
+
+
+def test_one_slide_in_two_formats_is_one_group():
+    config = settings(".", ANNOTATED)
+    assert group_images(config, ["a/S1.svs", "b/S1.ome.tif", "S1.OME.TIFF", "S2.ome.tif", "chrome.png"]) == {
+        "a/S1.svs": "S1",
+        "b/S1.ome.tif": "S1",
+        "S1.OME.TIFF": "S1",
+        "S2.ome.tif": "S2",
+        "chrome.png": "chrome",
+    }
 
 
 @given(st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=3, max_size=30), st.integers(0, 1000), st.floats(0.05, 0.6))
@@ -158,11 +169,27 @@ def test_drawing_balances_classes_and_unlabelled(mixed, tmp_path):
 def test_at_most_n_patches_of_a_class(mixed, tmp_path):
     config = mixed.model_copy(update={"most_per_class": 3, "most_unlabelled": 2})
     patches = open_dataset(config, tmp_path / "cache").split_patches("training")
-    owner = owners(patches)
+    owner = owners(patches, np.zeros(len(patches), np.int64))
     for level in (0, 1):
         for c, most in ((-1, 2), (0, 3), (1, 3)):
             assert np.count_nonzero((owner == c) & (patches.level == level)) <= most
     assert len(patches) >= 8
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=12, max_size=12).map(np.array), st.booleans())
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_held_out_labels_decide_nothing_of_training(counts, rare):
+    """Rows 0 to 7 are of a training image; whichever class is rare in the held-out one, the same of them are kept."""
+    rows, names = np.arange(12, dtype=np.int32), ["train.png", "held-out.png"]
+    member, config = (rows >= 8).astype(np.int32), settings(".", TILES, most_per_class=1, most_unlabelled=1)
+
+    def kept(of_held_out):
+        table = counts.copy()
+        table[8:] = of_held_out
+        patches = thin(Patches(member, 0 * rows, 8 * rows, 0 * rows, table.astype(np.int32)), names, np.array([0, 1]), config)
+        return patches.y[patches.member == 0].tolist()
+
+    assert kept(counts[8:]) == kept((100, 1, 1) if rare else (0, 0, 100))
 
 
 def test_the_index_is_reused_and_rebuilt_when_stale(mixed, tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from wsigen.dataset.drawing import Drawer
+from wsigen.dataset.drawing import Drawer, little_labelled
 from wsigen.dataset.patches import Patches
 
 DRAWS = 4000
@@ -19,6 +21,11 @@ def table(labelled: int, unlabelled: int) -> Patches:
     counts[: labelled // 3] = (0, 64)
     zeros = np.zeros(n, np.int32)
     return Patches(zeros, zeros, zeros, zeros, counts)
+
+
+def of_counts(counts: np.ndarray) -> Patches:
+    zeros = np.zeros(len(counts), np.int32)
+    return Patches(zeros, zeros, zeros, zeros, counts.astype(np.int32))
 
 
 def drawn(drawer: Drawer, draws: int = DRAWS) -> tuple[np.ndarray, list[int | None]]:
@@ -70,3 +77,31 @@ def test_a_mostly_unknown_patch_is_of_no_class_where_one_is_told() -> None:
     assert {row for row, label in zip(rows, labels, strict=True) if label is None} == set(range(60))
     assert {row for row, label in zip(rows, labels, strict=True) if label == 1} == set(range(60, 65))
     assert {row for row, label in zip(rows, labels, strict=True) if label == 0} == set(range(65, 90))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0, 1, 2, 31, 32, 64])] * 2), min_size=1, max_size=8).map(np.array),
+    st.sampled_from([64, 128, 256]),
+    st.booleans(),
+)
+def test_every_patch_is_drawn_now_and_then(counts: np.ndarray, cells: int, most_frequent: bool) -> None:
+    drawer, rng = Drawer(of_counts(counts), cells, 1, most_frequent=most_frequent), np.random.default_rng(0)
+    found = {drawer.draw(rng) for _ in range(500)}  # each comes with at least one draw of 16
+    assert {row for row, _ in found} == set(range(len(counts)))
+    assert all(counts[row, label] for row, label in found if label is not None)
+    little = set(np.flatnonzero(little_labelled(counts, cells)).tolist())
+    assert most_frequent or {row for row, label in found if label is None} == little | set(np.flatnonzero(~counts.any(axis=1)))
+
+
+def test_a_patch_with_little_label_comes_as_an_unlabelled_one() -> None:
+    """Slivers of polygons, small discs, a bit of glass: less than 1 / 64 of a patch, beside patches that show more of it."""
+    counts = np.zeros((1000, 2), int)
+    counts[:10, 0], counts[10:500, 0], counts[500:900, 1], counts[900:910, 1] = 200, 40, 16, 2000
+    drawer, rng = Drawer(of_counts(counts), 64 * 64, 1), np.random.default_rng(0)
+    rows, labels = zip(*(drawer.draw(rng) for _ in range(DRAWS)), strict=True)
+    assert {row for row, label in zip(rows, labels, strict=True) if label == 0} == set(range(10))
+    assert {row for row, label in zip(rows, labels, strict=True) if label == 1} == set(range(900, 910))
+    share = np.mean([label is None for label in labels])
+    assert abs(share - 0.98) < 4 * np.sqrt(0.98 * 0.02 / DRAWS)
+    assert little_labelled(counts, 64 * 64).sum() == 890

@@ -1,11 +1,13 @@
 """Labels of images: tables that speak of other images, glass by tissue, renamed annotations."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from dataset.dataset_making import CLASSES, annotated, settings, slide, spots
 from drawing import feature, square, write_layout
+from PIL import Image
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError
@@ -99,3 +101,29 @@ def test_names_that_lead_nowhere(tmp_path):
     config = settings(tmp_path.resolve(), ANNOTATED | {"names": {"Tumor": None, "Stroma": None}})
     with pytest.raises(DatasetError, match=r"s1.geojson: 'names' leaves out every annotation of a class \(2\)"):
         open_dataset(config, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["annotated", "masks"])
+def test_labels_that_change_while_a_dataset_is_open_are_refused(tmp_path, kind):
+    """A training reads them for hours, under the key of what was opened."""
+    annotated(tmp_path / "slides")
+    file, source = tmp_path / "slides" / "s1.geojson", ANNOTATED
+    if kind == "masks":
+        file, values = tmp_path / "labels" / "s1.png", {0: None, 1: "Tumor", 2: "Stroma"}
+        source = {"kind": "masks", "images": "slides/*.png", "mpp": 0.5, "masks": "labels", "values": values}
+        file.parent.mkdir()
+        Image.fromarray(np.kron([[0, 1], [2, 0]], np.ones((320, 384))).astype(np.uint8)).save(file)
+    config = settings(tmp_path.resolve(), source)
+    dataset = open_dataset(config, tmp_path / "cache")
+    stream, before = dataset.crops("training", 64, 0), dataset.members[0].class_map(WHOLE, 0.5)
+    stream.batch(0, 2)
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    with pytest.raises(DatasetError, match=rf"{file.name}: changed since it was opened.*start again$") as caught:
+        stream.batch(1, 2)
+    assert "\n" not in str(caught.value)
+    again = open_dataset(config, tmp_path / "cache")
+    assert again.key != dataset.key
+    assert np.array_equal(again.members[0].class_map(WHOLE, 0.5), before)
+    file.unlink()
+    with pytest.raises(DatasetError, match=rf"{file.name}: these labels cannot be read \(No such file.*start again$"):
+        again.crops("training", 64, 0).batch(0, 2)

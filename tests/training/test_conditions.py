@@ -13,12 +13,12 @@ from streams import Latents, card_of_kind, denoiser_settings
 
 from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import TrainingError
-from wsigen.models.card import make_card
+from wsigen.models.card import BundleCard, GridCondition, make_card
 from wsigen.models.conditioning import NULL, Condition
 from wsigen.models.inputs import ClassMapInputs, TokenInputs
 from wsigen.training.autoencoder import load_vae
 from wsigen.training.conditions import Conditioner, crop_labels, memory_rows
-from wsigen.training.denoiser import build_schedule, build_unet, load_unet, same_weights
+from wsigen.training.denoiser import build_schedule, build_unet, load_unet, same_weights, with_known_cells
 from wsigen.training.denoiser_task import DenoiserTask, hide_conditions
 from wsigen.training.make_denoiser import scale_of_start
 from wsigen.training.recipes import DenoiserRecipe
@@ -142,6 +142,38 @@ def test_classes_and_levels_known_to_the_start_keep_what_they_learnt(kind: str, 
             torch.testing.assert_close(predict(new, 3, 3, label, level), expected)
 
 
+def with_grid(numbers: int, encoder: str = "mean-colour", shift: float = 0.0) -> BundleCard:
+    """A card of class maps and a grid of so many numbers a cell, told by channels."""
+    grid = GridCondition(encoder=encoder, mean=(shift,) * numbers, std=(1.0 + shift,) * numbers)
+    return make_card(card_of_kind("class-map").model_dump(mode="json") | {"grid": grid.model_dump(mode="json")}, "test")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((3, "mean-colour"), (3, "mean-colour"), True),
+        ((3, "mean-colour"), (6, "means"), False),
+        ((6, "means"), (3, "mean-colour"), False),
+        ((6, "means"), (6, "others"), False),
+    ],
+)
+def test_what_a_start_learnt_of_a_grid_is_kept_for_cells_of_the_same_numbers(
+    before: tuple[int, str], after: tuple[int, str], kept: bool, tmp_path: Path
+) -> None:
+    first, second = with_grid(*before, shift=0.5), with_grid(*after)
+    old = build_unet(DenoiserRecipe.model_validate(denoiser_settings()).network, first, 8)
+    old.save_pretrained(tmp_path / "unet")
+    (tmp_path / "wsigen.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json")))
+    new = load_unet(tmp_path, second)
+    assert torch.equal(new.conv_in.weight[:, :7], old.conv_in.weight[:, :7])
+    of_grid = new.conv_in.weight[:, 7:]
+    assert of_grid.shape[1] == after[0] + 1
+    assert torch.equal(of_grid, old.conv_in.weight[:, 7:]) if kept else not of_grid.any()
+    assert second.grid is not None
+    assert with_known_cells(second.grid, first) == (first.grid if kept else second.grid)
+    assert with_known_cells(second.grid, None) == second.grid
+
+
 def test_prompts_of_another_width_than_the_start_listens_to_are_refused(tmp_path: Path) -> None:
     recipe = DenoiserRecipe.model_validate(denoiser_settings(text=tmp_path, conditioning={"kind": "text"}))
     build_unet(recipe.network, card_of_kind("text"), 8, 32).save_pretrained(tmp_path / "unet")
@@ -175,7 +207,10 @@ def test_a_plain_diffusers_folder_keeps_its_scaling_factor(tmp_path: Path) -> No
     assert scale is not None
     np.testing.assert_allclose(scale, [[0.5] * 4, [4.0] * 4])
     torch.nn.init.normal_(vae.decoder.conv_in.weight)
-    assert scale_of_start(recipe, vae) is None, "another autoencoder: its latents are other ones"
+    torch.nn.init.normal_(vae.post_quant_conv.weight)
+    assert np.array_equal(scale_of_start(recipe, vae), scale), "another decoder (decoder_only): its latents are the same"
+    torch.nn.init.normal_(vae.quant_conv.weight)
+    assert scale_of_start(recipe, vae) is None, "another encoder: its latents are other ones"
 
 
 def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path: Path) -> None:
@@ -185,3 +220,9 @@ def test_a_schedule_that_no_bundle_may_hold_is_refused_before_training(tmp_path:
         build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given)))
     scheduler = build_schedule(DenoiserRecipe.model_validate(denoiser_settings(**given, prediction="v_prediction")))
     assert scheduler.config["rescale_betas_zero_snr"]
+
+
+def test_jitter_without_turned_copies_to_change_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stain_jitter 0.2 changes the turned copies alone.*set latent_variants to 2 or more"):
+        DenoiserRecipe.model_validate(denoiser_settings(stain_jitter=0.2))
+    assert DenoiserRecipe.model_validate(denoiser_settings(stain_jitter=0.2, latent_variants=2)).stain_jitter == 0.2

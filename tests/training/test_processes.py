@@ -14,7 +14,7 @@ from dataset.dataset_making import CLASSES, tiles
 
 import wsigen
 from wsigen.base.errors import TrainingError
-from wsigen.training.processes import processes, together
+from wsigen.training.processes import main_first, processes, together
 
 HERE = Path(__file__).parent
 DATASET = {
@@ -68,6 +68,24 @@ def test_two_processes_encode_what_one_does(tmp_path: Path) -> None:
     (alone,) = launch(1, file, tmp_path / "one")
     assert alone.startswith("1 processes")
     assert set(launch(2, file, tmp_path / "two")) == {alone.replace("1 processes", "2 processes")}
+
+
+def test_the_main_process_indexes_a_dataset_and_the_others_find_it(tmp_path: Path) -> None:
+    tiles(tmp_path / "tiles", 3, 1)
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(DATASET))
+    told = started(2, "open_together.py", str(tmp_path / "dataset.yaml"))
+    assert [code for code, _, _ in told] == [0, 0], told
+    first, second = (text.splitlines()[-1].split(" | ") for _, text, _ in told)
+    assert (first[:2], second[:2]) == (["0", "1"], ["1", "0"])
+    assert first[2:4] == second[2:4]
+    assert "no such dataset file" in first[4]
+    assert second[4] == "the first process of this training could not make the index; see what it says"
+
+
+def test_alone_nobody_is_waited_for() -> None:
+    assert main_first("a number", lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        main_first("a number", lambda: 1 // 0)
 
 
 def test_who_is_left_alone_says_so() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from dataset.dataset_making import settings, tiles
 from streams import Crops
 
 from wsigen.base.errors import ConfigError
 from wsigen.dataset.crops import CropBatch
+from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.latents import LatentBatch
 from wsigen.training.autoencoder import build_vae, load_vae, measure_autoencoder, with_more_latents
-from wsigen.training.autoencoder_task import AutoencoderTask
+from wsigen.training.autoencoder_task import AutoencoderTask, write_figures
 from wsigen.training.denoiser_task import quartered
 from wsigen.training.recipes import AutoencoderNetwork, AutoencoderRecipe, read_recipe
 
@@ -107,3 +110,16 @@ def test_quarters_put_together_are_the_crops() -> None:
         np.testing.assert_array_equal(np.block([[[a, b], [c, d]]]).squeeze(), latents[i])
         a, b, c, d = cut.class_maps[4 * i : 4 * i + 4]
         np.testing.assert_array_equal(np.block([[a, b], [c, d]]), maps[i])
+
+
+@pytest.mark.parametrize(("depth", "patch_px"), [(4, 72), (5, 72), (5, 64)])
+def test_figures_are_measured_on_whole_latent_px_whatever_the_patch(depth: int, patch_px: int, tmp_path: Path) -> None:
+    tiles(tmp_path / "tiles", 2, 1)
+    source, levels = {"kind": "tiles", "folder": "tiles", "mpp": 0.5}, [{"name": "patch", "mpp": 0.5}]
+    split = {"groups": {"pattern": r"(P\d)_"}, "held_out": ["P1"]}
+    config = settings(tmp_path.resolve(), source, levels=levels, patch_px=patch_px, **split)
+    network = AutoencoderNetwork(channels=(4,) * depth, latent_channels=2, norm_groups=2)
+    recipe = AutoencoderRecipe(dataset=tmp_path, crop_px=64, network=network)
+    figures = write_figures(build_vae(network, 64), recipe, open_dataset(config, tmp_path / "cache"), tmp_path, 3)
+    assert figures == json.loads((tmp_path / "figures.json").read_text())
+    assert np.isfinite(figures["psnr_db"])

@@ -137,6 +137,22 @@ def test_a_bundle_with_its_network_of_grids_draws_and_denoises(folder: Path, tmp
     assert sum("grid" in name for name in steps) == 2
 
 
+def test_a_denoiser_that_is_trained_on_is_told_cells_as_its_start_was(folder: Path, tmp_path: Path) -> None:
+    """Of other images the network would see shifted colours, and its grids could not be drawn by the start's network."""
+    dataset = yaml.safe_load((folder / "dataset.yaml").read_text())
+    dataset["sources"][0]["images"] = "b.png"
+    (folder / "other.yaml").write_text(yaml.safe_dump(dataset))
+    recipe = yaml.safe_load((folder / "denoiser.yaml").read_text()) | {"dataset": "other.yaml"}
+    cards = {}
+    for name, more in (("alone", {}), ("on", {"start": "denoiser/bundle"})):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | more))
+        wsigen.train_denoiser(folder / f"{name}.yaml", out=tmp_path / name)
+        cards[name] = read_card(tmp_path / name / "bundle")
+    start = read_card(folder / "denoiser" / "bundle")
+    assert cards["on"].grid == start.grid != cards["alone"].grid
+    assert cards["on"].latent == start.latent != cards["alone"].latent
+
+
 def test_coarse_levels_have_steps_of_their_own(folder: Path) -> None:
     card = read_card(folder / "grid" / "bundle")
     config = RunConfig(class_name="Tumor", size="640x512", model=str(folder / "grid" / "bundle"))

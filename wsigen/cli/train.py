@@ -90,7 +90,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
             unknown = "-" if level["unknown_share"] is None else f"{100 * level['unknown_share']:.1f} %"
             small = f", {level['images_too_small']} images too small" if level["images_too_small"] else ""
             about = f"all ({level['um_per_px']} um/px; {unknown} unknown{small})"
-            table.add_row(name, about, f"{level['patches']} ({level['unlabelled_patches']} unlabelled)", "", end_section=True)
+            little = f", {level['little_labelled_patches']} with little label" if level["little_labelled_patches"] else ""
+            patches = f"{level['patches']} ({level['unlabelled_patches']} unlabelled{little})"
+            table.add_row(name, about, patches, "", end_section=True)
         if s["images"]:
             console.print(table)
     for note in summary["notes"]:

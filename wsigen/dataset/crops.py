@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsigen.base.classes import UNKNOWN
 from wsigen.base.errors import DatasetError, ImageError
 from wsigen.base.geometry import Box
 from wsigen.dataset.drawing import Drawer
@@ -126,8 +127,13 @@ class CropStream:
         return image, classes
 
     def _place(self, member: Member, mpp: float, patch: Box, label: int | None, rng: np.random.Generator) -> Box:
-        """Put the crop around a cell of the class, at most a quarter of its side off the middle, on the canvas."""
+        """Put the crop around a cell of the class, at most a quarter of its side off the middle, on the canvas.
+
+        Without a class it lies around tissue, or around what is labelled of a patch that shows none.
+        """
         wanted = member.tissue(patch, mpp) if label is None else member.class_map(patch, mpp) == label
+        if label is None and not wanted.any():
+            wanted = member.class_map(patch, mpp) != UNKNOWN
         cells = np.argwhere(wanted)
         cell = cells[rng.integers(len(cells))] + (patch.y0 // CELL_PX, patch.x0 // CELL_PX)
         side = self._side // CELL_PX
@@ -137,10 +143,21 @@ class CropStream:
         return Box(y, x, y + self._side, x + self._side).snap(self._cell)
 
 
-def jitter_stain(crop: U8, rng: np.random.Generator, amount: float = 0.12) -> U8:
-    """Scale and shift each colour's optical density a little; glass (density 0) keeps its colour."""
+def jitter_stain(crop: U8, rng: np.random.Generator, amount: float = 0.24) -> U8:
+    """Scale the optical density of each colour a little, half of it alike for all three; glass (density 0) keeps its colour.
+
+    Parameters
+    ----------
+    crop : uint8 [h, w, 3] RGB
+    amount : float
+        Largest relative change of a density.
+
+    Returns
+    -------
+    uint8 [h, w, 3]
+    """
     density = -np.log((crop.astype(np.float32) + 1.0) / 256.0)
-    scale = 1.0 + amount * rng.uniform(-1.0, 1.0, size=3) + amount * rng.uniform(-1.0, 1.0)
+    scale = 1.0 + amount / 2 * rng.uniform(-1.0, 1.0, size=3) + amount / 2 * rng.uniform(-1.0, 1.0)
     # Glass is near density 0.05: keep that part untouched.
     jittered = np.where(density > 0.08, 0.08 + (density - 0.08) * scale, density)
     return np.asarray(np.clip(256.0 * np.exp(-jittered) - 1.0, 0, 255) + 0.5, dtype=np.uint8)
@@ -164,10 +181,12 @@ class ReadFailures:
         Whether another place is read instead (``--skip-bad``).
     expected : int
         Reads there will be at least: where they come image by image, one bad image must not look like all of them.
+    remedy : str
+        What a person may do where nothing is skipped.
     """
 
-    def __init__(self, skip: bool = False, expected: int = 0) -> None:
-        self.skip, self.reads, self.expected = skip, 0, expected
+    def __init__(self, skip: bool = False, expected: int = 0, remedy: str = "mend it, or go on with --skip-bad") -> None:
+        self.skip, self.reads, self.expected, self._remedy = skip, 0, expected, remedy
         self.by_image: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -186,7 +205,7 @@ class ReadFailures:
         """
         reason = str(error).split(";")[0]
         if not self.skip:
-            raise DatasetError(f"{name}: opens and cannot be read everywhere: {reason}; mend it, or go on with --skip-bad")
+            raise DatasetError(f"{name}: opens and cannot be read everywhere: {reason}; {self._remedy}")
         with self._lock:
             self.by_image[name] = self.by_image.get(name, 0) + 1
             first, total = self.by_image[name] == 1, sum(self.by_image.values())

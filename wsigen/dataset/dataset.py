@@ -88,6 +88,11 @@ class Dataset:
         return self.settings.mpps
 
     @property
+    def cells_of_patch(self) -> int:
+        """Cells of 8 x 8 px of a patch."""
+        return (self.settings.patch_px // CELL_PX) ** 2
+
+    @property
     def training(self) -> list[Member]:
         """Images to train on."""
         return [m for m in self.members if m.group not in self.held_out_groups]
@@ -123,8 +128,8 @@ class Dataset:
         most_frequent: bool = False,
     ) -> Drawer:
         """Return what draws the patches of a split; see `Drawer`."""
-        cells = (self.settings.patch_px // CELL_PX) ** 2
-        return Drawer(self.split_patches(split), cells, len(self.levels), level_shares, unlabelled_share, most_frequent)
+        drawn = (self.cells_of_patch, len(self.levels), level_shares, unlabelled_share, most_frequent)
+        return Drawer(self.split_patches(split), *drawn)
 
     def crops(
         self,

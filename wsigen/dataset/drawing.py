@@ -31,7 +31,8 @@ class Drawer:
     level_shares : sequence of float, optional
         Share of every level; by default equal shares of the levels that have patches.
     unlabelled_share : float, optional
-        Share of patches without any label (DiffInfinite's p_unc: 0.5); by default as many as there are.
+        Share of patches that are drawn for no class (DiffInfinite's p_unc: 0.5): those without any label, and those with too
+        little of every class (`little_labelled`). By default as many as there are.
     most_frequent : bool
         Draw a patch for the class that fills half of it (`MOST`) alone, as a model that is told one class of a patch must,
         and a patch without such a class as an unlabelled one; by default for any class that is present in it.
@@ -59,10 +60,9 @@ class Drawer:
         for level in range(levels):
             rows = np.flatnonzero(patches.level == level)
             counts = patches.counts[rows]
-            least = cells * MOST if most_frequent else max(1.0, cells * PRESENT)
-            self._by_class.append(_most(rows, counts, least) if most_frequent else _present(rows, counts, least))
-            without = (counts < least).all(axis=1) if most_frequent else ~counts.any(axis=1)
-            self._unlabelled.append(rows[without])
+            of_level = _most(rows, counts, cells * MOST) if most_frequent else _present(rows, counts, cells)
+            self._by_class.append(of_level)
+            self._unlabelled.append(rows[~np.isin(rows, _all_of(of_level))])
             self._natural.append(len(self._unlabelled[-1]) / max(1, len(rows)))
         self._shares = self._level_shares(level_shares)
         self._unlabelled_share = unlabelled_share
@@ -111,8 +111,31 @@ def _most(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows
     return {int(label): rows[labels == label] for label in np.unique(labels[labels >= 0])}
 
 
-def _present(rows: Rows, counts: NDArray[np.int32], least: float) -> dict[int, Rows]:
-    by_class = {}
+def little_labelled(counts: NDArray[np.int32], cells: int) -> NDArray[np.bool_]:
+    """Which patches have a label and are drawn for no class: `PRESENT` of none, where others of their class have it.
+
+    Parameters
+    ----------
+    counts : int32 [n, classes]
+        Of all patches of one level and split, as in `Patches`.
+    cells : int
+        Cells of a patch.
+
+    Returns
+    -------
+    bool [n]
+    """
+    rows = np.arange(len(counts))
+    return counts.any(axis=1) & ~np.isin(rows, _all_of(_present(rows, counts, cells)))
+
+
+def _all_of(by_class: dict[int, Rows]) -> Rows:
+    return np.concatenate([np.zeros(0, np.int64), *by_class.values()])
+
+
+def _present(rows: Rows, counts: NDArray[np.int32], cells: int) -> dict[int, Rows]:
+    """Rows by every class that covers `PRESENT` of them, or by any of it, if it covers so much of none."""
+    least, by_class = max(1.0, cells * PRESENT), {}
     for label in np.flatnonzero(counts.any(axis=0)):
         enough = counts[:, label] >= least
         by_class[int(label)] = rows[enough if enough.any() else counts[:, label] > 0]

@@ -32,8 +32,9 @@ def group_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> Mappi
                 "held-out tiles without 'groups': tiles of one patient would land on both sides; "
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
-        tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
-        return {name: None if name in tiles else PurePosixPath(name).stem for name in names}
+tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
+        slides = {name: re.sub(r"(?i)(?<=.)\.ome$", "", PurePosixPath(name).stem) for name in names}  # S1.svs, S1.ome.tif
+        return {name: None if name in tiles else slide for name, slide in slides.items()}
     if groups.csv is not None:
         path = settings.root / groups.csv
         return column_of_images(path, groups.image, groups.group, names, folder=folder_of(groups.csv))

@@ -25,7 +25,7 @@ from wsigen.slide.reading import ImageSource
 from wsigen.slide.tissue import Mask, find_tissue
 from wsigen.storage.files import atomic_path
 
-VERSION = 6
+VERSION = 7
 """Raised when the meaning of an index, or the way patches are made, changes."""
 
 Watch = Callable[[int, int, str], None]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
+from wsigen.dataset.label_file import Stamp, demand_unchanged, stamp_of
 from wsigen.dataset.settings import Origin
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.layout import Layout, UniformLayout
@@ -83,6 +84,7 @@ class PolygonLabels:
     rename : classification in the file -> class, or None: as if it were not drawn
     nuclei : class of cells' nuclei, or None: they are left out
     origin : where coordinates count from on a slide that was scanned in part
+    stamp : of the file when this was made; it is refused once it has changed
     """
 
     path: Path
@@ -91,6 +93,10 @@ class PolygonLabels:
     rename: Mapping[str, str | None] = field(default_factory=dict)
     nuclei: str | None = None
     origin: Origin = "scanned"
+    stamp: Stamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stamp", stamp_of(self.path))
 
     @property
     def any(self) -> bool:
@@ -116,16 +122,16 @@ class PolygonLabels:
         Raises
         ------
         DatasetError
-            If the file is unusable, a polygon lies outside or its class is not in the table.
+            If the file is unusable or has changed, a polygon lies outside or its class is not in the table.
         """
         layout = self._read(image)
         sy, sx = canvas[0] / layout.height, canvas[1] / layout.width
         return replace(layout, height=canvas[0], width=canvas[1], scale=(sy, sx))
 
     def _read(self, image: ImageSource) -> PolygonLayout:
-        names, stamp = tuple(sorted(self.rename.items())), self.path.stat().st_mtime_ns
-        drawn_on = self._field(image)
-        layout = _read_polygons(self.path, stamp, self.table, self.background, names, self.nuclei, drawn_on)
+        demand_unchanged(self.path, self.stamp)
+        names, drawn_on = tuple(sorted(self.rename.items())), self._field(image)
+        layout = _read_polygons(self.path, self.stamp, self.table, self.background, names, self.nuclei, drawn_on)
         return replace(layout, height=image.height, width=image.width)
 
     def _field(self, image: ImageSource) -> Box:
@@ -137,7 +143,7 @@ class PolygonLabels:
 @functools.lru_cache(maxsize=64)
 def _read_polygons(
     path: Path,
-    stamp: int,
+    stamp: Stamp,
     table: ClassTable,
     background: int,
     names: tuple[tuple[str, str | None], ...],

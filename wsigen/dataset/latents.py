@@ -166,6 +166,7 @@ def cache_latents(
     jitter: float = 0.0,
     cell_px: int = CELL_PX,
     batch: int = 8,
+    replacing: bool = True,
     watch: Callable[[int, int], None] | None = None,
     share: tuple[int, int] = (0, 1),
     meet: Callable[[], None] | None = None,
@@ -186,6 +187,9 @@ def cache_latents(
         px of a latent px: patches are read on its grid, and their class maps in its cells.
     batch : int
         Patches encoded at a time.
+    replacing : bool
+        Whether another patch takes the place of one that cannot be read, if the dataset passes over such; not where batches
+        hold a window (`LatentCache.stream`), which would be of another place than the patch.
     watch : callable, optional
         Called with (blocks done, blocks in all), both of this process's share.
     share, meet : tuple of int, callable
@@ -204,7 +208,7 @@ def cache_latents(
     patch = dataset.settings.patch_px
     if patch % cell_px:
         raise DatasetError(f"patch_px {patch}: latents of 1/{cell_px} of the image need a multiple of {cell_px}")
-    encoder = PatchEncoder(dataset, patches, encode, batch, jitter, cell_px)
+    encoder = PatchEncoder(dataset, patches, encode, batch, jitter, cell_px, replacing)
     wait = meet or (lambda: None)
     group = _open_group(Path(folder), encoder, [key, dataset.key, jitter, variants]) if share[0] == 0 else None
     wait()
@@ -314,10 +318,21 @@ class PatchEncoder:
     """Reads, augments and encodes patches; one that cannot be read is replaced or an error (`crops.ReadFailures`)."""
 
     def __init__(
-        self, dataset: Dataset, patches: Patches, encode: Encode, batch: int, jitter: float, cell_px: int = CELL_PX
+        self,
+        dataset: Dataset,
+        patches: Patches,
+        encode: Encode,
+        batch: int,
+        jitter: float,
+        cell_px: int = CELL_PX,
+        replacing: bool = True,
     ) -> None:
         self.dataset, self.patches, self._encode, self._batch, self._jitter = dataset, patches, encode, batch, jitter
-        self._failures = ReadFailures(dataset.skip_bad, expected=len(patches.level))
+        expected = len(patches.level)
+        if replacing:
+            self._failures = ReadFailures(dataset.skip_bad, expected)
+        else:
+            self._failures = ReadFailures(False, expected, "mend or remove it: with an encoder's grid images must be whole")
         self._cell, self.side = cell_px, dataset.settings.patch_px // cell_px
         self._glass = [i for i, c in enumerate(dataset.table) if c.background]
 
@@ -390,8 +405,7 @@ class PatchEncoder:
         p = self.patches
         labelled = np.array([m.labelled for m in self.dataset.members])[p.member]
         most, label = p.counts.max(axis=1), p.counts.argmax(axis=1)
-        cells = (self.dataset.settings.patch_px // CELL_PX) ** 2
-        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * cells])
+        kinds = np.stack([p.level, labelled, label, most > 0, most >= MOST * self.dataset.cells_of_patch])
         whole = np.ones(len(p.level), bool)
         whole[list(failed)] = False
         alike = np.flatnonzero((kinds == kinds[:, row, None]).all(axis=0) & whole)

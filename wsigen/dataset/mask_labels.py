@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import DatasetError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.dataset.images import COPY_FROM_PX
+from wsigen.dataset.label_file import Stamp, demand_unchanged, stamp_of
 from wsigen.dataset.labels import Size
 from wsigen.dataset.settings import Origin
 from wsigen.layout.layout import Layout
@@ -38,6 +39,7 @@ class MaskLabels:
     mpp : um/px of the mask, or None: it is as large as the image, or coarser by one factor
     copies : folder of tiled copies of large masks without tiles, or None: they are decoded whole
     origin : what it shows of a slide that was scanned in part; None: one that may show the part is refused
+    stamp : of the file when this was made; it is refused once it has changed
     """
 
     path: Path
@@ -48,6 +50,10 @@ class MaskLabels:
     mpp: float | None = None
     copies: Path | None = None
     origin: Origin | None = None
+    stamp: Stamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stamp", stamp_of(self.path))
 
     @property
     def any(self) -> bool:
@@ -82,7 +88,7 @@ class MaskLabels:
         Raises
         ------
         DatasetError
-            If it cannot be read, or shows another field than the image.
+            If it cannot be read or has changed, or shows another field than the image.
         """
         raster = self._open()
         height, width = self._covered(raster, image)
@@ -124,11 +130,12 @@ class MaskLabels:
 
     def _open(self) -> RasterLayout:
         with self._told():
-            return _open_mask(self, self.path.stat().st_mtime_ns)
+            demand_unchanged(self.path, self.stamp)
+            return _open_mask(self)
 
     def _counts(self) -> Mapping[int, int]:
         with self._told():
-            return _count_mask(self, self.path.stat().st_mtime_ns)
+            return _count_mask(self)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -152,7 +159,7 @@ def _one_shape(mask: Size, field_px: Size) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _open_mask(labels: MaskLabels, stamp: int) -> RasterLayout:
+def _open_mask(labels: MaskLabels) -> RasterLayout:
     raster = open_label_raster(labels.path, labels.table, dict(labels.values), UNKNOWN, dict(labels.rename), labels.unlisted)
     image = raster.image
     if labels.copies is None or image.by_region or image.height * image.width <= COPY_FROM_PX:
@@ -161,8 +168,8 @@ def _open_mask(labels: MaskLabels, stamp: int) -> RasterLayout:
 
 
 @functools.lru_cache(maxsize=256)
-def _count_mask(labels: MaskLabels, stamp: int) -> Mapping[int, int]:
-    return _open_mask(labels, stamp).image.counts()
+def _count_mask(labels: MaskLabels) -> Mapping[int, int]:
+    return _open_mask(labels).image.counts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

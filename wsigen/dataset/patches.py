@@ -101,11 +101,21 @@ def _areas(labels: NDArray[np.uint8], tissue: NDArray[np.bool_], classes: int) -
     return np.append(known, np.count_nonzero((labels == UNKNOWN) & tissue)).astype(np.int64)
 
 
-def owners(patches: Patches) -> NDArray[np.int64]:
-    """Return each patch's class for counting: the rarest class in it (by cells on its level), or `NO_CLASS`."""
+def owners(patches: Patches, split: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each patch's class for counting: the rarest class in it (by cells on its level and in its split), or `NO_CLASS`.
+
+    Parameters
+    ----------
+    split : int64 [n]
+        Of each patch. Classes are counted in each alone, so that held-out labels decide nothing of training.
+
+    Returns
+    -------
+    int64 [n]
+    """
     out = np.full(len(patches), NO_CLASS, np.int64)
-    for level in np.unique(patches.level):
-        rows = np.flatnonzero(patches.level == level)
+    for side, level in np.unique(np.stack([split, patches.level]), axis=1).T:
+        rows = np.flatnonzero((split == side) & (patches.level == level))
         counts = patches.counts[rows]
         frequency = np.where(counts > 0, counts.sum(axis=0), np.iinfo(np.int64).max)
         labelled = counts.any(axis=1)
@@ -119,7 +129,8 @@ def thin(patches: Patches, names: list[str], sides: NDArray[np.int64], settings:
     Which ones depends on a hash of (seed, image, level, place) alone, so that one more image moves few others.
     """
     keep = np.ones(len(patches), bool)
-    owner, split = owners(patches), sides[patches.member]
+    split = sides[patches.member]
+    owner = owners(patches, split)
     for combination in np.unique(np.stack([split, patches.level, owner]), axis=1).T:
         rows = np.flatnonzero((split == combination[0]) & (patches.level == combination[1]) & (owner == combination[2]))
         limit = settings.most_unlabelled if combination[2] == NO_CLASS else settings.most_per_class

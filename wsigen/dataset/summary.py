@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.drawing import little_labelled
 from wsigen.dataset.groups import SPLITS, TRAINING
 from wsigen.dataset.settings import CELL_PX
 from wsigen.models.card import ClassCount, TrainedOn
@@ -26,7 +27,8 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     """Return the figures of both splits as plain JSON values.
 
     ``px`` counts pixels of a level once, however patches overlap; ``unknown_share`` is the share of tissue and labelled
-    area nobody labelled; ``patches`` counts those that hold a class, so a patch may count for several.
+    area nobody labelled; ``patches`` counts those that hold a class, so a patch may count for several;
+    ``little_labelled_patches`` are drawn as if they had no label (`drawing.little_labelled`).
     """
     return {
         "images": len(dataset.members),
@@ -85,6 +87,7 @@ def _level(dataset: Dataset, members: NDArray[np.int64], level: int) -> dict[str
         "um_per_px": mpp,
         "patches": int(rows.sum()),
         "unlabelled_patches": int((~counts.any(axis=1)).sum()),
+        "little_labelled_patches": int(little_labelled(counts, dataset.cells_of_patch).sum()),
         "images_too_small": sum(min(m.canvas(mpp)) < settings.patch_px for m in images),
         "images_too_coarse": sum(settings.too_coarse(m.mpp, dataset.levels[level]) for m in images),
         "unknown_share": round(float(areas[-1]) / total, 4) if total else None,

@@ -101,10 +101,11 @@ def _train(
 ) -> Outcome:
     """Read a recipe, open its dataset and train."""
     from wsigen.dataset.dataset import open_dataset
+    from wsigen.training.processes import main_first
     from wsigen.training.recipes import RECIPES, read_recipe
 
     settings = read_recipe(RECIPES[what], Path(recipe))
-    dataset = open_dataset(settings.dataset, cache, skip_bad)
+    dataset = main_first("the index of the dataset", partial(open_dataset, settings.dataset, cache, skip_bad))
     if say:
         for note in dataset.notes:
             say(f"note: {note}")

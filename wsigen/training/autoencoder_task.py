@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from torch.nn import functional
 from wsigen.base.errors import TrainingError
 from wsigen.dataset.crops import CropBatch, Stream
 from wsigen.dataset.dataset import Dataset
+from wsigen.dataset.settings import CELL_PX
 from wsigen.storage.files import write_atomic
 from wsigen.training.autoencoder import (
     build_vae,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 FIGURES = "figures.json"
 MEASURED_PX = 256
+"""Side of the crops that are measured, px; of smaller patches as many as they have, in whole latent px."""
 
 
 def make_autoencoder(recipe: AutoencoderRecipe, dataset: Dataset, out: Path, *, resume: bool = False) -> Outcome:
@@ -68,7 +71,8 @@ def identity(recipe: AutoencoderRecipe, key: str) -> Identity:
 
 def write_figures(vae: AutoencoderKL, recipe: AutoencoderRecipe, dataset: Dataset, out: Path, steps: int) -> dict[str, float]:
     """Measure an autoencoder on the held-out split at the finest level it has, and write ``out/figures.json``."""
-    side = min(MEASURED_PX, dataset.settings.patch_px)
+    step = math.lcm(CELL_PX, factor_of(vae))
+    side = max(step, min(MEASURED_PX, dataset.settings.patch_px) // step * step)
     finest = int(dataset.split_patches("held_out").level.min())
     shares = [float(level == finest) for level in range(len(dataset.levels))]
     background = tuple(i for i, tissue in enumerate(dataset.table) if tissue.background)

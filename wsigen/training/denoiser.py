@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsigen.base.errors import BundleError, TrainingError
-from wsigen.models.card import CARD_NAME, BundleCard, Level, read_card
+from wsigen.grids.grid import EncoderId
+from wsigen.models.card import CARD_NAME, BundleCard, GridCondition, Level, read_card
 from wsigen.models.config_keys import demand_supported
 from wsigen.training.autoencoder import load_pretrained, load_vae
 from wsigen.training.recipes import DenoiserRecipe, LatentRecipe, UNetSettings
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
+
+
+ENCODING = ("encoder.", "quant_conv.")
+"""How the names of the weights of an autoencoder begin that decide its latents."""
 
 
 def build_unet(settings: UNetSettings, card: BundleCard, side: int, text_width: int = 0) -> nn.Module:
@@ -107,8 +112,13 @@ def load_unet(folder: Path, card: BundleCard, text_width: int = 0) -> nn.Module:
             f"{there}: listens to tokens of {width} numbers, text encoder or summariser give {text_width}; give 'text' the "
             "folder of the text encoder it was trained with, or the summariser its width"
         )
-    fit(unet, card, read_card(folder) if (folder / CARD_NAME).is_file() else None, there)
+    fit(unet, card, own_card(folder), there)
     return unet
+
+
+def own_card(folder: Path) -> BundleCard | None:
+    """The card that lies in a folder, None in a plain diffusers folder."""
+    return read_card(folder) if (folder / CARD_NAME).is_file() else None
 
 
 def build_schedule(recipe: LatentRecipe) -> DDIMScheduler:
@@ -150,6 +160,7 @@ def embeddings(card: BundleCard) -> int | None:
 def latent_scale_of(start: Path, vae: nn.Module) -> NDArray[np.float32] | None:
     """Mean and deviation (2, C) that the network in ``start`` knows its latents by, if these are the autoencoder's ``vae``.
 
+    They are if the parts that encode are equal; decoders may differ (``decoder_only`` of an autoencoder's recipe).
     A plain diffusers folder gets those that `wsigen.generate` derives: ``z = (encode(x) - shift_factor) * scaling_factor``.
     """
     if not (start / "vae").is_dir():
@@ -158,22 +169,42 @@ def latent_scale_of(start: Path, vae: nn.Module) -> NDArray[np.float32] | None:
         card, own = read_card(start), load_vae(start)
     except (BundleError, TrainingError):  # no whole model, or an autoencoder of another kind
         return None
-    return np.array([card.latent.mean, card.latent.std], np.float32) if same_weights(vae, own) else None
+    return np.array([card.latent.mean, card.latent.std], np.float32) if same_weights(vae, own, ENCODING) else None
 
 
-def same_weights(network: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks have the same weights, compared as float16, as which bundles may store them."""
-    a, b = network.state_dict(), other.state_dict()
+def same_weights(network: nn.Module, other: nn.Module, parts: tuple[str, ...] = ("",)) -> bool:
+    """Whether two networks have the same weights, compared as float16, as which bundles may store them.
+
+    Parameters
+    ----------
+    parts : tuple of str
+        How the names of those weights begin that are compared.
+    """
+    a, b = ({k: v for k, v in n.state_dict().items() if k.startswith(parts)} for n in (network, other))
     return a.keys() == b.keys() and all(
         a[k].shape == b[k].shape and torch.equal(a[k].half().cpu(), b[k].half().cpu()) for k in a
     )
+
+
+def with_known_cells(grid: GridCondition, start: BundleCard | None) -> GridCondition:
+    """A grid, its cells standardised as the network of the card ``start`` knows them, if it is told the same numbers."""
+    if start is None or start.grid is None or not same_cells(grid, start.grid):
+        return grid
+    return grid.model_copy(update={"mean": start.grid.mean, "std": start.grid.std})
+
+
+def same_cells(one: GridCondition, other: GridCondition) -> bool:
+    """Whether two networks are told the same numbers of cells by channels: one encoder's, equally many."""
+    encoders = (EncoderId(grid.encoder, grid.encoder_sha256) for grid in (one, other))
+    return one.channels == other.channels > 0 and next(encoders).agrees(next(encoders))
 
 
 def fit(unet: Any, card: BundleCard, start: BundleCard | None, folder: Path) -> None:
     """Make a network's inputs and embeddings those of ``card``, in place.
 
     Classes and levels that its own card ``start`` names too keep what they had learnt, wherever they stood; new classes
-    begin as "unknown", new levels as the one nearest in um/px. Without a card, new inputs begin at weight 0.
+    begin as "unknown", new levels as the one nearest in um/px. New inputs begin at weight 0: all without a card, and those of
+    a grid of another encoder.
 
     Raises
     ------
@@ -193,7 +224,8 @@ def _fit_inputs(unet: Any, card: BundleCard, start: BundleCard | None, folder: P
         sources = list(range(latent))
         mapped = card.conditioning.kind == "class-map"
         sources += [latent + i for i in [*_classes_in(card, start), len(start.classes)]] if mapped else []
-        sources += range(start.input_channels - start.grid.channels, start.input_channels) if card.grid and start.grid else []
+        told_alike = card.grid is not None and start.grid is not None and same_cells(card.grid, start.grid)
+        sources += range(start.input_channels - card.grid.channels, start.input_channels) if told_alike and card.grid else []
     elif old.in_channels == channels:
         return
     elif old.in_channels == latent:

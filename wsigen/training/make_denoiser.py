@@ -18,7 +18,7 @@ from wsigen.base.errors import TrainingError, refusing
 from wsigen.base.json_file import read_json
 from wsigen.dataset.crops import Stream
 from wsigen.dataset.dataset import Dataset
-from wsigen.dataset.latents import LatentBatch, cache_latents
+from wsigen.dataset.latents import LatentBatch, LatentCache, cache_latents
 from wsigen.dataset.summary import trained_on
 from wsigen.models.bundle import SUMMARISER
 from wsigen.models.card import BundleCard, GridCondition, Level, TrainedOn
@@ -28,11 +28,11 @@ from wsigen.models.summariser import AnySummariser, build_summariser, load_summa
 from wsigen.training.autoencoder import Vae, channels_of, decoder_of, encoder_of, factor_of, load_vae
 from wsigen.training.autoencoder_task import FIGURES
 from wsigen.training.conditions import Conditioner, embed_prompts
-from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet
+from wsigen.training.denoiser import build_schedule, build_unet, latent_scale_of, load_unet, own_card, with_known_cells
 from wsigen.training.denoiser_task import DenoiserTask, Telling, check_noise
 from wsigen.training.grid_settings import EncodedGrid
 from wsigen.training.grids import check_sides, told_grid, with_cells, worn_windows
-from wsigen.training.image_grids import grid_key, image_grids
+from wsigen.training.image_grids import ImageGrids, grid_key, image_grids
 from wsigen.training.loop import Outcome, check_folder, train
 from wsigen.training.processes import is_main, meet, processes
 from wsigen.training.publish import TrainedParts, describe_bundle, publish_bundle
@@ -50,7 +50,7 @@ class LatentData:
     side : of the crops, in latent px
     key : identifies dataset and autoencoder
     trained_on : for the card
-    grid : what the card says of the windows of batches, where they hold any
+    grid : what the card says of the grid that batches hold, if they hold any
     """
 
     stream: Stream[LatentBatch]
@@ -84,10 +84,7 @@ def fit_denoiser(recipe: DenoiserRecipe, data: LatentData, vae: Vae, out: Path, 
     """Train on latents and write ``out/bundle`` when all steps are done."""
     channels = channels_of(vae)
     mean, std = ([float(x) for x in v[:channels]] for v in (data.mean, data.std))
-    grid = data.grid or (
-        grid_condition(data.mean[channels:], data.std[channels:], recipe.grid.cell_sides) if recipe.grid else None
-    )
-    described = (data.table, data.levels, mean, std, factor_of(vae), data.side, grid, data.trained_on)
+    described = (data.table, data.levels, mean, std, factor_of(vae), data.side, data.grid, data.trained_on)
     card = describe_bundle(recipe.bundle, recipe.conditioning, *described)
     folder = recipe.text or recipe.start
     text = load_text(folder, "cpu") if recipe.conditioning.kind == "text" and folder else None
@@ -202,21 +199,37 @@ def encoded(recipe: DenoiserRecipe, dataset: Dataset, vae: Vae, out: Path) -> La
         jitter=recipe.stain_jitter,
         cell_px=factor,
         batch=4,
+        replacing=grids is None,
         watch=_says("latents: block") if is_main() else None,
         share=share,
         meet=meet,
     )
-    if scale is not None:
-        cells = (v[scale.shape[1] :] for v in (cache.mean, cache.std))
-        mean, std = (np.concatenate(pair) for pair in zip(scale, cells, strict=True))
-        cache = replace(cache, mean=mean, std=std)
-    window = None if grids is None else grids.window
+    cache, told = _as_the_start_knows(recipe, cache, grids, channels_of(vae), scale)
+    window = None if grids is None or told is None else replace(grids, told=told).window
     drawn = (recipe.level_shares, recipe.unlabelled_share, recipe.one_class_of_a_crop)
     stream = cache.stream(recipe.seed, *drawn, window=window)
     side = dataset.settings.patch_px // factor
     key, counted = data_key(recipe, dataset, vae), trained_on(dataset)
-    told = None if grids is None else grids.told
     return LatentData(stream, cache.mean, cache.std, dataset.table, dataset.levels, side, key, counted, told)
+
+
+def _as_the_start_knows(
+    recipe: DenoiserRecipe, cache: LatentCache, grids: ImageGrids | None, channels: int, scale: NDArray[np.float32] | None
+) -> tuple[LatentCache, GridCondition | None]:
+    """Latents and cells standardised as the start's network knows them, else as measured; and what the card says of the grid.
+
+    ``scale`` is that of the latents' ``channels`` (`scale_of_start`).
+    """
+    mean, std = cache.mean.copy(), cache.std.copy()
+    if scale is not None:
+        mean[:channels], std[:channels] = scale
+    measured = grids.told if grids else None
+    if recipe.grid and grids is None:
+        measured = grid_condition(mean[channels:], std[channels:], recipe.grid.cell_sides)
+    told = with_known_cells(measured, own_card(recipe.start)) if measured and recipe.start else measured
+    if told and told is not measured and grids is None:
+        mean[channels:], std[channels:] = told.mean, told.std
+    return replace(cache, mean=mean, std=std), told
 
 
 def _says(what: str) -> Callable[[int, int], None]:

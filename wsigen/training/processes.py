@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from wsigen.base.errors import TrainingError
 
@@ -17,6 +19,12 @@ PATIENCE = timedelta(minutes=30)
 """How long processes wait for each other: the main one writes a checkpoint alone, and NCCL's ten minutes are less than a slow
 disk can hold it up. One that is dead is waited for as long, unless what started them (``accelerate launch``,
 ``srun --kill-on-bad-exit=1``) ends them all."""
+
+
+TELL_S = 2.0
+"""Seconds after which the main process tells the others again that it is at work (`main_first`)."""
+
+Made = TypeVar("Made")
 
 
 def processes() -> PartialState:
@@ -32,13 +40,66 @@ def processes() -> PartialState:
 
     # `Accelerator` looks at the flag, too, but after somebody joined without it there is no going back
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = _started()
     if started > 1 and state.num_processes == 1:
         raise TrainingError(
             f"{started} processes were started, and this one cannot join the others (no GPU found?); start them with "
             "'accelerate launch', without a GPU with 'accelerate launch --cpu'"
         )
     return state
+
+
+def _started() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def main_first(what: str, make: Callable[[], Made]) -> Made:
+    """Make something in the main process first, which keeps it on disk, then in the others, which find it there.
+
+    They wait however long it takes, as long as the main one is alive. Alone, nothing heavy is imported.
+
+    Parameters
+    ----------
+    what : str
+        For a message: what is made.
+    make : callable
+        Called once in each process.
+
+    Raises
+    ------
+    TrainingError
+        In the others, if it went wrong in the main process; what ``make`` raises.
+    """
+    if _started() == 1:
+        return make()
+    if not processes().is_main_process:
+        while not (told := _told_by_main("")):
+            pass
+        if told == "failed":
+            raise TrainingError(f"the first process of this training could not make {what}; see what it says")
+        return make()
+    made: Future[Made] = Future()
+    Thread(target=_settle, args=(made, make), daemon=True).start()  # a daemon: Ctrl-C ends it, too
+    while not wait([made], TELL_S).done:
+        _told_by_main("")
+    _told_by_main("failed" if made.exception() else "done")
+    return made.result()
+
+
+def _settle(made: Future[Made], make: Callable[[], Made]) -> None:
+    try:
+        made.set_result(make())
+    except BaseException as error:
+        made.set_exception(error)
+
+
+def _told_by_main(said: str) -> str:
+    """What the main process says; all of them call this at the same time."""
+    from accelerate.utils import broadcast_object_list
+
+    with together():
+        told: list[str] = broadcast_object_list([said])
+    return told[0]
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class AutoencoderRecipe(Recipe):
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
     unlabelled_share: Share | None = Field(
-        default=None, description="share of crops of images without any label; by default as many as there are"
+        default=None, description="share of crops of patches without any label, or with little; by default as many as there are"
     )
     latent_noise: NotNegative = Field(
         default=0.0,
@@ -213,7 +213,8 @@ class LatentRecipe(Recipe):
     p_unc: Share = Field(default=0.1, description="share of crops whose condition is taken away (DiffInfinite: 0)")
     unlabelled_share: Share | None = Field(
         default=None,
-        description="share of crops of images without any label, by default as many as there are (DiffInfinite: 0.5)",
+        description="share of crops of patches without any label, or with little; by default as many as there are "
+        "(DiffInfinite: 0.5)",
     )
     level_shares: tuple[NotNegative, ...] | None = Field(default=None, description="how often each level is drawn")
     noise_levels: NoiseLevels | None = Field(
@@ -245,11 +246,16 @@ class DenoiserRecipe(LatentRecipe):
     bundle: BundleSettings
 
     @model_validator(mode="after")
-    def _text_has_an_encoder(self) -> DenoiserRecipe:
+    def _has_what_it_needs(self) -> DenoiserRecipe:
         if self.conditioning.kind == "text" and not (self.text or self.start):
             raise ValueError("conditioning 'text' needs 'text' or 'start': a folder with text_encoder and tokenizer")
         if self.grid and self.grid.encoded and self.quarter_share:
             raise ValueError("quarter_share cuts crops in four, and an encoder's cells are told of whole ones: leave it out")
+        if self.stain_jitter and self.latent_variants == 1:
+            raise ValueError(
+                f"stain_jitter {self.stain_jitter} changes the turned copies alone, and latent_variants 1 makes none: "
+                "set latent_variants to 2 or more, or leave stain_jitter out"
+            )
         return self
 
     @property
@@ -295,7 +301,7 @@ class GridRecipe(LatentRecipe):
     telling: GridTelling = GridTelling(noise=0.15)
     network: GridUNet = GridUNet()
     stain_jitter: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        default=0.05, description="largest relative change of a crop's optical densities, each time anew"
+        default=0.1, description="largest relative change of a crop's optical densities, each time anew"
     )
     sampling: GridSampling = GridSampling()
     larger: Literal[1, 2, 4] = Field(
