@@ -32,7 +32,7 @@ def group_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> Mappi
                 "held-out tiles without 'groups': tiles of one patient would land on both sides; "
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
-tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
+        tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
         slides = {name: re.sub(r"(?i)(?<=.)\.ome$", "", PurePosixPath(name).stem) for name in names}  # S1.svs, S1.ome.tif
         return {name: None if name in tiles else slide for name, slide in slides.items()}
     if groups.csv is not None:
