@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 from drawing import feature, square, write_layout
+from PIL import Image
 from runs import settings_of
 
 from wsigen.base.classes import ClassTable, TissueClass
 from wsigen.base.errors import ConfigError
 from wsigen.base.geometry import Box
+from wsigen.grids.grid import GridFile
+from wsigen.grids.wsz import new_grid
 from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig
 from wsigen.run.generate import generate
@@ -16,6 +20,36 @@ from wsigen.run.generate import generate
 TABLE = ClassTable(
     (TissueClass("Glass", (255, 255, 255), True), TissueClass("Tumor", (200, 0, 0)), TissueClass("Other", (255, 200, 0)))
 )
+
+
+def write_grid(path, width, height):
+    """A grid of mean colours of a slide of so many px of 0.5 um."""
+    about = GridFile(encoder="mean-colour", cell_um=64.0, width_um=width / 2, height_um=height / 2)
+    shape = (3, height // 128, width // 128)
+    with new_grid(path, about, shape) as writer:
+        writer.write(0, np.zeros(shape), np.ones(shape[1:], bool))
+        writer.overview(np.zeros((8, 8, 3), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["polygons", "label image"])
+def test_the_layout_of_a_region_is_drawn_on_the_whole_slide(tmp_path, kind):
+    """Also where the region begins at no multiple of a cell."""
+    grid = write_grid(tmp_path / "x.wsz", 8192, 4096)
+    if kind == "polygons":
+        path = write_layout(tmp_path / "a.geojson", *(feature("Tumor", square(x, 1024, 512)) for x in (0, 5120)))
+    else:
+        labels = np.zeros((64, 128), np.uint8)
+        labels[16:24, :8] = labels[16:24, 80:88] = 1
+        path = tmp_path / "l.png"
+        Image.fromarray(labels).save(path)
+    config = RunConfig(grid=grid, layout=path, region=(5003, 1003, 2048, 1024))
+    layout = choose_layout(config, tmp_path, TABLE, 0.5).layout
+    expected = np.zeros((1024, 2048), np.uint8)
+    expected[21:533, 117:629] = 1
+    assert (layout.height, layout.width) == expected.shape
+    np.testing.assert_array_equal(layout.class_map(Box(0, 0, 1024, 2048), 1), expected)
+    np.testing.assert_array_equal(layout.class_map(Box(0, 0, 128, 256), 8), expected[4::8, 4::8])
 
 
 @pytest.mark.parametrize("size", [None, (640, 640)])

@@ -112,6 +112,11 @@ class PolygonLayout(Layout):
     guessed: bool = False
     unused_names: tuple[str, ...] = ()
 
+    def part(self, box: Box) -> PolygonLayout:
+        """The layout of a part of the slide, a box of its px; it need not begin at a multiple of any cell."""
+        sy, sx = self.scale
+        return replace(self, height=box.height, width=box.width, polygons=self.polygons.moved(-box.x0 / sx, -box.y0 / sy))
+
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
         """Paint the polygons near a box, a group after the other (`Layout.classes`)."""
         out = np.full(box.shape, self.background, np.uint8)

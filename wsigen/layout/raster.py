@@ -58,6 +58,10 @@ class RasterLayout(Layout):
         What becomes of other values: refused, of class `classes.UNKNOWN` (``ignore``), or read as the nearest one.
     notes : tuple of str
         What a person should know of it, a line each.
+    whole : tuple of int or None
+        ``(height, width)`` of the slide that the image is stretched over, if the layout is of a part of it (px).
+    at : tuple of int
+        ``(y, x)`` where that part begins (px).
     """
 
     height: int
@@ -69,11 +73,18 @@ class RasterLayout(Layout):
     indices: np.ndarray
     unlisted: Unlisted = "refuse"
     notes: tuple[str, ...] = ()
+    whole: tuple[int, int] | None = None
+    at: tuple[int, int] = (0, 0)
+
+    def part(self, box: Box) -> RasterLayout:
+        """The layout of a part of the slide, a box of its px; it need not begin at a multiple of any cell."""
+        return replace(self, height=box.height, width=box.width, whole=(self.height, self.width), at=(box.y0, box.x0))
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
         """Read the labels under the centres (`Layout.classes`)."""
-        ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.height, self.raster_height)
-        xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.width, self.raster_width)
+        height, width = self.whole or (self.height, self.width)
+        ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.at[0], height, self.raster_height)
+        xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.at[1], width, self.raster_width)
         return self.classes_at(ys, xs)
 
     def classes_at(self, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
@@ -266,9 +277,9 @@ def value_table(data: Any, where: str | Path) -> dict[Value, str]:
     return _mapping(_pairs(data, where), where)
 
 
-def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
-    """Return the raster row (or column) under the centre of each cell, in whole numbers."""
-    nearest = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
+def _nearest(cells: np.ndarray, cell_px: int, at_px: int, slide_px: int, raster_px: int) -> np.ndarray:
+    """Return the raster row (or column) under the centre of each cell, in whole numbers; cells count from ``at_px``."""
+    nearest = ((2 * cells.astype(np.int64) + 1) * cell_px + 2 * at_px) * raster_px // (2 * slide_px)
     return np.clip(nearest, 0, raster_px - 1)
 
 

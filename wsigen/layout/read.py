@@ -9,8 +9,8 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_file import looks_like_json
-from wsigen.layout.layout import Layout
-from wsigen.layout.raster import read_class_table, read_label_raster
+from wsigen.layout.polygons import PolygonLayout
+from wsigen.layout.raster import RasterLayout, read_class_table, read_label_raster
 
 
 def read_layout(
@@ -22,7 +22,7 @@ def read_layout(
     class_table_path: str | Path | None = None,
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
-) -> Layout:
+) -> PolygonLayout | RasterLayout:
     """Read a layout; the file's content decides how.
 
     Parameters

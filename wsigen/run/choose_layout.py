@@ -9,6 +9,7 @@ from typing import Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
+from wsigen.base.geometry import Box
 from wsigen.grids.opening import read_about
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
@@ -36,10 +37,10 @@ class ChosenLayout:
     notes: tuple[str, ...] = ()
 
 
-def choose_layout(
-    config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int] | None = None
-) -> ChosenLayout:
+def choose_layout(config: RunConfig, bundle: Path, table: ClassTable, mpp: float) -> ChosenLayout:
     """Read or draw the layout of a run.
+
+    The slide's size is the setting's, that of the region, the layout's own extent, or that of the reference or the grid.
 
     Parameters
     ----------
@@ -47,39 +48,48 @@ def choose_layout(
         Folder of the model.
     mpp : float
         um per slide px.
-    size : tuple of int or None
-        ``(height, width)`` of the slide (px); by default the setting's, the layout's own extent, or the reference's.
 
     Raises
     ------
     WsigenError
         One line for whatever is wrong with the file, the subtype or the class.
     """
-    if size is None and config.size is not None:
-        size = (config.size[1], config.size[0])
-    if size is None and config.region is not None:
-        size = (config.region[3], config.region[2])
     if config.regions is not None:
         return ChosenLayout(edited_layout(config, table, mpp))
     if config.layout_file is not None:
-        from wsigen.layout.class_names import check_names
-        from wsigen.layout.read import read_layout
-
-        background = _background(config, table)
-        scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
-        check_names(table, config.layout_names, "layout_names")
-        check_names(table, {"nuclei": config.nuclei}, "nuclei")
-        layout = read_layout(
-            config.layout_file, table, size, background, scale, config.layout_classes, config.layout_names, config.nuclei
-        )
-        return ChosenLayout(layout, notes=_notes(config.layout_file, layout))
-    size = size or _followed_size(config, mpp)
+        return _read(config, config.layout_file, table, mpp)
+    size = _made_size(config) or _followed_size(config, mpp)
     if config.sampled:
         return _draw(config, bundle, table, mpp, size)
     index = table.index(config.class_name) if config.class_name else UNKNOWN
     if index != UNKNOWN and table[index].background:
         raise LayoutError(f"class {config.class_name!r} is bare glass: a slide of it would be empty; choose a tissue class")
     return ChosenLayout(UniformLayout(*size, index))
+
+
+def _made_size(config: RunConfig) -> tuple[int, int] | None:
+    """``(height, width)`` of what is made, where a setting says it, px."""
+    if config.region is not None:
+        return config.region[3], config.region[2]
+    return None if config.size is None else (config.size[1], config.size[0])
+
+
+def _read(config: RunConfig, file: Path, table: ClassTable, mpp: float) -> ChosenLayout:
+    """From a file; it is drawn on the whole slide, also where a region of it is made."""
+    from wsigen.layout.class_names import check_names
+    from wsigen.layout.read import read_layout
+
+    background = _background(config, table)
+    scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
+    check_names(table, config.layout_names, "layout_names")
+    check_names(table, {"nuclei": config.nuclei}, "nuclei")
+    size = _made_size(config) if config.region is None else _followed_size(config, mpp)
+    layout = read_layout(file, table, size, background, scale, config.layout_classes, config.layout_names, config.nuclei)
+    notes = _notes(file, layout)
+    if config.region is not None:
+        x, y, width, height = config.region
+        layout = layout.part(Box(y, x, y + height, x + width))
+    return ChosenLayout(layout, notes=notes)
 
 
 def _draw(config: RunConfig, bundle: Path, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
