@@ -16,6 +16,7 @@ from wsigen.grids.wsz import new_grid
 from wsigen.run.choose_layout import choose_layout
 from wsigen.run.config import RunConfig
 from wsigen.run.generate import generate
+from wsigen.run.prepare import prepare
 
 TABLE = ClassTable(
     (TissueClass("Glass", (255, 255, 255), True), TissueClass("Tumor", (200, 0, 0)), TissueClass("Other", (255, 200, 0)))
@@ -64,6 +65,32 @@ def test_a_guessed_size_is_said_before_the_run_begins(bundle, tmp_path, size):
         generate(tmp_path / "a.ome.tiff", watch=stop, **settings_of(bundle, tmp_path, size=size))
     (note,) = notes
     assert ("608x640 px are guessed" in note and "--size" in note) == (size is None)
+
+
+def test_a_drawing_is_as_large_as_the_reference_or_grid_it_lies_on(tmp_path):
+    path = write_layout(tmp_path / "a.geojson", feature("Tumor", square(64, 64, 512)))
+    Image.new("RGB", (900, 700)).save(tmp_path / "r.png")
+    grid = write_grid(tmp_path / "x.wsz", 2048, 1024)
+    for followed, size in (({"reference": tmp_path / "r.png"}, (700, 900)), ({"grid": grid}, (1024, 2048))):
+        chosen = choose_layout(RunConfig(layout=path, **followed), tmp_path, TABLE, 0.5)
+        assert (chosen.layout.height, chosen.layout.width) == size
+        assert not any("guessed" in note for note in chosen.notes)
+    Image.fromarray(np.ones((600, 600), np.uint8)).save(tmp_path / "l.png")
+    config = RunConfig(layout=tmp_path / "l.png", reference=tmp_path / "r.png")
+    assert choose_layout(config, tmp_path, TABLE, 0.5).layout.width == 600
+
+
+def test_a_reference_that_is_stretched_is_told(bundle, tmp_path):
+    Image.new("RGB", (900, 700)).save(tmp_path / "r.png")
+    told = {}
+    for size in (None, (1800, 1400), (900, 900)):
+        settings = settings_of(bundle, tmp_path, size=size, reference=tmp_path / "r.png")
+        prepared = prepare(RunConfig(**settings), tmp_path / "a.ome.tiff")
+        told[size] = "\n".join(prepared.notes)
+        assert (prepared.spec.slide.width, prepared.spec.slide.height) == (size or (900, 700))
+    assert "its pixels are taken for those of the slide" in told[None]
+    assert "another shape, 900x700 px on a slide of 900x900 px" in told[900, 900]
+    assert not told[1800, 1400]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsigen.base.classes import UNKNOWN, ClassTable
 from wsigen.base.errors import ConfigError, LayoutError
@@ -14,6 +14,9 @@ from wsigen.grids.opening import read_about
 from wsigen.layout.layout import Layout, UniformLayout
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.continued import edited_layout
+
+if TYPE_CHECKING:
+    from wsigen.slide.reading import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,19 @@ def _made_size(config: RunConfig) -> tuple[int, int] | None:
     return None if config.size is None else (config.size[1], config.size[0])
 
 
+def _drawn_size(config: RunConfig, file: Path, mpp: float) -> tuple[int, int] | None:
+    """``(height, width)`` of the whole slide that a file is drawn on, px; None: the file decides.
+
+    A label image has a size; a drawing has none, but lies on the structures of the reference or the grid.
+    """
+    from wsigen.layout.geojson_file import looks_like_json
+
+    if config.region is not None:
+        return _followed_size(config, mpp)
+    followed = config.reference is not None or config.grid is not None
+    return _made_size(config) or (_followed_size(config, mpp) if followed and looks_like_json(file) else None)
+
+
 def _read(config: RunConfig, file: Path, table: ClassTable, mpp: float) -> ChosenLayout:
     """From a file; it is drawn on the whole slide, also where a region of it is made."""
     from wsigen.layout.class_names import check_names
@@ -83,7 +99,7 @@ def _read(config: RunConfig, file: Path, table: ClassTable, mpp: float) -> Chose
     scale = config.layout_mpp / mpp if config.layout_mpp else 1.0
     check_names(table, config.layout_names, "layout_names")
     check_names(table, {"nuclei": config.nuclei}, "nuclei")
-    size = _made_size(config) if config.region is None else _followed_size(config, mpp)
+    size = _drawn_size(config, file, mpp)
     layout = read_layout(file, table, size, background, scale, config.layout_classes, config.layout_names, config.nuclei)
     notes = _notes(file, layout)
     if config.region is not None:
@@ -164,6 +180,11 @@ def _background(config: RunConfig, table: ClassTable) -> int:
     return index
 
 
+def size_on_slide(image: ImageSource, mpp: float) -> tuple[int, int]:
+    """``(height, width)`` of an image in px of a slide of ``mpp`` um/px; px are taken for those where nobody knows theirs."""
+    return (image.height, image.width) if image.mpp is None else image.canvas(mpp)
+
+
 def _followed_size(config: RunConfig, mpp: float) -> tuple[int, int]:
     """``(height, width)`` of the reference or the grid that the slide follows, px."""
     from wsigen.slide.reading import open_image
@@ -173,5 +194,4 @@ def _followed_size(config: RunConfig, mpp: float) -> tuple[int, int]:
         return max(1, round(about.height_um / mpp)), max(1, round(about.width_um / mpp))
     if config.reference is None:
         raise ConfigError("the slide's size is not known: give --size WIDTHxHEIGHT")
-    reference = open_image(config.reference)
-    return (reference.height, reference.width) if reference.mpp is None else reference.canvas(mpp)
+    return size_on_slide(open_image(config.reference), mpp)
