@@ -23,7 +23,7 @@ from wsigen.base.errors import LayoutError, refusing
 from wsigen.layout.class_names import ClassNames, Unresolved
 from wsigen.layout.geojson_features import Feature, declared_unit, read_features
 from wsigen.layout.geojson_file import load_json
-from wsigen.layout.geojson_shapes import Mended, Shape, hidden_shapes, valid_shapes
+from wsigen.layout.geojson_shapes import Mended, Shape, drawn_px, hidden_shapes, valid_shapes
 from wsigen.layout.layout import MAX_SIDE_PX
 from wsigen.layout.polygons import PolygonLayout, Polygons, Rings, bounds_of
 from wsigen.layout.problems import Problems
@@ -35,11 +35,17 @@ MARGIN = 0.02
 """Least margin at the right and bottom of a slide whose size is guessed, as a share of the drawing's longer side."""
 
 ROUNDED_PX = 1.0
-"""How far a polygon may reach beyond the slide without a word: QuPath rounds."""
+"""How far a polygon may reach beyond the slide without a word: QuPath rounds. Px of the image that it was drawn on."""
 
 CLIPPED_PX, CLIPPED_SHARE = 16.0, 0.01
-"""How far a polygon may reach beyond the slide and is clipped: px, or a share of the slide's longer side. What reaches further
-was drawn on another image or at another um/px."""
+"""How far a polygon may reach beyond the slide and is clipped: px of the image that it was drawn on, or a share of the slide's
+longer side. What reaches further was drawn on another image or at another um/px."""
+
+UNIT_UM = {"um": 1.0, "mm": 1000.0}
+"""um of the units that a file may declare."""
+
+OTHER_UNIT = 0.01
+"""Relative difference of um per unit, as stated and as declared, that is let pass."""
 
 Drawn = tuple[str, int, Rings]
 """Where a polygon stands in the file, its class and its rings."""
@@ -54,6 +60,7 @@ def read_geojson(
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
     whole: bool = True,
+    layout_mpp: float | None = None,
 ) -> PolygonLayout:
     """Read what QuPath exports as GeoJSON (plain, ``.gz`` or ``.zip``).
 
@@ -73,6 +80,8 @@ def read_geojson(
         Class of the nuclei of QuPath's cells, which lie on top of everything; by default they are left out.
     whole : bool
         Whether it is drawn for a whole slide; else for places of one, which may be small, or of glass alone.
+    layout_mpp : float, optional
+        um per unit of the file, where the user states it: it must be the unit that the file declares, if it does.
 
     Raises
     ------
@@ -87,12 +96,11 @@ def read_geojson(
     with refusing(LayoutError, f"{path}: no GeoJSON that QuPath writes", "export the annotations anew"):
         features = read_features(data, path, problems, nuclei is not None)
     del data
-    if unit is not None and scale == 1.0:
-        problems.add(f"the file says its coordinates are in {unit}, not pixels", _remedy(unit))
+    _check_unit(unit, layout_mpp, problems)
     known = ClassNames(table, names)
     drawn, told, first_nucleus = _drawn(features, known, None if nuclei is None else table.index(nuclei), problems)
     notes += told
-    shapes, mended = valid_shapes([rings for *_, rings in drawn], [where for where, *_ in drawn], problems)
+    shapes, mended = valid_shapes([rings for *_, rings in drawn], [where for where, *_ in drawn], problems, scale)
     if drawn and not shapes and not problems:
         problems.add("the layout is empty, no polygon has an area", "draw areas, not lines")
     extent = bounds_of([rings for *_, rings in drawn]) * scale
@@ -209,6 +217,16 @@ def _explain_nothing(unnamed: Sequence[Feature], listed: str, known: ClassNames,
 # -- where they lie ------------------------------------------------------------------------------------------------------------
 
 
+def _check_unit(unit: str | None, layout_mpp: float | None, problems: Problems) -> None:
+    """Refuse a file that declares another unit than px, or than the user states."""
+    if unit is None:
+        return
+    if layout_mpp is None:
+        problems.add(f"the file says its coordinates are in {unit}, not pixels", _remedy(unit))
+    elif abs(layout_mpp / UNIT_UM[unit] - 1) > OTHER_UNIT:
+        problems.add(f"the file says its coordinates are in {unit}, but --layout-mpp is {layout_mpp:g}", _remedy(unit))
+
+
 def _check_range(
     drawn: Sequence[Drawn],
     extent: NDArray[np.float64],
@@ -222,7 +240,7 @@ def _check_range(
     x0, y0, x1, y1 = extent.T
     beyond = np.maximum(np.maximum(-x0, -y0), np.maximum(x1 - width, y1 - height))
     far = max(x1.max(initial=0), y1.max(initial=0)) if size is None else max(size)
-    most = max(CLIPPED_PX * max(1.0, scale), CLIPPED_SHARE * min(far, MAX_SIDE_PX))
+    most = max(CLIPPED_PX * drawn_px(scale), CLIPPED_SHARE * min(far, MAX_SIDE_PX))
     for which in np.flatnonzero(beyond > most):
         spans = f"x {x0[which]:.0f} to {x1[which]:.0f}, y {y0[which]:.0f} to {y1[which]:.0f}"
         where = drawn[int(which)][0]
@@ -262,8 +280,7 @@ def _guessed_size(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[
 
 
 def _remedy(unit: str) -> str:
-    mpp = "1000" if unit == "mm" else "1"
-    return f"give --layout-mpp {mpp} (um per unit of the file) to scale them, or export in pixels"
+    return f"give --layout-mpp {UNIT_UM[unit]:g} (um per unit of the file) to scale them, or export in pixels"
 
 
 def _check_contents(table: ClassTable, background: int, classes: Sequence[int], problems: Problems) -> None:
@@ -285,7 +302,7 @@ def _told_shapes(mended: Mended, beyond: NDArray[np.float64], scale: float) -> l
         if mended.count > 1:
             contours = f"{mended.count} contours that touch or cross themselves are"
         notes.append(f"{contours} mended; areas change by {mended.changed * scale**2:.0f} px² in all")
-    outside = beyond[beyond > ROUNDED_PX * max(1.0, scale)]
+    outside = beyond[beyond > ROUNDED_PX * drawn_px(scale)]
     if len(outside):
         polygons = "1 polygon reaches" if len(outside) == 1 else f"{len(outside)} polygons reach"
         notes.append(f"{polygons} up to {outside.max():.0f} px beyond the slide's edge; what lies outside is cut off")

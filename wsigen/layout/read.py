@@ -22,6 +22,7 @@ def read_layout(
     class_table_path: str | Path | None = None,
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
+    layout_mpp: float | None = None,
 ) -> PolygonLayout | RasterLayout:
     """Read a layout; the file's content decides how.
 
@@ -39,6 +40,8 @@ def read_layout(
         Classification of the file -> name of a class, or None: as if it were not drawn (`class_names.ClassNames`).
     nuclei : str, optional
         Class of the nuclei of QuPath's cells (`read_geojson`).
+    layout_mpp : float, optional
+        um per px of the layout, where the user states it: ``scale`` follows from it.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def read_layout(
     if looks_like_json(path):
         if class_table_path is not None:
             raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
-        return read_geojson(path, table, size, background, scale, names, nuclei)
+        return read_geojson(path, table, size, background, scale, names, nuclei, layout_mpp=layout_mpp)
     if nuclei is not None:
         raise LayoutError(f"{path}: a label image has no cells with nuclei; leave 'nuclei' out, or give QuPath's GeoJSON")
     classes = None if class_table_path is None else read_class_table(class_table_path)

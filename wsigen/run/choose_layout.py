@@ -100,7 +100,8 @@ def _read(config: RunConfig, file: Path, table: ClassTable, mpp: float) -> Chose
     check_names(table, config.layout_names, "layout_names")
     check_names(table, {"nuclei": config.nuclei}, "nuclei")
     size = _drawn_size(config, file, mpp)
-    layout = read_layout(file, table, size, background, scale, config.layout_classes, config.layout_names, config.nuclei)
+    named = (config.layout_classes, config.layout_names, config.nuclei)
+    layout = read_layout(file, table, size, background, scale, *named, layout_mpp=config.layout_mpp)
     notes = _notes(file, layout)
     if config.region is not None:
         x, y, width, height = config.region
