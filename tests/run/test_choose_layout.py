@@ -13,7 +13,7 @@ from wsigen.base.errors import ConfigError
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import GridFile
 from wsigen.grids.wsz import new_grid
-from wsigen.run.choose_layout import choose_layout
+from wsigen.run.choose_layout import choose_layout, told_missed
 from wsigen.run.config import RunConfig
 from wsigen.run.generate import generate
 from wsigen.run.prepare import prepare
@@ -107,6 +107,17 @@ def test_classes_of_a_layout_are_renamed_and_left_out(tmp_path, names):
         unused = [note for note in chosen.notes if "nothing is of class 'Fat', which 'layout_names' speaks of" in note]
         assert len(unused) == (not isinstance(names, str))
         assert config.identity()["layout_names"]["Region*"] is None
+
+
+def test_annotations_too_small_for_a_cell_are_told(tmp_path):
+    ground, line = feature("Other", square(0, 0, 640)), [[100, 161], [400, 161], [400, 163], [100, 163]]
+    small = [feature("Tumor", ring) for ring in (square(97, 97, 2), square(201, 201, 2), line)]
+    path = write_layout(tmp_path / "a.geojson", ground, *small, feature("Tumor", square(300, 300, 9)))
+    config = RunConfig(layout=path, size="640x640")
+    layout = choose_layout(config, tmp_path, TABLE, 0.5).layout
+    (note,) = told_missed(config, layout, TABLE, 8, 0.5)
+    assert "a.geojson: 3 of Tumor too small or too thin for the class map's cells of 8 px (4 um)" in note
+    assert not told_missed(config, layout, TABLE, 2, 0.5)
 
 
 def test_nuclei_of_a_layout(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,21 @@ def _notes(path: Path, layout: Layout) -> tuple[str, ...]:
     )
     unused = f"{path.name}: nothing is of class {', '.join(map(repr, layout.unused_names))}, which 'layout_names' speaks of"
     return (*layout.notes, *([unused] if layout.unused_names else []), *([guessed] if layout.guessed else []))
+
+
+def told_missed(config: RunConfig, layout: Layout, table: ClassTable, cell_px: int, mpp: float) -> list[str]:
+    """Say in one line, if at all, how many polygons of a drawing no cell of the class map shows."""
+    from wsigen.layout.polygons import PolygonLayout
+
+    if config.layout_file is None or not isinstance(layout, PolygonLayout):
+        return []
+    missed = layout.missed(cell_px)
+    if not len(missed):
+        return []
+    counts = Counter(table[int(i)].name for i in layout.polygons.classes[missed])
+    listed = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
+    cells = f"cells of {cell_px} px ({cell_px * mpp:.3g} um)"
+    return [f"{config.layout_file.name}: {listed} too small or too thin for the class map's {cells}, and so left out"]
 
 
 def _background(config: RunConfig, table: ClassTable) -> int:

@@ -18,7 +18,7 @@ from wsigen.models.bundle import GRID
 from wsigen.models.card import BundleCard
 from wsigen.models.loading import read_schedule
 from wsigen.models.one_thread import one_thread
-from wsigen.run.choose_layout import ChosenLayout, choose_layout, size_on_slide
+from wsigen.run.choose_layout import ChosenLayout, choose_layout, size_on_slide, told_missed
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.continued import Continued, Free, continued_of
 from wsigen.run.engine.queue import is_queue_file
@@ -91,7 +91,8 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     mpp = slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
     slide = _slide(config, chosen.layout, mpp)
-    notes = (*chosen.notes, *_check_reference(config, slide))
+    missed = told_missed(config, chosen.layout, card.table, card.latent.factor, mpp)
+    notes = (*chosen.notes, *missed, *_check_reference(config, slide))
     continued = _continued(config, card, mpp)
     check_grid(config, card, slide)
     model = _load(folder, config)
