@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from drawing import feature, square, write_layout
 from PIL import Image
 from runs import settings_of
 
 from wsigen.base.classes import ClassTable, TissueClass
-from wsigen.base.errors import ConfigError
+from wsigen.base.errors import ConfigError, LayoutError
 from wsigen.base.geometry import Box
 from wsigen.grids.grid import GridFile
 from wsigen.grids.wsz import new_grid
@@ -118,6 +119,33 @@ def test_annotations_too_small_for_a_cell_are_told(tmp_path):
     (note,) = told_missed(config, layout, TABLE, 8, 0.5)
     assert "a.geojson: 3 of Tumor too small or too thin for the class map's cells of 8 px (4 um)" in note
     assert not told_missed(config, layout, TABLE, 2, 0.5)
+
+
+def test_a_label_image_is_not_stretched_against_its_own_um(tmp_path):
+    """At an um/px that is stated it is as large as the slide; one in its file that says otherwise is told."""
+    labels = np.ones((256, 256), np.uint8)
+    Image.fromarray(labels).save(tmp_path / "l.png")
+    with pytest.raises(LayoutError, match=r"256 x 256 px at --layout-mpp 2 is of 1024 x 1024 px of the slide, which has 2048"):
+        choose_layout(RunConfig(layout=tmp_path / "l.png", layout_mpp=2.0, size="2048x2048"), tmp_path, TABLE, 0.5)
+    for size, mpp in (("1024x1024", 2.0), ("1020x1024", 2.0), ("2048x2048", None), (None, 2.0)):
+        choose_layout(RunConfig(layout=tmp_path / "l.png", layout_mpp=mpp, size=size), tmp_path, TABLE, 0.5)
+
+    about = {"axes": "YX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0}
+    tifffile.imwrite(tmp_path / "l.ome.tiff", labels, metadata=about)
+    said = {}
+    for how in ({}, {"layout_mpp": 1.0}, {"size": "512x512"}, {"size": "1024x1024"}):
+        config = RunConfig(layout=tmp_path / "l.ome.tiff", **how)
+        said[str(how)] = choose_layout(config, tmp_path, TABLE, 0.5).notes
+    note = "l.ome.tiff: says 1 um/px, but its pixels are {} um on the slide; give --layout-mpp 1"
+    assert list(said.values()) == [(note.format(0.5),), (), (), (note.format(2),)]
+
+
+def test_a_background_that_is_not_used_is_told_and_its_name_known(tmp_path):
+    chosen = choose_layout(RunConfig(class_name="Tumor", background="Other", size="600x600"), tmp_path, TABLE, 0.5)
+    assert "background 'Other' is not used" in chosen.notes[0]
+    for class_name in ("Tumor", None):
+        with pytest.raises(ConfigError, match=r"unknown class 'Othre'.*did you mean 'Other'"):
+            choose_layout(RunConfig(class_name=class_name, background="Othre", size="600x600"), tmp_path, TABLE, 0.5)
 
 
 def test_nuclei_of_a_layout(tmp_path):

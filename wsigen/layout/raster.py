@@ -28,6 +28,9 @@ from wsigen.slide.formats import LOADERS, kind_of
 THRESHOLD_GAP = 64
 """A lossy image is read by a threshold if it has two values that lie at least so far apart."""
 
+OTHER_SIZE = 0.01
+"""Relative difference of an image's size, or its shape, and the slide's that is let pass."""
+
 MOST_VALUES = 40
 """Values, or runs of them, that a message lists."""
 
@@ -133,6 +136,7 @@ def read_label_raster(
     background: int,
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
+    layout_mpp: float | None = None,
 ) -> RasterLayout:
     """Open a label image as a layout: PNG or TIFF.
 
@@ -150,6 +154,8 @@ def read_label_raster(
         Slide pixels per raster pixel where ``size`` is None.
     names : mapping of str to (str or None), optional
         Class name of the table -> name of a class, or None: the background (`ClassNames`).
+    layout_mpp : float, optional
+        um per raster pixel, where the user states it: the raster at ``scale`` must then be as large as ``size``.
 
     Raises
     ------
@@ -166,6 +172,8 @@ def read_label_raster(
     with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
         raster = open_label_raster(path, table, classes, background, names)
         height, width = _slide_size(path, (raster.height, raster.width), size, scale)
+        if layout_mpp is not None:
+            _check_stated(path, (raster.height, raster.width), (height, width), scale, layout_mpp)
         notes = check_values(raster, table, raster.image.counts())
     return replace(raster, height=height, width=width, notes=tuple(f"{path.name}: {note}" for note in notes))
 
@@ -312,12 +320,22 @@ def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | Non
     (rh, rw), (h, w) = raster, size or (round(raster[0] * scale), round(raster[1] * scale))
     if not 0 < min(h, w) <= max(h, w) <= MAX_SIDE_PX:
         raise LayoutError(f"{path}: a slide of {w} x {h} px is not possible (1 to {MAX_SIDE_PX}); check --size or --layout-mpp")
-    if size is not None and abs((h * rw) / (w * rh) - 1) > 0.01:
+    if size is not None and abs((h * rw) / (w * rh) - 1) > OTHER_SIZE:
         raise LayoutError(
             f"{path}: wrong size, the label image is {rw} x {rh} px and the slide {w} x {h} px, "
             "more than 1 % apart in shape; crop the image or change --size"
         )
     return h, w
+
+
+def _check_stated(path: Path, raster: tuple[int, int], slide: tuple[int, int], scale: float, layout_mpp: float) -> None:
+    """Refuse to stretch a raster whose um/px the user states over a slide of another size (LayoutError)."""
+    (rh, rw), (h, w) = raster, slide
+    if any(abs(side * scale - px) > max(OTHER_SIZE * px, scale) for side, px in ((rh, h), (rw, w))):
+        raise LayoutError(
+            f"{path}: wrong size, the label image of {rw} x {rh} px at --layout-mpp {layout_mpp:g} is of {rw * scale:.0f} x "
+            f"{rh * scale:.0f} px of the slide, which has {w} x {h} px; leave --layout-mpp out to stretch it, or change --size"
+        )
 
 
 def _share(share: float) -> str:

@@ -58,4 +58,4 @@ def read_layout(
     if nuclei is not None:
         raise LayoutError(f"{path}: a label image has no cells with nuclei; leave 'nuclei' out, or give QuPath's GeoJSON")
     classes = None if class_table_path is None else read_class_table(class_table_path)
-    return read_label_raster(path, table, classes, size, background, scale, names)
+    return read_label_raster(path, table, classes, size, background, scale, names, layout_mpp)

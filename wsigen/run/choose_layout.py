@@ -17,6 +17,8 @@ from wsigen.run.config import RunConfig, check_size
 from wsigen.run.continued import edited_layout
 
 if TYPE_CHECKING:
+    from wsigen.layout.polygons import PolygonLayout
+    from wsigen.layout.raster import RasterLayout
     from wsigen.slide.reading import ImageSource
 
 
@@ -63,12 +65,14 @@ def choose_layout(config: RunConfig, bundle: Path, table: ClassTable, mpp: float
     if config.layout_file is not None:
         return _read(config, config.layout_file, table, mpp)
     size = _made_size(config) or _followed_size(config, mpp)
+    if config.background:
+        table.index(config.background)
     if config.sampled:
         return _draw(config, bundle, table, mpp, size)
     index = table.index(config.class_name) if config.class_name else UNKNOWN
     if index != UNKNOWN and table[index].background:
         raise LayoutError(f"class {config.class_name!r} is bare glass: a slide of it would be empty; choose a tissue class")
-    return ChosenLayout(UniformLayout(*size, index))
+    return ChosenLayout(UniformLayout(*size, index), notes=_told_background(config))
 
 
 def _made_size(config: RunConfig) -> tuple[int, int] | None:
@@ -103,7 +107,7 @@ def _read(config: RunConfig, file: Path, table: ClassTable, mpp: float) -> Chose
     size = _drawn_size(config, file, mpp)
     named = (config.layout_classes, config.layout_names, config.nuclei)
     layout = read_layout(file, table, size, background, scale, *named, layout_mpp=config.layout_mpp)
-    notes = _notes(file, layout)
+    notes = _notes(file, layout, mpp)
     if config.region is not None:
         x, y, width, height = config.region
         layout = layout.part(Box(y, x, y + height, x + width))
@@ -143,7 +147,7 @@ def _draw_by_model(
     }
     cell = max(size) * mpp / max(shape)
     title = f"sampled by the {called}, subtype {name!r}, cells of {cell:.0f} um (trained on {mask.cell_um:g} um)"
-    return ChosenLayout(layout, source, title)
+    return ChosenLayout(layout, source, title, _told_background(config))
 
 
 def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[int, int]) -> ChosenLayout:
@@ -158,20 +162,29 @@ def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[
     return ChosenLayout(layout, source, f"sampled by the procedural sampler, subtype {name!r}")
 
 
-def _notes(path: Path, layout: Layout) -> tuple[str, ...]:
-    from wsigen.layout.polygons import PolygonLayout
+def _notes(path: Path, layout: PolygonLayout | RasterLayout, mpp: float) -> tuple[str, ...]:
     from wsigen.layout.raster import RasterLayout
 
     if isinstance(layout, RasterLayout):
-        return layout.notes
-    if not isinstance(layout, PolygonLayout):
-        return ()
+        return (*layout.notes, *_told_mpp(path, layout, mpp))
     guessed = (
         f"{path.name} does not say how large its image is: {layout.width}x{layout.height} px are guessed, with the drawing's "
         "left and top margins again at the right and bottom; give --size if it was another"
     )
     unused = f"{path.name}: nothing is of class {', '.join(map(repr, layout.unused_names))}, which 'layout_names' speaks of"
     return (*layout.notes, *([unused] if layout.unused_names else []), *([guessed] if layout.guessed else []))
+
+
+def _told_mpp(path: Path, layout: RasterLayout, mpp: float) -> list[str]:
+    """Say where a label image states another um/px than its pixels have on the slide."""
+    from wsigen.slide.resolution import SAME
+    from wsigen.slide.tiff_reader import stated_mpp
+
+    said = stated_mpp(layout.image.path)
+    taken = mpp * layout.width / layout.raster_width
+    if said is None or max(said, taken) <= min(said, taken) * (1 + SAME):
+        return []
+    return [f"{path.name}: says {said:.4g} um/px, but its pixels are {taken:.4g} um on the slide; give --layout-mpp {said:.4g}"]
 
 
 def told_missed(config: RunConfig, layout: Layout, table: ClassTable, cell_px: int, mpp: float) -> list[str]:
@@ -200,6 +213,12 @@ def _background(config: RunConfig, table: ClassTable) -> int:
 def size_on_slide(image: ImageSource, mpp: float) -> tuple[int, int]:
     """``(height, width)`` of an image in px of a slide of ``mpp`` um/px; px are taken for those where nobody knows theirs."""
     return (image.height, image.width) if image.mpp is None else image.canvas(mpp)
+
+
+def _told_background(config: RunConfig) -> tuple[str, ...]:
+    """Say that no place is left for the class outside of what is drawn."""
+    said = f"background {config.background!r} is not used: only drawings, label images and layouts drawn by rule have one"
+    return (said,) if config.background else ()
 
 
 def _followed_size(config: RunConfig, mpp: float) -> tuple[int, int]:
