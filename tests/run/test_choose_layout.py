@@ -140,6 +140,13 @@ def test_a_label_image_is_not_stretched_against_its_own_um(tmp_path):
     assert list(said.values()) == [(note.format(0.5),), (), (), (note.format(2),)]
 
 
+def test_names_that_a_label_image_does_not_have_are_told(tmp_path):
+    Image.fromarray(np.ones((64, 64), np.uint8)).save(tmp_path / "l.png")
+    config = RunConfig(layout=tmp_path / "l.png", size="640x640", layout_names="Tumour=Other,Tumor=Other")
+    (note,) = choose_layout(config, tmp_path, TABLE, 0.5).notes
+    assert note == "l.png: nothing is of class 'Tumour', which 'layout_names' speaks of"
+
+
 def test_a_background_that_is_not_used_is_told_and_its_name_known(tmp_path):
     chosen = choose_layout(RunConfig(class_name="Tumor", background="Other", size="600x600"), tmp_path, TABLE, 0.5)
     assert "background 'Other' is not used" in chosen.notes[0]

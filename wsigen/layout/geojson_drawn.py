@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wsigen.layout.class_names import ClassNames, Unresolved
+from wsigen.layout.class_names import ClassNames, Unresolved, as_option
 from wsigen.layout.geojson_features import Feature
 from wsigen.layout.polygons import Rings
 from wsigen.layout.problems import Problems
@@ -87,7 +87,7 @@ def drawn_polygons(
             dropped += 1
     if unknown:
         first = next(iter(unknown))
-        remedy = f"rename or drop them with --layout-names {first + '=CLASS'!r} or {first + '='!r}"
+        remedy = f"rename them with {as_option(first, 'CLASS')}, or drop them: {as_option(first)}"
         problems.add(known.unknown(unknown), remedy)
     left_out["object", "without area (points or lines)"] = sum(f.without_area for f in features)
     left_out["object", "without geometry"] = sum(not (f.polygons or f.nucleus or f.without_area) for f in features)

@@ -65,6 +65,8 @@ class RasterLayout(Layout):
         ``(height, width)`` of the slide that the image is stretched over, if the layout is of a part of it (px).
     at : tuple of int
         ``(y, x)`` where that part begins (px).
+    unused_names : tuple of str
+        Renamed class names that the table does not have.
     """
 
     height: int
@@ -78,6 +80,7 @@ class RasterLayout(Layout):
     notes: tuple[str, ...] = ()
     whole: tuple[int, int] | None = None
     at: tuple[int, int] = (0, 0)
+    unused_names: tuple[str, ...] = ()
 
     def part(self, box: Box) -> RasterLayout:
         """The layout of a part of the slide, a box of its px; it need not begin at a multiple of any cell."""
@@ -198,7 +201,7 @@ def open_label_raster(
     LayoutError
         If it is no label image, or a class of ``classes`` is not in ``table``.
     """
-    known, colours = _known(path, table, classes, background, names)
+    known, colours, unused = _known(path, table, classes, background, names)
     image = open_label_image(path, colours)
     if image.bits == 1 and image.form == "numbers" and 255 not in known and 1 in known:
         known[255] = known.pop(1)
@@ -208,7 +211,8 @@ def open_label_raster(
         unlisted = "nearest" if two else "refuse"
     values = np.array(sorted(known), np.int64)
     indices = np.array([known[int(v)] for v in values], np.uint8)
-    return RasterLayout(image.height, image.width, image, image.height, image.width, values, indices, unlisted)
+    size = (image.height, image.width)
+    return RasterLayout(*size, image, *size, values, indices, unlisted, unused_names=tuple(unused))
 
 
 def check_values(raster: RasterLayout, table: ClassTable, counts: Mapping[int, int]) -> list[str]:
@@ -303,8 +307,8 @@ def _known(
     classes: Mapping[Value, str] | None,
     background: int,
     names: Mapping[str, str | None] | None,
-) -> tuple[dict[int, int], bool]:
-    """Label value -> class index, of all values that the table or the model names, and whether they are colours."""
+) -> tuple[dict[int, int], bool, list[str]]:
+    """Label value -> class index, of all values that the table or the model names; whether they are colours; unused names."""
     known = ClassNames(table, names)
     found = {v: known.find(name) for v, name in (classes or dict(enumerate(table.names))).items()}
     unknown = Counter(str(classes[v]) for v, index in found.items() if index is Unresolved.UNKNOWN) if classes else None
@@ -313,7 +317,7 @@ def _known(
         raise LayoutError(f"{path}: {cause}; rename them with --layout-names", [cause])
     numbers = {int(v[1:], 16) if isinstance(v, str) else v: index for v, index in found.items()}
     indices = {v: index if isinstance(index, int) else background for v, index in numbers.items()}
-    return indices, any(isinstance(v, str) for v in found)
+    return indices, any(isinstance(v, str) for v in found), known.unused
 
 
 def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float) -> tuple[int, int]:

@@ -165,14 +165,15 @@ def _draw_by_rule(config: RunConfig, table: ClassTable, mpp: float, size: tuple[
 def _notes(path: Path, layout: PolygonLayout | RasterLayout, mpp: float) -> tuple[str, ...]:
     from wsigen.layout.raster import RasterLayout
 
+    unused = f"{path.name}: nothing is of class {', '.join(map(repr, layout.unused_names))}, which 'layout_names' speaks of"
+    notes = (*layout.notes, *([unused] if layout.unused_names else []))
     if isinstance(layout, RasterLayout):
-        return (*layout.notes, *_told_mpp(path, layout, mpp))
+        return (*notes, *_told_mpp(path, layout, mpp))
     guessed = (
         f"{path.name} does not say how large its image is: {layout.width}x{layout.height} px are guessed, with the drawing's "
         "left and top margins again at the right and bottom; give --size if it was another"
     )
-    unused = f"{path.name}: nothing is of class {', '.join(map(repr, layout.unused_names))}, which 'layout_names' speaks of"
-    return (*layout.notes, *([unused] if layout.unused_names else []), *([guessed] if layout.guessed else []))
+    return (*notes, *([guessed] if layout.guessed else []))
 
 
 def _told_mpp(path: Path, layout: RasterLayout, mpp: float) -> list[str]:
