@@ -230,7 +230,7 @@ def check_values(raster: RasterLayout, table: ClassTable, counts: Mapping[int, i
     """
     listed = set(raster.values.tolist())
     unlisted = {v: n for v, n in counts.items() if v not in listed}
-    notes, colours = list(raster.image.notes), raster.image.form == "colours"
+    notes, colours = [*raster.image.notes, *raster.image.told_channels()], raster.image.form == "colours"
     if raster.image.lossy and raster.unlisted != "nearest":
         notes.append("lossy compression (JPEG) may have changed its values along borders; save labels as PNG or TIFF")
     if not unlisted:
