@@ -80,7 +80,7 @@ def write_drawn(
                 continue
             count += 1
             of = drawn[of_one[0].source]
-            content = _content(of, polygons, table[of.index], count)
+            content = _content(of, polygons, table[of.class_index], count)
             file.write(("\n" if count == 1 else ",\n") + json.dumps(content, ensure_ascii=False, separators=(",", ":")))
         file.write("\n]}\n")
     return count

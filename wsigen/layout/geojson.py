@@ -106,11 +106,11 @@ def read_geojson(
     if len(extent) and not problems and whole:
         _check_small(extent[:, 2:].max(0), size, problems)
     if whole:
-        _check_contents(table, background, [drawn[s.source].index for s in shapes], problems)
+        _check_contents(table, background, [drawn[s.source].class_index for s in shapes], problems)
     problems.demand_none()
 
     shapes.sort(key=lambda shape: (drawn[shape.source].nucleus, -shape.area))
-    classes = np.array([drawn[shape.source].index for shape in shapes], np.uint8)
+    classes = np.array([drawn[shape.source].class_index for shape in shapes], np.uint8)
     height, width = size or _guessed_size(np.maximum(extent[:, :2].min(0), 0), extent[:, 2:].max(0))
     if max(height, width) > MAX_SIDE_PX:
         raise LayoutError(f"{path}: a slide of {width} x {height} px is beyond {MAX_SIDE_PX} px; check --size")

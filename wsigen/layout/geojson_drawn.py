@@ -22,7 +22,7 @@ class Drawn(NamedTuple):
     ----------
     feature : Feature
         Whose it is.
-    index : int
+    class_index : int
         Its class.
     rings : Rings
         Its outline and holes, in units of the file.
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
     """
 
     feature: Feature
-    index: int
+    class_index: int
     rings: Rings
     nucleus: bool = False
 
