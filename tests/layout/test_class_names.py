@@ -1,14 +1,37 @@
 """Written names: renamed, left out, shortened, or refused."""
 
+import ast
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsigen.base.errors import ConfigError
-from wsigen.layout.class_names import ClassNames, Unresolved, WrittenClasses, check_names, parse_names
+from wsigen.base.yaml_file import parse_yaml
+from wsigen.layout.class_names import ClassNames, Unresolved, WrittenClasses, as_option, check_names, parse_names
 
 
 def test_names_from_an_option():
     assert parse_names("Necrosis=Other, Region*=,=Stroma") == {"Necrosis": "Other", "Region*": None, "": "Stroma"}
     assert parse_names({"a": None}) == {"a": None}
+
+
+def test_names_with_commas_and_equal_signs():
+    text = '"Carcinoma, NOS"=Tumor,p53=wt=Other, "a, b=c" = ,"Fat",5" core=Stroma'
+    with pytest.raises(ValueError, match="'\"Fat\"' has no '='"):
+        parse_names(text)
+    names = {"Carcinoma, NOS": "Tumor", "p53=wt": "Other", "a, b=c": None, '5" core': "Stroma"}
+    assert parse_names(text.replace(',"Fat"', "")) == names
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"))).map(str.strip), st.sampled_from(["Tumor", ""]))
+def test_what_a_message_advises_does_what_it_says(written, name):
+    advice = as_option(written, name)
+    if advice.startswith("--layout-names "):
+        found = parse_names(ast.literal_eval(advice.removeprefix("--layout-names ")))
+    else:
+        found = parse_yaml(advice.removesuffix(" in a --config file")[1:-1])["layout-names"]
+    assert found == {written: name or None}
 
 
 @pytest.mark.parametrize(("text", "match"), [("Necrosis", "no '='"), ("a=b,", "no '='"), ("a=b,a=", "twice")])

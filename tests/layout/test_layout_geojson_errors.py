@@ -30,9 +30,9 @@ def box(x0, y0, x1, y1, **more):
 GOOD = box(0, 0, 900, 900)
 
 
-def fails(path, table, *parts, size=SIZE, scale=1.0):
+def fails(path, table, *parts, size=SIZE, scale=1.0, layout_mpp=None):
     with pytest.raises(LayoutError) as caught:
-        read_geojson(path, table, size, 0, scale)
+        read_geojson(path, table, size, 0, scale, layout_mpp=layout_mpp)
     message = str(caught.value)
     assert "\n" not in message
     assert path.name in message
@@ -144,7 +144,25 @@ def test_unclassified(write, table):
 def test_declared_micrometres(write, table, extra):
     data = {"type": "FeatureCollection", "features": [GOOD], **extra}
     fails(write(data), table, "um, not pixels", "--layout-mpp 1")
-    assert read_geojson(write(data), table, None, 0, scale=2.0).width == 1800
+    for mpp in (1.0, 0.5):
+        assert read_geojson(write(data), table, None, 0, scale=1 / mpp, layout_mpp=1.0).width == 900 / mpp
+    fails(write(data), table, "in um, but --layout-mpp is 0.25", "--layout-mpp 1", size=None, scale=0.357, layout_mpp=0.25)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.7, 1000.0])
+def test_a_drawing_is_refused_alike_whatever_its_unit(write, table, unit):
+    """What is drawn far outside, and what is wound around twice: the same of a file in px, in um and in mm (0.7 um/px)."""
+
+    def in_units(feature):
+        ring = np.array(feature["geometry"]["coordinates"][0]) / scale
+        return {**feature, "geometry": {"type": "Polygon", "coordinates": [ring.tolist()]}}
+
+    scale = {1.0: 1.0, 0.7: 1 / 0.7, 1000.0: 1000 / 0.7}[unit]
+    corners = [(1200 + 300 * math.cos(a), 1200 + 300 * math.sin(a)) for a in np.linspace(0, 4 * math.pi, 6)[:-1]]
+    ground, far, star = (in_units(f) for f in (box(0, 0, 2000, 2000), box(2143, 100, 3428, 900), polygon(*corners)))
+    fails(write([ground, far]), table, "out of range, x 2143 to 3428", "2048 x 2048", size=(2048, 2048), scale=scale)
+    fails(write([ground, star]), table, "two ways", size=(2048, 2048), scale=scale)
+    assert not read_geojson(write([ground]), table, (2048, 2048), 0, scale).notes
 
 
 def test_too_small_for_pixels(write, table):

@@ -221,6 +221,28 @@ def test_grey_saved_as_colours(tmp_path, table):
     np.testing.assert_array_equal(whole(read_label_raster(path, table, None, (1024, 1280), 0), 8), LABELS)
 
 
+def test_small_labels_in_several_channels_are_colours(tmp_path, table):
+    """However near the channels are, a lossless file means what it says."""
+    nothing = np.zeros_like(LABELS)
+    for name in ("l.png", "l.tif"):
+        for channels in (
+            (nothing, LABELS > 2, nothing),
+            (nothing, LABELS == 1, 2 * (LABELS == 2)),
+            (LABELS, LABELS, LABELS + 1),
+        ):
+            Image.fromarray(np.dstack(channels).astype(np.uint8)).save(tmp_path / name)
+            fails(tmp_path / name, table, "a picture in colour", "list its colours")
+
+
+def test_labels_in_red_alone_are_read_and_told(tmp_path, table):
+    nothing = np.zeros_like(LABELS)
+    Image.fromarray(np.dstack([LABELS * 20, nothing, nothing])).save(tmp_path / "l.png")
+    classes = dict(enumerate(["Glass", "Tumor", "Stroma", "Immune cells", "Other"]))
+    layout = read_label_raster(tmp_path / "l.png", table, {20 * v: n for v, n in classes.items()}, (1024, 1280), 0)
+    np.testing.assert_array_equal(whole(layout, 8), LABELS)
+    assert layout.notes == ("l.png: its labels are its red; green and blue are 0 everywhere",)
+
+
 def test_jpeg_is_read_by_a_threshold_and_told(tmp_path, table):
     path, wide = tmp_path / "l.jpg", np.kron(LABELS[:32, :40] > 2, np.ones((4, 4), np.uint8)) * np.uint8(255)
     Image.fromarray(wide).save(path, quality=60)

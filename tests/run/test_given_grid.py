@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
-from runs import settings_of
+from runs import interrupt_in_the_middle, settings_of
 
 from wsigen.base.errors import ConfigError, GridError, RunError
 from wsigen.base.geometry import Box
@@ -65,6 +65,16 @@ def test_a_region_is_the_slide_of_that_part_of_the_grid(grid_bundle, picture, tm
     region = generate(tmp_path / "a.ome.tiff", grid=tmp_path / "x.wsz", region="128,64,512,512", **settings)
     part = generate(tmp_path / "b.ome.tiff", grid=tmp_path / "part.wsz", **settings)
     assert region.level0_sha256 == part.level0_sha256
+
+
+def test_a_run_of_one_region_is_not_gone_on_with_as_another(grid_bundle, picture, tmp_path):
+    compress(picture, tmp_path / "x.wsz", cell_um=4.0, mpp=0.5)
+    settings = settings_of(grid_bundle, tmp_path, levels=1, steps=1) | {"size": None, "layout": None}
+    settings |= {"grid": tmp_path / "x.wsz"}
+    interrupt_in_the_middle(tmp_path / "a.ome.tiff", settings | {"region": "0,0,512,512"}, after=2)
+    with pytest.raises(RunError, match=r"holds another run \(region\.0: 128 here, 0 in the run\)"):
+        generate(tmp_path / "a.ome.tiff", **settings, region="128,0,512,512")
+    assert resume(tmp_path / "a.run").open().dimensions == (512, 512)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import base64
 import re
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 
 import numpy as np
@@ -66,6 +67,21 @@ def test_progress_and_a_watcher_of_ones_own(bundle, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert seen == {"denoise (0.5 um/px)", "calibrate decoder", "decode", "write slide"}
     assert all(f"{name}: 100 %" in shown for name in seen)
+
+
+@pytest.mark.parametrize("told", ["warned", "watched", "shown"])
+def test_what_is_to_be_known_of_a_layout_is_told_once_and_kept(bundle, tmp_path, capsys, told):
+    layout = tumor_in_stroma(tmp_path / "layout.geojson", size=600)
+    notes = []
+    how = {"warned": {}, "watched": {"watch": lambda stage: notes.append(stage.note)}, "shown": {"progress": True}}[told]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        made = wsigen.generate(tmp_path / "a.ome.tiff", layout=layout, model=str(bundle), steps=1, workers=1, **how)
+    (note,) = made.notes
+    assert "568x600 px are guessed" in note
+    assert [str(w.message) for w in warned if w.filename == __file__] == [note] * (told == "warned")
+    assert notes.count(note) == (told == "watched")
+    assert capsys.readouterr().err.count("are guessed") == (told == "shown")
 
 
 @pytest.mark.parametrize("guarded", [False, True])

@@ -11,6 +11,7 @@ from runs import settings_of
 from specs import spec_of
 
 from wsigen.base.errors import RunError
+from wsigen.run.config import make_config
 from wsigen.run.generate import generate
 from wsigen.run.manifest import Manifest
 from wsigen.run.spec import RunSpec, first_difference
@@ -120,6 +121,18 @@ def test_runs_that_differ_name_the_setting_or_the_choice():
     settings = spec.settings.model_copy(update={"seed": 6, "workers": 3})
     assert spec.difference(spec.changed(sampling=sampling, settings=settings)) == "seed: 5 here, 6 in the run"
     assert "inputs.layout" in spec.difference(spec.changed(inputs=spec.inputs.model_copy(update={"layout": "1"})))
+
+
+def test_a_run_of_another_region_is_another_run():
+    def of(region):
+        given = {} if region is None else {"region": region}
+        return spec_of(settings=make_config({"grid": "x.wsz", "mpp": 0.5, **given}))
+
+    here, elsewhere, whole = of((0, 0, 600, 600)), of((600, 0, 600, 600)), of(None)
+    assert len({spec.run_id for spec in (here, elsewhere, whole)}) == len({spec.work for spec in (here, elsewhere, whole)}) == 3
+    assert here.difference(elsewhere) == "region.0: 0 here, 600 in the run"
+    assert here.difference(whole)
+    assert "region" not in whole.identity  # run directories of slides without one keep their names
 
 
 def test_a_changed_specification_has_its_own_hashes():

@@ -6,6 +6,8 @@ out or refused by the same rules everywhere.
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,8 +25,16 @@ MOST_NAMED = 12
 """Names that a message lists."""
 
 
+_PART = re.compile(r'\s*"[^"]*"\s*=[^,]*|[^,]*')
+"""What lies between two commas; a name in quotes may hold some."""
+
+_QUOTED = re.compile(r'\s*"([^"]*)"\s*=(.*)', re.DOTALL)
+
+
 def parse_names(value: Any) -> Any:
     """Turn ``"Necrosis=Other,Region*="`` into ``{"Necrosis": "Other", "Region*": None}``; other values stay as they are.
+
+    The last ``=`` of a part ends the name, which may hold others. In double quotes it may hold commas, too.
 
     Raises
     ------
@@ -34,14 +44,35 @@ def parse_names(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     names: dict[str, str | None] = {}
-    for part in value.split(","):
-        written, equals, name = (text.strip() for text in part.partition("="))
+    for part in _parts_of_option(value):
+        quoted = _QUOTED.fullmatch(part)
+        written, equals, name = (quoted[1], "=", quoted[2]) if quoted else part.rpartition("=")
+        written, name = written.strip(), name.strip()
         if not equals:
             raise ValueError(f"{part.strip()!r} has no '='; write NAME=CLASS, or NAME= to leave NAME out, with commas between")
         if written in names:
             raise ValueError(f"{written!r} is given twice; leave one")
         names[written] = name or None
     return names
+
+
+def as_option(written: str, name: str = "") -> str:
+    """How the option, or a YAML file where it cannot, renames a name (leaves it out where ``name`` is empty), for messages."""
+    plain = "," not in written and not written.startswith('"')
+    if plain or '"' not in written:
+        text = f"{written}={name}" if plain else f'"{written}"={name}'
+        return f"--layout-names {text!r}"
+    return f"'layout-names: {{{json.dumps(written, ensure_ascii=False)}: {name or 'null'}}}' in a --config file"
+
+
+def _parts_of_option(text: str) -> Iterator[str]:
+    """The parts between commas, those at the ends too."""
+    at = 0
+    while at <= len(text):
+        part = _PART.match(text, at)
+        assert part is not None
+        yield part[0]
+        at = part.end() + 1
 
 
 Names = Annotated[dict[str, str | None], BeforeValidator(parse_names)]

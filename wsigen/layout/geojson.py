@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError, refusing
-from wsigen.layout.class_names import ClassNames, Unresolved
-from wsigen.layout.geojson_features import Feature, declared_unit, read_features
+from wsigen.layout.class_names import ClassNames
+from wsigen.layout.geojson_drawn import Drawn, drawn_polygons
+from wsigen.layout.geojson_features import declared_unit, read_features
 from wsigen.layout.geojson_file import load_json
-from wsigen.layout.geojson_shapes import Mended, Shape, hidden_shapes, valid_shapes
+from wsigen.layout.geojson_shapes import Mended, Shape, drawn_px, hidden_shapes, valid_shapes
 from wsigen.layout.layout import MAX_SIDE_PX
-from wsigen.layout.polygons import PolygonLayout, Polygons, Rings, bounds_of
+from wsigen.layout.polygons import PolygonLayout, Polygons, bounds_of
 from wsigen.layout.problems import Problems
 
 SMALL_PX = 512
@@ -35,14 +36,17 @@ MARGIN = 0.02
 """Least margin at the right and bottom of a slide whose size is guessed, as a share of the drawing's longer side."""
 
 ROUNDED_PX = 1.0
-"""How far a polygon may reach beyond the slide without a word: QuPath rounds."""
+"""How far a polygon may reach beyond the slide without a word: QuPath rounds. Px of the image that it was drawn on."""
 
 CLIPPED_PX, CLIPPED_SHARE = 16.0, 0.01
-"""How far a polygon may reach beyond the slide and is clipped: px, or a share of the slide's longer side. What reaches further
-was drawn on another image or at another um/px."""
+"""How far a polygon may reach beyond the slide and is clipped: px of the image that it was drawn on, or a share of the slide's
+longer side. What reaches further was drawn on another image or at another um/px."""
 
-Drawn = tuple[str, int, Rings]
-"""Where a polygon stands in the file, its class and its rings."""
+UNIT_UM = {"um": 1.0, "mm": 1000.0}
+"""um of the units that a file may declare."""
+
+OTHER_UNIT = 0.01
+"""Relative difference of um per unit, as stated and as declared, that is let pass."""
 
 
 def read_geojson(
@@ -54,6 +58,7 @@ def read_geojson(
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
     whole: bool = True,
+    layout_mpp: float | None = None,
 ) -> PolygonLayout:
     """Read what QuPath exports as GeoJSON (plain, ``.gz`` or ``.zip``).
 
@@ -73,6 +78,8 @@ def read_geojson(
         Class of the nuclei of QuPath's cells, which lie on top of everything; by default they are left out.
     whole : bool
         Whether it is drawn for a whole slide; else for places of one, which may be small, or of glass alone.
+    layout_mpp : float, optional
+        um per unit of the file, where the user states it: it must be the unit that the file declares, if it does.
 
     Raises
     ------
@@ -87,24 +94,23 @@ def read_geojson(
     with refusing(LayoutError, f"{path}: no GeoJSON that QuPath writes", "export the annotations anew"):
         features = read_features(data, path, problems, nuclei is not None)
     del data
-    if unit is not None and scale == 1.0:
-        problems.add(f"the file says its coordinates are in {unit}, not pixels", _remedy(unit))
+    _check_unit(unit, layout_mpp, problems)
     known = ClassNames(table, names)
-    drawn, told, first_nucleus = _drawn(features, known, None if nuclei is None else table.index(nuclei), problems)
+    drawn, told = drawn_polygons(features, known, None if nuclei is None else table.index(nuclei), problems)
     notes += told
-    shapes, mended = valid_shapes([rings for *_, rings in drawn], [where for where, *_ in drawn], problems)
+    shapes, mended = valid_shapes([d.rings for d in drawn], [d.where for d in drawn], problems, scale)
     if drawn and not shapes and not problems:
         problems.add("the layout is empty, no polygon has an area", "draw areas, not lines")
-    extent = bounds_of([rings for *_, rings in drawn]) * scale
+    extent = bounds_of([d.rings for d in drawn]) * scale
     beyond = _check_range(drawn, extent, size, scale, problems, whole)
     if len(extent) and not problems and whole:
         _check_small(extent[:, 2:].max(0), size, problems)
     if whole:
-        _check_contents(table, background, [drawn[s.source][1] for s in shapes], problems)
+        _check_contents(table, background, [drawn[s.source].class_index for s in shapes], problems)
     problems.demand_none()
 
-    shapes.sort(key=lambda shape: (shape.source >= first_nucleus, -shape.area))
-    classes = np.array([drawn[shape.source][1] for shape in shapes], np.uint8)
+    shapes.sort(key=lambda shape: (drawn[shape.source].nucleus, -shape.area))
+    classes = np.array([drawn[shape.source].class_index for shape in shapes], np.uint8)
     height, width = size or _guessed_size(np.maximum(extent[:, :2].min(0), 0), extent[:, 2:].max(0))
     if max(height, width) > MAX_SIDE_PX:
         raise LayoutError(f"{path}: a slide of {width} x {height} px is beyond {MAX_SIDE_PX} px; check --size")
@@ -129,84 +135,17 @@ def class_names(path: str | Path) -> list[str]:
     return list({f.class_name.casefold(): f.class_name for f in features if f.class_name}.values())
 
 
-# -- which polygons are drawn, and of which class ------------------------------------------------------------------------------
-
-
-def _drawn(
-    features: Sequence[Feature], known: ClassNames, nuclei: int | None, problems: Problems
-) -> tuple[list[Drawn], list[str], int]:
-    """Return the polygons of a class on one plane, notes of what is left out, and where the nuclei begin among them.
-
-    Nuclei are drawn of all cells but those that are left out by name: a cell needs no class for it.
-    """
-    classed, others = list[Feature](), list[Feature]()
-    for feature in (f for f in features if f.polygons or f.nucleus):
-        found = known.find(feature.class_name)
-        has_nucleus = nuclei is not None and feature.nucleus is not None
-        (classed if isinstance(found, int) or found is Unresolved.UNKNOWN or has_nucleus else others).append(feature)
-    classed, notes = _one_plane(classed)  # which is not decided by what is left out anyway
-    areas = classed + others
-    left_out: Counter[tuple[str, str]] = Counter()
-    unknown: Counter[str] = Counter()
-    drawn: list[Drawn] = []
-    unnamed: list[Feature] = []
-    cells = [f for f in areas if f.nucleus is not None]
-    dropped = 0
-    for feature in areas:
-        found = known.find(feature.class_name)
-        if isinstance(found, int):
-            drawn += [(feature.where, found, rings) for rings in feature.polygons]
-        elif found is Unresolved.UNKNOWN:
-            unknown[str(feature.class_name)] += 1
-        elif found is Unresolved.UNNAMED:
-            unnamed.append(feature)
-            left_out[feature.kind, "without a class"] += 1
-        elif found is Unresolved.STARRED:
-            left_out[feature.kind, f"of class {feature.class_name!r}"] += 1
-        else:
-            dropped += 1
-    if unknown:
-        first = next(iter(unknown))
-        remedy = f"rename or drop them with --layout-names {first + '=CLASS'!r} or {first + '='!r}"
-        problems.add(known.unknown(unknown), remedy)
-    left_out["object", "without area (points or lines)"] = sum(f.without_area for f in features)
-    left_out["object", "without geometry"] = sum(not (f.polygons or f.nucleus or f.without_area) for f in features)
-    first_nucleus = len(drawn)
-    if nuclei is not None:
-        kept = [f for f in cells if isinstance(known.find(f.class_name), int) or known.find(f.class_name) is Unresolved.UNNAMED]
-        drawn += [(f"the nucleus of {f.where}", nuclei, rings) for f in kept for rings in f.nucleus or ()]
-    elif any(isinstance(known.find(f.class_name), int) for f in cells):
-        notes.append(f"{len(cells)} nuclei of cells are left out; the setting 'nuclei' gives them a class of their own")
-    listed = ", ".join(f"{count} {kind}{'s' * (count > 1)} {why}" for (kind, why), count in left_out.items() if count)
-    if not drawn and dropped and not problems:
-        problems.add(f"'names' leaves out every annotation of a class ({dropped})", "keep a class, or take the file away")
-    elif not drawn and not problems:
-        _explain_nothing(unnamed, listed or f"{len(features)} features", known, problems)
-    return drawn, notes + [f"left out: {listed}"] * bool(listed), first_nucleus
-
-
-def _one_plane(areas: list[Feature]) -> tuple[list[Feature], list[str]]:
-    """Keep the plane with most of them: a slide has one."""
-    planes = Counter(f.plane for f in areas)
-    if len(planes) < 2:
-        return areas, []
-    z, t = chosen = min(planes, key=lambda plane: (-planes[plane], plane))
-    note = (
-        f"drawn on {len(planes)} planes; z={z}, t={t} with {planes[chosen]} of {len(areas)} objects is read and the others are "
-        "left out; export another plane alone to use it"
-    )
-    return [f for f in areas if f.plane == chosen], [note]
-
-
-def _explain_nothing(unnamed: Sequence[Feature], listed: str, known: ClassNames, problems: Problems) -> None:
-    if unnamed:
-        remedy = f"set one of {', '.join(known.table.names)} in QuPath, or one for all with --layout-names '=CLASS'"
-        problems.add(f"no class is set, on any of {len(unnamed)} objects", remedy, unnamed[0].where)
-    else:
-        problems.add(f"no polygons are left ({listed})", "draw areas in QuPath and set their classes")
-
-
 # -- where they lie ------------------------------------------------------------------------------------------------------------
+
+
+def _check_unit(unit: str | None, layout_mpp: float | None, problems: Problems) -> None:
+    """Refuse a file that declares another unit than px, or than the user states."""
+    if unit is None:
+        return
+    if layout_mpp is None:
+        problems.add(f"the file says its coordinates are in {unit}, not pixels", _remedy(unit))
+    elif abs(layout_mpp / UNIT_UM[unit] - 1) > OTHER_UNIT:
+        problems.add(f"the file says its coordinates are in {unit}, but --layout-mpp is {layout_mpp:g}", _remedy(unit))
 
 
 def _check_range(
@@ -222,10 +161,10 @@ def _check_range(
     x0, y0, x1, y1 = extent.T
     beyond = np.maximum(np.maximum(-x0, -y0), np.maximum(x1 - width, y1 - height))
     far = max(x1.max(initial=0), y1.max(initial=0)) if size is None else max(size)
-    most = max(CLIPPED_PX * max(1.0, scale), CLIPPED_SHARE * min(far, MAX_SIDE_PX))
+    most = max(CLIPPED_PX * drawn_px(scale), CLIPPED_SHARE * min(far, MAX_SIDE_PX))
     for which in np.flatnonzero(beyond > most):
         spans = f"x {x0[which]:.0f} to {x1[which]:.0f}, y {y0[which]:.0f} to {y1[which]:.0f}"
-        where = drawn[int(which)][0]
+        where = drawn[int(which)].where
         if max(x1[which], y1[which]) > MAX_SIDE_PX:
             cause, remedy = f"beyond {MAX_SIDE_PX} px, larger than any slide", "check the coordinates or give --layout-mpp"
         elif min(x0[which], y0[which]) < -most:
@@ -262,8 +201,7 @@ def _guessed_size(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[
 
 
 def _remedy(unit: str) -> str:
-    mpp = "1000" if unit == "mm" else "1"
-    return f"give --layout-mpp {mpp} (um per unit of the file) to scale them, or export in pixels"
+    return f"give --layout-mpp {UNIT_UM[unit]:g} (um per unit of the file) to scale them, or export in pixels"
 
 
 def _check_contents(table: ClassTable, background: int, classes: Sequence[int], problems: Problems) -> None:
@@ -285,7 +223,7 @@ def _told_shapes(mended: Mended, beyond: NDArray[np.float64], scale: float) -> l
         if mended.count > 1:
             contours = f"{mended.count} contours that touch or cross themselves are"
         notes.append(f"{contours} mended; areas change by {mended.changed * scale**2:.0f} px² in all")
-    outside = beyond[beyond > ROUNDED_PX * max(1.0, scale)]
+    outside = beyond[beyond > ROUNDED_PX * drawn_px(scale)]
     if len(outside):
         polygons = "1 polygon reaches" if len(outside) == 1 else f"{len(outside)} polygons reach"
         notes.append(f"{polygons} up to {outside.max():.0f} px beyond the slide's edge; what lies outside is cut off")
@@ -300,5 +238,5 @@ def _told_hidden(shapes: Sequence[Shape], classes: NDArray[np.uint8], drawn: Seq
         return []
     counts = Counter(table[int(i)].name for i in classes[hidden])
     listed = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
-    first = drawn[shapes[int(hidden[0])].source][0]
+    first = drawn[shapes[int(hidden[0])].source].where
     return [f"{listed} hidden entirely by smaller polygons of other classes that lie on them, the first {first}"]

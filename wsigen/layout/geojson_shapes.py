@@ -17,7 +17,11 @@ from wsigen.layout.polygons import Rings
 from wsigen.layout.problems import Problems
 
 UNSURE_SHARE, UNSURE_AREA = 0.01, 16.0
-"""What the ways to read an outline that crosses itself may differ in: so much of its area, or so many square px."""
+"""What the ways to read an outline that crosses itself may differ in: so much of its area, or so many square px of what it was
+drawn on."""
+
+COARSEST = 32.0
+"""Slide px that such a px may be, at most: units of a file that are larger, such as mm, are no pixels and have decimals."""
 
 PAIRS_AT_ONCE, MOST_PAIRS = 2**21, 2**19
 """Of polygons, or edges, that lie near each other: looked at together, and in all."""
@@ -58,7 +62,14 @@ class Mended:
     flat: int = 0
 
 
-def valid_shapes(polygons: Sequence[Rings], places: Sequence[str], problems: Problems) -> tuple[list[Shape], Mended]:
+def drawn_px(scale: float) -> float:
+    """Slide px that a px of the image is which a file was drawn on, with so many slide px per unit of the file; 1 at least."""
+    return min(max(1.0, scale), COARSEST)
+
+
+def valid_shapes(
+    polygons: Sequence[Rings], places: Sequence[str], problems: Problems, scale: float = 1.0
+) -> tuple[list[Shape], Mended]:
     """Return polygons that cover the same area and cross nothing; lines that go back on themselves have none.
 
     Parameters
@@ -69,9 +80,12 @@ def valid_shapes(polygons: Sequence[Rings], places: Sequence[str], problems: Pro
         What messages call each.
     problems : Problems
         Gets those that can be read in two ways: parts that are wound around twice, holes outside of their outline.
+    scale : float
+        Slide px per unit of the file.
     """
     import shapely
 
+    unsure = UNSURE_AREA * min(1.0, COARSEST / scale) ** 2
     drawn = _as_shapely(polygons)
     areas, valid = shapely.area(drawn), shapely.is_valid(drawn)
     shapes: list[Shape] = []
@@ -80,7 +94,7 @@ def valid_shapes(polygons: Sequence[Rings], places: Sequence[str], problems: Pro
         if valid[source]:
             shapes.append(Shape(source, rings, drawn[source], float(areas[source])))
             continue
-        mended = _mended(drawn[source])
+        mended = _mended(drawn[source], unsure)
         if mended is None:
             cause, place = _explain(shapely.is_valid_reason(drawn[source]))
             problems.add(
@@ -157,8 +171,11 @@ def _as_shapely(polygons: Sequence[Rings]) -> Any:
     return shapely.polygons(lines, indices=np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons]))
 
 
-def _mended(polygon: Any) -> Any:
-    """The area inside an outline that crosses itself, without its holes; None if it is not clear what is inside."""
+def _mended(polygon: Any, most: float) -> Any:
+    """The area inside an outline that crosses itself, without its holes; None if it is not clear what is inside.
+
+    ``most``: how far the ways to read it may differ, square units of the file.
+    """
     import shapely
 
     if _is_tangled(polygon):
@@ -167,7 +184,7 @@ def _mended(polygon: Any) -> Any:
     crossed = shapely.make_valid(shapely.Polygon(polygon.exterior))  # counts what is wound around twice as outside
     holes = shapely.union_all([_filled(hole) for hole in polygon.interiors])
     unsure = max(abs(outline.area - crossed.area), holes.difference(outline).area)
-    return None if unsure > max(UNSURE_SHARE * outline.area, UNSURE_AREA) else outline.difference(holes)
+    return None if unsure > max(UNSURE_SHARE * outline.area, most) else outline.difference(holes)
 
 
 def _is_tangled(polygon: Any) -> bool:

@@ -27,7 +27,7 @@ STRIP_PX = 2**24
 """Pixels read at a time: bounds the memory of a read, whatever box is asked for."""
 
 GREY_WITHIN = 8
-"""How far the channels of a grey picture saved as colours may differ: JPEG rounds."""
+"""How far the channels of a grey picture saved as colours may differ in a lossy file: JPEG rounds. In others they are equal."""
 
 ADVICE = "save the labels as one band of 8 or 16 bit whole numbers (grey PNG or TIFF)"
 
@@ -35,6 +35,9 @@ _LOSSY_CODECS = {6, 7, 33003, 33005, 33007, 34712, 34892, 50001}
 """TIFF's JPEG, JPEG 2000 and WebP: they change values."""
 
 Form = Literal["numbers", "index", "colours"]
+
+Channels = Literal["grey", "red", "colours"]
+"""What the channels of a picture hold: the same, something in red and 0 in the others, or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,19 @@ class LabelImage:
     def _labels(self) -> Any:
         return _open(self.path, self.form, Path(self.path).stat().st_mtime_ns, os.getpid())
 
+    def told_channels(self) -> list[str]:
+        """Say whether its labels lie in one of three channels: the whole image is read, once in a process."""
+        return ["its labels are its red; green and blue are 0 everywhere"] if self._channels() == "red" else []
+
+    def _channels(self) -> Channels:
+        if self.form != "numbers":
+            return "grey"
+        return _channels(self.path, GREY_WITHIN if self.lossy else 0, Path(self.path).stat().st_mtime_ns)
+
     def _demand_grey(self) -> None:
-        """Refuse colours where labels are numbers: one channel of them says nothing."""
-        image = open_picture(self.path, LayoutError)
-        if self.form != "numbers" or image.bands < 3:
-            return
-        if (image[0] - image[1]).abs().bandjoin((image[0] - image[2]).abs()).max() > GREY_WITHIN:
-            colours = _counts(_packed(image)).most_common(6)
+        """Refuse colours where labels are numbers: one channel of them says nothing, unless the others are empty."""
+        if self._channels() == "colours":
+            colours = _counts(_packed(open_picture(self.path, LayoutError))).most_common(6)
             listed = ", ".join(f"'#{colour:06x}' ({count} px)" for colour, count in colours)
             raise LayoutError(f"{self.path}: a picture in colour; list its colours instead of numbers, such as {listed}")
 
@@ -179,6 +188,15 @@ def _look_at_tiff(path: str) -> tuple[bool, bool, bool]:
         if page.index != 0:
             raise LayoutError(f"{path}: its first image is not its largest; save the largest alone")
         return page.compression in _LOSSY_CODECS, bool(page.is_tiled), page.photometric == 3
+
+
+@functools.lru_cache(maxsize=256)
+def _channels(path: str, within: int, stamp: int) -> Channels:
+    """What the channels of a picture hold, ``within`` so much; ``stamp`` (its time of change) makes it a new entry."""
+    image = open_picture(path, LayoutError)
+    if image.bands < 3 or (image[0] - image[1]).abs().bandjoin((image[0] - image[2]).abs()).max() <= within:
+        return "grey"
+    return "colours" if image[1].bandjoin(image[2]).abs().max() else "red"
 
 
 @functools.lru_cache(maxsize=32)

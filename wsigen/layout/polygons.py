@@ -112,12 +112,28 @@ class PolygonLayout(Layout):
     guessed: bool = False
     unused_names: tuple[str, ...] = ()
 
+    def part(self, box: Box) -> PolygonLayout:
+        """The layout of a part of the slide, a box of its px; it need not begin at a multiple of any cell."""
+        sy, sx = self.scale
+        return replace(self, height=box.height, width=box.width, polygons=self.polygons.moved(-box.x0 / sx, -box.y0 / sy))
+
     def classes(self, box: Box, cell_px: int) -> NDArray[np.uint8]:
         """Paint the polygons near a box, a group after the other (`Layout.classes`)."""
         out = np.full(box.shape, self.background, np.uint8)
         for group in self._groups(box, cell_px):
             self._paint(out, group, box, cell_px)
         return out
+
+    def missed(self, cell_px: int) -> NDArray[np.int64]:
+        """Return which polygons on the slide, narrower than two cells, hold no centre of a cell: no class map shows them."""
+        sy, sx = self.scale
+        x0, y0, x1, y1 = (self.polygons.bounds * np.array([sx, sy, sx, sy])).T
+        on_slide = (x1 > 0) & (y1 > 0) & (x0 < self.width) & (y0 < self.height)
+        narrow = np.flatnonzero(on_slide & (np.minimum(x1 - x0, y1 - y0) < 2 * cell_px))
+        work = np.cumsum((y1 - y0)[narrow] / cell_px + np.diff(self.polygons.starts)[narrow])
+        groups = np.split(narrow, np.flatnonzero(np.diff(work // AT_ONCE)) + 1)
+        seen = [group[np.unique(self._intervals(group, self.canvas(cell_px), cell_px)[0])] for group in groups]
+        return np.setdiff1d(narrow, np.concatenate(seen))
 
     def _groups(self, box: Box, cell_px: int) -> Iterator[NDArray[np.int64]]:
         """The polygons whose bounds meet a box, in order, so many at a time that they can be filled together."""
@@ -136,15 +152,7 @@ class PolygonLayout(Layout):
 
     def _paint(self, out: NDArray[np.uint8], which: NDArray[np.int64], box: Box, cell_px: int) -> None:
         """Fill polygons; where they overlap the last one wins."""
-        owner, upper, lower = self._edges(which)
-        owner, row, column = _crossings(owner, upper, lower, box, cell_px)
-        # Sorted by polygon, row and column, the crossings are the two ends of one interval after the other (even-odd rule).
-        ends = (owner * box.height + row) * (box.width + 1) + column
-        ends.sort()
-        start, length = ends[::2], ends[1::2] - ends[::2]
-        start, length = start[length > 0], length[length > 0]
-        line, column = np.divmod(start, box.width + 1)
-        owner, row = np.divmod(line, box.height)
+        owner, row, column, length = self._intervals(which, box, cell_px)
         cells = np.repeat(row * box.width + column, length) + _counting(length)
         flat, classes = out.reshape(-1), self.polygons.classes[which]
         if len(which) == 1:
@@ -154,6 +162,21 @@ class PolygonLayout(Layout):
         np.maximum.at(last, cells, np.repeat(owner + 1, length).astype(np.int32))
         painted = last > 0
         flat[painted] = classes[last[painted] - 1]
+
+    def _intervals(
+        self, which: NDArray[np.int64], box: Box, cell_px: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The runs of cells in some polygons: position in ``which``, row and first column in the box, and how many cells."""
+        owner, upper, lower = self._edges(which)
+        owner, row, column = _crossings(owner, upper, lower, box, cell_px)
+        # Sorted by polygon, row and column, the crossings are the two ends of one interval after the other (even-odd rule).
+        ends = (owner * box.height + row) * (box.width + 1) + column
+        ends.sort()
+        start, length = ends[::2], ends[1::2] - ends[::2]
+        start, length = start[length > 0], length[length > 0]
+        line, column = np.divmod(start, box.width + 1)
+        owner, row = np.divmod(line, box.height)
+        return owner, row, column, length
 
     def _edges(self, which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """The edges of some polygons that are not horizontal: position in ``which``, upper and lower end (x, y) in slide px."""

@@ -28,6 +28,9 @@ from wsigen.slide.formats import LOADERS, kind_of
 THRESHOLD_GAP = 64
 """A lossy image is read by a threshold if it has two values that lie at least so far apart."""
 
+OTHER_SIZE = 0.01
+"""Relative difference of an image's size, or its shape, and the slide's that is let pass."""
+
 MOST_VALUES = 40
 """Values, or runs of them, that a message lists."""
 
@@ -58,6 +61,12 @@ class RasterLayout(Layout):
         What becomes of other values: refused, of class `classes.UNKNOWN` (``ignore``), or read as the nearest one.
     notes : tuple of str
         What a person should know of it, a line each.
+    whole : tuple of int or None
+        ``(height, width)`` of the slide that the image is stretched over, if the layout is of a part of it (px).
+    at : tuple of int
+        ``(y, x)`` where that part begins (px).
+    unused_names : tuple of str
+        Renamed class names that the table does not have.
     """
 
     height: int
@@ -69,11 +78,19 @@ class RasterLayout(Layout):
     indices: np.ndarray
     unlisted: Unlisted = "refuse"
     notes: tuple[str, ...] = ()
+    whole: tuple[int, int] | None = None
+    at: tuple[int, int] = (0, 0)
+    unused_names: tuple[str, ...] = ()
+
+    def part(self, box: Box) -> RasterLayout:
+        """The layout of a part of the slide, a box of its px; it need not begin at a multiple of any cell."""
+        return replace(self, height=box.height, width=box.width, whole=(self.height, self.width), at=(box.y0, box.x0))
 
     def classes(self, box: Box, cell_px: int) -> np.ndarray:
         """Read the labels under the centres (`Layout.classes`)."""
-        ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.height, self.raster_height)
-        xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.width, self.raster_width)
+        height, width = self.whole or (self.height, self.width)
+        ys = _nearest(np.arange(box.y0, box.y1), cell_px, self.at[0], height, self.raster_height)
+        xs = _nearest(np.arange(box.x0, box.x1), cell_px, self.at[1], width, self.raster_width)
         return self.classes_at(ys, xs)
 
     def classes_at(self, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
@@ -122,6 +139,7 @@ def read_label_raster(
     background: int,
     scale: float = 1.0,
     names: Mapping[str, str | None] | None = None,
+    layout_mpp: float | None = None,
 ) -> RasterLayout:
     """Open a label image as a layout: PNG or TIFF.
 
@@ -139,6 +157,8 @@ def read_label_raster(
         Slide pixels per raster pixel where ``size`` is None.
     names : mapping of str to (str or None), optional
         Class name of the table -> name of a class, or None: the background (`ClassNames`).
+    layout_mpp : float, optional
+        um per raster pixel, where the user states it: the raster at ``scale`` must then be as large as ``size``.
 
     Raises
     ------
@@ -155,6 +175,8 @@ def read_label_raster(
     with refusing(LayoutError, f"{path}: neither GeoJSON nor an image that can be read to its end", advice):
         raster = open_label_raster(path, table, classes, background, names)
         height, width = _slide_size(path, (raster.height, raster.width), size, scale)
+        if layout_mpp is not None:
+            _check_stated(path, (raster.height, raster.width), (height, width), scale, layout_mpp)
         notes = check_values(raster, table, raster.image.counts())
     return replace(raster, height=height, width=width, notes=tuple(f"{path.name}: {note}" for note in notes))
 
@@ -179,7 +201,7 @@ def open_label_raster(
     LayoutError
         If it is no label image, or a class of ``classes`` is not in ``table``.
     """
-    known, colours = _known(path, table, classes, background, names)
+    known, colours, unused = _known(path, table, classes, background, names)
     image = open_label_image(path, colours)
     if image.bits == 1 and image.form == "numbers" and 255 not in known and 1 in known:
         known[255] = known.pop(1)
@@ -189,7 +211,8 @@ def open_label_raster(
         unlisted = "nearest" if two else "refuse"
     values = np.array(sorted(known), np.int64)
     indices = np.array([known[int(v)] for v in values], np.uint8)
-    return RasterLayout(image.height, image.width, image, image.height, image.width, values, indices, unlisted)
+    size = (image.height, image.width)
+    return RasterLayout(*size, image, *size, values, indices, unlisted, unused_names=tuple(unused))
 
 
 def check_values(raster: RasterLayout, table: ClassTable, counts: Mapping[int, int]) -> list[str]:
@@ -207,7 +230,7 @@ def check_values(raster: RasterLayout, table: ClassTable, counts: Mapping[int, i
     """
     listed = set(raster.values.tolist())
     unlisted = {v: n for v, n in counts.items() if v not in listed}
-    notes, colours = list(raster.image.notes), raster.image.form == "colours"
+    notes, colours = [*raster.image.notes, *raster.image.told_channels()], raster.image.form == "colours"
     if raster.image.lossy and raster.unlisted != "nearest":
         notes.append("lossy compression (JPEG) may have changed its values along borders; save labels as PNG or TIFF")
     if not unlisted:
@@ -266,9 +289,9 @@ def value_table(data: Any, where: str | Path) -> dict[Value, str]:
     return _mapping(_pairs(data, where), where)
 
 
-def _nearest(cells: np.ndarray, cell_px: int, slide_px: int, raster_px: int) -> np.ndarray:
-    """Return the raster row (or column) under the centre of each cell, in whole numbers."""
-    nearest = (2 * cells.astype(np.int64) + 1) * cell_px * raster_px // (2 * slide_px)
+def _nearest(cells: np.ndarray, cell_px: int, at_px: int, slide_px: int, raster_px: int) -> np.ndarray:
+    """Return the raster row (or column) under the centre of each cell, in whole numbers; cells count from ``at_px``."""
+    nearest = ((2 * cells.astype(np.int64) + 1) * cell_px + 2 * at_px) * raster_px // (2 * slide_px)
     return np.clip(nearest, 0, raster_px - 1)
 
 
@@ -284,8 +307,8 @@ def _known(
     classes: Mapping[Value, str] | None,
     background: int,
     names: Mapping[str, str | None] | None,
-) -> tuple[dict[int, int], bool]:
-    """Label value -> class index, of all values that the table or the model names, and whether they are colours."""
+) -> tuple[dict[int, int], bool, list[str]]:
+    """Label value -> class index, of all values that the table or the model names; whether they are colours; unused names."""
     known = ClassNames(table, names)
     found = {v: known.find(name) for v, name in (classes or dict(enumerate(table.names))).items()}
     unknown = Counter(str(classes[v]) for v, index in found.items() if index is Unresolved.UNKNOWN) if classes else None
@@ -294,19 +317,29 @@ def _known(
         raise LayoutError(f"{path}: {cause}; rename them with --layout-names", [cause])
     numbers = {int(v[1:], 16) if isinstance(v, str) else v: index for v, index in found.items()}
     indices = {v: index if isinstance(index, int) else background for v, index in numbers.items()}
-    return indices, any(isinstance(v, str) for v in found)
+    return indices, any(isinstance(v, str) for v in found), known.unused
 
 
 def _slide_size(path: Path, raster: tuple[int, int], size: tuple[int, int] | None, scale: float) -> tuple[int, int]:
     (rh, rw), (h, w) = raster, size or (round(raster[0] * scale), round(raster[1] * scale))
     if not 0 < min(h, w) <= max(h, w) <= MAX_SIDE_PX:
         raise LayoutError(f"{path}: a slide of {w} x {h} px is not possible (1 to {MAX_SIDE_PX}); check --size or --layout-mpp")
-    if size is not None and abs((h * rw) / (w * rh) - 1) > 0.01:
+    if size is not None and abs((h * rw) / (w * rh) - 1) > OTHER_SIZE:
         raise LayoutError(
             f"{path}: wrong size, the label image is {rw} x {rh} px and the slide {w} x {h} px, "
             "more than 1 % apart in shape; crop the image or change --size"
         )
     return h, w
+
+
+def _check_stated(path: Path, raster: tuple[int, int], slide: tuple[int, int], scale: float, layout_mpp: float) -> None:
+    """Refuse to stretch a raster whose um/px the user states over a slide of another size (LayoutError)."""
+    (rh, rw), (h, w) = raster, slide
+    if any(abs(side * scale - px) > max(OTHER_SIZE * px, scale) for side, px in ((rh, h), (rw, w))):
+        raise LayoutError(
+            f"{path}: wrong size, the label image of {rw} x {rh} px at --layout-mpp {layout_mpp:g} is of {rw * scale:.0f} x "
+            f"{rh * scale:.0f} px of the slide, which has {w} x {h} px; leave --layout-mpp out to stretch it, or change --size"
+        )
 
 
 def _share(share: float) -> str:

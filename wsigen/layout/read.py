@@ -9,8 +9,8 @@ from wsigen.base.classes import ClassTable
 from wsigen.base.errors import LayoutError
 from wsigen.layout.geojson import read_geojson
 from wsigen.layout.geojson_file import looks_like_json
-from wsigen.layout.layout import Layout
-from wsigen.layout.raster import read_class_table, read_label_raster
+from wsigen.layout.polygons import PolygonLayout
+from wsigen.layout.raster import RasterLayout, read_class_table, read_label_raster
 
 
 def read_layout(
@@ -22,7 +22,8 @@ def read_layout(
     class_table_path: str | Path | None = None,
     names: Mapping[str, str | None] | None = None,
     nuclei: str | None = None,
-) -> Layout:
+    layout_mpp: float | None = None,
+) -> PolygonLayout | RasterLayout:
     """Read a layout; the file's content decides how.
 
     Parameters
@@ -39,6 +40,8 @@ def read_layout(
         Classification of the file -> name of a class, or None: as if it were not drawn (`class_names.ClassNames`).
     nuclei : str, optional
         Class of the nuclei of QuPath's cells (`read_geojson`).
+    layout_mpp : float, optional
+        um per px of the layout, where the user states it: ``scale`` follows from it.
 
     Raises
     ------
@@ -51,8 +54,8 @@ def read_layout(
     if looks_like_json(path):
         if class_table_path is not None:
             raise LayoutError(f"{path}: GeoJSON names its classes itself; leave the class table {class_table_path} out")
-        return read_geojson(path, table, size, background, scale, names, nuclei)
+        return read_geojson(path, table, size, background, scale, names, nuclei, layout_mpp=layout_mpp)
     if nuclei is not None:
         raise LayoutError(f"{path}: a label image has no cells with nuclei; leave 'nuclei' out, or give QuPath's GeoJSON")
     classes = None if class_table_path is None else read_class_table(class_table_path)
-    return read_label_raster(path, table, classes, size, background, scale, names)
+    return read_label_raster(path, table, classes, size, background, scale, names, layout_mpp)

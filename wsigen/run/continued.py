@@ -210,9 +210,8 @@ def edited_layout(config: RunConfig, table: ClassTable, mpp: float) -> Layout:
     if config.layout_file is not None:
         background = table.index(config.background) if config.background else UNKNOWN
         scale = config.layout_mpp / mpp if config.layout_mpp else placed.size[1] / placed.source.width
-        below = read_layout(
-            config.layout_file, table, placed.size, background, scale, config.layout_classes, config.layout_names
-        )
+        named = (config.layout_classes, config.layout_names)
+        below = read_layout(config.layout_file, table, placed.size, background, scale, *named, layout_mpp=config.layout_mpp)
     return Edited(Shifted(below, placed.at, size), Shifted(regions, placed.at, size))
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from wsigen.base.errors import ConfigError, OutputError, refusing
+from wsigen.base.geometry import Box
 from wsigen.layout.drawn import write_drawn
 from wsigen.layout.geojson_file import looks_like_json
 from wsigen.run.config import RunConfig
@@ -30,10 +31,12 @@ def put_drawn(prepared: Prepared) -> None:
     if config.layout_file is None:
         return
     scale = config.layout_mpp / spec.slide.mpp if config.layout_mpp else 1.0
+    x, y, width, height = config.region or (0, 0, 0, 0)
+    part = Box(y, x, y + height, x + width) if config.region else None
     beside = target.with_name(leftover_name(target.name))
     with refusing(OutputError, f"{target}: cannot be written", "what is finished is kept: make room, then resume the run"):
         try:
-            write_drawn(config.layout_file, beside, prepared.card.table, scale, config.layout_names)
+            write_drawn(config.layout_file, beside, prepared.card.table, scale, config.layout_names, config.nuclei, part)
             if os.path.lexists(target) and not config.overwrite and not filecmp.cmp(beside, target, shallow=False):
                 raise OutputError(f"{target}: exists already and is not of this run; move it away, or resume with --overwrite")
             beside.replace(target)

@@ -6,13 +6,14 @@ do the same thing, as what is done is read from the keys of the run's store.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Unpack
 
-from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, refusing
+from wsigen.base.errors import ConfigError, LayoutError, OutputError, RunError, printable, refusing
 from wsigen.run.config import RunConfig, config_of
 from wsigen.run.display import showing
 from wsigen.run.drawn import check_drawn, put_drawn
@@ -93,6 +94,11 @@ def generate(
     WsigenError
         For anything wrong with the input, the output or the machine. A run that is interrupted is kept: see `resume`.
 
+    Warns
+    -----
+    UserWarning
+        A line for whatever is to be known of the inputs (`Result.notes`), if neither ``progress`` nor ``watch`` says it.
+
     Examples
     --------
     >>> wsigen.generate("slide.ome.tiff", layout="regions.geojson", seed=1, progress=True)
@@ -100,6 +106,9 @@ def generate(
     config = with_machine(config_of(config, settings), machine)
     workers = Workers.of(config)
     prepared = prepare_run(Path(output), config, workers)
+    if watch is None and not progress:
+        for note in prepared.notes:
+            warnings.warn(printable(note), stacklevel=2)
     with showing(progress, watch) as look, workers.cluster() as cluster:
         return do_run(prepared, workers, cluster, look)
 
@@ -308,7 +317,7 @@ def _work(folder: Folder, lock: Lock, prepared: Prepared, cluster: Cluster, work
         run.spool.sweep()
     else:
         clear(folder, outcome)
-    return _result(outcome, files)
+    return _result(outcome, files, prepared.notes)
 
 
 def _while_held(lock: Lock, spec: RunSpec, watch: Watcher | None) -> Watcher:
@@ -335,8 +344,8 @@ def _clear_finished(folder: Folder, output: Path) -> Result:
         return _result(outcome, files_of(output))
 
 
-def _result(outcome: Outcome, files: Files) -> Result:
-    return Result(*files, outcome.level0_sha256, outcome.area_px, outcome.layout)
+def _result(outcome: Outcome, files: Files, notes: tuple[str, ...] = ()) -> Result:
+    return Result(*files, outcome.level0_sha256, outcome.area_px, outcome.layout, notes)
 
 
 def _all_stages(dispatcher: Dispatcher, files: Files, overwrite: bool, watch: Watcher) -> tuple[str, dict[str, float]]:

@@ -18,11 +18,11 @@ from wsigen.models.bundle import GRID
 from wsigen.models.card import BundleCard
 from wsigen.models.loading import read_schedule
 from wsigen.models.one_thread import one_thread
-from wsigen.run.choose_layout import ChosenLayout, choose_layout
+from wsigen.run.choose_layout import ChosenLayout, choose_layout, size_on_slide, told_missed
 from wsigen.run.config import RunConfig, check_size
 from wsigen.run.continued import Continued, Free, continued_of
 from wsigen.run.engine.queue import is_queue_file
-from wsigen.run.given_grid import check_grid, follows_grid
+from wsigen.run.given_grid import OTHER_SIZE, check_grid, follows_grid
 from wsigen.run.spec import Glass, InputHashes, RunSpec, Sampling, first_difference, package_versions
 from wsigen.sampling.passes import (
     DEFAULT_TAPER,
@@ -90,9 +90,10 @@ def prepare(config: RunConfig, output: Path) -> Prepared:
     card = check_bundle(folder)
     mpp = slide_mpp(config, card)
     chosen = choose_layout(config, folder, card.table, mpp)
-    notes = (*chosen.notes, *_check_reference(config))
-    continued = _continued(config, card, mpp)
     slide = _slide(config, chosen.layout, mpp)
+    missed = told_missed(config, chosen.layout, card.table, card.latent.factor, mpp)
+    notes = (*chosen.notes, *missed, *_check_reference(config, slide))
+    continued = _continued(config, card, mpp)
     check_grid(config, card, slide)
     model = _load(folder, config)
     absolute = _with_absolute_paths(config)
@@ -201,7 +202,7 @@ def _load(folder: Path, config: RunConfig) -> Model:
         raise ConfigError(f"setting 'device': {config.device!r} cannot be used here ({error})") from None
 
 
-def _check_reference(config: RunConfig) -> list[str]:
+def _check_reference(config: RunConfig, slide: PyramidSpec) -> list[str]:
     """Read the whole reference once, small, so that a damaged one is refused before the run begins; return notes."""
     if config.reference is None:
         return []
@@ -210,8 +211,14 @@ def _check_reference(config: RunConfig) -> list[str]:
     image = open_image(config.reference)
     image.region(Box(0, 0, 64, 64), (64, 64))
     notes = [f"{config.reference.name}: {note}" for note in image.notes]
-    if image.mpp is None and config.size is None and config.layout_file is None:
+    height, width = size_on_slide(image, slide.mpp)
+    if image.mpp is None and config.size is None and (height, width) == (slide.height, slide.width):
         notes.append(f"{config.reference.name}: does not say its um/px; its pixels are taken for those of the slide")
+    if abs(slide.height * width / (slide.width * height) - 1) > OTHER_SIZE:
+        notes.append(
+            f"{config.reference.name}: is of another shape, {width}x{height} px on a slide of {slide.width}x{slide.height} px, "
+            "and is stretched: what is drawn on it lies elsewhere on the slide; crop it, or change --size"
+        )
     return notes
 
 

@@ -34,6 +34,9 @@ class Result:
         Pixels of each class at full resolution, glass left out.
     layout : str or None
         The file of the layout, or by what it was drawn; None if there was none.
+    notes : tuple of str
+        What was to be known of the inputs before the run began, a line each: what of a drawing was left out, mended or guessed.
+        `resume` does not say it again.
 
     Examples
     --------
@@ -51,6 +54,7 @@ class Result:
     level0_sha256: str
     area_px: dict[str, float]
     layout: str | None = None
+    notes: tuple[str, ...] = ()
 
     def open(self) -> TiffSlide:
         """The slide as a ``tiffslide.TiffSlide`` (with OpenSlide's methods); close it, or use it in a ``with`` statement."""

@@ -31,6 +31,9 @@ INPUTS = "wsigen-inputs"
 _KEPT = ("layout", "layout_classes", "subtypes", "grid", "regions")
 """The settings that name the files which are kept there."""
 
+_BESIDE_PIXELS = ("rois", "drawn")
+"""Settings of the recipe that decide no pixel: what is asked for last counts."""
+
 BEGUN = "outputs-begun"
 """A file that names the files at the output that this run may replace (`Begun`)."""
 
@@ -146,7 +149,14 @@ def claim(folder: Folder, prepared: Prepared) -> None:
             raise RunError(f"{folder.name}: holds another run ({difference}); {advice}")
         _check_versions(folder, there)
         mine = prepared.spec
-        there.changed(output=mine.output, device=mine.device, keep_run=mine.keep_run, began=mine.began).save(folder)
+        beside = {name: getattr(mine.settings, name) for name in _BESIDE_PIXELS}
+        there.changed(
+            output=mine.output,
+            device=mine.device,
+            keep_run=mine.keep_run,
+            began=mine.began,
+            settings=there.settings.model_copy(update=beside),
+        ).save(folder)
         return
     _keep_inputs(prepared, folder)
     prepared.spec.changed(reference_grid=_keep_grid_of_reference(prepared, folder)).save(folder)

@@ -209,6 +209,7 @@ class RunSpec(State):
         chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
         given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers", "stain"}
         given |= {"at", "extend_mpp", "resample", "margin_um", "edit_strength"} if self.settings.extend else set()
+        given |= {"region"} if self.settings.region else set()  # only then: runs without one keep their names
         return {
             **self.model_dump(mode="json", include=chosen),
             **self.settings.model_dump(mode="json", include=given),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -311,6 +312,17 @@ def _statements(page: Any, image: TiffImage) -> list[Any]:
     described = page.description or ""
     sides = [_tag(page, f"{axis}Resolution", 0) for axis in "XY"]
     return [from_ome(image.pixels), from_text(described), from_tags(sides, _tag(page, "ResolutionUnit", 2), described)]
+
+
+def stated_mpp(path: str) -> float | None:
+    """um/px that a TIFF of any kind states, a label image too; None if it does not, or is none that can be read."""
+    import tifffile
+
+    with suppress(Exception), tifffile.TiffFile(path, _multifile=False) as tif:  # what is wrong with it, its readers say
+        image = choose_image(tif, path)
+        found = decide(_statements(image.levels[0].keyframe, image)).mpp
+        return None if found is None else found[1]
+    return None
 
 
 def _tag(page: Any, name: str, otherwise: Any) -> Any:
