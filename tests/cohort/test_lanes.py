@@ -1,5 +1,7 @@
 """Several slides at a time: what is left of those that fail is bounded."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from wsigen.base.errors import OutputError
 from wsigen.cohort.folder import CohortFolder
 from wsigen.cohort.lanes import TRIES, Lanes
+from wsigen.run.outputs import drawn_of
 
 
 @given(st.sets(st.integers(0, 11)), st.integers(1, 4))
@@ -41,3 +44,18 @@ def test_a_slide_whose_polygons_are_not_there_yet_is_not_complete(tmp_path):
     assert not folder.complete("a", drawn=True)
     made.annotations.with_suffix(".drawn.geojson").touch()
     assert folder.complete("a", drawn=True)
+
+
+@given(st.sampled_from(["slide", "annotations", "labels", "thumbnail", "manifest", "drawn"]))
+def test_a_slide_of_which_a_file_is_gone_is_not_done(lost):
+    with TemporaryDirectory() as place:
+        folder = CohortFolder(Path(place))
+        files = folder.files("a")
+        paths = {name: getattr(files, name) for name in files.__slots__} | {"drawn": drawn_of(files.slide)}
+        for path in paths.values():
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        assert folder.done("a", drawn=True)
+        paths[lost].unlink()
+        assert not folder.done("a", drawn=True)
+        assert folder.done("a") == (lost == "drawn")

@@ -138,6 +138,18 @@ def _believe_no_names_of_strangers(out):
         (out / "recipe.yaml").write_text(yaml.safe_dump(content))
         with pytest.raises(ConfigError, match="lies outside the cohort"):
             regenerate_cohort(out)
+    for key, value in (("root", "/"), ("stain", {"/etc/stain.yaml": 1.0}), ("settings", {"layout_classes": "/etc/passwd"})):
+        content = yaml.safe_load(recipe)
+        content["plan"][key] = value
+        (out / "recipe.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(ConfigError, match="is none of its 'inputs'"):
+            regenerate_cohort(out)
+    for key, value in (("layouts", ["/etc/hostname"]), ("references", "../scan.svs"), ("mask_model", "/mask")):
+        content = yaml.safe_load(recipe)
+        content["plan"]["parts"][0][key] = value
+        (out / "recipe.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(ConfigError, match="is none of its 'inputs'"):
+            regenerate_cohort(out)
     (out / "recipe.yaml").write_text(recipe)
     rows = list(csv.DictReader(table.splitlines()))
     for column, name in (("split", "../../escape"), ("id", "a/b"), ("slide", "../x.ome.tiff"), ("labels", "/etc/passwd")):

@@ -85,6 +85,13 @@ def test_a_folder_stands_for_its_drawings(content, tmp_path):
         (tmp_path / "more" / name).write_bytes((tmp_path / "layout.geojson").read_bytes())
     parts = [content["parts"][1] | {"layouts": "more"}]
     assert [slide.group for slide in slides(content | {"parts": parts}, tmp_path)] == ["a", "b"]
+    (tmp_path / "more").rename(tmp_path / "case[1]")
+    parts = [content["parts"][1] | {"layouts": "case[1]"}]
+    assert [slide.group for slide in slides(content | {"parts": parts}, tmp_path)] == ["a", "b"]
+    for path in (tmp_path / "case[1]").glob("*.geojson"):
+        path.unlink()
+    with pytest.raises(WsigenError, match=r"holds no \*.geojson; give a pattern"):
+        slides(content | {"parts": parts}, tmp_path)
 
 
 def test_a_recipe_holds_no_patterns(content, tmp_path):

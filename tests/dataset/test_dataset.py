@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from wsigen.base.geometry import Box
 from wsigen.dataset import index
 from wsigen.dataset.dataset import open_dataset
 from wsigen.dataset.groups import group_images, split_groups
+from wsigen.dataset.images import ImageFile
 from wsigen.dataset.labels import PolygonLabels
 from wsigen.dataset.patches import Patches, owners, starts, thin
 from wsigen.dataset.summary import summarise
@@ -52,7 +54,8 @@ def test_splits_share_no_patient(mixed, tmp_path):
 
 def test_one_slide_in_two_formats_is_one_group():
     config = settings(".", ANNOTATED)
-    assert group_images(config, ["a/S1.svs", "b/S1.ome.tif", "S1.OME.TIFF", "S2.ome.tif", "chrome.png"]) == {
+    names = ["a/S1.svs", "b/S1.ome.tif", "S1.OME.TIFF", "S2.ome.tif", "chrome.png"]
+    assert group_images(config, [ImageFile(name, Path(name), 0) for name in names]) == {
         "a/S1.svs": "S1",
         "b/S1.ome.tif": "S1",
         "S1.OME.TIFF": "S1",

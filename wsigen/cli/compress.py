@@ -37,6 +37,7 @@ def compress(
 ) -> None:
     """Compress a slide to a grid: mean colours, or what an encoder makes of each place; 'wsigen generate --grid' follows it."""
     from wsigen.grids.compress import compress
+    from wsigen.grids.opening import open_grid
     from wsigen.grids.wsz import SUFFIX
 
     if output.suffix != SUFFIX:
@@ -53,7 +54,7 @@ def compress(
     about = compress(
         slide, output, encoder=encoder, cell_um=cell_um, encoder_mpp=encoder_mpp, mpp=mpp, device=device, watch=watch
     )
-    count = math.ceil(about.width_um / about.cell_um - 1e-3) * math.ceil(about.height_um / about.cell_um - 1e-3)
+    count = math.prod(open_grid(output).known.shape)
     print(f"{'grid:':15}{output}")
     print(f"{'encoder:':15}{about.encoder}")
     print(f"{'cells:':15}{count:,} of {about.cell_um:g} um, {output.stat().st_size / 2**20:.1f} MiB")

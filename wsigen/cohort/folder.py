@@ -75,10 +75,16 @@ class CohortFolder:
         folder = files.slide.parent
         return SlideFiles(files.slide, files.annotations, folder / "labels.png", files.thumbnail, files.manifest)
 
-    def done(self, slide_id: str) -> bool:
-        """Whether a slide is there with all of its files; its manifest is the last one to get its place."""
+    def done(self, slide_id: str, drawn: bool = False) -> bool:
+        """Whether a slide is there with all of its files; its manifest is the last one to get its place.
+
+        Parameters
+        ----------
+        drawn : bool
+            Whether its drawn polygons are one of them.
+        """
         files = self.files(slide_id)
-        return files.thumbnail.is_file() and files.manifest.is_file() and all(path.is_file() for path in _kept(files))
+        return files.thumbnail.is_file() and files.manifest.is_file() and all(path.is_file() for path in _kept(files, drawn))
 
     def manifest(self, slide_id: str) -> Manifest:
         """The manifest of a slide (OutputError if it cannot be read)."""
@@ -108,8 +114,6 @@ class CohortFolder:
         for source, target in zip(_kept(made), _kept(files), strict=True):
             if source.exists():
                 source.replace(target)
-        if (drawn := drawn_of(made.slide)).exists():
-            drawn.replace(drawn_of(files.slide))
         kept = {files.slide.name, files.annotations.name, "level0_tiles"}
         digests = {name: digest for name, digest in manifest.sha256.items() if name in kept}
         digests[LABELS] = sha256(files.labels)
@@ -125,8 +129,7 @@ class CohortFolder:
             Whether its drawn polygons belong to it; they come after the manifest.
         """
         made, files = self.made(slide_id), self.files(slide_id)
-        pairs = list(zip(_kept(made), _kept(files), strict=True))
-        pairs += [(drawn_of(made.slide), drawn_of(files.slide))] if drawn else []
+        pairs = zip(_kept(made, drawn), _kept(files, drawn), strict=True)
         return made.manifest.is_file() and all(source.is_file() or target.is_file() for source, target in pairs)
 
     def clear_work(self, slide_id: str) -> None:
@@ -152,9 +155,9 @@ class CohortFolder:
             yield
 
 
-def _kept(files: SlideFiles) -> Sequence[Path]:
+def _kept(files: SlideFiles, drawn: bool = True) -> Sequence[Path]:
     """What gets its place by being moved."""
-    return files.slide, files.annotations, files.labels
+    return files.slide, files.annotations, files.labels, *([drawn_of(files.slide)] if drawn else [])
 
 
 def _write_jpeg(source: Path, target: Path, side: int = 512) -> None:

@@ -37,7 +37,7 @@ def read_made(folder: CohortFolder) -> MadeCohort:
     recipe = read_recipe(path)
     plan = plan_of(recipe.plan, str(path), folder.root)
     every = slides_of(plan, str(path), absent=True)
-    slides = [slide for slide in every if folder.done(slide.id)]
+    slides = [slide for slide in every if folder.done(slide.id, slide.config.drawn)]
     if not slides:
         raise ConfigError(f"{folder.root}: no slide is there; make it first")
     return MadeCohort(recipe, plan, slides, len(every))

@@ -159,9 +159,9 @@ def make_slides(
         every = slides_of(plan, str(folder.root))
         needs = check_slides(every, str(folder.root))
         _demand_models(needs, recipe)
-        wanted = [slide for slide in only(every) if not folder.done(slide.id)]
+        wanted = [slide for slide in only(every) if not folder.done(slide.id, slide.config.drawn)]
         for slide in every:
-            if folder.done(slide.id) and folder.work(slide.id).exists():
+            if folder.done(slide.id, slide.config.drawn) and folder.work(slide.id).exists():
                 folder.clear_work(slide.id)  # killed at the very end of a slide
         failed: dict[str, str] = {}
         if wanted:
@@ -178,10 +178,10 @@ def make_slides(
             with showing(progress, watch) as look, workers.clusters() as another:
                 lanes.run(another, runs, look or (lambda stage: None))
             failed = lanes.failed
-        made = tuple(slide.id for slide in every if folder.done(slide.id))
+        made = tuple(slide.id for slide in every if folder.done(slide.id, slide.config.drawn))
         folder.clear()
         if made:
-            there = [slide for slide in every if folder.done(slide.id)]
+            there = [slide for slide in every if folder.done(slide.id, slide.config.drawn)]
             write_cohort_files(folder, MadeCohort(recipe, plan, there, len(every)))
         if publish:
             _demand_privacy(folder, len(made))

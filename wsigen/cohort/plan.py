@@ -356,12 +356,13 @@ def _matching(plan: CohortPlan, text: str, absent: bool, part: str) -> list[Path
     wild = any(sign in text for sign in "*?[")
     if place.is_file() or absent:
         return [place]
-    if place.is_dir():
-        text, place, wild = f"{text}/*.geojson", place / "*.geojson", True
+    if place.is_dir() and (drawings := sorted(place.glob("*.geojson"))):
+        return drawings
     base = Path(place.anchor) if Path(text).is_absolute() else plan.root  # brackets in the root are no pattern
     paths = sorted(path for path in base.glob(str(place.relative_to(base))) if path.is_file()) if wild else []
     if not paths:
-        raise ConfigError(f"{place}: no file matches; check 'layouts' or 'references' of part {part!r}")
+        what = "holds no *.geojson; give a pattern, as FOLDER/*.png" if place.is_dir() else "no file matches"
+        raise ConfigError(f"{place}: {what}; check 'layouts' or 'references' of part {part!r}")
     return paths
 
 

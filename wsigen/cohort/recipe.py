@@ -6,7 +6,7 @@ A plan names files and folders of somebody's machine. The recipe does not: layou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from wsigen.models.mask_bundle import mask_folder, mask_hash
 from wsigen.run.spec import DECIDING, first_difference, package_versions
 from wsigen.storage.files import sha256, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 
 ABOUT = ("title", "description", "authors", "licence", "url")
 """What of a plan decides no slide, and may change."""
@@ -93,13 +93,18 @@ def read_recipe(path: Path) -> Recipe:
     """Read ``recipe.yaml`` (ConfigError if it is none)."""
     content = read_mapping(path, ConfigError, "no such recipe; give a cohort's folder or its recipe.yaml")
     if content.get("format") != FORMAT or not isinstance(content.get("plan"), dict):
-        raise ConfigError(f"{path}: no recipe of a cohort that this version of wsigen reads (format {FORMAT})")
+        raise ConfigError(
+            f"{path}: no recipe of a cohort that this version of wsigen reads (format {FORMAT}); use the version that made it"
+        )
     parts = [content.get(name) or {} for name in ("plan", "models", "inputs", "versions")]
     if not all(isinstance(part, dict) for part in parts):
         raise ConfigError(f"{path}: 'models', 'inputs' and 'versions' should be mappings; it was edited: restore it")
-    for name in parts[2]:
+    for name in (*parts[2], *parts[1]):
         if not lies_below(str(name)):
-            raise ConfigError(f"{path}: 'inputs' names {name!r}, which lies outside the cohort; do not use this recipe")
+            raise ConfigError(f"{path}: names {name!r}, which lies outside the cohort; do not use this recipe")
+    for name in _files_of(parts[0]):
+        if name not in parts[2]:
+            raise ConfigError(f"{path}: its plan names {name!r}, which is none of its 'inputs'; do not use this recipe")
     return Recipe(*parts)
 
 
@@ -172,6 +177,22 @@ def claim(folder: CohortFolder, found: Portable, recipe: Recipe) -> None:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _files_of(plan: Mapping[str, Any]) -> Iterator[str]:
+    """All that the plan of a recipe reads from files: of a stranger's, too, before anything of it is checked."""
+    if "root" in plan:
+        yield str(plan["root"])
+    parts = plan.get("parts")
+    for each in (plan, *(parts if isinstance(parts, list) else ())):
+        values: Mapping[str, Any] = each if isinstance(each, Mapping) else {}
+        for key in ("layouts", "references", "subtypes_file", "mask_model"):
+            found = values.get(key) or ()
+            yield from map(str, [found] if isinstance(found, str) else found)
+        yield from (name for name in map(str, values.get("stain") or ()) if name.endswith((".yaml", ".yml")))
+        settings = values.get("settings")
+        if isinstance(settings, Mapping) and isinstance(table := settings.get("layout_classes"), str):
+            yield table
 
 
 def _part(

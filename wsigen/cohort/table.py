@@ -40,7 +40,7 @@ class MadeSlide:
 
 def made_slides(folder: CohortFolder, slides: list[CohortSlide]) -> list[MadeSlide]:
     """Those of a cohort's slides that are there (OutputError if a manifest cannot be read)."""
-    return [MadeSlide(slide, folder.manifest(slide.id)) for slide in slides if folder.done(slide.id)]
+    return [MadeSlide(slide, folder.manifest(slide.id)) for slide in slides if folder.done(slide.id, slide.config.drawn)]
 
 
 def row_of(folder: CohortFolder, made: MadeSlide) -> dict[str, Value]:

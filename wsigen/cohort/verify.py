@@ -84,10 +84,10 @@ def verify_cohort(folder: str | Path, *, watch: Watch | None = None) -> Verifica
         listed = (path.relative_to(place.root).as_posix() for path in summed_files(place))
         problems += [f"{name}: is not in {SUMS}" for name in listed if name not in sums]
     every = slides_of(plan_of(recipe.plan, str(place.root / RECIPE), place.root), str(place.root / RECIPE), absent=True)
-    missing = tuple(slide.id for slide in every if not place.done(slide.id))
+    missing = tuple(slide.id for slide in every if not place.done(slide.id, slide.config.drawn))
     good = 0
     for slide in every:
-        if place.done(slide.id):
+        if place.done(slide.id, slide.config.drawn):
             found = list(_differences(place, slide, recipe, sums))
             problems += found
             good += not found

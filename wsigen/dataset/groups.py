@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from wsigen.base.errors import DatasetError, suggest
-from wsigen.dataset.images import ImageFile
+from wsigen.dataset.images import ImageFile, base_name
 from wsigen.dataset.settings import DatasetSettings, TileSource
 from wsigen.dataset.tables import column_of_images, few, folder_of
 
@@ -33,8 +33,7 @@ def group_images(settings: DatasetSettings, files: Sequence[ImageFile]) -> Mappi
                 "give groups.pattern or groups.csv that names the patient or slide of a tile"
             )
         tiles = {f.name for f in files if isinstance(settings.sources[f.source], TileSource)}
-        slides = {name: re.sub(r"(?i)(?<=.)\.ome$", "", PurePosixPath(name).stem) for name in names}  # S1.svs, S1.ome.tif
-        return {name: None if name in tiles else slide for name, slide in slides.items()}
+        return {name: None if name in tiles else base_name(PurePosixPath(name)) for name in names}  # S1.svs, S1.ome.tif
     if groups.csv is not None:
         path = settings.root / groups.csv
         return column_of_images(path, groups.image, groups.group, names, folder=folder_of(groups.csv))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import NamedTemporaryFile
 
 from wsigen.base.errors import DatasetError, suggest
@@ -26,6 +26,11 @@ COPY_FROM_PX = 2**22
 
 COPY_ROWS = 512
 """Rows of px copied at a time."""
+
+
+def base_name(slide: PurePath) -> str:
+    """Name of a slide without its suffixes, ``.ome.tiff`` among them: files beside it begin with it."""
+    return PurePath(slide.stem).stem if slide.name.lower().endswith((".ome.tiff", ".ome.tif")) else slide.stem
 
 
 @dataclass(frozen=True, slots=True)

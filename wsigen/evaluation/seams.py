@@ -10,8 +10,8 @@ from wsigen.base.errors import EvaluationError
 from wsigen.base.geometry import Box
 from wsigen.base.json_file import read_json
 from wsigen.base.state import parse_state
+from wsigen.dataset.images import base_name
 from wsigen.evaluation.borders import PERIOD, Border, SeamScore, common, merged, periodic_borders, seam_scores
-from wsigen.evaluation.sides.members import base_name
 from wsigen.run.manifest import Manifest
 from wsigen.sampling.passes import PassPlan
 from wsigen.slide.reading import ImageSource

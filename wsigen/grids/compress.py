@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from wsigen.grids.feature_file import FEATURES, Stated, open_features
 from wsigen.grids.grid import Grid, GridFile
 from wsigen.grids.mean_colour import DIMENSION, NAME, mean_colours
 from wsigen.grids.picture import grid_picture
-from wsigen.grids.tiles import TileEncoder, cells_of
+from wsigen.grids.tiles import TileEncoder, cells_of, whole_cells
 from wsigen.grids.wsz import CHUNK, new_grid
 from wsigen.models.extractors.extractors import Extractor, open_extractor
 from wsigen.slide.reading import ImageSource, open_image
@@ -128,7 +127,7 @@ def _of_image(
         about = _checked({"encoder": NAME, "cell_um": cell_um or CELL_UM, **of_slide}, image.path)
         extent = _extent(about)
         overview = _overview(image, height_um / width_um)
-        return _Cells(about, (DIMENSION, *_whole(extent)), partial(_mean_colours, image, extent), overview)
+        return _Cells(about, (DIMENSION, *whole_cells(extent)), partial(_mean_colours, image, extent), overview)
     network = open_extractor(encoder, device) if isinstance(encoder, str) else encoder
     cells = cells_of(network.side_px, cell_um, encoder_mpp)
     made = {"encoder": network.name, "encoder_sha256": network.sha256, "cell_um": cells.cell_um, "encoder_mpp": cells.mpp}
@@ -136,7 +135,7 @@ def _of_image(
     extent = _extent(about)
     overview = _overview(image, height_um / width_um)
     tiles = TileEncoder(image, find_tissue(image, width_um / image.width), network, cells, extent)
-    return _Cells(about, (network.dimension, *_whole(extent)), tiles.band, overview)
+    return _Cells(about, (network.dimension, *whole_cells(extent)), tiles.band, overview)
 
 
 def _checked(content: dict[str, Any], path: str | Path) -> GridFile:
@@ -157,7 +156,7 @@ def _write(output: Path, cells: _Cells, watch: Watch | None) -> None:
 def _mean_colours(
     image: ImageSource, extent: tuple[float, float], first: int, last: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    box = Box(first, 0, last, _whole(extent)[1])
+    box = Box(first, 0, last, whole_cells(extent)[1])
     colours = image.region(box, extent)
     return mean_colours(colours[None], 1)[0], np.ones(box.shape, dtype=bool)
 
@@ -172,12 +171,6 @@ def _extent(about: GridFile) -> tuple[float, float]:
         size = f"{about.width_um:g}x{about.height_um:g} um"
         raise GridError(f"setting 'cell_um': {about.cell_um:g} um; the slide has {size}")
     return about.height_um / about.cell_um, about.width_um / about.cell_um
-
-
-def _whole(extent: tuple[float, float]) -> tuple[int, int]:
-    """Cells that cover so many; a thousandth of one more is nobody's."""
-    rows, cols = (max(1, math.ceil(cells - 1e-3)) for cells in extent)
-    return rows, cols
 
 
 def _size_um(image: ImageSource, mpp: float | None) -> tuple[float, float]:

@@ -71,6 +71,12 @@ def cells_of(side_px: int, cell_um: float | None, mpp: float | None) -> Cells:
     return Cells(cell_um, cell_px, side_px)
 
 
+def whole_cells(extent: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of cells that cover a slide of so many; a thousandth of one more is nobody's."""
+    rows, cols = (max(1, math.ceil(cells - 1e-3)) for cells in extent)
+    return rows, cols
+
+
 @dataclass(frozen=True, eq=False)
 class TileEncoder:
     """Encodes rows of cells.
@@ -122,13 +128,15 @@ class TileEncoder:
         return values, known
 
     def _looked_at(self, first: int, last: int) -> NDArray[np.bool_]:
-        height, width = self.tissue.shape
-        high, wide = self.extent
-        cols = math.ceil(wide - 1e-3)
-        down, across = mean_taps(first, last, height / high, height), mean_taps(0, cols, width / wide, width)
+        (height, width), (high, wide) = self.tissue.shape, self.extent
+        rows, cols = whole_cells(self.extent)
+        beyond = ((0, math.ceil(rows * height / high) - height + 1), (0, math.ceil(cols * width / wide) - width + 1))
+        both = np.stack([np.pad(each, beyond) for each in (self.tissue, np.ones_like(self.tissue))], axis=-1)
+        down = mean_taps(first, last, height / high, both.shape[0])
+        across = mean_taps(0, cols, width / wide, both.shape[1])
         (y0, y1), (x0, x1) = down.span, across.span
-        share = weighted(self.tissue[y0:y1, x0:x1, None].astype(np.float32), down, across)[..., 0]
-        return np.asarray(share >= LEAST_TISSUE)
+        tissue, slide = np.moveaxis(weighted(both[y0:y1, x0:x1].astype(np.float32), down, across), -1, 0)
+        return np.asarray(tissue >= LEAST_TISSUE * slide)
 
     def _tile(self, row: int, col: int) -> NDArray[np.uint8]:
         """The tile around a cell; what lies beyond the slide repeats its last pixels."""

@@ -79,9 +79,9 @@ class Manifest(State):
         The same for slides of equal pixels.
     sampling, passes, slide, precision, device, mixed_workers
         How the pixels were made (`RunSpec`).
-    class_name, background, layout_mpp, layout_names, nuclei, stain
+    class_name, background, layout_mpp, layout_names, nuclei, stain, region
         As set: the one class, the class outside every polygon, um/px of the layout, which of its classes were renamed,
-        the class of nuclei, the stain if it is not the model's.
+        the class of nuclei, the stain if it is not the model's, the part of the grid's slide (x, y, width, height, px).
     inputs : dict
         Files given: ``layout``, ``layout_classes``, ``subtypes``, ``reference``, ``grid``.
     layout : str or None
@@ -112,6 +112,7 @@ class Manifest(State):
     layout_names: dict[str, str | None] | None
     nuclei: str | None
     stain: Stain | None = None
+    region: tuple[int, int, int, int] | None = None
     inputs: dict[str, InputFile]
     layout: str | None
     drawn_layout: dict[str, JsonValue] | None
@@ -148,6 +149,7 @@ def make_manifest(spec: RunSpec, card: BundleCard, area_px: dict[str, float], sh
         layout_names=settings.layout_names,
         nuclei=settings.nuclei,
         stain=settings.stain,
+        region=settings.region,
         inputs=inputs,
         layout=inputs["layout"].name if "layout" in inputs else spec.layout_title,
         drawn_layout=spec.drawn_layout,

@@ -29,7 +29,7 @@ from wsigen.storage.folder import RUN_SPEC, Folder
 DECIDING = ("wsigen", "torch", "diffusers", "numpy", "scipy", "imagecodecs")
 """Packages that decide bits: they must be alike on all workers, and from a run's beginning to its end."""
 
-FORMAT: Final = 10
+FORMAT: Final = 11
 LOCK = "driver.lock"
 
 WORK = re.compile(r"work-[0-9a-f]{12}")
@@ -133,7 +133,7 @@ class RunSpec(State):
         Of wsigen and the packages that may decide bits.
     """
 
-    format: Literal[10] = FORMAT
+    format: Literal[11] = FORMAT
     sampling: Sampling
     grid_sampling: Sampling | None = None
     passes: tuple[PassPlan, ...]
@@ -209,7 +209,7 @@ class RunSpec(State):
         chosen = {"sampling", "grid_sampling", "passes", "slide", "precision", "model_sha256", "inputs", "drawn_layout"}
         given = {"class_name", "background", "layout_mpp", "layout_names", "nuclei", "mixed_workers", "stain"}
         given |= {"at", "extend_mpp", "resample", "margin_um", "edit_strength"} if self.settings.extend else set()
-        given |= {"region"} if self.settings.region else set()  # only then: runs without one keep their names
+        given |= {"region"} if self.settings.region else set()
         return {
             **self.model_dump(mode="json", include=chosen),
             **self.settings.model_dump(mode="json", include=given),

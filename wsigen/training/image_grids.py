@@ -28,7 +28,7 @@ from wsigen.grids.tiles import cells_of
 from wsigen.grids.wsz import SUFFIX, open_wsz
 from wsigen.models.card import GridCondition
 from wsigen.models.extractors.extractors import Extractor, open_extractor
-from wsigen.storage.files import sha256_of
+from wsigen.storage.files import sha256
 from wsigen.training.grid_settings import EncodedGrid
 
 Array = NDArray[np.float32]
@@ -38,6 +38,9 @@ KEPT_BYTES = 2**30
 
 OPEN_FILES = 64
 """Files of further images that are open at a time: a process may open about a thousand, of all kinds."""
+
+GEOMETRY = 2
+"""How cells lie on images; other numbers make grids anew. 1: a whole number of cells, stretched; 2: of their exact size."""
 
 OTHER_SIZE = 0.05
 """Relative difference of sizes, of slides or of cells, that is let pass."""
@@ -159,7 +162,8 @@ def grid_key(settings: EncodedGrid, dataset: Dataset, device: str = "cpu") -> st
     if settings.files is None:
         return encoder_named(settings.encoder, device).sha256[:16]
     members = [dataset.members[int(m)] for m in np.unique(dataset.split_patches("training").member)]
-    return sha256_of({member.name: _file_of(settings.files, member) for member in members})[:16]
+    digests = {member.name: _known_sha256(*_file_and_stamp(settings.files, member)) for member in members}
+    return _digest(sorted(digests.items()))
 
 
 class KeptGrids(Mapping[int, Grid]):
@@ -207,7 +211,7 @@ class _Encoded:
     def place(self, folder: Path, member: Member) -> Path:
         """Where the grid of an image is to lie."""
         cells, decisive = self._cells, [str(member.path), *_stamp(member.path), member.mpp, self._encoder.sha256]
-        return folder / f"{member.path.stem}-{_digest([*decisive, cells.cell_um, cells.cell_px])}{SUFFIX}"
+        return folder / f"{member.path.stem}-{_digest([*decisive, cells.cell_um, cells.cell_px, GEOMETRY])}{SUFFIX}"
 
     def make(self, member: Member, file: Path) -> None:
         image = replace(member.reference, mpp=member.mpp)
@@ -241,6 +245,17 @@ class _Files:
         if any(abs(a - b) > OTHER_SIZE * b + about.cell_um for a, b in ((about.width_um, width), (about.height_um, height))):
             size = f"{about.width_um:.0f}x{about.height_um:.0f} um"
             raise DatasetError(f"{found}: is of a slide of {size}, {member.name} has {width}x{height} um")
+
+
+@cache
+def _known_sha256(file: Path, size: int, changed_ns: int) -> str:
+    """The SHA-256 of a file, read once as long as it stays as it is."""
+    return sha256(file)
+
+
+def _file_and_stamp(folder: Path, member: Member) -> tuple[Path, int, int]:
+    file = _file_of(folder, member)
+    return file, *_stamp(file)
 
 
 def _file_of(folder: Path, member: Member) -> Path:

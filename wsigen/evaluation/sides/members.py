@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsigen.base.classes import UNKNOWN, ClassTable, TissueClass
 from wsigen.base.errors import DatasetError, EvaluationError, WsigenError, suggest
 from wsigen.dataset import open_dataset
-from wsigen.dataset.images import SUFFIXES
+from wsigen.dataset.images import SUFFIXES, base_name
 from wsigen.dataset.label_sources import annotations_of
 from wsigen.dataset.labels import Labels, PolygonLabels, WholeLabel
 from wsigen.dataset.members import Member
@@ -162,11 +162,6 @@ def _drawn(slide: Path, names: WrittenClasses) -> tuple[Labels, ClassTable]:
     table = ClassTable(tuple(TissueClass(name, (0, 0, 0)) for name in classes))
     of_file = {written: name for written, name in names.names.items() if name is None or name in classes}
     return PolygonLabels(path, table, rename={"": None, **of_file}), table
-
-
-def base_name(slide: Path) -> str:
-    """Name of a slide without its suffixes: files beside it begin with it."""
-    return Path(slide.stem).stem if slide.name.lower().endswith((".ome.tiff", ".ome.tif")) else slide.stem
 
 
 def folders_without_class(path: Path, members: list[Member]) -> list[str]:
