@@ -97,7 +97,7 @@ def test_bags_of_means_and_of_tokens_are_of_the_same_windows(out: Path) -> None:
 def test_a_grid_of_another_encoder_is_refused(out: Path) -> None:
     compress(out / "data" / "slides" / "h1.png", out / "colours.wsz", cell_um=64.0, mpp=0.5)
     maker = BagMaker(out / "denoiser" / "bundle", open_embedded("default", "cpu"))
-    with pytest.raises(ConfigError, match="is a grid of 'mean-colour', the bundle is told those of 'embedded'"):
+    with pytest.raises(ConfigError, match="is of encoder 'mean-colour'; the model follows 'embedded'"):
         maker.bags(out / "colours.wsz")
 
 

@@ -114,8 +114,8 @@ def test_without_classes_guidance_takes_a_null_pass_for_the_grid(tmp_path):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"encoder": "uni_v1"}, "is of encoder 'uni_v1'; model 'tiny-class-map' follows 'means'"),
-        ({"cell_um": 32.0, "values": np.zeros((6, 8, 8))}, "cells of 32 um; model 'tiny-class-map' follows cells of 16 um"),
+        ({"encoder": "uni_v1"}, "is of encoder 'uni_v1'; the model follows 'means'"),
+        ({"cell_um": 32.0, "values": np.zeros((6, 8, 8))}, "cells of 32 um; the model follows cells of 16 um"),
         ({"width_um": 500.0}, "is of a slide of 500x256 um"),
         ({"values": np.full(SHAPE, np.nan)}, "not finite"),
         ({"values": np.zeros((7, 16, 16))}, "7 numbers a cell, the model follows 6"),
