@@ -64,7 +64,7 @@ def test_a_folder_of_tiles_is_training_data(cohort, tmp_path, masks):
     assert len(dataset.members) == len(rows(out))
     assert all(member.labels.any == masks for member in dataset.members)
     assert {member.group for member in dataset.held_out} == {"c", "d"}
-    assert {member.group for member in dataset.training} == {"demo-one-a", "demo-one-b"}
+    assert {member.group for member in dataset.training} == {"a", "b"}
 
 
 def test_an_export_goes_on_and_writes_the_same_bytes(cohort, tmp_path):
